@@ -1,0 +1,74 @@
+"""The mistakes a person can make, one exception per place, each with one message: where, found, expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ClickwiseError(Exception):
+    """A person's mistake: `cli` prints it without a traceback and exits with `exit_code`.
+
+    `where` is the file, key or option; `found` and `expected` are short phrases; `do` is the next thing to try.
+    """
+
+    exit_code = 1
+
+    def __init__(self, where: object, *, found: str, expected: str = "", do: str = "") -> None:
+        self.where, self.found, self.expected, self.do = str(where), found, expected, do
+        lines = [self.where]
+        lines += [f"  {name:<9}{text}" for name, text in (("found", found), ("expected", expected), ("do", do)) if text]
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self):
+        return (_rebuild, (type(self), self.where, self.found, self.expected, self.do))
+
+
+def _rebuild(cls, where, found, expected, do):
+    return cls(where, found=found, expected=expected, do=do)
+
+
+class UsageError(ClickwiseError):
+    """A command was called with arguments that cannot work."""
+
+    exit_code = 2
+
+
+class RecipeError(ClickwiseError):
+    """A recipe holds an unknown key, a wrong type or a value out of range."""
+
+    exit_code = 2
+
+
+class SpecError(ClickwiseError):
+    """A Feature Spec contradicts itself, or the columns on disk contradict it."""
+
+
+class PrepareError(ClickwiseError):
+    """Raw logs cannot be prepared as asked."""
+
+
+class DataError(ClickwiseError):
+    """Columns cannot be read or delivered as asked."""
+
+
+class EngineError(ClickwiseError):
+    """The embedding engine or the device asked for cannot do the work."""
+
+
+class CheckpointError(ClickwiseError):
+    """A checkpoint cannot be written, read, or does not belong to this run."""
+
+
+class TrainError(ClickwiseError):
+    """Training cannot go on (a loss that is not finite, say)."""
+
+
+def nearest(name: object, choices: Iterable[object]) -> str:
+    """`did you mean 'x'?` for the closest of `choices`, else the choices themselves (at most ten)."""
+    choices = [str(choice) for choice in choices]
+    close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown = ", ".join(choices[:10]) + (f", … ({len(choices)} in all)" if len(choices) > 10 else "")
+    return f"choose one of: {shown}" if choices else ""

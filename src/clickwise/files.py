@@ -1,0 +1,77 @@
+"""Files that are whole or absent: everything is written under a temporary name and renamed when complete."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def temporary_sibling(path: Path) -> Path:
+    """A hidden name beside `path`, so that the final rename stays within one file system."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary path; renames it to `path` when the block ends well, removes it when it does not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_sibling(path)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary folder; puts it in the place of `path` when the block ends well, removes it when not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_sibling(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        put_in_place(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Renames the folder `temporary` to `path`, replacing what stood there."""
+    if path.exists():
+        old = temporary_sibling(path).with_suffix(".old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
+        os.replace(temporary, path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(temporary, path)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, value: object) -> None:
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def shipped(relative: str) -> Path:
+    """The place of a file or folder that travels with the package (`recipes`, `data/kuairand_pure`)."""
+    package = Path(__file__).parent
+    for root in (package / "shipped", package.parents[1]):
+        if (root / relative).exists():
+            return root / relative
+    raise FileNotFoundError(relative)
