@@ -1,0 +1,216 @@
+"""Recipes: strict YAML to frozen dataclasses, `key=value` overrides, and a suggestion for every slip.
+
+A recipe section is one frozen, keyword-only dataclass that stands beside the class it configures. Where a value is
+wrong in itself (not only of the wrong type), the dataclass says so from `__post_init__` with `Invalid`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from clickwise.errors import RecipeError, nearest
+from clickwise.files import shipped
+
+T = TypeVar("T")
+
+
+class Invalid(ValueError):
+    """A value that a section refuses: raised in `__post_init__`, given its place in the file by `parse`."""
+
+    def __init__(self, key: str, *, found: object, expected: str, do: str = "") -> None:
+        super().__init__(f"{key}: {found!r}, expected {expected}")
+        self.key, self.found, self.expected, self.do = key, found, expected, do
+
+
+def require(condition: bool, key: str, *, found: object, expected: str, do: str = "") -> None:
+    if not condition:
+        raise Invalid(key, found=found, expected=expected, do=do)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML in which a repeated key is an error and `1e-4` is a number (YAML 1.1 reads it as a word)."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*[eE][-+]?\d+|\.\d+(?:[eE][-+]?\d+)?)$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, where: str, error: type[RecipeError] = RecipeError) -> Any:
+    """The value of a YAML text, as plain dicts and lists; raises `error` with the line of a slip."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as slip:
+        mark = getattr(slip, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise error(f"{where}{line}", found=str(getattr(slip, "problem", slip)), expected="valid YAML") from None
+
+
+def shipped_recipes() -> list[str]:
+    """The names of the recipes that come with the package, `criteo/dlrm` and the like."""
+    root = shipped("recipes")
+    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
+
+
+def find(name: str) -> Path:
+    """The file of a recipe, given by path or by the name of a shipped one."""
+    path = Path(name)
+    if path.is_dir():
+        raise RecipeError(name, found="a folder", expected="a recipe file",
+                          do="give a .yaml file, or the name of a shipped recipe")
+    if path.exists():
+        return path
+    if name.removesuffix(".yaml") in shipped_recipes():
+        return shipped("recipes") / f"{name.removesuffix('.yaml')}.yaml"
+    raise RecipeError(name, found="no such file, nor a shipped recipe", expected="a path to a recipe, or a name",
+                      do=nearest(name, shipped_recipes()))
+
+
+def load(name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The recipe as nested dicts, overrides applied; nothing is checked yet but that it is a mapping."""
+    path = find(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RecipeError(path, found="not a text file", expected="a recipe in YAML") from None
+    recipe = parse_yaml(text, str(path))
+    if not isinstance(recipe, dict):
+        found = "an empty file" if recipe is None else f"a {type(recipe).__name__}"
+        raise RecipeError(path, found=found, expected="a mapping of sections",
+                          do="start from a shipped one: " + ", ".join(shipped_recipes()[:4]))
+    for override in overrides:
+        apply_override(recipe, override)
+    return recipe
+
+
+def apply_override(recipe: dict[str, Any], override: str) -> None:
+    """Sets one `section.key=value` in place; the value is read as YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(override, found="no '='" if not equals else "no key", expected="section.key=value",
+                          do="for example train.batch_size=4096")
+    *sections, last = key.split(".")
+    place = recipe
+    for section in sections:
+        if place.get(section) is None:
+            place[section] = {}
+        place = place[section]
+        if not isinstance(place, dict):
+            raise RecipeError(override, found=f"{section!r} is {place!r}", expected="a section that holds keys")
+    place[last] = parse_yaml(text, f"override {override}")
+
+
+def parse(cls: type[T], mapping: Any, where: str) -> T:
+    """An instance of the dataclass `cls` from a mapping; `where` names the file and section for error messages."""
+    if mapping is None:
+        mapping = {}
+    if not isinstance(mapping, Mapping):
+        raise RecipeError(where, found=repr(mapping), expected=f"a mapping with {_keys(cls)}")
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    hints = typing.get_type_hints(cls)
+    for key in mapping:
+        if key not in fields:
+            raise RecipeError(f"{where}.{key}", found=f"the unknown key {key!r}", expected=_keys(cls),
+                              do=nearest(key, fields))
+    values = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in mapping.items()}
+    for name, field in fields.items():
+        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if name not in values and no_default:
+            raise RecipeError(f"{where}.{name}", found="nothing", expected=f"a value ({_describe(hints[name])})")
+    try:
+        return cls(**values)
+    except Invalid as slip:
+        raise RecipeError(f"{where}.{slip.key}", found=repr(slip.found), expected=slip.expected, do=slip.do) from None
+
+
+def to_dict(section: Any) -> Any:
+    """The plain dicts and lists that `parse` reads back to an equal section."""
+    if dataclasses.is_dataclass(section):
+        return {field.name: to_dict(getattr(section, field.name)) for field in dataclasses.fields(section)}
+    if isinstance(section, Mapping):
+        return {key: to_dict(value) for key, value in section.items()}
+    if isinstance(section, (tuple, list)):
+        return [to_dict(value) for value in section]
+    return section
+
+
+def to_yaml(recipe: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(to_dict(recipe), sort_keys=False, default_flow_style=None, width=110)
+
+
+def _keys(cls: type) -> str:
+    return "one of the keys " + ", ".join(field.name for field in dataclasses.fields(cls) if field.init)
+
+
+def _describe(hint: Any) -> str:
+    if hint is type(None):
+        return "null"
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return " or ".join(_describe(part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return " | ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) in (tuple, list):
+        return f"a list of {_describe(typing.get_args(hint)[0])}"
+    if typing.get_origin(hint) is dict:
+        return f"a mapping to {_describe(typing.get_args(hint)[1])}"
+    names = {int: "an integer", float: "a number", str: "a text", bool: "true or false", dict: "a mapping"}
+    return names.get(hint) or ("a section" if dataclasses.is_dataclass(hint) else str(hint))
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type that `hint` asks for; raises RecipeError where it is another."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if isinstance(hint, types.UnionType) or origin is typing.Union:
+        if value is None and type(None) in arguments:
+            return None
+        slips = []
+        for part in arguments:
+            if part is not type(None):
+                try:
+                    return _convert(part, value, where)
+                except RecipeError as slip:
+                    slips.append(slip)
+        if len(slips) == 1 or any(slip.where != where for slip in slips):
+            raise next((slip for slip in slips if slip.where != where), slips[0])
+    elif origin is typing.Literal:
+        if any(value == choice and type(value) is type(choice) for choice in arguments):
+            return value
+        raise RecipeError(where, found=repr(value), expected=_describe(hint), do=nearest(value, arguments))
+    elif origin in (tuple, list):
+        if isinstance(value, (list, tuple)):
+            return tuple(_convert(arguments[0], item, f"{where}[{place}]") for place, item in enumerate(value))
+    elif origin is dict or hint is dict:
+        if isinstance(value, Mapping):
+            if not arguments:
+                return dict(value)
+            return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    elif dataclasses.is_dataclass(hint):
+        return parse(hint, value, where)
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise RecipeError(where, found=repr(value), expected=_describe(hint))
