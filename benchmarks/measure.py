@@ -1,0 +1,192 @@
+"""Shared by all benchmark scripts: repeated timing, the stamp of the machine, a table, and `--save`.
+
+    parser = arguments(__doc__)                     # argparse, with --repeats and --save
+    options = parser.parse_args()
+    timing = measure(lambda: work(), repeats=options.repeats)
+    rows = [{"case": "none", "rows/s": 1e6 / timing.cpu_s, **timing.columns()}]
+    finish("loader", rows, options)                 # prints; with --save writes results/loader-<date>.json
+
+A script in benchmarks/ runs as `python benchmarks/x.py`, which puts this folder on the path: `from measure import …`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("clickwise", "torch", "numpy", "pyarrow", "duckdb", "ibis-framework", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of every repeat: elapsed (`wall`) and of the processor, all threads of this process (`cpu`)."""
+
+    wall: tuple[float, ...]
+    cpu: tuple[float, ...]
+
+    @property
+    def wall_s(self) -> float:
+        return statistics.median(self.wall)
+
+    @property
+    def cpu_s(self) -> float:
+        return statistics.median(self.cpu)
+
+    def columns(self) -> dict[str, float | int]:
+        """Medians with the least and the greatest value, ready for a row of the table and the saved file."""
+        return {"repeats": len(self.wall), "wall_s": self.wall_s, "wall_min_s": min(self.wall),
+                "wall_max_s": max(self.wall), "cpu_s": self.cpu_s, "cpu_min_s": min(self.cpu),
+                "cpu_max_s": max(self.cpu)}
+
+
+def measure(function: Callable[[], object], *, repeats: int = 5, warmup: int = 1,
+            synchronize: Callable[[], object] | None = None) -> Timing:
+    """Timing of `repeats` calls after `warmup` uncounted ones; `synchronize` (a GPU's) ends each call."""
+    wall, cpu = [], []
+    for index in range(warmup + repeats):
+        wall_start, cpu_start = time.perf_counter(), time.process_time()
+        function()
+        if synchronize is not None:
+            synchronize()
+        if index >= warmup:
+            wall.append(time.perf_counter() - wall_start)
+            cpu.append(time.process_time() - cpu_start)
+    return Timing(tuple(wall), tuple(cpu))
+
+
+def measure_alternating(functions: dict[str, Callable[[], object]], *, repeats: int = 5, warmup: int = 1,
+                        synchronize: Callable[[], object] | None = None) -> dict[str, Timing]:
+    """Timings of rivals measured in turns, so that a noisy moment of the machine does not favour one of them."""
+    parts = {name: [] for name in functions}
+    for index in range(warmup + repeats):
+        for name, function in functions.items():
+            timing = measure(function, repeats=1, warmup=0, synchronize=synchronize)
+            if index >= warmup:
+                parts[name].append(timing)
+    return {name: Timing(tuple(t.wall[0] for t in timings), tuple(t.cpu[0] for t in timings))
+            for name, timings in parts.items()}
+
+
+def machine() -> dict[str, object]:
+    """Processor, cores this process may use, memory, accelerator, operating system."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts = {"cpu": cpu_model(), "cores": os.cpu_count(), "cores_usable": usable, "memory_gib": memory_gib(),
+             "system": platform.platform(), "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        facts["torch_threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            facts["gpu"] = torch.cuda.get_device_name()
+            facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def cpu_model() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        facts = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+        facts = {key.strip(): value.strip() for key, value in facts.items()}
+        flags = set(facts.get("flags", "").split())
+        wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+        family = f"family {facts.get('cpu family')} model {facts.get('model')}"
+        return f"{facts.get('model name', platform.machine())} ({family}, {' '.join(wide)})"
+    except OSError:
+        return platform.processor() or platform.machine()
+
+
+def memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def commit() -> str:
+    """The git commit of the project, with `+changes` where tracked files differ from it."""
+    def git(*words: str) -> str:
+        result = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        return result.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "../src", ".")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def stamp() -> dict[str, object]:
+    """Everything that a reader needs to judge or repeat a measurement."""
+    command = shlex.join(["python", os.path.relpath(sys.argv[0], Path(__file__).parents[1]), *sys.argv[1:]])
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_CONF", "LD_PRELOAD", "GLIBC_TUNABLES", "CUDA_VISIBLE_DEVICES")
+    return {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "command": command,
+            "environment": {name: os.environ[name] for name in names if name in os.environ},
+            "commit": commit(), "machine": machine(), "versions": versions()}
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmark scripts share."""
+    parser = argparse.ArgumentParser(description=(description or "").strip().split("\n\n")[0])
+    parser.add_argument("--repeats", type=int, default=5, help="counted repeats of every case (median reported)")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/<name>-<date>.json")
+    return parser
+
+
+def table(rows: list[dict[str, object]], columns: list[str] | None = None) -> str:
+    """The rows as aligned text; `columns` picks and orders, by default those of the first row."""
+    columns = columns or list(rows[0])
+    cells = [columns] + [[number(row.get(column, "")) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+
+    def left(i: int) -> bool:
+        return all(isinstance(row.get(columns[i], ""), str) for row in rows)
+
+    return "\n".join("  ".join(cell.ljust(w) if left(i) else cell.rjust(w)
+                               for i, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip()
+                     for line in cells)
+
+
+def number(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
+
+
+def finish(name: str, rows: list[dict[str, object]], options: argparse.Namespace, *,
+           columns: list[str] | None = None, **more: object) -> Path | None:
+    """Prints the table; with `--save` writes `results/<name>-<date>.json` and returns its path.
+
+    `more` are further named facts of the measurement (sizes, settings, the target).
+    """
+    facts = stamp()
+    print(table(rows, columns))
+    print(f"{facts['machine']['cpu']}, {facts['machine']['cores_usable']} usable cores, commit {facts['commit'][:12]}")
+    if not options.save:
+        return None
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}-{facts['date'][:10]}.json"
+    path.write_text(json.dumps({"name": name, **facts, **more, "results": rows}, indent=2) + "\n", encoding="utf-8")
+    print(f"saved {path.relative_to(Path(__file__).parents[1])}")
+    return path
