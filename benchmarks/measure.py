@@ -140,7 +140,7 @@ def versions() -> dict[str, str]:
 def stamp() -> dict[str, object]:
     """Everything that a reader needs to judge or repeat a measurement."""
     command = shlex.join(["python", os.path.relpath(sys.argv[0], Path(__file__).parents[1]), *sys.argv[1:]])
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MALLOC_CONF", "LD_PRELOAD", "GLIBC_TUNABLES", "CUDA_VISIBLE_DEVICES")
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LD_PRELOAD", "GLIBC_TUNABLES", "CUDA_VISIBLE_DEVICES")
     return {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "command": command,
             "environment": {name: os.environ[name] for name in names if name in os.environ},
             "commit": commit(), "machine": machine(), "versions": versions()}
