@@ -1,0 +1,135 @@
+"""Ids become rows: one door, several engines.
+
+An engine owns the tables and their optimizer: in training it updates the touched rows inside backward, so that the
+loop sees one dense optimizer and no table gradient. `reference` is plain torch and is the meaning; every engine
+passes `tests/contracts/test_embedding_contract.py`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from clickwise.batch import Column
+from clickwise.embedding.table import Table, TableOptimizer
+from clickwise.errors import EngineError, nearest
+
+__all__ = ["ENGINES", "Embeddings", "Table", "TableOptimizer", "build_embeddings"]
+
+
+class Embeddings(nn.Module, abc.ABC):
+    """The door: `rows = embeddings(columns)`.
+
+    tables     the tables, in the order given
+    features   the features, in channel order: one column of a batch and one slice of the rows each
+    dims       per feature the width of its slice
+    trainable  False freezes the tables: backward ends at the rows
+    lr_factor  multiplies `optimizer.lr`; the loop sets it from its schedule before every step
+
+    In train mode, with gradients on, one backward is one optimizer step: a row that occurs several times in the batch
+    gets the sum of its gradients once; rows that do not occur stay as they are. A model that calls its embeddings
+    several times before one step defers the updates, so that they are summed over the calls too.
+    """
+
+    def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *,
+                 trainable: bool = True) -> None:
+        super().__init__()
+        self.tables, self.features, self.optimizer = tuple(tables), tuple(features), optimizer
+        self.table_of = _tables_by_feature(self.tables, self.features)
+        self.dims = tuple(self.table_of[feature].dim for feature in self.features)
+        self.trainable = trainable
+        self.lr_factor = 1.0
+
+    @abc.abstractmethod
+    def forward(self, columns: Sequence[Column]) -> torch.Tensor:
+        """Rows [B, sum of dims], contiguous, in the order of `features`.
+
+        A column holds ids [B] of any integer type, or is Ragged: then the bag's rows are pooled as its table says, and
+        an empty bag gives zeros. float32, or the type of an enclosing `torch.autocast`. Without features [0, 0].
+        """
+
+    @abc.abstractmethod
+    def table_rows(self, name: str) -> torch.Tensor:
+        """The live rows of one table, [rows, dim]: writing into them changes the table."""
+
+    @abc.abstractmethod
+    def defer_updates(self, on: bool) -> None:
+        """From now on backward keeps its gradients until `apply_updates` or `discard_updates` (fp16 loss scaling)."""
+
+    @abc.abstractmethod
+    def apply_updates(self, scale: float = 1.0) -> None:
+        """One optimizer step with the kept gradients, summed over the backwards since the last and times `scale`."""
+
+    @abc.abstractmethod
+    def discard_updates(self) -> None:
+        """Forgets the kept gradients."""
+
+    @abc.abstractmethod
+    def pending_gradients_finite(self) -> bool:
+        """Whether every kept gradient is finite: what loss scaling asks before it applies or discards."""
+
+    @abc.abstractmethod
+    def optimizer_state_dict(self) -> dict:
+        """`{"optimizer": name, "step": steps taken, "tables": {table: {state: tensor [rows, ...]}}}`, for any engine."""
+
+    @abc.abstractmethod
+    def load_optimizer_state_dict(self, state: dict) -> None:
+        """Takes what `optimizer_state_dict` of any engine gave; EngineError if optimizer, tables or shapes differ."""
+
+    def extra_repr(self) -> str:
+        rows = sum(table.rows for table in self.tables)
+        return f"{len(self.tables)} tables, {rows:,} rows, {self.optimizer.name}" + ("" if self.trainable else ", frozen")
+
+
+def _tables_by_feature(tables: tuple[Table, ...], features: tuple[str, ...]) -> dict[str, Table]:
+    """Feature → its table; EngineError unless every feature has exactly one table and every table is used."""
+    table_of: dict[str, Table] = {}
+    names: set[str] = set()
+    for table in tables:
+        if table.name in names:
+            raise EngineError("embedding tables", found=f"two tables named {table.name!r}", expected="different names")
+        names.add(table.name)
+        for feature in table.features:
+            if feature in table_of:
+                raise EngineError(f"feature {feature!r}", expected="one table per feature",
+                                  found=f"it is in the tables {table_of[feature].name!r} and {table.name!r}")
+            if feature not in features:
+                raise EngineError(f"table {table.name!r}", found=f"the feature {feature!r}",
+                                  expected="features of the model", do=nearest(feature, features))
+            table_of[feature] = table
+    if len(set(features)) != len(features):
+        twice = next(feature for feature in features if features.count(feature) > 1)
+        raise EngineError("embedding features", found=f"{twice!r} twice", expected="different names")
+    for feature in features:
+        if feature not in table_of:
+            raise EngineError(f"feature {feature!r}", found="no table for it", expected="one table per feature",
+                              do=nearest(feature, table_of))
+    return table_of
+
+
+def _reference(*args, **settings) -> Embeddings:
+    from clickwise.embedding.reference import ReferenceEmbeddings
+
+    return ReferenceEmbeddings(*args, **settings)
+
+
+ENGINES = {"reference": _reference}
+
+
+def build_embeddings(engine: str, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *,
+                     seed: int = 0, device: torch.device | str = "cpu", trainable: bool = True,
+                     check_ids: bool = False) -> Embeddings:
+    """Embeddings of the engine asked for; `auto` takes the fastest that runs on `device`.
+
+    The first values of a table follow from `seed` and the table's name alone. `check_ids` looks at every id before
+    it is used and names feature, sample and id where one is out of range.
+    """
+    if engine not in (*ENGINES, "auto"):
+        raise EngineError("embedding engine", found=repr(engine), expected=f"one of auto, {', '.join(ENGINES)}",
+                          do=nearest(engine, (*ENGINES, "auto")))
+    name = "reference" if engine == "auto" else engine
+    return ENGINES[name](tables, features, optimizer, seed=seed, device=device, trainable=trainable,
+                         check_ids=check_ids)

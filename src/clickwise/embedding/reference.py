@@ -1,0 +1,316 @@
+"""The engine `reference`: plain torch on any device; what it computes is what every engine must compute.
+
+All tables of one width live in one matrix, so that one gather serves them all and one sort finds the repeats.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from clickwise.batch import Column, Ragged
+from clickwise.embedding import Embeddings
+from clickwise.embedding.table import Table, TableOptimizer, fill_first_values
+from clickwise.errors import EngineError
+from clickwise.kernels.sparse_update import sparse_update
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """The tables of one width: `features` are positions in the engine's features, `starts` their tables' first rows."""
+
+    dim: int
+    tables: tuple[Table, ...]
+    first_row: dict[str, int]
+    features: tuple[int, ...]
+    starts: tuple[int, ...]
+    mean: tuple[bool, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lookup:
+    """What one batch looks up in one group: bag g = sample · F + feature.
+
+    rows_V    rows of the joint matrix; without multi-hot columns one per bag, in bag order
+    starts_G  where each bag begins in `rows_V`, with the end appended; None: bag g is row g
+    bag_V     the bag of each row; None as above
+    weight_V  1 / length of the bag where the table pools by mean; None: all 1
+    """
+
+    rows_V: torch.Tensor
+    bags: int
+    starts_G: torch.Tensor | None = None
+    bag_V: torch.Tensor | None = None
+    weight_V: torch.Tensor | None = None
+
+
+class ReferenceEmbeddings(Embeddings):
+    def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *, seed: int = 0,
+                 device: torch.device | str = "cpu", trainable: bool = True, check_ids: bool = False) -> None:
+        super().__init__(tables, features, optimizer, trainable=trainable)
+        self.check_ids, self.step = check_ids, 0
+        self._groups = tuple(self._group(dim) for dim in sorted({table.dim for table in self.tables}))
+        for group in self._groups:
+            rows = sum(table.rows for table in group.tables)
+            weight_RD = torch.empty(rows, group.dim, device=device)
+            for table in group.tables:
+                start = group.first_row[table.name]
+                fill_first_values(weight_RD[start:start + table.rows], table, seed)
+            # Buffers, not parameters: the dense optimizer must not see them. Saved by table, not by group.
+            self.register_buffer(f"weight_{group.dim}", weight_RD, persistent=False)
+            for name, (per_row, first) in optimizer.states().items():
+                shape = (rows,) if per_row else (rows, group.dim)
+                state = torch.full(shape, first, device=device)
+                self.register_buffer(f"{name}_{group.dim}", state, persistent=False)
+        self._deferred: list[tuple[tuple[_Lookup, ...], torch.Tensor]] | None = None
+        # Gives the rows a gradient function, so that backward reaches this engine; itself never gets a gradient.
+        self._anchor = torch.zeros(0, requires_grad=True)
+
+    def _group(self, dim: int) -> _Group:
+        tables = tuple(table for table in self.tables if table.dim == dim)
+        first_row, row = {}, 0
+        for table in tables:
+            first_row[table.name] = row
+            row += table.rows
+        features = tuple(f for f, feature in enumerate(self.features) if self.table_of[feature].dim == dim)
+        of = [self.table_of[self.features[f]] for f in features]
+        return _Group(dim, tables, first_row, features, tuple(first_row[table.name] for table in of),
+                      tuple(table.pooling == "mean" for table in of))
+
+    def _weight(self, group: _Group) -> torch.Tensor:
+        return getattr(self, f"weight_{group.dim}")
+
+    def _states(self, group: _Group) -> dict[str, torch.Tensor]:
+        return {name: getattr(self, f"{name}_{group.dim}") for name in self.optimizer.states()}
+
+    # Forward ---------------------------------------------------------------------------------------------------------
+
+    def forward(self, columns: Sequence[Column]) -> torch.Tensor:
+        columns = tuple(columns)
+        self._check_columns(columns)
+        device = self._anchor.device if not self._groups else self._weight(self._groups[0]).device
+        cast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if cast else torch.float32
+        lookups = tuple(_lookup(group, columns) for group in self._groups)
+        if self.training and self.trainable and torch.is_grad_enabled() and self._groups:
+            return _RowsOfTables.apply(self._anchor, self, lookups, dtype)
+        return self._rows(lookups, dtype)
+
+    def _rows(self, lookups: tuple[_Lookup, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Rows [B, sum of dims]."""
+        parts = [_pooled(self._weight(group), lookup, dtype) for group, lookup in zip(self._groups, lookups, strict=True)]
+        if not parts:
+            return torch.zeros(0, 0)
+        if len(parts) == 1:
+            return parts[0].view(-1, sum(self.dims))
+        by_feature: list[torch.Tensor] = [parts[0]] * len(self.features)
+        for group, part_GD in zip(self._groups, parts, strict=True):
+            part_BFD = part_GD.view(-1, len(group.features), group.dim)
+            for place, feature in enumerate(group.features):
+                by_feature[feature] = part_BFD[:, place]
+        return torch.cat(by_feature, dim=1)
+
+    def _check_columns(self, columns: tuple[Column, ...]) -> None:
+        if len(columns) != len(self.features):
+            raise EngineError("embeddings", found=f"{len(columns)} columns",
+                              expected=f"{len(self.features)}: {', '.join(self.features)}")
+        for feature, column in zip(self.features, columns, strict=True):
+            if len(column) != len(columns[0]):
+                raise EngineError(f"feature {feature!r}", found=f"{len(column)} samples",
+                                  expected=f"{len(columns[0])}, as {self.features[0]!r}")
+            if self.check_ids:
+                _check_ids(feature, column, self.table_of[feature])
+
+    # Backward --------------------------------------------------------------------------------------------------------
+
+    def _receive(self, lookups: tuple[_Lookup, ...], grad: torch.Tensor) -> None:
+        """Called by backward with the gradient of the rows, [B, sum of dims]."""
+        if self._deferred is None:
+            self._update([(lookups, grad)], 1.0)
+        else:
+            self._deferred.append((lookups, grad))
+
+    def _update(self, pending: list[tuple[tuple[_Lookup, ...], torch.Tensor]], scale: float) -> None:
+        self.step += 1
+        lr = self.optimizer.lr * self.lr_factor
+        for place, group in enumerate(self._groups):
+            lookup = _joined([lookups[place] for lookups, _ in pending])
+            grads = [self._grad_of(group, grad) for _, grad in pending]
+            grad_GD = grads[0] if len(grads) == 1 else torch.cat(grads)
+            sparse_update(self._weight(group), self._states(group), lookup.rows_V, grad_GD, self.optimizer, lr=lr,
+                          step=self.step, bag_V=lookup.bag_V, weight_V=lookup.weight_V, scale=scale)
+
+    def _grad_of(self, group: _Group, grad: torch.Tensor) -> torch.Tensor:
+        """The gradient of the group's bags [G, dim] out of the gradient of all rows."""
+        if len(self._groups) == 1:
+            return grad.reshape(-1, group.dim)
+        by_feature = grad.split(self.dims, dim=1)
+        return torch.stack([by_feature[feature] for feature in group.features], dim=1).view(-1, group.dim)
+
+    def defer_updates(self, on: bool) -> None:
+        if self._deferred:
+            raise EngineError("embedding updates", found=f"{len(self._deferred)} deferred backward passes",
+                              expected="none", do="call apply_updates() or discard_updates() first")
+        self._deferred = [] if on else None
+
+    @torch.no_grad()
+    def apply_updates(self, scale: float = 1.0) -> None:
+        if self._deferred:
+            pending, self._deferred = self._deferred, []
+            self._update(pending, scale)
+
+    def discard_updates(self) -> None:
+        if self._deferred:
+            self._deferred = []
+
+    def pending_gradients_finite(self) -> bool:
+        return all(bool(torch.isfinite(grad).all()) for _, grad in self._deferred or ())
+
+    # State -----------------------------------------------------------------------------------------------------------
+
+    def _by_table(self, name: str, buffer: str) -> torch.Tensor:
+        for group in self._groups:
+            if name in group.first_row:
+                start = group.first_row[name]
+                rows = next(table.rows for table in group.tables if table.name == name)
+                return getattr(self, f"{buffer}_{group.dim}")[start:start + rows]
+        raise EngineError("embeddings", found=f"the table {name!r}", expected="a table of this model")
+
+    def table_rows(self, name: str) -> torch.Tensor:
+        return self._by_table(name, "weight")
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+        for table in self.tables:
+            destination[f"{prefix}tables.{table.name}.weight"] = self.table_rows(table.name)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                              error_msgs) -> None:
+        expected = {f"{prefix}tables.{table.name}.weight": table for table in self.tables}
+        for key, table in expected.items():
+            rows_RD = self.table_rows(table.name)
+            if key not in state_dict:
+                missing_keys.append(key)
+            elif state_dict[key].shape != rows_RD.shape:
+                error_msgs.append(f"{key}: found {tuple(state_dict[key].shape)}, expected {tuple(rows_RD.shape)}")
+            else:
+                rows_RD.copy_(state_dict[key])
+        unexpected_keys.extend(key for key in state_dict if key.startswith(prefix) and key not in expected)
+
+    def optimizer_state_dict(self) -> dict:
+        tables = {table.name: {name: self._by_table(table.name, name) for name in self.optimizer.states()}
+                  for table in self.tables}
+        return {"optimizer": self.optimizer.name, "step": self.step, "tables": tables}
+
+    def load_optimizer_state_dict(self, state: dict) -> None:
+        if state["optimizer"] != self.optimizer.name:
+            raise EngineError("embedding optimizer state", found=f"state of {state['optimizer']!r}",
+                              expected=f"state of {self.optimizer.name!r}")
+        found = {table: {name: tuple(value.shape) for name, value in states.items()}
+                 for table, states in state["tables"].items()}
+        mine = self.optimizer_state_dict()["tables"]
+        expected = {table: {name: tuple(value.shape) for name, value in states.items()}
+                    for table, states in mine.items()}
+        if found != expected:
+            table = next(name for name in {**expected, **found} if found.get(name) != expected.get(name))
+            raise EngineError(f"embedding optimizer state of table {table!r}", found=str(found.get(table, "nothing")),
+                              expected=str(expected.get(table, "nothing")))
+        for table, states in mine.items():
+            for name, value in states.items():
+                value.copy_(state["tables"][table][name])
+        self.step = int(state["step"])
+
+
+class _RowsOfTables(torch.autograd.Function):
+    """Forward: the rows. Backward: the engine receives their gradient, and nothing goes further up."""
+
+    @staticmethod
+    def forward(ctx, anchor, engine, lookups, dtype):
+        ctx.engine, ctx.lookups = engine, lookups
+        return engine._rows(lookups, dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        ctx.engine._receive(ctx.lookups, grad)
+        return None, None, None, None
+
+
+def _lookup(group: _Group, columns: tuple[Column, ...]) -> _Lookup:
+    """The rows of one group that a batch looks up, bags in sample order."""
+    mine = [columns[feature] for feature in group.features]
+    features = len(mine)
+    wide = max(group.starts) + max(table.rows for table in group.tables) > 2**31 - 1
+    dtype = torch.int64 if wide else torch.int32
+    bags = len(mine[0]) * features
+    if not any(isinstance(column, Ragged) for column in mine):
+        starts_F = torch.tensor(group.starts, dtype=dtype, device=mine[0].device)
+        rows_BF = torch.stack([column.to(dtype) for column in mine], dim=1).add_(starts_F)
+        return _Lookup(rows_BF.view(-1), bags)
+
+    # Every column becomes bags (a one-hot id is a bag of one), and the bags are interleaved by sample.
+    device = next(column.values_V.device for column in mine if isinstance(column, Ragged))
+    lengths = [column.lengths_B().long() if isinstance(column, Ragged) else
+               torch.ones(len(column), dtype=torch.int64, device=device) for column in mine]
+    lengths_BF = torch.stack(lengths, dim=1)
+    starts_G = torch.cat([torch.zeros(1, dtype=torch.int64, device=device), lengths_BF.view(-1).cumsum(0)])
+    starts_BF = starts_G[:-1].view(-1, features)
+    rows_V = torch.empty(int(starts_G[-1]), dtype=dtype, device=device)
+    for place, (column, first) in enumerate(zip(mine, group.starts, strict=True)):
+        if isinstance(column, Ragged):
+            values_V = column.values_V[:int(column.offsets[-1])]
+            shift_B = starts_BF[:, place] - column.offsets[:-1]
+            at_V = torch.arange(len(values_V), device=device) + torch.repeat_interleave(shift_B, lengths[place])
+            rows_V[at_V] = values_V.to(dtype) + first
+        else:
+            rows_V[starts_BF[:, place]] = column.to(dtype) + first
+    bag_V = torch.repeat_interleave(torch.arange(bags, device=device), lengths_BF.view(-1))
+    weight_V = None
+    if any(mean and isinstance(column, Ragged) for mean, column in zip(group.mean, mine, strict=True)):
+        weight_BF = torch.where(torch.tensor(group.mean, device=device), 1.0 / lengths_BF.clamp(min=1), 1.0)
+        weight_V = torch.repeat_interleave(weight_BF.view(-1), lengths_BF.view(-1))
+    return _Lookup(rows_V, bags, starts_G.to(dtype), bag_V.to(dtype), weight_V)
+
+
+def _pooled(weight_RD: torch.Tensor, lookup: _Lookup, dtype: torch.dtype) -> torch.Tensor:
+    """One row per bag, [G, D]."""
+    if lookup.bags == 0 or len(lookup.rows_V) == 0:
+        return weight_RD.new_zeros(lookup.bags, weight_RD.shape[1], dtype=dtype)
+    if lookup.starts_G is None:
+        return weight_RD.index_select(0, lookup.rows_V).to(dtype)
+    return torch.embedding_bag(weight_RD, lookup.rows_V, lookup.starts_G, False, 0, False, lookup.weight_V, True)[0].to(
+        dtype)
+
+
+def _joined(lookups: list[_Lookup]) -> _Lookup:
+    """The lookups of several forward passes as one, bags numbered through."""
+    if len(lookups) == 1:
+        return lookups[0]
+    bag_parts, first = [], 0
+    for lookup in lookups:
+        bag_V = lookup.bag_V
+        if bag_V is None:
+            bag_V = torch.arange(lookup.bags, device=lookup.rows_V.device)
+        bag_parts.append(bag_V.long() + first)
+        first += lookup.bags
+    weight_V = None
+    if any(lookup.weight_V is not None for lookup in lookups):
+        weight_V = torch.cat([torch.ones(len(lookup.rows_V), device=lookup.rows_V.device)
+                              if lookup.weight_V is None else lookup.weight_V for lookup in lookups])
+    return _Lookup(torch.cat([lookup.rows_V for lookup in lookups]), first, None, torch.cat(bag_parts), weight_V)
+
+
+def _check_ids(feature: str, column: Column, table: Table) -> None:
+    """EngineError naming feature, sample and id of the first id that is not a row of the table."""
+    ids_V = column.values_V[:int(column.offsets[-1])] if isinstance(column, Ragged) else column
+    if len(ids_V) == 0:
+        return
+    low, high = torch.aminmax(ids_V)
+    if int(low) >= 0 and int(high) < table.rows:
+        return
+    wide_V = ids_V.long()
+    place = int(((wide_V < 0) | (wide_V >= table.rows)).nonzero()[0, 0])
+    sample = int(torch.searchsorted(column.offsets, place, right=True)) - 1 if isinstance(column, Ragged) else place
+    raise EngineError(f"feature {feature!r}, sample {sample} of the batch", found=f"the id {int(wide_V[place])}",
+                      expected=f"0 … {table.rows - 1}, the rows of table {table.name!r}",
+                      do="prepare the data again, or correct the feature's cardinality")

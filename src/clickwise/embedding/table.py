@@ -1,0 +1,107 @@
+"""What an embedding table is, and how its rows are updated: descriptions only, no tensors but the first values."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+
+import torch
+
+from clickwise.errors import EngineError, nearest
+
+POOLINGS = ("sum", "mean")
+INITS = ("uniform", "zeros")
+OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "adam")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """One embedding table.
+
+    rows      ids run over 0 … rows − 1
+    features  the features looked up in it, usually one; several share the table
+    pooling   how the rows of one bag become one: `sum` or `mean`; an empty bag gives zeros
+    init      `uniform`: U(−√(1/rows), +√(1/rows)), or `zeros`
+    """
+
+    name: str
+    rows: int
+    dim: int
+    features: tuple[str, ...]
+    pooling: str = "sum"
+    init: str = "uniform"
+
+    def __post_init__(self) -> None:
+        where = f"table {self.name!r}"
+        if not self.name or "." in self.name:
+            raise EngineError(where, found=f"the name {self.name!r}", expected="a name without '.'")
+        for key in ("rows", "dim"):
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise EngineError(where, found=f"{key} {value!r}", expected=f"{key} ≥ 1")
+        for key, choices in (("pooling", POOLINGS), ("init", INITS)):
+            if getattr(self, key) not in choices:
+                value = getattr(self, key)
+                raise EngineError(where, found=f"{key} {value!r}", expected=f"{key} of {', '.join(choices)}",
+                                  do=nearest(value, choices))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableOptimizer:
+    """How touched rows are updated; g is the sum of a row's gradients over the batch, plus `weight_decay` · row.
+
+    sgd              row −= lr · g
+    adagrad          a += g²          row −= lr · g / (√a + eps)
+    rowwise_adagrad  a += mean(g²)    row −= lr · g / (√a + eps), one a per row
+    adam             m, v of touched rows only; bias correction with the number of steps taken so far
+
+    NOTE[DIFF] rows that a batch does not touch keep m and v as they are (LazyAdam), and weight decay reaches touched
+    rows only: a dense optimizer would change every row of every table in every step.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.01
+    eps: float = 1e-8
+    beta1: float = 0.9
+    beta2: float = 0.999
+    initial_accumulator: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        where = "table optimizer"
+        if self.name not in OPTIMIZERS:
+            raise EngineError(where, found=f"name {self.name!r}", expected=f"one of {', '.join(OPTIMIZERS)}",
+                              do=nearest(self.name, OPTIMIZERS))
+        for key in ("lr", "eps", "initial_accumulator", "weight_decay"):
+            if not getattr(self, key) >= 0:
+                raise EngineError(where, found=f"{key} {getattr(self, key)!r}", expected=f"{key} ≥ 0")
+        for key in ("beta1", "beta2"):
+            if not 0 <= getattr(self, key) < 1:
+                raise EngineError(where, found=f"{key} {getattr(self, key)!r}", expected=f"0 ≤ {key} < 1")
+
+    def states(self) -> dict[str, tuple[bool, float]]:
+        """State name → (one value per row instead of one per element, first value)."""
+        return {
+            "sgd": {},
+            "adagrad": {"accumulator": (False, self.initial_accumulator)},
+            "rowwise_adagrad": {"accumulator": (True, self.initial_accumulator)},
+            "adam": {"first_moment": (False, 0.0), "second_moment": (False, 0.0)},
+        }[self.name]
+
+
+def fill_first_values(rows_RD: torch.Tensor, table: Table, seed: int) -> None:
+    """Writes the first values of `table` into `rows_RD` [rows, dim].
+
+    The stream of random numbers depends on the seed and the table's name alone, not on the other tables.
+    """
+    if table.init == "zeros":
+        rows_RD.zero_()
+        return
+    digest = hashlib.sha256(f"{seed}/{table.name}".encode()).digest()
+    generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    bound = math.sqrt(1.0 / table.rows)
+    if rows_RD.device.type == "cpu":
+        rows_RD.uniform_(-bound, bound, generator=generator)
+    else:
+        rows_RD.copy_(torch.empty(rows_RD.shape).uniform_(-bound, bound, generator=generator))

@@ -1,0 +1,28 @@
+"""Pairwise dot products of a sample's vectors: the interaction of DLRM."""
+
+from __future__ import annotations
+
+import torch
+
+from clickwise.kernels.dot_interaction import cpu, reference
+
+
+def dot_interaction(z0_BD: torch.Tensor | None, rows_BFD: torch.Tensor | None, pad_to: int = 8) -> torch.Tensor:
+    """[B, D + pairs, zeros up to a multiple of `pad_to`]: z0, then the dot products of X = [z0, rows].
+
+    The pairs are the strictly lower triangle of X Xᵀ by rows: (1,0), (2,0), (2,1), (3,0), …
+    Without rows (None, or F = 0) there are no pairs. Without numerical features (z0 None) X is the rows alone, and
+    their sum stands in the place of z0, so that a single feature still says something.
+    Source: Naumov et al. 2019, "Deep Learning Recommendation Model for Personalization and Recommendation Systems".
+    """
+    vectors = z0_BD if rows_BFD is None else rows_BFD
+    if vectors.device.type == "cpu" and z0_BD is not None and rows_BFD is not None and rows_BFD.shape[1] > 0:
+        return cpu.dot_interaction(z0_BD, rows_BFD, pad_to)
+    return reference.dot_interaction(z0_BD, rows_BFD, pad_to)
+
+
+def output_width(features: int, dim: int, *, z0: bool = True, pad_to: int = 8) -> tuple[int, int]:
+    """(columns of `dot_interaction` with its padding, columns that are no padding) for F = `features`."""
+    vectors = features + int(z0)
+    used = dim + vectors * (vectors - 1) // 2
+    return used + -used % pad_to, used

@@ -1,0 +1,38 @@
+"""One optimizer step on the rows that a batch touched; repeated rows are summed first."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from clickwise.kernels.sparse_update import cpu, reference
+
+
+class UpdateRule(Protocol):
+    """sgd | adagrad | rowwise_adagrad | adam, and its constants; see `clickwise.embedding.TableOptimizer`."""
+
+    name: str
+    eps: float
+    beta1: float
+    beta2: float
+    weight_decay: float
+
+
+def sparse_update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], rows_V: torch.Tensor, grad_GD: torch.Tensor,
+                  rule: UpdateRule, *, lr: float, step: int, bag_V: torch.Tensor | None = None,
+                  weight_V: torch.Tensor | None = None, scale: float = 1.0) -> None:
+    """Changes `weight_RD` and `states` in place; the same on every device up to the order of summation.
+
+    rows_V   the rows looked up, int32 or int64, in any order and with repeats
+    grad_GD  the gradient of each bag, of any float type; sums are in float32
+    bag_V    the bag of each row looked up; None: V = G and row v belongs to bag v
+    weight_V what the row's value was multiplied by when its bag was pooled; None: 1
+    states   `accumulator` [R, D] (adagrad) or [R] (rowwise_adagrad), `first_moment` and `second_moment` [R, D] (adam)
+    step     this step's number from 1, for Adam's bias correction
+    scale    multiplies every gradient
+    """
+    if len(rows_V) == 0:
+        return
+    update = cpu.sparse_update if weight_RD.device.type == "cpu" else reference.sparse_update
+    update(weight_RD, states, rows_V, grad_GD, rule, lr=lr, step=step, bag_V=bag_V, weight_V=weight_V, scale=scale)

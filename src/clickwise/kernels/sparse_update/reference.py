@@ -1,0 +1,32 @@
+"""The meaning of `sparse_update`: one optimizer step on the rows that a batch touched, in obvious torch."""
+
+from __future__ import annotations
+
+import torch
+
+
+def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=None, weight_V=None, scale=1.0) -> None:
+    """As `clickwise.kernels.sparse_update.sparse_update`."""
+    grad_VD = (grad_GD if bag_V is None else grad_GD[bag_V]).float() * scale
+    if weight_V is not None:
+        grad_VD = grad_VD * weight_V[:, None]
+    touched_U, inverse_V = torch.unique(rows_V, return_inverse=True)
+    grad_UD = torch.zeros(len(touched_U), weight_RD.shape[1], device=weight_RD.device).index_add_(0, inverse_V, grad_VD)
+    row_UD = weight_RD[touched_U]
+    grad_UD = grad_UD + rule.weight_decay * row_UD
+    if rule.name == "sgd":
+        change_UD = grad_UD
+    elif rule.name == "adagrad":
+        states["accumulator"][touched_U] += grad_UD**2
+        change_UD = grad_UD / (states["accumulator"][touched_U].sqrt() + rule.eps)
+    elif rule.name == "rowwise_adagrad":
+        states["accumulator"][touched_U] += (grad_UD**2).mean(1)
+        change_UD = grad_UD / (states["accumulator"][touched_U].sqrt() + rule.eps)[:, None]
+    else:
+        first, second = states["first_moment"], states["second_moment"]
+        first[touched_U] = rule.beta1 * first[touched_U] + (1 - rule.beta1) * grad_UD
+        second[touched_U] = rule.beta2 * second[touched_U] + (1 - rule.beta2) * grad_UD**2
+        first_UD = first[touched_U] / (1 - rule.beta1**step)
+        second_UD = second[touched_U] / (1 - rule.beta2**step)
+        change_UD = first_UD / (second_UD.sqrt() + rule.eps)
+    weight_RD[touched_U] = row_UD - lr * change_UD
