@@ -15,8 +15,8 @@ import numpy as np
 from clickwise.data.columns import Columns
 from clickwise.data.synthetic.ceiling import Ceiling
 from clickwise.data.synthetic.generate import (
-    SyntheticConfig,
     Synthesizer,
+    SyntheticConfig,
     chunk_sizes,
     synthetic_spec,
     with_mappings,
