@@ -1,0 +1,176 @@
+"""Columns of a mapping: memory-mapped from `split_binary`, read into memory from parquet and csv."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from clickwise.errors import DataError, SpecError
+from clickwise.spec import CHANNELS, Chunk, FeatureSpec
+
+
+@dataclass(frozen=True)
+class RaggedArray:
+    """Lists of different lengths: row i is `values[offsets[i]:offsets[i + 1]]`; offsets are int64, [rows + 1]."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+
+Array = np.ndarray | RaggedArray
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Rows of a dataset, column by column, in the types they are stored in.
+
+    arrays     feature -> ids [rows], lists of fixed length [rows, L], or RaggedArray (multi-hot); no numericals
+    numerical  [rows, N] in the order of the channel, or None
+    """
+
+    rows: int
+    arrays: dict[str, Array] = field(default_factory=dict)
+    numerical: np.ndarray | None = None
+
+
+def read_columns(spec: FeatureSpec, mapping: str, channels: Iterable[str] | None = None) -> Columns:
+    """The columns of a mapping, of the channels asked for (by default all).
+
+    `split_binary` stays on disk and is mapped; ids keep their stored type. What can be seen without reading is checked
+    here: raises DataError for a file that is missing or cannot be read, SpecError for sizes that contradict the spec.
+    """
+    wanted = {name for channel in (spec.channels if channels is None else channels)
+              for name in spec.channels.get(channel, ())}
+    arrays: dict[str, Array] = {}
+    rows_of: list[tuple[Path, int]] = []
+    numerical = None
+    for chunk in spec.chunks(mapping):
+        names = [name for name in chunk.features if name in wanted]
+        if not names:
+            continue
+        if chunk.type == "split_binary":
+            found = _map_chunk(spec, chunk)
+        else:
+            found = _read_chunk(spec, mapping, chunk, names)
+        arrays |= found
+        rows_of.append((spec.folder / chunk.files[-1], len(found[names[0]])))
+    rows = _agreed_rows(rows_of)
+    order = spec.channels.get("numerical", ())
+    if order and order[0] in arrays:
+        numerical = arrays[order[0]] if arrays[order[0]].ndim == 2 else np.stack([arrays[n] for n in order], axis=1)
+    return Columns(rows, {name: array for name, array in arrays.items() if name not in order}, numerical)
+
+
+def check_loadable(spec: FeatureSpec, mapping: str) -> None:
+    """Raises SpecError where the cardinality of a feature is still `auto`."""
+    for channel in CHANNELS:
+        for feature in spec.channel(channel):
+            if isinstance(feature.cardinality, str):
+                raise SpecError(f"{spec.path}: feature_spec.{feature.name}.cardinality", found=feature.cardinality,
+                                expected=f"an integer, to load {mapping!r}", do="clickwise transcode finds it")
+
+
+def column_file(spec: FeatureSpec, name: str) -> Path:
+    """The path of a chunk's file; raises DataError where it is not a file."""
+    path = spec.folder / name
+    if path.is_dir():
+        raise DataError(path, found="a folder", expected=f"a file, as {spec.name} says")
+    if not path.exists():
+        raise DataError(path, found="no such file", expected=f"a column file that {spec.path} names",
+                        do="prepare the dataset again, or correct files in source_spec")
+    return path
+
+
+def _map_chunk(spec: FeatureSpec, chunk: Chunk) -> dict[str, Array]:
+    feature = spec.features[chunk.features[0]]
+    dtype = np.dtype(feature.dtype)
+    if feature.is_multi_hot:
+        return {feature.name: _map_lists(spec, chunk, dtype)}
+    is_numerical = feature.name in spec.channels.get("numerical", ())
+    shape = (len(chunk.features),) if is_numerical else tuple(feature.dimensions or ())
+    parts = [_map_file(column_file(spec, name), dtype, shape) for name in chunk.files]
+    # Several files are joined in memory: our own writers give one file a column, and NVIDIA's format allows no more.
+    array = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return {name: array for name in chunk.features}
+
+
+def _map_file(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """[rows, *shape], read-only; rows follow from the size of the file."""
+    size, row = path.stat().st_size, dtype.itemsize * math.prod(shape)
+    if size == 0:
+        raise SpecError(path, found="an empty file", expected=f"at least one row ({row} bytes)")
+    if size % row:
+        values = f"{math.prod(shape)} × {dtype.name}" if shape else dtype.name
+        raise SpecError(path, found=f"{size} bytes, {size / row:.2f} rows", expected=f"a multiple of {row} ({values})",
+                        do="the file is cut off, or its features have another dtype")
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r", shape=(size // row, *shape)))
+
+
+def _map_lists(spec: FeatureSpec, chunk: Chunk, dtype: np.dtype) -> RaggedArray:
+    values_path, offsets_path = (column_file(spec, name) for name in chunk.files)
+    size = offsets_path.stat().st_size
+    if size % 8 or size < 16:
+        raise SpecError(offsets_path, found=f"{size} bytes", expected="rows + 1 offsets of 8 bytes (int64)",
+                        do="a multi-hot chunk lists its values file first, its offsets file second")
+    offsets = _map_file(offsets_path, np.dtype("int64"), ())
+    empty = values_path.stat().st_size == 0
+    values = np.empty(0, dtype) if empty else _map_file(values_path, dtype, ())
+    if offsets[0] != 0 or offsets[-1] != len(values):
+        raise SpecError(offsets_path, found=f"offsets from {offsets[0]} to {offsets[-1]}",
+                        expected=f"from 0 to {len(values)}, the number of values in {values_path.name}",
+                        do="one of the two files is cut off, or the feature has another dtype")
+    return RaggedArray(values, offsets)
+
+
+def _read_chunk(spec: FeatureSpec, mapping: str, chunk: Chunk, names: list[str]) -> dict[str, Array]:
+    blocks = list(stream_chunk(spec, chunk, names))
+    return {name: join([block[name] for block in blocks]) for name in names}
+
+
+def stream_chunk(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 << 20,
+                 wide_ids: bool = False) -> Iterable[dict[str, Array]]:
+    """Blocks of at most about `rows` rows of a csv or parquet chunk; `wide_ids` gives ids in int64."""
+    if chunk.type == "parquet":
+        from clickwise.data.parquet import stream_parquet as stream
+    elif chunk.type == "csv":
+        from clickwise.data.csv import stream_csv as stream
+    else:
+        raise DataError(f"{spec.path}: source_spec", found=f"a chunk of the type {chunk.type!r}",
+                        expected="split_binary, parquet or csv", do="only these can be read as columns")
+    return stream(spec, chunk, names, rows, wide_ids)
+
+
+def join(parts: list[Array]) -> Array:
+    """One array of the rows of all parts."""
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], RaggedArray):
+        starts = np.cumsum([0] + [len(part.values) for part in parts])
+        offsets = [part.offsets[1:] + start for part, start in zip(parts, starts[:-1], strict=True)]
+        return RaggedArray(np.concatenate([part.values for part in parts]),
+                           np.concatenate([np.zeros(1, np.int64), *offsets]))
+    return np.concatenate(parts)
+
+
+def _agreed_rows(rows_of: list[tuple[Path, int]]) -> int:
+    """The number of rows that all chunks have; the file blamed is the one that differs from most others."""
+    if not rows_of:
+        return 0
+    rows = Counter(count for _, count in rows_of).most_common(1)[0][0]
+    for path, count in rows_of:
+        if count != rows:
+            like = next(path for path, count in rows_of if count == rows)
+            raise SpecError(path, found=f"{count:,} rows", expected=f"{rows:,} rows, as in {like.name}",
+                            do="the file is cut off, or belongs to another mapping, or its dtype is another")
+    return rows

@@ -1,0 +1,98 @@
+"""Parquet chunks: columns by name, list columns as multi-hot; a block of rows at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from clickwise.data.columns import Array, RaggedArray, column_file
+from clickwise.errors import DataError, SpecError, nearest
+from clickwise.spec import ID_CHANNELS, Chunk, Feature, FeatureSpec
+
+
+def stream_parquet(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 << 20,
+                   wide_ids: bool = False) -> Iterator[dict[str, Array]]:
+    """Blocks of at most `rows` rows of the features `names`, one row group in memory at a time.
+
+    Raises DataError for a file that is no parquet, misses a column or holds values of another type.
+    """
+    for name in chunk.files:
+        path = column_file(spec, name)
+        try:
+            with pq.ParquetFile(path) as file:
+                columns = file.schema_arrow.names
+                for feature in names:
+                    if feature not in columns:
+                        raise DataError(path, found=f"no column {feature!r}", expected="a column for every feature",
+                                        do=nearest(feature, columns))
+                first = 0
+                for batch in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
+                    yield {feature: to_array(spec, feature, batch.column(feature), path, first, wide_ids)
+                           for feature in names}
+                    first += len(batch)
+        except (pa.ArrowInvalid, OSError) as slip:
+            raise DataError(path, found=str(slip).splitlines()[0], expected="a parquet file") from None
+        if first == 0:
+            raise SpecError(path, found="no rows", expected="at least one row")
+
+
+def to_array(spec: FeatureSpec, name: str, column: pa.Array, path: Path, first: int, wide_ids: bool = False) -> Array:
+    """The arrow `column` as the feature declares it; `first` is its first row's number, for messages."""
+    feature = spec.features[name]
+    is_id = any(name in spec.channels.get(channel, ()) for channel in ID_CHANNELS)
+    dtype = np.dtype("int64") if is_id and wide_ids else np.dtype(feature.dtype)
+    where = f"{path}, column {name!r}"
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if isinstance(column, pa.DictionaryArray):
+        column = column.dictionary_decode()
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    if not is_list and not pa.types.is_fixed_size_list(column.type):
+        array = _numbers(column, dtype, where, lambda place: first + place)
+        if feature.is_multi_hot:
+            return RaggedArray(array, np.arange(len(array) + 1))
+        return array.reshape(-1, *feature.dimensions) if feature.dimensions == (1,) else array
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    values = _numbers(column.flatten(), dtype, where,
+                      lambda place: first + int(np.searchsorted(offsets, place, side="right")) - 1)
+    if feature.is_multi_hot:
+        return RaggedArray(values, offsets)
+    shape = feature.dimensions or ()
+    wrong = np.flatnonzero(lengths != math.prod(shape))
+    if len(wrong):
+        raise DataError(f"{where}, row {first + wrong[0]}", found=f"a list of {lengths[wrong[0]]}",
+                        expected=_expected_list(feature), do="a list of any length needs max_hotness in feature_spec")
+    return values.reshape(-1, *shape)
+
+
+def _expected_list(feature: Feature) -> str:
+    return f"a list of {math.prod(feature.dimensions)} (dimensions)" if feature.dimensions else "one value"
+
+
+def _numbers(column: pa.Array, dtype: np.dtype, where: str, row_of) -> np.ndarray:
+    """A writable numpy array of `dtype`; a value that `dtype` cannot hold is an error, never wrapped or cut."""
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise DataError(where, found=f"values of the type {kind}", expected=f"numbers ({dtype.name})",
+                        do="encode texts to ids first: clickwise prepare")
+    if column.null_count:
+        place = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise DataError(f"{where}, row {row_of(place)}", found="a missing value", expected=f"a number ({dtype.name})",
+                        do="fill it: id 0 means missing")
+    source = column.to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = source.astype(dtype)
+        wrong = array != source if dtype.kind != "f" else np.isinf(array) & np.isfinite(source)
+    if wrong.any():
+        place = int(np.flatnonzero(wrong)[0])
+        expected = "0 or 1" if dtype.kind == "b" else f"a value that fits {dtype.name}"
+        raise DataError(f"{where}, row {row_of(place)}", found=str(source[place]), expected=expected)
+    return array
