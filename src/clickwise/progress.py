@@ -14,7 +14,7 @@ class Progress:
 
     def __init__(self, title: str, *, total: int | None = None, unit: str = "rows", every_s: float = 10.0) -> None:
         self.title, self.total, self.unit, self.every_s = title, total, unit, every_s
-        self.done, self._note, self._bar = 0, "", None
+        self.done, self.skipped, self.note, self._bar = 0, 0, "", None
 
     def __enter__(self) -> Progress:
         self.started = self._last_line = time.monotonic()
@@ -30,18 +30,23 @@ class Progress:
             self._task = self._bar.add_task(self.title, total=self.total, rate="", note="")
         return self
 
+    def skip(self, amount: int) -> None:
+        """`amount` units were done before this start: they count as done, not in the rate."""
+        self.done += amount
+        self.skipped += amount
+
     def advance(self, amount: int, note: str = "") -> None:
         """`amount` more units are done; `note` is shown behind the rate (a loss, a file name)."""
         self.done += amount
-        self._note = note or self._note
+        self.note = note or self.note
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, rate=self._rate(), note=self._note)
+            self._bar.update(self._task, completed=self.done, rate=self._rate(), note=self.note)
         elif time.monotonic() - self._last_line >= self.every_s:
             self._last_line = time.monotonic()
             self._print_line()
 
     def _rate(self) -> str:
-        rate = self.done / max(time.monotonic() - self.started, 1e-9)
+        rate = (self.done - self.skipped) / max(time.monotonic() - self.started, 1e-9)
         for size, letter in ((1e6, "M"), (1e3, "k")):
             if rate >= size:
                 return f"{rate / size:.1f}{letter} {self.unit}/s"
@@ -50,8 +55,9 @@ class Progress:
     def _print_line(self) -> None:
         seconds = time.monotonic() - self.started
         share = f" {100 * self.done / self.total:.0f} %" if self.total else ""
-        left = f", {seconds * (self.total - self.done) / self.done:.0f} s left" if self.total and self.done else ""
-        print(f"{self.title}: {self.done:,} {self.unit}{share}, {self._rate()}{left} {self._note}".rstrip(),
+        new = self.done - self.skipped
+        left = f", {seconds * max(self.total - self.done, 0) / new:.0f} s left" if self.total and new else ""
+        print(f"{self.title}: {self.done:,} {self.unit}{share}, {self._rate()}{left} {self.note}".rstrip(),
               file=sys.stderr, flush=True)
 
     def __exit__(self, kind, error, trace) -> None:

@@ -1,0 +1,217 @@
+"""From a recipe to live objects: the only place where names become classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clickwise import recipe as recipes
+from clickwise.checkpoint import CheckpointFolder
+from clickwise.data.dataset import DataConfig, Dataset
+from clickwise.embedding import Embeddings, build_embeddings
+from clickwise.embedding.table import TableOptimizer
+from clickwise.errors import EngineError, RecipeError, nearest
+from clickwise.metrics import METRICS, MetricSet, build_metrics
+from clickwise.models.ctr_model import CTRModel
+from clickwise.optim.dense import DenseOptimizer
+from clickwise.optim.schedule import Schedule
+from clickwise.spec import FeatureSpec
+from clickwise.train.evaluate import evaluate
+from clickwise.train.log import RunLog
+from clickwise.train.loop import Loop, TrainConfig
+from clickwise.train.step import TrainStep, set_matmul_precision
+
+MODELS = {
+    "dlrm": "clickwise.models.dlrm:DLRM",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbeddingConfig:
+    """The `embedding` section: which engine holds the tables, and how touched rows are updated."""
+
+    engine: str = "auto"
+    optimizer: TableOptimizer = TableOptimizer()
+    trainable: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training recipe; every section stands beside the class it configures."""
+
+    data: DataConfig
+    model: Any
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    optimizer: DenseOptimizer = DenseOptimizer()
+    schedule: Schedule = Schedule()
+    train: TrainConfig = TrainConfig()
+    metrics: tuple[str, ...] = ("auc", "log_loss", "normalized_entropy", "calibration")
+    model_name: str = dataclasses.field(default="", metadata={"hidden": True})
+
+    def to_yaml(self) -> str:
+        sections = recipes.to_dict(self)
+        sections.pop("model_name")
+        sections["model"] = {"name": self.model_name, **sections["model"]}
+        return recipes.to_yaml(sections)
+
+
+def parse_recipe(sections: dict[str, Any], where: str) -> Recipe:
+    """The recipe with every section checked; raises RecipeError with the place of the first slip."""
+    if "dataset" in sections and "model" not in sections:
+        raise RecipeError(where, found="a recipe for preparing data (it has a `dataset` section)",
+                          expected="a recipe for training (with `model` and `data`)", do=f"clickwise prepare {where}")
+    model = sections.get("model")
+    if not isinstance(model, dict) or "name" not in model:
+        raise RecipeError(f"{where}.model", found=repr(model), expected="a mapping with `name` and its settings",
+                          do=f"name: one of {', '.join(MODELS)}, or a dotted path such as my_package.MyModel")
+    model_class = find_model(model["name"], where)
+    config = recipes.parse(model_class.Config, {key: value for key, value in model.items() if key != "name"},
+                           f"{where}.model")
+    if "model_name" in sections:
+        raise RecipeError(f"{where}.model_name", found="the unknown key 'model_name'", expected="model: {name: …}")
+    recipe = recipes.parse(Recipe, {**sections, "model": config, "model_name": model["name"]}, where)
+    for name in recipe.metrics:
+        if name not in METRICS:
+            raise RecipeError(f"{where}.metrics", found=repr(name), expected=f"metrics out of {', '.join(METRICS)}",
+                              do=nearest(name, METRICS))
+    return recipe
+
+
+def load_recipe(name: str, overrides: list[str]) -> Recipe:
+    return parse_recipe(recipes.load(name, overrides), name)
+
+
+def find_model(name: str, where: str) -> type[CTRModel]:
+    """The class of a model by its short name or dotted path."""
+    path = MODELS.get(name, name)
+    if "." not in path:
+        raise RecipeError(f"{where}.model.name", found=repr(name), expected=f"one of {', '.join(MODELS)}",
+                          do=nearest(name, MODELS) + " A dotted path to a class of your own works too.")
+    module, _, attribute = path.replace(":", ".").rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as slip:
+        raise RecipeError(f"{where}.model.name", found=f"{name!r}: {slip}", expected="a class that can be imported",
+                          do="check the path, and that its package is installed") from None
+    if not (isinstance(found, type) and issubclass(found, CTRModel)):
+        raise RecipeError(f"{where}.model.name", found=f"{name!r} is no CTRModel",
+                          expected="a subclass of clickwise.models.ctr_model.CTRModel")
+    return found
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a recipe's `train.device`: auto, cpu, cuda or cuda:N."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise EngineError("train.device", found=repr(name), expected="auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise EngineError("train.device", found=f"{name!r}, but torch {torch.__version__} sees {count} GPUs here",
+                              expected="a device that exists", do="set train.device=cpu, or see `clickwise doctor`")
+    elif device.type != "cpu":
+        raise EngineError("train.device", found=repr(name), expected="auto, cpu, cuda or cuda:N")
+    return device
+
+
+def build_model(recipe: Recipe, spec: FeatureSpec, device: torch.device) -> CTRModel:
+    """The model with fresh weights on `device`, a pure function of recipe and seed."""
+    model_class = find_model(recipe.model_name, "recipe")
+    torch.manual_seed(recipe.train.seed)
+    tables = model_class.tables(spec, recipe.model)
+    embeddings = build_embeddings(
+        recipe.embedding.engine, tables, features=tuple(feature for table in tables for feature in table.features),
+        optimizer=recipe.embedding.optimizer, seed=recipe.train.seed, device=device,
+        trainable=recipe.embedding.trainable)
+    return model_class(spec, embeddings, recipe.model).to(device)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """Everything a training or a measurement of it needs, ready to run."""
+
+    recipe: Recipe
+    dataset: Dataset
+    model: CTRModel
+    step: TrainStep
+    device: torch.device
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        return self.recipe.train.evaluation_batch_size or self.recipe.train.batch_size
+
+    def check_data(self) -> None:
+        """Raises the error of a mapping that is missing, damaged or too small, before any training."""
+        self.train_loader()
+        for mapping in {self.recipe.data.validation, self.recipe.data.test} - {None}:
+            self.dataset.columns(mapping)
+
+    def train_loader(self):
+        return self.dataset.train_loader(batch_size=self.recipe.train.batch_size, seed=self.recipe.train.seed,
+                                         pin_memory=self.device.type == "cuda")
+
+    def evaluation_loader(self, mapping: str):
+        return self.dataset.evaluation_loader(mapping, batch_size=self.evaluation_batch_size,
+                                              pin_memory=self.device.type == "cuda")
+
+    def metrics(self) -> MetricSet:
+        return MetricSet(build_metrics(list(self.recipe.metrics)))
+
+    def evaluate(self, mapping: str, watch=lambda logit_B, batch: None) -> dict[str, float]:
+        """Final metrics of the model as it stands on a mapping."""
+        return evaluate(self.model, self.evaluation_loader(mapping).epoch(0), self.metrics(),
+                        precision=self.recipe.train.precision, device=self.device, watch=watch)
+
+    def embeddings(self) -> list[Embeddings]:
+        return [module for module in self.model.modules() if isinstance(module, Embeddings)]
+
+    def state(self) -> dict[str, Any]:
+        """The model's part of a checkpoint."""
+        return {"model": self.model.state_dict(),
+                "tables": [engine.optimizer_state_dict() for engine in self.embeddings()],
+                "data": self.dataset.spec.fingerprint(),
+                "recipe": self.recipe.to_yaml()}
+
+    def load_state(self, content: dict[str, Any], *, optimizer: bool = True) -> None:
+        self.model.load_state_dict(content["model"])
+        if optimizer:
+            for engine, state in zip(self.embeddings(), content["tables"], strict=True):
+                engine.load_optimizer_state_dict(state)
+
+    def loop(self, folder: Path, log: RunLog) -> Loop:
+        """The training loop over the recipe's mappings, its checkpoints in `folder`/checkpoint."""
+        data = self.recipe.data
+        guide = data.validation or data.test
+        metrics, loader = self.metrics(), self.evaluation_loader(guide)
+
+        def measure() -> dict[str, float]:
+            values = evaluate(self.model, loader.epoch(0), metrics, precision=self.recipe.train.precision,
+                              device=self.device)
+            return {"mapping": guide, **values}
+
+        return Loop(self.recipe.train, self.step, self.train_loader(), log=log, evaluate=measure,
+                    checkpoints=CheckpointFolder(folder / "checkpoint"), state=self.state)
+
+
+def build_trainer(recipe: Recipe) -> Trainer:
+    """Data, model and step for a recipe; raises the error of whatever does not fit before any work is done."""
+    device = find_device(recipe.train.device)
+    set_matmul_precision(recipe.train.precision, device)
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    dataset = Dataset(recipe.data)
+    if recipe.train.metric not in recipe.metrics:
+        raise RecipeError("train.metric", found=repr(recipe.train.metric),
+                          expected=f"one of the recipe's metrics: {', '.join(recipe.metrics)}")
+    model = build_model(recipe, dataset.spec, device)
+    engines = [module for module in model.modules() if isinstance(module, Embeddings)]
+    step = TrainStep(model, recipe.optimizer.build(p for p in model.parameters() if p.requires_grad), engines,
+                     schedule=recipe.schedule, precision=recipe.train.precision, device=device)
+    return Trainer(recipe=recipe, dataset=dataset, model=model, step=step, device=device)

@@ -1,0 +1,239 @@
+"""The command line: one function per verb, each of which imports its work only when it is called."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from clickwise import __version__
+from clickwise.errors import ClickwiseError, UsageError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  help="Click-through-rate models from raw click logs: prepare, train, measure, predict.",
+                  context_settings={"help_option_names": ["-h", "--help"]})
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped name: kuairand/dlrm.")]
+Overrides = Annotated[Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", show_default=False,  # noqa: UP045
+                                                          help="Overrides, such as train.batch_size=4096.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that clickwise train wrote.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+class What(StrEnum):
+    train = "train"
+    inference = "inference"
+    data = "data"
+
+
+def main() -> None:
+    """Runs the command line; a person's mistake ends in one message and exit code 1 or 2, never in a traceback."""
+    try:
+        app()
+    except ClickwiseError as slip:
+        _complain(str(slip), slip.exit_code)
+    except KeyboardInterrupt:
+        _complain("interrupted", 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as slip:
+        if slip.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        reason = "the disk is full" if slip.errno in (errno.ENOSPC, errno.EDQUOT) else slip.strerror
+        _complain(str(ClickwiseError(slip.filename or "writing", found=reason, expected="room and permission to write",
+                                     do="free space, or choose another folder; unfinished files were removed")), 1)
+
+
+def _complain(message: str, code: int) -> None:
+    print(f"clickwise: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+@app.command()
+def quickstart(overrides: Overrides = None,
+               folder: Annotated[Path, typer.Option(help="Where data and runs are written.")] = Path("."),
+               as_json: AsJson = False) -> None:
+    """Prepare the shipped real data, train a DLRM on it and write report.html."""
+    from clickwise.verbs.quickstart import quickstart
+
+    _show_run(quickstart(folder=folder, overrides=overrides or []), as_json)
+
+
+@app.command()
+def prepare(recipe: RecipeName, overrides: Overrides = None,
+            overwrite: Annotated[bool, typer.Option(help="Prepare again even if the output is up to date.")] = False,
+            as_json: AsJson = False) -> None:
+    """Turn raw logs into columns and a Feature Spec."""
+    from clickwise import prepare
+    from clickwise.recipe import load
+
+    folder = prepare.run(load(recipe, overrides or []), where=recipe, overwrite=overwrite)
+    _print_json({"folder": str(folder)}) if as_json else print(folder)
+
+
+@app.command()
+def synth(variant: Annotated[str, typer.Argument(help="criteo_t15 | criteo_t3 | criteo_t0 | criteo_raw | a Feature Spec")],
+          out: Annotated[Path, typer.Option(help="The folder to write.")],
+          rows: Annotated[int, typer.Option(min=1, help="Training rows.")] = 1_000_000,
+          test_rows: Annotated[Optional[int], typer.Option(min=1, help="Test rows; a tenth by default.")] = None,  # noqa: UP045
+          alpha: Annotated[float, typer.Option(min=0.0, help="Skew of the ids' power law.")] = 1.05,
+          signal: Annotated[str, typer.Option(help="The planted signal.")] = "additive",
+          seed: int = 0,
+          threads: Annotated[Optional[int], typer.Option(min=1, help="The bytes do not depend on it.")] = None,  # noqa: UP045
+          as_json: AsJson = False) -> None:
+    """Make data with a planted signal, whose best possible AUC is known."""
+    from clickwise.verbs.synth import synth
+
+    result = synth(variant, out=out, rows=rows, test_rows=test_rows, alpha=alpha, signal=signal, seed=seed,
+                   threads=threads)
+    if as_json:
+        _print_json(result)
+    else:
+        for key, value in result.items():
+            print(f"{key}  {value}")
+
+
+@app.command()
+def transcode(source: Annotated[Path, typer.Argument(metavar="IN", help="A folder with feature_spec.yaml.")],
+              out: Annotated[Path, typer.Option(help="The folder to write.")], as_json: AsJson = False) -> None:
+    """Turn CSV or Parquet with a Feature Spec into split_binary."""
+    from clickwise.data.transcode import transcode
+
+    transcode(source, out)
+    _print_json({"folder": str(out)}) if as_json else print(out)
+
+
+@app.command()
+def train(recipe: Annotated[Optional[str], typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped name.")] = None,  # noqa: UP045
+          overrides: Overrides = None,
+          resume: Annotated[Optional[Path], typer.Option(metavar="RUN", help="Continue this run exactly.")] = None,  # noqa: UP045
+          out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+          as_json: AsJson = False) -> None:
+    """Train a model; the result is a run folder with metrics and report.html."""
+    from clickwise.verbs.train import train
+
+    overrides = overrides or []
+    if recipe is not None and resume is not None and "=" in recipe:
+        recipe, overrides = None, [recipe, *overrides]
+    _show_run(train(recipe, overrides, resume=resume, out=out), as_json)
+
+
+def _show_run(folder: Path, as_json: bool) -> None:
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    if as_json:
+        _print_json({"run": str(folder), **metrics})
+        return
+    for mapping, values in metrics["mappings"].items():
+        _print_metrics(mapping, values)
+    print(f"report      {folder / 'report.html'}")
+
+
+def _print_metrics(mapping: str, values: dict[str, float]) -> None:
+    shown = "  ".join(f"{name} {value:.5f}" if isinstance(value, float) else f"{name} {value}"
+                      for name, value in values.items())
+    print(f"{mapping:<11} {shown}")
+
+
+@app.command()
+def evaluate(run: RunFolder, overrides: Overrides = None,
+             mapping: Annotated[Optional[str], typer.Option(help="The mapping; the recipe's test by default.")] = None,  # noqa: UP045
+             checkpoint: Annotated[Optional[str], typer.Option(help="best or last")] = None,  # noqa: UP045
+             as_json: AsJson = False) -> None:
+    """Measure a run's checkpoint on a mapping."""
+    from clickwise.verbs.evaluate import evaluate
+
+    if checkpoint not in (None, "best", "last"):
+        raise UsageError("--checkpoint", found=repr(checkpoint), expected="best or last")
+    mapping, values = evaluate(run, mapping=mapping, overrides=overrides or [], which=checkpoint)
+    _print_json({"run": str(run), "mapping": mapping, "metrics": values}) if as_json else _print_metrics(mapping, values)
+
+
+@app.command()
+def predict(run: RunFolder, overrides: Overrides = None,
+            source: Annotated[Path, typer.Option("--input", help="Parquet, CSV, or the name of a mapping.")] = Path("test"),
+            out: Annotated[Path, typer.Option(help="The .parquet or .csv to write.")] = Path("predictions.parquet"),
+            as_json: AsJson = False) -> None:
+    """Write probabilities for a file of encoded rows."""
+    from clickwise.verbs.predict import predict
+
+    rows = predict(run, source=source, out=out, overrides=overrides or [])
+    _print_json({"rows": rows, "out": str(out)}) if as_json else print(f"{rows:,} rows  {out}")
+
+
+@app.command()
+def bench(recipe: RecipeName, overrides: Overrides = None,
+          what: Annotated[What, typer.Option(help="What to measure.")] = What.train,
+          batch_sizes: Annotated[Optional[str], typer.Option(help="Several sizes: 1,64,4096.")] = None,  # noqa: UP045
+          steps: Annotated[int, typer.Option(min=1, help="Steps that count.")] = 50,
+          warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 10,
+          as_json: AsJson = False) -> None:
+    """Measure throughput and latency: synchronized, without warm-up, medians and percentiles."""
+    from clickwise.verbs.bench import bench
+
+    result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=_sizes(batch_sizes))
+    if as_json:
+        _print_json(result)
+        return
+    names = list(result["rows"][0])
+    print("  ".join(f"{name:>17}" for name in names))
+    for row in result["rows"]:
+        print("  ".join(f"{row[name]:>17,}" for name in names))
+
+
+def _sizes(text: str | None) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        sizes = (0,)
+    if any(size < 1 for size in sizes):
+        raise UsageError("--batch-sizes", found=repr(text), expected="positive integers with commas: 1,64,4096")
+    return sizes
+
+
+@app.command()
+def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+           out: Annotated[Path, typer.Option(help="The page, for more than one run.")] = Path("report.html")) -> None:
+    """Write a run's report again, or one page that compares several runs."""
+    from clickwise.report import write_comparison, write_report
+
+    print(write_report(runs[0]) if len(runs) == 1 else write_comparison(runs, out))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Show versions and devices, and what is missing."""
+    from clickwise.verbs.doctor import doctor
+
+    found = doctor()
+    if as_json:
+        _print_json(found)
+    else:
+        for key in ("clickwise", "python", "system"):
+            print(f"{key:<16} {found[key]}")
+        for section in ("packages", "devices"):
+            for name, value in found[section].items():
+                print(f"{name:<16} {value or 'missing'}")
+        print(f"{'problems':<16} " + ("\n                 ".join(found["problems"]) or "none"))
+    if found["problems"]:
+        raise typer.Exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _door(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit()
+
+
+if __name__ == "__main__":
+    main()

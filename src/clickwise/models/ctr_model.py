@@ -1,0 +1,26 @@
+"""What every model here has in common: logits for a batch, and named losses for the training loop."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from clickwise.batch import Batch
+
+
+class CTRModel(nn.Module):
+    """A model that ranks by the probability of a click.
+
+    A subclass has a frozen dataclass `Config` (its recipe section), says with `tables(spec, config)` which embedding
+    tables it needs, and is built with `(spec, embeddings, config)`. It never learns which engine serves its rows.
+    """
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Logits, float32 [B]; needs no label, so that the same function is trained, evaluated and served."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Scalar losses by name; the loop minimises their sum. Here: mean binary cross-entropy over the batch."""
+        logit_B = self(batch)
+        label_B = batch.label.to(logit_B.dtype)
+        return {"log_loss": nn.functional.binary_cross_entropy_with_logits(logit_B, label_B)}

@@ -1,0 +1,87 @@
+"""DLRM: Naumov et al., *Deep Learning Recommendation Model for Personalization and Recommendation Systems*, 2019.
+
+    numerical [B, N] ── bottom MLP ── z0 [B, D] ──┬────────────────────────┐
+    ids (F columns) ── embeddings ── rows [B, F, D] ┴─ dot of every pair ── concat ── top MLP ── logit [B]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from clickwise.batch import Batch
+from clickwise.embedding import Embeddings
+from clickwise.embedding.table import Table
+from clickwise.kernels.dot_interaction import dot_interaction, output_width
+from clickwise.layers.mlp import MLP
+from clickwise.models.ctr_model import CTRModel
+from clickwise.recipe import require
+from clickwise.spec import FeatureSpec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DLRMConfig:
+    """`bottom_mlp` must end in `embedding_dim`; the output layer (→ 1) is added to `top_mlp`.
+
+    `dropout` acts behind every hidden layer of the top MLP, `embedding_dropout` on the values of the rows.
+    """
+
+    embedding_dim: int = 128
+    bottom_mlp: tuple[int, ...] = (512, 256, 128)
+    top_mlp: tuple[int, ...] = (1024, 1024, 512, 256)
+    dropout: float = 0.0
+    embedding_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.embedding_dim > 0, "embedding_dim", found=self.embedding_dim, expected="a positive integer")
+        require(bool(self.bottom_mlp) and self.bottom_mlp[-1] == self.embedding_dim, "bottom_mlp",
+                found=list(self.bottom_mlp), expected=f"sizes that end in embedding_dim={self.embedding_dim}",
+                do="change the last size, or embedding_dim: the interaction needs vectors of one length")
+        for key in ("bottom_mlp", "top_mlp"):
+            require(all(size > 0 for size in getattr(self, key)), key, found=list(getattr(self, key)),
+                    expected="positive sizes")
+        for key in ("dropout", "embedding_dropout"):
+            require(0 <= getattr(self, key) < 1, key, found=getattr(self, key), expected="a share from 0 to below 1")
+
+
+class DLRM(CTRModel):
+    """Logits from pairwise dot products of all features' vectors.
+
+    The vectors stand in the order of the channel: z0 first, then the categorical features.
+    NOTE[DIFF] The reference puts tables in the order of their size, so that its one-GPU and many-GPU checkpoints
+    disagree; here the order never depends on sizes or on where a table lives.
+    """
+
+    Config = DLRMConfig
+
+    @staticmethod
+    def tables(spec: FeatureSpec, config: DLRMConfig) -> tuple[Table, ...]:
+        return tuple(Table(name=feature.name, rows=feature.cardinality, dim=config.embedding_dim,
+                           features=(feature.name,)) for feature in spec.channel("categorical"))
+
+    def __init__(self, spec: FeatureSpec, embeddings: Embeddings, config: DLRMConfig) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+        self.embedding_dim = config.embedding_dim
+        numerical = len(spec.channel("numerical"))
+        categorical = len(spec.channel("categorical"))
+        self.bottom = MLP(numerical, config.bottom_mlp) if numerical else None
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+
+        width, used = output_width(categorical, config.embedding_dim, z0=bool(numerical))
+        self.top = MLP(width, config.top_mlp, dropout=config.dropout)
+        if config.top_mlp:
+            # NOTE[DIFF] The reference zeroes the last column even where it is no padding.
+            self.top.zero_input_columns(slice(used, width))
+        self.output = nn.Linear(self.top.outputs, 1)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        rows_BFD = self.embeddings(batch.categorical).unflatten(1, (-1, self.embedding_dim)) \
+            if batch.categorical else None
+        z0_BD = None if self.bottom is None else self.bottom(batch.numerical.float())
+        if rows_BFD is not None:
+            rows_BFD = self.embedding_dropout(rows_BFD)
+        interaction_BH = dot_interaction(z0_BD, rows_BFD)
+        return self.output(self.top(interaction_BH)).squeeze(1).float()

@@ -1,0 +1,68 @@
+"""`clickwise doctor`: what is installed, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+from typing import Any
+
+import clickwise
+
+NEEDED = {"torch": "training", "numpy": "everything", "pyarrow": "reading Parquet and CSV", "PyYAML": "recipes",
+          "typer": "the command line", "rich": "progress bars"}
+OPTIONAL = {"ibis-framework": ("preparation of raw logs", "pip install 'ibis-framework[duckdb]'"),
+            "duckdb": ("preparation of raw logs", "pip install 'ibis-framework[duckdb]'"),
+            "triton": ("fused kernels on a GPU", "comes with torch for CUDA on Linux"),
+            "scikit-learn": ("the tests", "pip install 'clickwise[test]'")}
+
+
+def doctor() -> dict[str, Any]:
+    """Versions of packages, devices, and `problems`: a list of texts, empty where all is well."""
+    packages, problems = {}, []
+    for name in NEEDED:
+        packages[name] = _version(name)
+        if packages[name] is None:
+            problems.append(f"{name} is missing ({NEEDED[name]}): pip install {name}")
+    for name, (purpose, how) in OPTIONAL.items():
+        packages[name] = _version(name)
+        if packages[name] is None and name in ("ibis-framework", "duckdb"):
+            problems.append(f"{name} is missing, needed for {purpose}: {how}")
+    devices = _devices(problems)
+    free = shutil.disk_usage(".").free
+    if free < 1 << 30:
+        problems.append(f"only {free / 1e6:.0f} MB are free on the disk of the working folder")
+    return {"clickwise": clickwise.__version__, "python": platform.python_version(), "system": platform.platform(),
+            "packages": packages, "devices": devices, "free_disk_bytes": free, "problems": problems}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _devices(problems: list[str]) -> dict[str, Any]:
+    try:
+        import torch
+    except ImportError:
+        return {}
+    cpu = torch.backends.cpu.get_cpu_capability()
+    devices: dict[str, Any] = {"cpu": f"{cpu}, {torch.get_num_threads()} threads", "bf16_on_cpu": _bf16(cpu)}
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        devices[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    if torch.version.cuda and not torch.cuda.is_available():
+        problems.append(f"torch is built for CUDA {torch.version.cuda} but sees no GPU: check the driver (nvidia-smi)")
+    return devices
+
+
+def _bf16(capability: str) -> str:
+    """How fast bfloat16 matrix products are to be expected on this CPU."""
+    import torch
+
+    flags = torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()
+    if torch.cpu._is_amx_tile_supported():
+        return "AMX: fastest"
+    return "AVX512-BF16: faster than fp32" if flags else f"emulated on {capability}: use fp32"

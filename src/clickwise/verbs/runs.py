@@ -1,0 +1,73 @@
+"""Run folders: making one, opening one, comparing recipes."""
+
+from __future__ import annotations
+
+import datetime
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clickwise import checkpoint
+from clickwise.build import Recipe, Trainer, build_trainer, load_recipe
+from clickwise.embedding import Embeddings
+from clickwise.errors import DataError
+from clickwise.recipe import to_dict
+
+
+def create(root: Path, name: str) -> Path:
+    """A new folder `root/name/<time>`; a second run within the same second gets a number behind it."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    (root / name).mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = root / name / (stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def open_run(folder: Path, *, overrides: list[str] = (), which: str | None = None) -> Trainer:
+    """A trainer with the weights of a run's checkpoint (`best` where there is one, or as asked)."""
+    if not (folder / "recipe.yaml").exists():
+        raise DataError(folder, found="no run folder" if folder.exists() else "no such folder",
+                        expected="a folder written by clickwise train", do="runs/<dataset>-<model>/<time>")
+    trainer = build_trainer(load_recipe(str(folder / "recipe.yaml"), list(overrides)))
+    checkpoints = checkpoint.CheckpointFolder(folder / "checkpoint")
+    use_best = which == "best" or (which is None and trainer.recipe.data.validation and checkpoints.best.exists())
+    trainer.load_state(checkpoint.load(checkpoints.best if use_best else checkpoints.last), optimizer=False)
+    return trainer
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """`section.key: old → new` for every setting in which two recipes differ."""
+    flat_old, flat_new = _flat(to_dict(old)), _flat(to_dict(new))
+    keys = list(dict.fromkeys([*flat_old, *flat_new]))
+    return [f"{key}: {flat_old.get(key)!r} → {flat_new.get(key)!r}" for key in keys
+            if flat_old.get(key) != flat_new.get(key)]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix.rstrip("."): value}
+    return {key: item for name, part in value.items() for key, item in _flat(part, f"{prefix}{name}.").items()}
+
+
+def parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """The number of dense parameters, and of parameters in embedding tables."""
+    engines = [module for module in model.modules() if isinstance(module, Embeddings)]
+    inside = {parameter for engine in engines for parameter in engine.parameters()}
+    dense = sum(parameter.numel() for parameter in model.parameters() if parameter not in inside)
+    return dense, sum(table.rows * table.dim for engine in engines for table in engine.tables)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory this process held: on the GPU where there is one, of the host else."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

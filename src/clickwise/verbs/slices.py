@@ -1,0 +1,63 @@
+"""What the report shows by feature value: which features and values are followed, and how they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clickwise import files
+from clickwise.batch import Batch
+from clickwise.build import Trainer
+from clickwise.metrics import ReportMaterial
+from clickwise.spec import FeatureSpec
+
+FEATURES, VALUES = 12, 10
+
+
+class Slices:
+    """Gathers the report's material while mappings are evaluated: `evaluate(mapping, slices.watch(mapping))`.
+
+    Followed are the first twelve one-hot features, of each the first ten ids: prepared vocabularies give the most
+    frequent values the first ids.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        features = trainer.dataset.spec.channel("categorical")
+        self._places = {feature.name: place for place, feature in enumerate(features) if not feature.is_multi_hot}
+        self._places = dict(list(self._places.items())[:FEATURES])
+        self._follow = {name: range(min(VALUES, features[place].cardinality)) for name, place in self._places.items()}
+        self._names = {name: _value_names(trainer.dataset.spec, name) for name in self._places}
+        self._materials: dict[str, ReportMaterial] = {}
+
+    def watch(self, mapping: str) -> Callable[[torch.Tensor, Batch], None]:
+        """What `evaluate` calls with every batch of `mapping`."""
+        material = self._materials[mapping] = ReportMaterial(self._follow)
+
+        def see(logit_B: torch.Tensor, batch: Batch) -> None:
+            ids = {name: batch.categorical[place] for name, place in self._places.items()}
+            material.update(logit_B, batch.label, ids)
+
+        return see
+
+    def save(self, folder: Path) -> None:
+        """Writes `scores.npz` of the run folder."""
+        arrays = {}
+        for mapping, material in self._materials.items():
+            arrays |= material.arrays(mapping, self._names)
+        with files.whole_file(folder / "scores.npz") as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+
+
+def _value_names(spec: FeatureSpec, feature: str) -> dict[int, str]:
+    """Id → value out of the vocabulary that preparation saved, {} where it saved none."""
+    path = spec.folder / "preparation" / "vocabularies" / f"{feature}.parquet"
+    names = {0: "missing or rare"}
+    if spec.folder == Path() or not path.exists():
+        return {}
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path, columns=["id", "value"], filters=[("id", "<", VALUES)])
+    return names | {row["id"]: str(row["value"]) for row in table.to_pylist()}
