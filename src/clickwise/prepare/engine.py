@@ -1,0 +1,239 @@
+"""Where Ibis expressions run: opening raw files, storing tables, streaming results. DuckDB is the embedded default.
+
+`Engine` is all that a dataset may ask of an engine; everything else is said in Ibis (`steps`).
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from clickwise.errors import PrepareError
+from clickwise.recipe import require
+
+BATCH_ROWS = 1 << 17
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """The section `engine` of a recipe. `memory_limit` bounds the whole process; what does not fit goes to disk."""
+
+    name: str = "duckdb"
+    memory_limit: str = "4GB"
+    threads: int | None = None  # None: one per core
+
+    def __post_init__(self) -> None:
+        require(self.name == "duckdb", "name", found=self.name, expected="duckdb")
+        require(parse_bytes(self.memory_limit) is not None, "memory_limit", found=self.memory_limit,
+                expected="a size such as 4GB or 800MB")
+        require(parse_bytes(self.memory_limit) >= 300 * 10**6, "memory_limit", found=self.memory_limit,
+                expected="at least 300MB")
+        require(self.threads is None or self.threads >= 1, "threads", found=self.threads, expected="at least 1")
+
+    @property
+    def memory_bytes(self) -> int:
+        return parse_bytes(self.memory_limit)
+
+
+def parse_bytes(text: str) -> int | None:
+    """`4GB` -> 4 000 000 000, `4GiB` -> 4 · 2^30; None where the text is no size."""
+    units = {"B": 1} | {f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}
+    units |= {f"{letter}IB": 1024**power for power, letter in enumerate("KMGT", 1)}
+    text = text.strip().upper()
+    digits = text.rstrip("BIKMGT")
+    unit = text[len(digits):] or "B"
+    try:
+        return int(float(digits) * units[unit])
+    except (ValueError, KeyError, OverflowError):
+        return None
+
+
+class BadInput(Exception):
+    """The engine could not read a raw file as it should be; its message is the engine's."""
+
+
+class Engine(abc.ABC):
+    """The door to an engine. A stored table remembers the order of the expression that made it: its rows are
+    numbered 0, 1, … by `numbered`. Streams promise no order."""
+
+    @abc.abstractmethod
+    def read_text(self, files: Sequence[Path], columns: Mapping[str, str], *, delimiter: str = "\t",
+                  header: bool = False, quote: str = "", missing: str = "") -> ir.Table:
+        """Delimited text, plain or gz, the files one after another; `columns` maps name -> Ibis type."""
+
+    @abc.abstractmethod
+    def read_parquet(self, files: Sequence[Path]) -> ir.Table:
+        """Parquet files one after another."""
+
+    @abc.abstractmethod
+    def parse_hex(self, column: ir.StringColumn) -> ir.IntegerColumn:
+        """Up to 8 hexadecimal digits as uint32; missing stays missing, anything else is BadInput when executed."""
+
+    @abc.abstractmethod
+    def materialise(self, expression: ir.Table, name: str) -> ir.Table:
+        """Stores the rows of `expression`, in its order, as the table `name` (replacing one of that name)."""
+
+    @abc.abstractmethod
+    def numbered(self, table: ir.Table) -> ir.Table:
+        """A stored table with the column `row`, int64: 0, 1, … in the order in which it was stored."""
+
+    @abc.abstractmethod
+    def batches(self, expression: ir.Table, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """The result in pieces, in no promised order."""
+
+    @abc.abstractmethod
+    def table(self, name: str) -> ir.Table:
+        """The stored table `name`."""
+
+    @abc.abstractmethod
+    def drop(self, name: str) -> None:
+        """Forgets the stored table `name`, if there is one."""
+
+    @abc.abstractmethod
+    def write_parquet(self, expression: ir.Table, path: Path) -> None:
+        """Writes the result to one Parquet file, in the order of `expression`."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Ends the engine; stored tables of a database on disk stay there."""
+
+    @contextlib.contextmanager
+    def watched(self, report: Callable[[float], None]) -> Iterator[None]:
+        """Calls `report` now and then with the share done (0 … 1) of the statement that runs in the block."""
+        yield
+
+    def count(self, table: ir.Table) -> int:
+        return int(self.row(table.aggregate(n=table.count()))["n"])
+
+    def row(self, expression: ir.Table) -> dict[str, Any]:
+        """The first row of the result, as plain Python values."""
+        for batch in self.batches(expression):
+            if len(batch):
+                return batch.slice(0, 1).to_pylist()[0]
+        return {}
+
+    def rows(self, expression: ir.Table) -> list[dict[str, Any]]:
+        """Every row of a small result, as plain Python values."""
+        return [row for batch in self.batches(expression) for row in batch.to_pylist()]
+
+
+class DuckDBEngine(Engine):
+    """DuckDB inside this process. `database` is a file that keeps the stored tables (None: memory); whatever does not
+    fit into `memory_limit` goes to `spill_folder`."""
+
+    def __init__(self, *, memory_limit: str = "4GB", threads: int | None = None,
+                 spill_folder: str | os.PathLike | None = None, database: str | os.PathLike | None = None) -> None:
+        settings: dict[str, Any] = {"memory_limit": memory_limit, "preserve_insertion_order": True}
+        if threads is not None:
+            settings["threads"] = threads
+        if spill_folder is not None:
+            Path(spill_folder).mkdir(parents=True, exist_ok=True)
+            settings["temp_directory"] = str(spill_folder)
+        try:
+            self.ibis = ibis.duckdb.connect(":memory:" if database is None else str(database), **settings)
+        except duckdb.IOException as error:
+            if "lock" not in str(error).lower():
+                raise
+            raise PrepareError(database, found="another process is preparing into this folder",
+                               do="wait for it to end, or choose another output folder") from None
+        self.duckdb = self.ibis.con
+        self.duckdb.execute("SET enable_progress_bar=false")
+
+    def read_text(self, files, columns, *, delimiter="\t", header=False, quote="", missing=""):
+        types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}
+        return self.ibis.read_csv([str(file) for file in files], columns=types, delim=delimiter, header=header,
+                                  quote=quote, escape=quote, nullstr=missing, auto_detect=False)
+
+    def read_parquet(self, files):
+        return self.ibis.read_parquet([str(file) for file in files])
+
+    def parse_hex(self, column):
+        return ("0x" + column).cast("uint32")
+
+    def materialise(self, expression, name):
+        self._run(f'CREATE OR REPLACE TABLE "{name}" AS {self.ibis.compile(expression)}')
+        return self.ibis.table(name)
+
+    def numbered(self, table):
+        return table.mutate(row=table.rowid().cast("int64"))
+
+    def batches(self, expression, rows=BATCH_ROWS):
+        with _translated():
+            relation = self.duckdb.sql(self.ibis.compile(expression))
+            reader = relation.to_arrow_reader(rows) if hasattr(relation, "to_arrow_reader") \
+                else relation.fetch_arrow_reader(rows)
+            yield from reader
+
+    def table(self, name):
+        return self.ibis.table(name)
+
+    def drop(self, name):
+        self._run(f'DROP TABLE IF EXISTS "{name}"')
+
+    def write_parquet(self, expression, path):
+        quoted = str(path).replace("'", "''")
+        self._run(f"COPY ({self.ibis.compile(expression)}) TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)")
+
+    def close(self):
+        self.ibis.disconnect()
+
+    @contextlib.contextmanager
+    def watched(self, report):
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(0.5):
+                percent = self.duckdb.query_progress()
+                if percent > 0:
+                    report(min(percent, 100.0) / 100)
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _run(self, sql: str) -> None:
+        with _translated():
+            self.duckdb.execute(sql)
+
+
+_DUCKDB_TYPES = {"int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT", "float32": "FLOAT",
+                 "float64": "DOUBLE", "string": "VARCHAR", "boolean": "BOOLEAN"}
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """DuckDB's errors in our words."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        full = "disk" in str(error).lower() and "max_temp_directory_size" in str(error)
+        raise PrepareError("engine.memory_limit", found=_first_line(error),
+                           do="free disk space for the spilled part" if full else
+                           "raise engine.memory_limit, or lower engine.threads") from None
+    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+        raise BadInput(str(error)) from None
+    except duckdb.IOException as error:
+        if "GZIP" in str(error):
+            raise BadInput(str(error)) from None
+        full = any(text in str(error) for text in ("No space left", "Could not write", "not enough space"))
+        raise PrepareError("the working folder" if full else "a file", found=_first_line(error),
+                           do="free disk space and run again" if full else "") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,162 @@
+"""The folder that a preparation writes: hidden and partial until all of it is there, and resumable until then."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import clickwise
+from clickwise.errors import PrepareError
+from clickwise.files import put_in_place, write_json, write_text
+from clickwise.prepare.engine import DuckDBEngine, Engine, EngineConfig
+from clickwise.recipe import to_dict, to_yaml
+from clickwise.spec import FILE_NAME
+
+SUMMARY = "preparation/summary.json"
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Output:
+    """`with Output(out, recipe, inputs) as output:` … `output.finish(summary)`.
+
+    dataset       the folder to write columns, feature_spec.yaml and preparation/ into
+    work          the folder for the engine's tables and for what it spills; gone at the end
+    buffer_bytes  how much the writer may hold
+
+    Both lie in `.<name>.partial` beside `out`. A run that ends early leaves them there if it had finished a stage
+    (`mark`), and the next run with the same recipe and the same input files (path, size, time of change) goes on
+    behind it (`done`); any other run starts clean. Either is said on stderr. `unchanged` is true where `out` is
+    already the result of this very preparation: there is nothing to do then.
+    """
+
+    def __init__(self, out: str | os.PathLike, *, recipe: Mapping[str, Any], inputs: Sequence[Path],
+                 engine: EngineConfig, overwrite: bool = False) -> None:
+        self.out = Path(os.path.abspath(out))
+        self.recipe, self.engine_config = to_dict(recipe), engine
+        self.partial = self.out.with_name(f".{self.out.name}.partial")
+        self.dataset, self.work = self.partial / "dataset", self.partial / "work"
+        self.preparation = self.dataset / "preparation"
+        self.buffer_bytes = engine.memory_bytes // 8
+        self.inputs = [{"file": str(file), "bytes": os.stat(file).st_size, "changed_ns": os.stat(file).st_mtime_ns}
+                       for file in inputs]
+        identity = {"recipe": self.recipe, "inputs": self.inputs, "version": clickwise.__version__}
+        self.fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.unchanged = self._look_at_out(overwrite)
+        self._stages: list[str] = []
+        self._engine: Engine | None = None
+        self._finished = False
+
+    def _look_at_out(self, overwrite: bool) -> bool:
+        if not self.out.exists():
+            return False
+        if not self.out.is_dir():
+            raise PrepareError(self.out, found="a file", expected="a folder to write into", do="choose another name")
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads((self.out / SUMMARY).read_text())["fingerprint"] == self.fingerprint and not overwrite:
+                return True
+        if any(self.out.iterdir()):
+            if not (self.out / FILE_NAME).exists():
+                raise PrepareError(self.out, found="a folder with other things in it", expected="a new or empty folder",
+                                   do="choose another output folder")
+            if not overwrite:
+                raise PrepareError(self.out, found="a dataset of another recipe or other input files",
+                                   expected="a new or empty folder", do="choose another folder, or ask to overwrite")
+        return False
+
+    def __enter__(self) -> Output:
+        self.partial.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.partial / "lock", "w")
+        _lock(self._lock, self.out)
+        state = self._read_state()
+        if state.get("fingerprint") == self.fingerprint and state.get("stages"):
+            self._stages = state["stages"]
+            say(f"{self.out.name}: resuming an earlier run behind: {', '.join(self._stages)}")
+        else:
+            if state.get("stages"):
+                say(f"{self.out.name}: starting clean (an earlier run had another recipe or other input files)")
+            elif self.work.exists():
+                say(f"{self.out.name}: starting clean (an earlier run had finished no stage)")
+            for folder in (self.dataset, self.work):
+                shutil.rmtree(folder, ignore_errors=True)
+            self._write_state()
+        self.preparation.mkdir(parents=True, exist_ok=True)
+        self.work.mkdir(exist_ok=True)
+        return self
+
+    def _read_state(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.partial / "state.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def _write_state(self) -> None:
+        write_json(self.partial / "state.json", {"fingerprint": self.fingerprint, "stages": self._stages})
+
+    def done(self, stage: str) -> bool:
+        return stage in self._stages
+
+    def mark(self, stage: str) -> None:
+        """Everything up to here need not be done again."""
+        self._stages.append(stage)
+        self._write_state()
+
+    def engine(self) -> Engine:
+        """The engine, its tables kept in `work` from one run to the next. The writer and Python need memory too."""
+        if self._engine is None:
+            limit = f"{int(self.engine_config.memory_bytes * 0.65 / 1e6)}MB"
+            self._engine = DuckDBEngine(memory_limit=limit, threads=self.engine_config.threads,
+                                        spill_folder=self.work / "spill", database=self.work / "tables.duckdb")
+        return self._engine
+
+    def finish(self, summary: Mapping[str, Any]) -> Path:
+        """Writes the recipe and the summary beside the columns and puts the whole in place."""
+        write_text(self.preparation / "recipe.yaml", to_yaml(self.recipe))
+        write_json(self.dataset / SUMMARY, {"fingerprint": self.fingerprint, "inputs": self.inputs, **summary})
+        self._close()
+        put_in_place(self.dataset, self.out)
+        self._finished = True
+        return self.out
+
+    def _close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def __exit__(self, kind, error, trace) -> None:
+        with contextlib.suppress(Exception):
+            self._close()
+        if self._finished or not self._stages:
+            shutil.rmtree(self.partial, ignore_errors=True)
+        else:
+            say(f"{self.out.name}: stopped; what was finished ({', '.join(self._stages)}) is kept in {self.partial} "
+                "for the next run")
+        self._lock.close()
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            raise PrepareError(error.filename or self.out, found=error.strerror,
+                               do="free disk space or choose another output folder, and run again") from error
+
+
+def _lock(file, out: Path) -> None:
+    """Holds `file` until the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # no such thing on this system: two runs at once are not caught
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise PrepareError(out, found="another process is preparing into this folder",
+                           do="wait for it to end, or choose another output folder") from None

@@ -1,0 +1,108 @@
+"""The steps of preparation as pure Ibis expressions: the same meaning on every engine.
+
+Nothing here is executed, and nothing depends on one engine: no engine hash, no seeded sample, lists are put in order
+by sorting structs. An expression over an expression is computed again at every use, so a dataset stores a table
+between two steps (`engine.materialise`).
+
+Ids are int32, 1 … K by how often a value occurs; 0 stands for missing, rare and unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ibis
+import ibis.expr.types as ir
+
+
+def vocabulary(table: ir.Table, column: str, frequency_limit: int = 0) -> ir.Table:
+    """Columns value, id, count: the values of `column` that occur at least `frequency_limit` times.
+
+    Ids are 1, 2, … by descending count; equally frequent values are put in ascending order, so that the same data
+    always gives the same ids (NOTE[DIFF] the reference leaves ties to chance). Missing values get no id.
+    """
+    values = table.filter(table[column].notnull()).select(value=table[column])
+    counts = values.group_by("value").aggregate(count=lambda t: t.count())
+    if frequency_limit > 1:
+        counts = counts.filter(counts["count"] >= frequency_limit)
+    order = [ibis.desc(counts["count"]), counts["value"]]
+    return counts.select("value", (ibis.row_number().over(order_by=order) + 1).cast("int32").name("id"), "count")
+
+
+def encode(table: ir.Table, column: str, vocabulary: ir.Table) -> ir.Table:
+    """`table` with `column` replaced by its ids; 0 where the value is missing or not in `vocabulary`.
+
+    The rows may come back in any order: carry a row number where the order matters.
+    """
+    ids = vocabulary.select(**{"__value": vocabulary["value"], "__id": vocabulary["id"]})
+    joined = table.left_join(ids, table[column] == ids["__value"])
+    kept = [joined[name] for name in table.columns if name != column]
+    return joined.select(*kept, ibis.coalesce(joined["__id"], ibis.literal(0, "int32")).name(column))
+
+
+def explode(table: ir.Table, column: str) -> ir.Table:
+    """One row per value of the list `column`, which keeps its name; rows with an empty or missing list vanish."""
+    return table.unnest(column)
+
+
+def encode_list(table: ir.Table, column: str, vocabulary: ir.Table, *, row: str = "row",
+                drop_unknown: bool = False) -> ir.Table:
+    """Columns `row` and `column`: for every row the list of ids in the order of the values.
+
+    `row` names a column that is unique per row. Values that are missing or not in `vocabulary` become 0, or are left
+    out with `drop_unknown`. A missing list is an empty one.
+    """
+    values = table.select(row, column).unnest(column, offset="__place")
+    ids = encode(values, column, vocabulary)
+    if drop_unknown:
+        ids = ids.filter(ids[column] > 0)
+    pair = ibis.struct({"place": ids["__place"], "id": ids[column]})
+    lists = ids.group_by(row).aggregate(__ids=pair.collect())
+    lists = lists.select(lists[row].name("__row"), lists["__ids"].sort().map(lambda pair: pair["id"]).name("__ids"))
+    every = table.select(row)
+    joined = every.left_join(lists, every[row] == lists["__row"])
+    return joined.select(row, ibis.coalesce(joined["__ids"], ibis.literal([], "array<int32>")).name(column))
+
+
+def log_shifted(column: ir.NumericColumn, shift: float) -> ir.FloatingColumn:
+    """`ln(column + shift)` in float32; 0.0 where the value is missing or the logarithm does not exist."""
+    shifted = column.cast("float64") + shift
+    return ibis.cases((shifted > 0, shifted.ln()), else_=0.0).cast("float32")
+
+
+def bucket(column: ir.NumericColumn, boundaries: Sequence[float]) -> ir.IntegerColumn:
+    """Ids by ranges: 1 below the first boundary, k + 1 from the k-th boundary on, 0 where the value is missing.
+
+    `boundaries` ascend; the cardinality is `len(boundaries) + 2`.
+    """
+    id_ = ibis.literal(1, "int32")
+    for boundary in boundaries:
+        id_ = id_ + (column >= boundary).cast("int32")
+    return ibis.coalesce(id_, 0).cast("int32")
+
+
+def moments(table: ir.Table, columns: Sequence[str]) -> ir.Table:
+    """One row with `<column>__mean` and `<column>__std` (of the whole population) over what is not missing."""
+    return table.aggregate(**{
+        f"{name}__{key}": statistic
+        for name in columns
+        for key, statistic in (("mean", table[name].cast("float64").mean()),
+                               ("std", table[name].cast("float64").std(how="pop")))
+    })
+
+
+def scales(fitted: dict[str, float | None]) -> dict[str, dict[str, float]]:
+    """Column -> {mean, std}, from the row that `moments` gives; a column without spread or values gets std 1."""
+    names = [name.removesuffix("__mean") for name in fitted if name.endswith("__mean")]
+    return {name: {"mean": fitted[f"{name}__mean"] or 0.0, "std": fitted[f"{name}__std"] or 1.0} for name in names}
+
+
+def scale(column: ir.NumericColumn, mean: float, std: float) -> ir.FloatingColumn:
+    """`(column − mean) / std` in float32; 0.0, the mean, where the value is missing."""
+    return ibis.coalesce((column.cast("float64") - mean) / std, 0.0).cast("float32")
+
+
+def rows_between(table: ir.Table, first: int, end: int, *, row: str = "row", start: int = 0) -> ir.Table:
+    """The rows numbered first … end−1, numbered anew from `start`: a split in the order of the input."""
+    part = table.filter((table[row] >= first) & (table[row] < end))
+    return part.mutate(**{row: part[row] - first + start})
