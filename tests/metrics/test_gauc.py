@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clickwise.errors import DataError
+from clickwise.metrics import GAUC
+from clickwise.metrics.auc import exact_auc
+from clickwise.metrics.gauc import group_aucs
+
+SCORES = st.sampled_from([-math.inf, -3.0, -0.0, 0.0, 1e-40, 2.5, math.inf]) | st.floats(width=32, allow_nan=False)
+ROWS = st.lists(st.tuples(st.integers(-3, 3), SCORES, st.booleans()), min_size=1, max_size=60)
+
+
+@settings(deadline=None)
+@given(ROWS)
+def test_each_group_has_its_own_exact_auc(rows):
+    group_B, score_B, label_B = (np.array(column) for column in zip(*rows, strict=True))
+    score_B = score_B.astype(np.float32)
+    auc_G, rows_G = group_aucs(group_B, score_B, label_B)
+    groups = np.unique(group_B)
+    expected = [exact_auc(score_B[group_B == group], label_B[group_B == group]) for group in groups]
+    np.testing.assert_allclose(auc_G, expected, atol=1e-14)
+    assert rows_G.tolist() == [(group_B == group).sum() for group in groups]
+
+
+def test_groups_weigh_by_impressions_and_one_class_is_skipped():
+    metric = GAUC()
+    metric.update(torch.tensor([1.0, 2.0, 5.0, 4.0, 3.0, 9.0]), torch.tensor([0, 1, 1, 0, 0, 1]),
+                  torch.tensor([7, 7, 8, 8, 8, -1]))
+    assert metric.compute() == {"gauc": 1.0, "gauc_groups": 2, "gauc_groups_skipped": 1}
+    metric.update(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0]), torch.tensor([0, 1, 0, 0, 0]), torch.tensor([9] * 5))
+    assert metric.compute()["gauc"] == pytest.approx((5 * 1.0 + 5 * 0.5) / 10)
+
+
+def test_one_class_only_says_how_many_groups_were_skipped():
+    metric = GAUC()
+    metric.update(torch.zeros(4), torch.tensor([1, 1, 0, 0]), torch.tensor([1, 1, 2, 2]))
+    results = metric.compute()
+    assert math.isnan(results["gauc"]) and (results["gauc_groups"], results["gauc_groups_skipped"]) == (0, 2)
+
+
+def test_groups_are_needed():
+    with pytest.raises(DataError, match="display"):
+        GAUC().update(torch.zeros(3), torch.zeros(3))
