@@ -32,7 +32,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as slip:  # torch raises a dozen types for a damaged file
-        raise CheckpointError(path, found=f"not readable ({str(slip).splitlines()[0][:120]})",
+        reason = (str(slip) or type(slip).__name__).splitlines()[0][:120]
+        raise CheckpointError(path, found=f"not readable ({reason})",
                               expected="a checkpoint written by clickwise train") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(path, found=f"format {content.get('format') if isinstance(content, dict) else None!r}",

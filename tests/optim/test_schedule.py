@@ -1,0 +1,45 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clickwise.errors import RecipeError
+from clickwise.optim.schedule import Schedule
+from clickwise.recipe import parse
+
+LATER = Schedule(warmup_steps=8000, decay_start_step=48000, decay_steps=24000, decay_power=2)
+EARLIER = Schedule(warmup_steps=6400, decay_start_step=64000, decay_steps=80000, decay_power=2)
+
+
+@pytest.mark.parametrize("schedule, base, step, lr", [
+    (LATER, 24, 1, 0.003), (LATER, 24, 201, 0.603), (LATER, 24, 8000, 24), (LATER, 24, 48000, 24),
+    (LATER, 24, 48001, 23.998), (LATER, 24, 60000, 6.0), (LATER, 24, 64014, 2.65734), (LATER, 24, 72000, 0),
+    (LATER, 24, 72001, 0), (LATER, 24, 120000, 0),
+    (EARLIER, 28, 201, 0.879375), (EARLIER, 28, 401, 1.754375), (EARLIER, 28, 128028, 1.11608),
+])
+def test_published_vectors(schedule, base, step, lr):
+    assert base * schedule.factor(step) == pytest.approx(lr, rel=1e-5, abs=1e-12)
+
+
+def test_no_decay_where_none_is_asked():
+    assert Schedule(decay_start_step=None, decay_steps=10).factor(10**9) == 1
+    assert Schedule(decay_start_step=5, decay_steps=0).factor(10**9) == 1
+    assert Schedule().factor(1) == 1
+
+
+@given(warmup=st.integers(0, 50), plateau=st.integers(0, 50), decay=st.integers(1, 50), power=st.floats(0.5, 3),
+       end=st.floats(0, 1), factor=st.integers(0, 3))
+def test_rises_stays_falls_and_never_rises_again(warmup, plateau, decay, power, end, factor):
+    schedule = Schedule(warmup_steps=warmup, warmup_factor=factor, decay_start_step=warmup + plateau,
+                        decay_steps=decay, decay_power=power, end_factor=end)
+    factors = [schedule.factor(step) for step in range(1, warmup + plateau + 2 * decay + 2)]
+    top = max(warmup - 1, 0)
+    assert all(a <= b for a, b in zip(factors[:top], factors[1:top + 1], strict=True))
+    assert all(a >= b for a, b in zip(factors[top:], factors[top + 1:], strict=False))
+    assert factors[-1] == end and all(0 <= value <= 1 for value in factors)
+
+
+@pytest.mark.parametrize("slip", [{"warmup_steps": -1}, {"warmup_steps": 10, "decay_start_step": 9},
+                                  {"decay_power": 0}, {"end_factor": 2}])
+def test_refuses_what_makes_no_schedule(slip):
+    with pytest.raises(RecipeError, match=next(reversed(slip))):
+        parse(Schedule, slip, "recipe.schedule")

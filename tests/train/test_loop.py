@@ -1,0 +1,176 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from clickwise import checkpoint
+from clickwise.batch import Batch
+from clickwise.errors import RecipeError, TrainError
+from clickwise.optim.schedule import Schedule
+from clickwise.recipe import parse
+from clickwise.train.log import RunLog
+from clickwise.train.loop import Loop, TrainConfig
+from clickwise.train.step import TrainStep
+
+ROWS, SIZE = 40, 8
+
+
+class Batches:
+    """Five batches per epoch, another order each epoch; remembers what it delivered."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __len__(self):
+        return ROWS // SIZE
+
+    def epoch(self, epoch, start_batch=0):
+        order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(epoch))
+        for index in range(start_batch, len(self)):
+            rows = order[index * SIZE:(index + 1) * SIZE]
+            self.seen.append((epoch, index))
+            yield Batch(numerical=torch.sin(rows[:, None] * torch.tensor([1.0, 2.0])), label=rows % 2 == 0)
+
+
+class Toy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.dropout, self.factor = nn.Linear(2, 1), nn.Dropout(0.5), 1.0
+
+    def losses(self, batch):
+        logit_B = self.linear(self.dropout(batch.numerical)).squeeze(1)
+        return {"log_loss": self.factor * nn.functional.binary_cross_entropy_with_logits(logit_B, batch.label.float())}
+
+
+def loop_in(folder, evaluate=None, resume_at=None, **settings):
+    torch.manual_seed(3)
+    model = Toy()
+    step = TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9), [], schedule=Schedule(warmup_steps=3),
+                     precision="fp32", device=torch.device("cpu"))
+    config = TrainConfig(**{"batch_size": SIZE, "epochs": 3, "log_every": 2, **settings})
+    return Loop(config, step, Batches(), log=RunLog(folder / "log.jsonl", resume_at=resume_at), evaluate=evaluate,
+                checkpoints=checkpoint.CheckpointFolder(folder), state=lambda: {"model": model.state_dict()})
+
+
+def lines(folder, kind):
+    parsed = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    timeless = [{key: value for key, value in line.items() if key not in ("wall_s", "samples_per_s")} for line in parsed]
+    return [line for line in timeless if line["kind"] == kind]
+
+
+def scripted(values):
+    """An evaluation that returns these AUCs one after the other."""
+    values = iter(values)
+    return lambda: {"auc": next(values)}
+
+
+def test_ends_after_epochs_or_steps(tmp_path):
+    loop = loop_in(tmp_path)
+    assert loop.run().step == 15 and len(set(loop.batches.seen)) == 15
+    assert loop_in(tmp_path, steps=7).run().step == 7
+    assert loop_in(tmp_path, epochs=None, steps=12).run().step == 12
+
+
+@pytest.mark.parametrize("every, steps", [(None, [5, 10, 15]), (4, [4, 8, 12, 15]), (0.5, [3, 5, 8, 10, 13, 15]),
+                                          (100, [15])])
+def test_evaluates_when_asked_and_at_the_end(tmp_path, every, steps):
+    loop_in(tmp_path, scripted([0.5] * 15), evaluate_every=every).run()
+    assert [line["step"] for line in lines(tmp_path, "eval")] == steps
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):
+    position = loop_in(tmp_path, scripted([0.6, 0.9, 0.7])).run()
+    assert (position.best, position.best_step) == (0.9, 10)
+    assert checkpoint.load(tmp_path / "best.pt")["position"]["step"] == 10
+    assert checkpoint.load(tmp_path / "last.pt")["position"]["step"] == 15
+
+
+def test_lower_is_better_for_a_loss_and_nan_never(tmp_path):
+    values = iter([float("nan"), 0.3, 0.4])
+    position = loop_in(tmp_path, lambda: {"log_loss": next(values)}, metric="log_loss").run()
+    assert (position.best, position.best_step) == (0.3, 10)
+
+
+def test_stops_at_a_threshold_after_logging_and_saving(tmp_path):
+    position = loop_in(tmp_path, scripted([0.6, 0.8, 0.9]), stop_at=0.8).run()
+    assert position.step == 10 and "0.8" in position.stopped
+    assert lines(tmp_path, "eval")[-1]["auc"] == 0.8
+    assert checkpoint.load(tmp_path / "best.pt")["position"]["step"] == 10
+
+
+def test_stops_without_improvement(tmp_path):
+    position = loop_in(tmp_path, scripted([0.6, 0.6, 0.5, 0.9]), patience=2, epochs=9).run()
+    assert position.step == 15 and "no better auc in 2 evaluations" in position.stopped
+
+
+@pytest.mark.parametrize("bad_step", [6, 7, 12])
+def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, bad_step):
+    loop = loop_in(tmp_path, scripted([0.5] * 3), checkpoint_every=2)
+
+    def epoch(number, start_batch=0, inner=loop.batches.epoch):
+        for batch in inner(number, start_batch):
+            loop.step.model.factor = float("nan") if loop.at.step + 1 == bad_step else 1.0
+            yield batch
+
+    loop.batches.epoch = epoch
+    with pytest.raises(TrainError, match="last good checkpoint") as caught:
+        loop.run()
+    assert "finite" in str(caught.value)
+    saved = checkpoint.load(tmp_path / "last.pt")
+    assert saved["position"]["step"] < bad_step
+    assert all(value.isfinite().all() for value in saved["model"].values())
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 6, 10, 14])
+def test_resume_equals_never_having_stopped(tmp_path, stop):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    whole.mkdir()
+    part.mkdir()
+    values = [0.5, 0.7, 0.6]
+    loop = loop_in(whole, scripted(values), checkpoint_every=1)
+    loop.run()
+
+    killed = loop_in(part, scripted(values), checkpoint_every=1)
+
+    def epoch(number, start_batch=0, inner=killed.batches.epoch):
+        for batch in inner(number, start_batch):
+            if killed.at.step == stop:
+                raise Killed
+            yield batch
+
+    killed.batches.epoch = epoch
+    with pytest.raises(Killed):
+        killed.run()
+    content = checkpoint.load(part / "last.pt")
+    resumed = loop_in(part, scripted(values[stop // 5:]), resume_at=content["position"]["step"], checkpoint_every=1)
+    resumed.load_state_dict(content)
+    resumed.step.model.load_state_dict(content["model"])
+    resumed.run()
+
+    ours, theirs = checkpoint.load(part / "last.pt"), checkpoint.load(whole / "last.pt")
+    assert torch.equal(ours["model"]["linear.weight"], theirs["model"]["linear.weight"])
+    assert ours["position"] == theirs["position"]
+    assert lines(part, "train") == lines(whole, "train") and lines(part, "eval") == lines(whole, "eval")
+    assert resumed.batches.seen == loop.batches.seen[stop:]
+
+
+def test_log_drops_a_half_line_and_what_came_after_the_checkpoint(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1, "wall_s": 2.0}\n{"step": 5, "wall_s": 4.0}\n{"step": 6, "wal')
+    log = RunLog(path, resume_at=3)
+    log.write("train", step=4, epoch=0.5, loss=1.0)
+    log.close()
+    parsed = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in parsed] == [1, 4] and parsed[1]["wall_s"] >= 2.0
+
+
+@pytest.mark.parametrize("slip", [{"batch_size": 0}, {"epochs": None}, {"evaluate_every": 1.5}, {"precision": "fp8"},
+                                  {"patience": -1}])
+def test_refuses_settings_that_cannot_be(slip):
+    with pytest.raises(RecipeError):
+        parse(TrainConfig, slip, "recipe.train")
