@@ -14,7 +14,7 @@ from clickwise.data.synthetic.ceiling import Ceiling
 from clickwise.data.synthetic.power_law import power_law
 from clickwise.data.synthetic.signal import SignalConfig, build_signal
 from clickwise.errors import DataError, nearest
-from clickwise.recipe import require
+from clickwise.recipe import require, to_dict
 from clickwise.spec import Feature, FeatureSpec, narrowest_id_dtype, split_binary_chunks
 
 CHUNK_ROWS = 1 << 17
@@ -76,7 +76,7 @@ def synthetic_spec(config: SyntheticConfig) -> FeatureSpec:
     else:
         hotness = config.max_hotness or (1,) * len(config.cardinalities)
         spec = click_spec(config.numericals, config.cardinalities, tuple(config.rows), hotness)
-    return dataclasses.replace(spec, metadata={**spec.metadata, "synthetic": dataclasses.asdict(config)})
+    return dataclasses.replace(spec, metadata={**spec.metadata, "synthetic": to_dict(config)})
 
 
 def synthetic_columns(config: SyntheticConfig, mapping: str) -> Columns:
@@ -165,6 +165,9 @@ class Synthesizer:
             if not isinstance(feature.cardinality, int):
                 raise DataError(f"{spec.path}: feature_spec.{feature.name}.cardinality", found=str(feature.cardinality),
                                 expected="an integer, so that ids can be drawn")
+            if feature.dimensions:
+                raise DataError(f"{spec.path}: feature_spec.{feature.name}.dimensions", found=str(feature.dimensions),
+                                expected="one id a row, or max_hotness for lists")
         for feature in spec.channel("numerical"):
             if np.dtype(feature.dtype).kind != "f":
                 raise DataError(f"{spec.path}: feature_spec.{feature.name}.dtype", found=feature.dtype,

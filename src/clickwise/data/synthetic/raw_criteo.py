@@ -12,15 +12,17 @@ from clickwise.data.synthetic.generate import (
     CHUNK_ROWS,
     CRITEO_NUMERICALS,
     VARIANTS,
+    SyntheticConfig,
     chunk_generator,
-    click_spec,
     draw_labels,
+    synthetic_spec,
 )
 from clickwise.data.synthetic.power_law import power_law
 from clickwise.data.synthetic.signal import SignalConfig, build_signal, hidden_bits
-from clickwise.data.synthetic.write import in_order, new_folder
-from clickwise.errors import DataError
+from clickwise.data.synthetic.write import Figures, checked, in_order, new_folder
+from clickwise.errors import DataError, nearest
 from clickwise.progress import Progress
+from clickwise.spec import FeatureSpec
 
 # Of each integer column: how many values it has, and the least of them (Criteo's second reaches −3).
 INTEGERS = ((1000, 0), (20000, -3), (5000, 0), (500, -1), (60000, 0), (2000, 0), (300, 0), (3000, -1), (8000, 0),
@@ -30,19 +32,22 @@ CHUNK = CHUNK_ROWS // 4
 
 def synthesize_raw_criteo(out_folder: str | Path, rows: int, files: int = 2, seed: int = 1, *, alpha: float = 1.45,
                           signal: SignalConfig | str = "additive", variant: str = "criteo_t15",
-                          threads: int = 1) -> Ceiling:
-    """Writes files day_0 … day_{files−1} and returns the best that a model can reach on their rows.
+                          threads: int | None = None) -> Figures:
+    """Writes files day_0 … day_{files−1}; returns rows, click rate and the best that a model can reach on them.
 
     Every line is a label, 13 integers and 26 categories as 8 hexadecimal digits, between tabs. Ids follow the power
-    law of the variant's tables; in every column one id of the law stands for a missing value and is left empty (3 to
-    30 % of the rows, by column). The additive signal is linear in ln(x + 3), which is what preparation makes of an
+    law of the variant's tables; in every column one id of the law stands for a missing value and is left empty (2 to
+    50 % of the rows, by column). The additive signal is linear in ln(x + 3), which is what preparation makes of an
     integer. The folder appears when all of it is there; DataError where it exists already, or the disk is full.
     """
-    if rows < 1 or not 1 <= files <= rows:
+    if not 1 <= files <= rows:
         raise DataError("synthetic raw logs", found=f"{rows} rows in {files} files",
                         expected="at least one row for every file")
-    signal = SignalConfig(kind=signal) if isinstance(signal, str) else signal
-    log = RawLog(seed=seed, alpha=alpha, signal=signal, variant=variant)
+    if variant not in VARIANTS:
+        raise DataError(f"variant {variant!r}", found="no such variant of Criteo", expected=", ".join(VARIANTS),
+                        do=nearest(variant, VARIANTS))
+    config = checked(spec=variant, rows={"train": rows}, seed=seed, alpha=alpha, signal=signal)
+    log = RawLog(synthetic_spec(config), config)
     ceiling = Ceiling()
     with new_folder(out_folder) as folder, Progress("synthesizing raw logs", total=rows) as bar:
         for file in range(files):
@@ -55,19 +60,18 @@ def synthesize_raw_criteo(out_folder: str | Path, rows: int, files: int = 2, see
                     opened.write(text)
                     ceiling += chunk_ceiling
                     bar.advance(job[2])
-    return ceiling
+    return ceiling.figures()
 
 
 class RawLog:
     """Chunks of text; each is a pure function of (seed, file, index)."""
 
-    def __init__(self, *, seed: int, alpha: float, signal: SignalConfig, variant: str) -> None:
-        self.seed = seed
-        spec = click_spec(CRITEO_NUMERICALS, VARIANTS[variant], ("train",))
-        self.signal = build_signal(signal, spec, seed=seed, alpha=alpha)
-        self.categoricals = [(feature.name, power_law(feature.cardinality, float(alpha)), place % 8)
-                             for place, feature in enumerate(spec.channel("categorical"))]
-        self.integers = [IntegerColumn(size, least, float(alpha), missing=place % 8)
+    def __init__(self, spec: FeatureSpec, config: SyntheticConfig) -> None:
+        self.seed = config.seed
+        self.signal = build_signal(config.signal, spec, seed=config.seed, alpha=config.alpha)
+        self.categoricals = [(feature.name, power_law(feature.cardinality, config.alpha),
+                              place % min(8, feature.cardinality)) for place, feature in enumerate(spec.channel("categorical"))]
+        self.integers = [IntegerColumn(size, least, config.alpha, missing=place % 8)
                          for place, (size, least) in enumerate(INTEGERS)]
         # A slot for every field, 8 bytes wide: what stays zero is dropped from the text.
         fields = [(f"{kind}{place}", form) for place in range(39) for kind, form in (("value", "<u8"), ("end", "u1"))]

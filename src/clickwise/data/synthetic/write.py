@@ -12,6 +12,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
+from clickwise import recipe
 from clickwise.data.columns import Columns
 from clickwise.data.synthetic.ceiling import Ceiling
 from clickwise.data.synthetic.generate import (
@@ -24,27 +25,30 @@ from clickwise.data.synthetic.generate import (
 from clickwise.data.synthetic.signal import SignalConfig
 from clickwise.errors import DataError
 from clickwise.files import whole_folder
+from clickwise.machine import usable_cores
 from clickwise.progress import Progress
 from clickwise.spec import Chunk, FeatureSpec
 
+Figures = dict[str, float | int]
 Job, Result = TypeVar("Job"), TypeVar("Result")
 
 
 def synthesize(spec_or_variant: FeatureSpec | str, rows: dict[str, int], out_folder: str | Path, *, seed: int = 1,
-               alpha: float = 1.45, signal: SignalConfig | str = "additive", threads: int = 1) -> dict[str, Ceiling]:
-    """Writes a dataset with a planted signal and returns, by mapping, the best that a model can reach on it.
+               alpha: float = 1.45, signal: SignalConfig | str = "additive",
+               threads: int | None = None) -> dict[str, Figures]:
+    """Writes a dataset with a planted signal and returns, by mapping, its rows and the best that a model can reach.
 
     spec_or_variant  criteo_t15 | criteo_t3 | criteo_t0, the path of a feature_spec.yaml, or a FeatureSpec
     rows             rows of every mapping, {"train": 4_000_000, "test": 100_000} for example
-    threads          change the time it takes, never a byte of what is written
+    threads          change the time it takes, never a byte of what is written; None: every core
 
-    The folder appears when all of it is there. Raises DataError where it exists already, or the disk is full.
+    The folder appears when all of it is there. Raises RecipeError for values out of range,
+    DataError where the folder exists already or the disk is full.
     """
-    signal = SignalConfig(kind=signal) if isinstance(signal, str) else signal
-    given = spec_or_variant if isinstance(spec_or_variant, str) else None
-    config = SyntheticConfig(spec=given, rows=rows, seed=seed, alpha=alpha, signal=signal)
-    spec = synthetic_spec(config) if given else with_mappings(spec_or_variant, tuple(rows))
-    synthesizer = Synthesizer(spec, seed=seed, alpha=alpha, signal=signal)
+    given = None if isinstance(spec_or_variant, FeatureSpec) else str(spec_or_variant)
+    config = checked(spec=given, rows=rows, seed=seed, alpha=alpha, signal=signal)
+    spec = with_mappings(spec_or_variant, tuple(rows)) if given is None else synthetic_spec(config)
+    synthesizer = Synthesizer(spec, seed=seed, alpha=alpha, signal=config.signal)
     ceilings = {}
     with new_folder(out_folder) as folder, Progress("synthesizing", total=sum(rows.values())) as bar:
         for mapping, mapping_rows in rows.items():
@@ -61,9 +65,15 @@ def synthesize(spec_or_variant: FeatureSpec | str, rows: dict[str, int], out_fol
                     ceilings[mapping] += ceiling
                     bar.advance(columns.rows)
         figures = {mapping: ceiling.figures() for mapping, ceiling in ceilings.items()}
-        about = {"seed": seed, "alpha": alpha, "signal": dataclasses.asdict(signal), **figures}
+        about = {"seed": seed, "alpha": alpha, "signal": recipe.to_dict(config.signal), **figures}
         dataclasses.replace(spec, metadata={**spec.metadata, "synthetic": about}).save(folder)
-    return ceilings
+    return figures
+
+
+def checked(*, signal: SignalConfig | str, **values: object) -> SyntheticConfig:
+    """The values as a SyntheticConfig; raises RecipeError for one that cannot be."""
+    signal = {"kind": signal} if isinstance(signal, str) else recipe.to_dict(signal)
+    return recipe.parse(SyntheticConfig, {**values, "signal": signal}, "synthetic data")
 
 
 class ChunkWriter:
@@ -100,9 +110,10 @@ def new_folder(path: str | Path) -> Iterator[Path]:
                         do="free some space, choose fewer rows or another folder; nothing was left behind") from slip
 
 
-def in_order(function: Callable[[Job], Result], jobs: Iterable[Job], threads: int) -> Iterator[Result]:
+def in_order(function: Callable[[Job], Result], jobs: Iterable[Job], threads: int | None) -> Iterator[Result]:
     """`function(job)` of every job, in the order of the jobs, at most 2 · threads of them under way or waiting."""
-    if threads <= 1:
+    threads = threads or usable_cores()
+    if threads == 1:
         yield from map(function, jobs)
         return
     with ThreadPoolExecutor(threads) as pool:
