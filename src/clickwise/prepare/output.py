@@ -54,7 +54,7 @@ class Output:
         identity = {"recipe": self.recipe, "inputs": self.inputs, "version": clickwise.__version__}
         self.fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self.unchanged = self._look_at_out(overwrite)
-        self._stages: list[str] = []
+        self._stages: dict[str, Any] = {}
         self._engine: Engine | None = None
         self._finished = False
 
@@ -107,10 +107,14 @@ class Output:
     def done(self, stage: str) -> bool:
         return stage in self._stages
 
-    def mark(self, stage: str) -> None:
-        """Everything up to here need not be done again."""
-        self._stages.append(stage)
+    def mark(self, stage: str, facts: Any = None) -> None:
+        """Everything up to here need not be done again; `facts` (anything JSON holds) are found again by `facts`."""
+        self._stages[stage] = facts
         self._write_state()
+
+    def facts(self, stage: str) -> Any:
+        """What was handed to `mark`."""
+        return self._stages[stage]
 
     def engine(self) -> Engine:
         """The engine, its tables kept in `work` from one run to the next. The writer and Python need memory too."""
