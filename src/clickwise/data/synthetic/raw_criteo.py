@@ -70,7 +70,8 @@ class RawLog:
         self.seed = config.seed
         self.signal = build_signal(config.signal, spec, seed=config.seed, alpha=config.alpha)
         self.categoricals = [(feature.name, power_law(feature.cardinality, config.alpha),
-                              place % min(8, feature.cardinality)) for place, feature in enumerate(spec.channel("categorical"))]
+                              place % min(8, feature.cardinality))
+                             for place, feature in enumerate(spec.channel("categorical"))]
         self.integers = [IntegerColumn(size, least, config.alpha, missing=place % 8)
                          for place, (size, least) in enumerate(INTEGERS)]
         # A slot for every field, 8 bytes wide: what stays zero is dropped from the text.
