@@ -396,7 +396,7 @@ def _check_feature(where: str, feature: Feature, channel: str) -> None:
     if feature.is_multi_hot and feature.dimensions:
         raise SpecError(f"{where}.dimensions", found=f"{list(feature.dimensions)} beside max_hotness",
                         expected="dimensions for lists of fixed length, max_hotness for lists of any length")
-    if channel in ID_CHANNELS:
+    if channel in ID_CHANNELS or feature.cardinality is not None:
         _check_cardinality(where, feature, dtype)
 
 
@@ -424,7 +424,7 @@ def _check_cardinality(where: str, feature: Feature, dtype: np.dtype) -> None:
         return
     if not _is_count(cardinality):
         raise SpecError(where, found=repr(cardinality), expected="an integer of at least 1, or auto in csv and parquet")
-    if cardinality - 1 > np.iinfo(dtype).max:
+    if dtype.kind in "iu" and cardinality - 1 > np.iinfo(dtype).max:
         raise SpecError(where, found=f"{cardinality} ids in {feature.dtype}, which ends at {np.iinfo(dtype).max}",
                         expected=f"dtype {narrowest_id_dtype(cardinality)} or wider")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from clickwise.errors import DataError, SpecError
-from clickwise.spec import CHANNELS, Chunk, FeatureSpec
+from clickwise.spec import AUTO, Chunk, FeatureSpec
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,10 @@ def read_columns(spec: FeatureSpec, mapping: str, channels: Iterable[str] | None
         if not names:
             continue
         if chunk.type == "split_binary":
-            found = _map_chunk(spec, chunk)
+            found = map_chunk(spec, chunk)
         else:
-            found = _read_chunk(spec, mapping, chunk, names)
+            blocks = list(stream_chunk(spec, chunk, names))
+            found = {name: join([block[name] for block in blocks]) for name in names}
         arrays |= found
         rows_of.append((spec.folder / chunk.files[-1], len(found[names[0]])))
     rows = _agreed_rows(rows_of)
@@ -72,13 +73,12 @@ def read_columns(spec: FeatureSpec, mapping: str, channels: Iterable[str] | None
     return Columns(rows, {name: array for name, array in arrays.items() if name not in order}, numerical)
 
 
-def check_loadable(spec: FeatureSpec, mapping: str) -> None:
+def check_loadable(spec: FeatureSpec) -> None:
     """Raises SpecError where the cardinality of a feature is still `auto`."""
-    for channel in CHANNELS:
-        for feature in spec.channel(channel):
-            if isinstance(feature.cardinality, str):
-                raise SpecError(f"{spec.path}: feature_spec.{feature.name}.cardinality", found=feature.cardinality,
-                                expected=f"an integer, to load {mapping!r}", do="clickwise transcode finds it")
+    for feature in spec.features.values():
+        if feature.cardinality == AUTO:
+            raise SpecError(f"{spec.path}: feature_spec.{feature.name}.cardinality", found=AUTO,
+                            expected="an integer, before data can be loaded", do="clickwise transcode finds it")
 
 
 def column_file(spec: FeatureSpec, name: str) -> Path:
@@ -92,7 +92,8 @@ def column_file(spec: FeatureSpec, name: str) -> Path:
     return path
 
 
-def _map_chunk(spec: FeatureSpec, chunk: Chunk) -> dict[str, Array]:
+def map_chunk(spec: FeatureSpec, chunk: Chunk) -> dict[str, Array]:
+    """The arrays of a split_binary chunk, mapped; every numerical gives the same block [rows, N]."""
     feature = spec.features[chunk.features[0]]
     dtype = np.dtype(feature.dtype)
     if feature.is_multi_hot:
@@ -133,13 +134,8 @@ def _map_lists(spec: FeatureSpec, chunk: Chunk, dtype: np.dtype) -> RaggedArray:
     return RaggedArray(values, offsets)
 
 
-def _read_chunk(spec: FeatureSpec, mapping: str, chunk: Chunk, names: list[str]) -> dict[str, Array]:
-    blocks = list(stream_chunk(spec, chunk, names))
-    return {name: join([block[name] for block in blocks]) for name in names}
-
-
 def stream_chunk(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 << 20,
-                 wide_ids: bool = False) -> Iterable[dict[str, Array]]:
+                 wide_ids: bool = False) -> Iterator[dict[str, Array]]:
     """Blocks of at most about `rows` rows of a csv or parquet chunk; `wide_ids` gives ids in int64."""
     if chunk.type == "parquet":
         from clickwise.data.parquet import stream_parquet as stream
@@ -161,6 +157,21 @@ def join(parts: list[Array]) -> Array:
         return RaggedArray(np.concatenate([part.values for part in parts]),
                            np.concatenate([np.zeros(1, np.int64), *offsets]))
     return np.concatenate(parts)
+
+
+def fit(source: np.ndarray, dtype: np.dtype, where: str, row_of: Callable[[int], int]) -> np.ndarray:
+    """A copy of `source` in `dtype`; a value that `dtype` cannot hold raises DataError, it is never wrapped or cut.
+
+    `row_of(place)` is the row in the file, for the message, of a place in the flat `source`.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = source.astype(dtype)
+        wrong = array != source if dtype.kind != "f" else np.isinf(array) & np.isfinite(source)
+    if wrong.any():
+        place = int(np.flatnonzero(wrong)[0])
+        expected = "0 or 1" if dtype.kind == "b" else f"a value that fits {dtype.name}"
+        raise DataError(f"{where}, row {row_of(place)}", found=str(source.reshape(-1)[place]), expected=expected)
+    return array
 
 
 def _agreed_rows(rows_of: list[tuple[Path, int]]) -> int:

@@ -1,0 +1,138 @@
+"""Columns held against their Feature Spec, once per dataset: what would else end in a CUDA assert or a NaN loss."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from clickwise.data.columns import Array, RaggedArray, check_loadable, column_file, read_columns
+from clickwise.errors import SpecError
+from clickwise.files import write_json
+from clickwise.progress import Progress
+from clickwise.spec import ID_CHANNELS, Feature, FeatureSpec
+
+MEMORY = ".checked.json"  # beside feature_spec.yaml
+STEP = 1 << 20  # values looked at at a time: they stay in the processor's cache
+
+
+def check_columns(spec: FeatureSpec, mapping: str) -> None:
+    """Raises SpecError or DataError where the columns of a mapping contradict the spec, naming file and row.
+
+    Looked at: sizes of files, 0 <= id < cardinality, offsets that rise to the number of values, lists no longer than
+    max_hotness, numericals that are finite, labels 0 or 1. What was found good is remembered in the dataset's folder
+    (sizes and times of the files), if that can be written to: the next call then reads no column.
+    """
+    check_loadable(spec)
+    seen = {name: column_file(spec, name).stat() for chunk in spec.chunks(mapping) for name in chunk.files}
+    state = {"fingerprint": spec.fingerprint(),
+             "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in seen.items()}}
+    remembered = _remembered(spec.folder / MEMORY)
+    if remembered.get(mapping) == state:
+        return
+    _scan(spec, mapping)
+    with contextlib.suppress(OSError):  # a folder that only others may write to
+        write_json(spec.folder / MEMORY, {**remembered, mapping: state})
+
+
+def _remembered(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _scan(spec: FeatureSpec, mapping: str) -> None:
+    columns = read_columns(spec, mapping)
+    file_of = {name: _place(spec, chunk.files) for chunk in spec.chunks(mapping) for name in chunk.features}
+    numerical = spec.channels.get("numerical", ())
+    ids = [(name, feature) for channel in ID_CHANNELS for feature in spec.channel(channel)
+           if (name := feature.name) in columns.arrays]
+    labels = [name for name in spec.channels.get("label", ()) if name in columns.arrays]
+    total = columns.rows * (len(ids) + len(labels) + len(numerical))
+    with Progress(f"checking {mapping}", total=total, unit="values") as bar:
+        if columns.numerical is not None:
+            check_finite(columns.numerical, file_of[numerical[0]], numerical)
+            bar.advance(columns.numerical.size)
+        for name in labels:
+            check_labels(columns.arrays[name], file_of[name])
+            bar.advance(columns.rows)
+        for name, feature in ids:
+            check_ids(columns.arrays[name], feature, file_of[name])
+            bar.advance(columns.rows, name)
+
+
+def _place(spec: FeatureSpec, files: tuple[str, ...]) -> str:
+    return str(spec.folder / files[0])
+
+
+def check_ids(array: Array, feature: Feature, where: str, first: int = 0) -> None:
+    """Raises SpecError for the first id outside 0 … cardinality−1 or list longer than max_hotness.
+
+    `first` is the number of the array's first row, for the message.
+    """
+    values = array.values if isinstance(array, RaggedArray) else array.reshape(-1)
+    row_length = 1
+    if isinstance(array, RaggedArray):
+        _check_offsets(array.offsets, feature, where, first)
+    elif len(array):
+        row_length = max(1, array.size // len(array))
+    for start, part in _parts(values):
+        if part.min() >= 0 and part.max() < feature.cardinality:
+            continue
+        place = start + int(np.flatnonzero((part < 0) | (part >= feature.cardinality))[0])
+        row = place // row_length
+        if isinstance(array, RaggedArray):
+            row = int(np.searchsorted(array.offsets, place, side="right")) - 1
+        do = "-1 is no id here: 0 is missing, rare, unseen and padding" if values[place] < 0 else ""
+        raise SpecError(f"{where}, row {first + row}", found=f"id {values[place]} of the feature {feature.name!r}",
+                        expected=f"0 … {feature.cardinality - 1} (cardinality {feature.cardinality})", do=do)
+
+
+def _check_offsets(offsets: np.ndarray, feature: Feature, where: str, first: int) -> None:
+    limit = feature.max_hotness
+    for start in range(0, len(offsets) - 1, STEP):
+        lengths = np.diff(offsets[start : start + STEP + 1])
+        if lengths.min() < 0:
+            row = start + int(np.flatnonzero(lengths < 0)[0])
+            raise SpecError(f"{where}, row {first + row}", found=f"an offset {offsets[row + 1]} after {offsets[row]}",
+                            expected="offsets that never fall", do="the offsets file is damaged or has another type")
+        if limit is not None and lengths.max() > limit:
+            row = start + int(np.flatnonzero(lengths > limit)[0])
+            raise SpecError(f"{where}, row {first + row}",
+                            found=f"a list of {offsets[row + 1] - offsets[row]} of the feature {feature.name!r}",
+                            expected=f"at most {limit} (max_hotness)")
+
+
+def check_finite(numerical: np.ndarray, where: str, names: tuple[str, ...], first: int = 0) -> None:
+    """Raises SpecError for the first NaN or infinity in [rows, N]."""
+    flat = numerical.reshape(-1)
+    for start, part in _parts(flat):
+        if part.dtype == np.float16:  # numpy's isfinite of float16 is many times slower than this look at the exponent
+            good = int((part.view(np.uint16) & 0x7FFF).max()) < 0x7C00
+        else:
+            good = bool(np.isfinite(part).all())
+        if not good:
+            place = start + int(np.flatnonzero(~np.isfinite(part))[0])
+            row, column = divmod(place, len(names))
+            raise SpecError(f"{where}, row {first + row}", found=f"{flat[place]} in the feature {names[column]!r}",
+                            expected="finite numbers", do="fill missing values, clip or scale large ones")
+
+
+def check_labels(array: np.ndarray, where: str, first: int = 0) -> None:
+    """Raises SpecError for the first label that is neither 0 nor 1."""
+    raw = array.view(np.uint8) if array.dtype == np.bool_ else array
+    for start, part in _parts(raw):
+        wrong = (part != 0) & (part != 1)
+        if wrong.any():
+            place = start + int(np.flatnonzero(wrong)[0])
+            raise SpecError(f"{where}, row {first + place}", found=f"the label {raw[place]}", expected="0 or 1")
+
+
+def _parts(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    for start in range(0, len(values), STEP):
+        yield start, values[start : start + STEP]

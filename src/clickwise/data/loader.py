@@ -1,0 +1,307 @@
+"""Columns -> Batches: shuffled, sharded, read ahead, and every batch a pure function of (seed, epoch, its number).
+
+A batch is read as whole slices of columns into one buffer (page-locked where a GPU is), ids in their stored type.
+`shuffle="rows"` permutes blocks of the file, takes several blocks as a window, and permutes the rows of the window one
+column at a time, so that the column being gathered stays in the processor's cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+
+from clickwise.batch import Batch, Ragged
+from clickwise.data.columns import Array, Columns, RaggedArray, check_loadable, join
+from clickwise.errors import DataError, nearest
+from clickwise.spec import FeatureSpec
+
+T = TypeVar("T")
+
+SHUFFLES = ("none", "batches", "rows")
+BLOCKS_PER_WINDOW = 16
+ALIGNMENT = 64  # bytes, of every tensor in the buffer of its batch
+
+
+class Loader:
+    """Batches of the channels numerical, categorical, label and display of `columns`.
+
+    batch_size   samples of a global batch; rank r of `world_size` gets its r-th contiguous part of each
+    shuffle      none | batches (their order) | rows (inside windows of `window_rows` rows, made of permuted blocks)
+    drop_last    leave out a last batch that is not full (the others keep it, always as the last one)
+    prefetch     batches that a thread reads ahead; 0 reads in the caller's thread
+    pin_memory   page-locked batches, where there is a GPU
+
+    `len(loader)` is the number of batches of an epoch. Iterating yields the rest of the current epoch and then stands
+    at the start of the next; `state_dict()` between two batches continues with exactly the next one.
+    """
+
+    def __init__(self, columns: Columns, spec: FeatureSpec, *, batch_size: int,
+                 shuffle: Literal["none", "batches", "rows"] = "none", window_rows: int = 1_048_576, seed: int = 0,
+                 drop_last: bool = False, rank: int = 0, world_size: int = 1, prefetch: int = 2,
+                 pin_memory: bool = False) -> None:
+        for name, value, least in (("batch_size", batch_size, 1), ("window_rows", window_rows, 1), ("seed", seed, 0),
+                                   ("prefetch", prefetch, 0), ("world_size", world_size, 1), ("rank", rank, 0)):
+            if value < least:
+                raise DataError(name, found=str(value), expected=f"at least {least}")
+        if shuffle not in SHUFFLES:
+            raise DataError("shuffle", found=repr(shuffle), expected=", ".join(SHUFFLES), do=nearest(shuffle, SHUFFLES))
+        if rank >= world_size:
+            raise DataError("rank", found=f"{rank} of {world_size}", expected=f"0 … {world_size - 1}")
+        check_loadable(spec)
+        self.columns, self.spec = columns, spec
+        self.batch_size, self.shuffle, self.window_rows, self.seed = batch_size, shuffle, window_rows, seed
+        self.drop_last, self.rank, self.world_size, self.prefetch = drop_last, rank, world_size, prefetch
+        self.pin_memory = pin_memory and torch.cuda.is_available()
+        if columns.rows < batch_size and drop_last:
+            raise DataError("batch_size", found=f"{batch_size} with drop_last, for {columns.rows:,} rows",
+                            expected="a batch no larger than the data", do=f"batch_size={columns.rows} or less")
+        self._arrays, self._single = _fields(columns, spec)
+        self._next = (0, 0)
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.columns.rows, self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.epoch(*self._next)
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from `start_batch` on, the same whatever was read before."""
+        windows = self._windows(epoch, start_batch)
+        if self.prefetch and self.shuffle == "rows":
+            windows = read_ahead(windows, 1)
+        batches = itertools.chain.from_iterable(windows)
+        if self.prefetch:
+            batches = read_ahead(batches, self.prefetch)
+        number = start_batch
+        self._next = (epoch, start_batch)
+        try:
+            for batch in batches:
+                number += 1
+                self._next = (epoch, number) if number < len(self) else (epoch + 1, 0)
+                yield batch
+        finally:
+            for stage in (batches, windows):
+                if hasattr(stage, "close"):  # ends the threads, the last one first
+                    stage.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The next batch, and what must be the same for it to be the same."""
+        epoch, batch = self._next
+        return {"epoch": epoch, "batch": batch, "data": self._identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Stands where `state` was taken; raises DataError for a state of other data or another order."""
+        for key, value in self._identity().items():
+            if state["data"][key] != value:
+                raise DataError("loader state", found=f"{key} = {state['data'][key]}", expected=f"{key} = {value}",
+                                do="continue with the dataset and the settings of the interrupted run")
+        self._next = (state["epoch"], state["batch"])
+
+    def _identity(self) -> dict[str, Any]:
+        window = self.window_rows if self.shuffle == "rows" else 0
+        return {"spec": self.spec.fingerprint(), "rows": self.columns.rows, "batch_size": self.batch_size,
+                "shuffle": self.shuffle, "window_rows": window, "seed": self.seed, "drop_last": self.drop_last}
+
+    # ---- what to read
+
+    def _windows(self, epoch: int, start_batch: int) -> Iterator[Iterable[Batch]]:
+        """Batches from `start_batch` on, in groups: whole windows for shuffle="rows", else a single group."""
+        if not 0 <= start_batch <= len(self):
+            raise DataError("start_batch", found=str(start_batch), expected=f"0 … {len(self)}, the batches of an epoch")
+        if self.shuffle != "rows":
+            order = np.arange(len(self))
+            if self.shuffle == "batches":
+                full = self.columns.rows // self.batch_size
+                order[:full] = self._random(epoch, 0).permutation(full)
+            yield (self._read_slice(*self._bounds(number)) for number in order[start_batch:].tolist())
+            return
+        per_window = max(1, self.window_rows // self.batch_size)
+        blocks = self._blocks(epoch)
+        for first in range(start_batch - start_batch % per_window, len(self), per_window):
+            bounds = [self._bounds(number) for number in range(first, min(first + per_window, len(self)))]
+            begin, end = bounds[0][0], bounds[-1][1]
+            order = self._random(epoch, 1 + first // per_window).permutation(end - begin)
+            parts = [order[start - begin : stop - begin] for start, stop in bounds[max(0, start_batch - first) :]]
+            yield self._read_window(_overlap(blocks, begin, end), [self._share(part) for part in parts])
+
+    def _bounds(self, number: int) -> tuple[int, int]:
+        return number * self.batch_size, min((number + 1) * self.batch_size, self.columns.rows)
+
+    def _random(self, epoch: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, epoch, stream))
+
+    def _blocks(self, epoch: int) -> np.ndarray:
+        """Rows [blocks, 2] (first, end) of the blocks of the file, in the order of this epoch."""
+        starts = np.arange(0, self.columns.rows, max(1, self.window_rows // BLOCKS_PER_WINDOW))
+        blocks = np.stack([starts, np.append(starts[1:], self.columns.rows)], axis=1)
+        return blocks[self._random(epoch, 0).permutation(len(blocks))]
+
+    def _share(self, rows: np.ndarray) -> np.ndarray:
+        """The part of a global batch that belongs to this rank."""
+        return rows[len(rows) * self.rank // self.world_size : len(rows) * (self.rank + 1) // self.world_size]
+
+    # ---- reading
+
+    def _read_slice(self, start: int, stop: int) -> Batch:
+        rows = stop - start
+        start, stop = start + rows * self.rank // self.world_size, start + rows * (self.rank + 1) // self.world_size
+        counts = [int(array.offsets[stop] - array.offsets[start]) for array in self._arrays if _is_ragged(array)]
+        outs, batch = self._empty_batch(stop - start, counts)
+        for array, out in zip(self._arrays, outs, strict=True):
+            if isinstance(array, RaggedArray):
+                first, last = array.offsets[start], array.offsets[stop]
+                np.copyto(out.values, array.values[first:last])
+                np.subtract(array.offsets[start : stop + 1], first, out=out.offsets)
+            else:
+                np.copyto(out, array[start:stop])
+        return batch
+
+    def _read_window(self, segments: list[tuple[int, int]], orders: list[np.ndarray]) -> list[Batch]:
+        """A batch for each of `orders`, which number the rows of all `segments` of the file laid end to end."""
+        lists = {place: _lay(array, segments) for place, array in enumerate(self._arrays) if _is_ragged(array)}
+        made = [self._empty_batch(len(order), [int((array.offsets[order + 1] - array.offsets[order]).sum())
+                                               for array in lists.values()]) for order in orders]
+        for place, array in enumerate(self._arrays):
+            window = lists[place] if place in lists else _lay(array, segments)
+            for order, (outs, _) in zip(orders, made, strict=True):
+                _gather(window, order, outs[place])
+        return [batch for _, batch in made]
+
+    def _empty_batch(self, rows: int, counts: Iterable[int]) -> tuple[list[Array], Batch]:
+        """Memory for a batch, one buffer for all of it: as arrays to fill, and as the Batch. `counts` are the numbers
+        of values of the ragged columns."""
+        counts, shapes = iter(counts), []
+        for array in self._arrays:
+            if isinstance(array, RaggedArray):
+                shapes += [((next(counts),), array.values.dtype), ((rows + 1,), array.offsets.dtype)]
+            else:
+                shapes.append(((rows, *array.shape[1:]), array.dtype))
+        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in shapes]
+        starts = [0, *itertools.accumulate(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)]
+        memory = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=self.pin_memory)
+        raw = memory.numpy()
+        parts = iter([(raw[start : start + size].view(dtype).reshape(shape),
+                       memory[start : start + size].view(TORCH_TYPES[dtype.name]).view(shape))
+                      for start, size, (shape, dtype) in zip(starts, sizes, shapes, strict=False)])
+        outs, columns = [], []
+        for array in self._arrays:
+            out, tensor = next(parts)
+            if isinstance(array, RaggedArray):
+                offsets, offsets_tensor = next(parts)
+                out, tensor = RaggedArray(out, offsets), Ragged(tensor, offsets_tensor)
+            outs.append(out)
+            columns.append(tensor)
+        single = {name: columns.pop() for name in reversed(self._single)}
+        return outs, Batch(categorical=tuple(columns), **single)
+
+
+TORCH_TYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
+    torch.bool, torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32,
+    torch.float64)}
+
+
+def _fields(columns: Columns, spec: FeatureSpec) -> tuple[list[Array], list[str]]:
+    """The arrays of a batch, categorical ones first, and the names of the batch's fields that the others fill."""
+    names = spec.channels.get("categorical", ())
+    present = [name for name in names if name in columns.arrays]
+    if present and len(present) < len(names):
+        missing = next(name for name in names if name not in columns.arrays)
+        raise DataError(f"column {missing!r}", found="not among the columns read", expected="every categorical feature")
+    arrays, single = [columns.arrays[name] for name in present], []
+    if columns.numerical is not None:
+        arrays.append(columns.numerical)
+        single.append("numerical")
+    for channel in ("label", "display"):
+        for name in spec.channels.get(channel, ()):
+            if name in columns.arrays:
+                arrays.append(columns.arrays[name])
+                single.append(channel)
+    for array in arrays:
+        if len(array) != columns.rows:
+            raise DataError("columns", found=f"a column of {len(array):,} rows", expected=f"{columns.rows:,} rows")
+    return arrays, single
+
+
+def _is_ragged(array: Array) -> bool:
+    return isinstance(array, RaggedArray)
+
+
+def _overlap(blocks: np.ndarray, begin: int, end: int) -> list[tuple[int, int]]:
+    """The rows of the file at the positions begin … end of `blocks` laid end to end, as (first, end) pieces."""
+    ends = np.cumsum(blocks[:, 1] - blocks[:, 0])
+    pieces = []
+    for place in range(int(np.searchsorted(ends, begin, side="right")), len(blocks)):
+        first, stop = blocks[place].tolist()
+        position = int(ends[place]) - (stop - first)
+        if position >= end:
+            break
+        pieces.append((first + max(0, begin - position), stop - max(0, int(ends[place]) - end)))
+    return pieces
+
+
+def _lay(array: Array, segments: list[tuple[int, int]]) -> Array:
+    """The rows of `segments` end to end."""
+    if isinstance(array, RaggedArray):
+        return join([RaggedArray(array.values[array.offsets[first] : array.offsets[end]],
+                                 array.offsets[first : end + 1] - array.offsets[first]) for first, end in segments])
+    return join([array[first:end] for first, end in segments])
+
+
+def _gather(source: Array, order: np.ndarray, out: Array) -> None:
+    """Writes the rows `order` of `source` to `out`."""
+    if not isinstance(source, RaggedArray):
+        np.take(source, order, axis=0, out=out, mode="clip")  # mode="raise" would copy through a temporary
+        return
+    starts = source.offsets[order]
+    lengths = source.offsets[order + 1] - starts
+    out.offsets[0] = 0
+    np.cumsum(lengths, out=out.offsets[1:])
+    places = np.repeat(starts - out.offsets[:-1], lengths)
+    places += np.arange(len(places))
+    np.take(source.values, places, out=out.values, mode="clip")
+
+
+def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+    """The same items, computed by a thread that stays `depth` items ahead.
+
+    What goes wrong in the thread is raised here, after the items before it. The thread ends with this generator.
+    """
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
+
+    def work() -> None:
+        try:
+            for item in items:
+                ready.put((True, item))
+                if stopped.is_set():
+                    return
+            ready.put((False, None))
+        except BaseException as error:
+            ready.put((False, error))
+
+    thread = threading.Thread(target=work, name="clickwise-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            is_item, item = ready.get()
+            if not is_item:
+                break
+            yield item
+            del item  # or this frame would keep a batch alive while the next is computed
+        if item is not None:
+            raise item
+    finally:
+        stopped.set()
+        while thread.is_alive():  # a full queue would block its last put
+            with contextlib.suppress(queue.Empty):
+                ready.get(timeout=0.01)
+        thread.join()

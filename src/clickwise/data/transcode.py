@@ -1,0 +1,207 @@
+"""csv, parquet or split_binary, with its Feature Spec -> split_binary in the narrowest types, in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from clickwise.data.check import check_finite, check_ids, check_labels
+from clickwise.data.columns import Array, RaggedArray, fit, map_chunk, stream_chunk
+from clickwise.errors import SpecError, UsageError
+from clickwise.files import whole_folder
+from clickwise.progress import Progress
+from clickwise.spec import (
+    AUTO,
+    FILE_NAME,
+    ID_CHANNELS,
+    Chunk,
+    Feature,
+    FeatureSpec,
+    narrowest_id_dtype,
+    split_binary_chunks,
+)
+
+
+def transcode(spec: FeatureSpec | str | Path, out: str | Path, chunk_rows: int = 1 << 18,
+              numerical_dtype: str = "float16") -> FeatureSpec:
+    """The spec of the dataset written to `out`, which holds the rows of every mapping of `spec` as split_binary.
+
+    Names, channels and metadata stay. A cardinality `auto` becomes the greatest id of all mappings + 1; a declared one
+    must be large enough. Labels become bool. What stood in `out` is replaced at the end, whole. About `chunk_rows` rows
+    are in memory at a time. Raises SpecError or DataError with file and row for values that cannot be stored.
+    """
+    spec = spec if isinstance(spec, FeatureSpec) else FeatureSpec.load(spec)
+    out = Path(out)
+    _check_out(spec, out)
+    if not spec.mappings:
+        raise SpecError(f"{spec.path}: source_spec", found="no mapping", expected="at least one with data to transcode")
+    features = _narrow(spec, _find_cardinalities(spec, chunk_rows), numerical_dtype)
+    mappings = {mapping: _layout(spec, features, mapping) for mapping in spec.mappings}
+    with whole_folder(out) as folder:
+        written = FeatureSpec(features, mappings, spec.channels, spec.metadata, folder)
+        for mapping in spec.mappings:
+            _write_mapping(spec, written, mapping, chunk_rows)
+        written.save(folder)
+    return dataclasses.replace(written, folder=out)
+
+
+def _check_out(spec: FeatureSpec, out: Path) -> None:
+    """Raises UsageError where writing `out` would destroy something that is no earlier output."""
+    place, source = out.resolve(), spec.folder.resolve()
+    if place == source or place in source.parents:
+        raise UsageError(f"--out {out}", found="the folder of the input, or one around it", expected="another folder")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}", found="a file", expected="a folder, or a name that is free")
+    if out.is_dir() and any(out.iterdir()) and not (out / FILE_NAME).exists():
+        raise UsageError(f"--out {out}", found=f"a folder with other files (no {FILE_NAME})",
+                         expected="an earlier output, an empty folder, or a name that is free")
+
+
+def _stream(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int) -> Iterator[dict[str, Array]]:
+    """Blocks of the features `names` of any chunk, ids in int64 where they come from text or parquet."""
+    if chunk.type != "split_binary":
+        yield from stream_chunk(spec, chunk, names, rows, wide_ids=True)
+        return
+    arrays = map_chunk(spec, chunk)
+    for start in range(0, len(arrays[names[0]]), rows):
+        block = {}
+        for name, array in arrays.items():
+            if isinstance(array, RaggedArray):
+                offsets = array.offsets[start : start + rows + 1]
+                block[name] = RaggedArray(array.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+            elif name in spec.channels.get("numerical", ()):
+                block[name] = array[start : start + rows, chunk.features.index(name)]
+            else:
+                block[name] = array[start : start + rows]
+        yield {name: block[name] for name in names}
+
+
+def _find_cardinalities(spec: FeatureSpec, rows: int) -> dict[str, int]:
+    """Greatest id + 1 over all mappings, for the features whose cardinality is `auto`."""
+    found: dict[str, int] = {}
+    unknown = {name for name, feature in spec.features.items() if feature.cardinality == AUTO}
+    with Progress("finding cardinalities", unit="rows") as bar:
+        for chunk in (chunk for chunks in spec.mappings.values() for chunk in chunks):
+            names = [name for name in chunk.features if name in unknown]
+            for block in _stream(spec, chunk, names, rows) if names else ():
+                for name in names:
+                    values = block[name].values if isinstance(block[name], RaggedArray) else block[name]
+                    found[name] = max(found.get(name, 1), int(values.max(initial=0)) + 1)
+                bar.advance(len(block[names[0]]))
+    return found
+
+
+def _narrow(spec: FeatureSpec, found: dict[str, int], numerical_dtype: str) -> dict[str, Feature]:
+    """The features as they are written: cardinalities found, the narrowest types."""
+    features = {name: dataclasses.replace(feature, cardinality=found.get(name, feature.cardinality))
+                for name, feature in spec.features.items()}
+    for channel in ID_CHANNELS:
+        for name in spec.channels.get(channel, ()):
+            dtype = narrowest_id_dtype(features[name].cardinality)
+            features[name] = dataclasses.replace(features[name], dtype=dtype)
+    for channel, dtype in (("numerical", numerical_dtype), ("label", "bool")):
+        for name in spec.channels.get(channel, ()):
+            features[name] = dataclasses.replace(features[name], dtype=dtype)
+    return features
+
+
+def _layout(spec: FeatureSpec, features: dict[str, Feature], mapping: str) -> tuple[Chunk, ...]:
+    """The default layout, without the features that this mapping does not hold (the display, say)."""
+    held = {name for chunk in spec.mappings[mapping] for name in chunk.features}
+    chunks = split_binary_chunks(features, spec.channels, mapping)
+    return tuple(chunk for chunk in chunks if held >= set(chunk.features))
+
+
+def _write_mapping(spec: FeatureSpec, written: FeatureSpec, mapping: str, chunk_rows: int) -> None:
+    order = spec.channels.get("numerical", ())
+    target = {name: chunk for chunk in written.mappings[mapping] for name in chunk.features}
+    (written.folder / mapping).mkdir(parents=True, exist_ok=True)
+    parts: list[tuple[Path, list[str]]] = []  # files with the numericals of one chunk each
+    rows_of: dict[str, int] = {}
+    with Progress(f"transcoding {mapping}", unit="rows") as bar:
+        for place, chunk in enumerate(spec.mappings[mapping]):
+            where, rows = str(spec.folder / chunk.files[0]), 0
+            with contextlib.ExitStack() as stack:
+                writers = [_ColumnWriter(stack, written, target[name]) for name in chunk.features if name not in order]
+                if numerical := [name for name in order if name in chunk.features]:
+                    parts.append((written.folder / mapping / f".numerical.{place}", numerical))
+                    writers.append(_NumericalWriter(stack, written, *parts[-1]))
+                for block in _stream(spec, chunk, list(chunk.features), chunk_rows):
+                    for writer in writers:
+                        writer.write(block, where, rows)
+                    count = len(block[chunk.features[0]])
+                    rows += count
+                    bar.advance(count)
+            rows_of[where] = rows
+    _check_rows(rows_of)
+    if parts:
+        dtype = np.dtype(written.features[order[0]].dtype)
+        _zip(parts, order, written.folder / target[order[0]].files[0], dtype, chunk_rows)
+
+
+class _ColumnWriter:
+    """Appends the blocks of one feature, checked, to its files."""
+
+    def __init__(self, stack: contextlib.ExitStack, spec: FeatureSpec, chunk: Chunk) -> None:
+        self.feature = spec.features[chunk.features[0]]
+        self.is_label = self.feature.name in spec.channels.get("label", ())
+        self.files = [stack.enter_context(open(spec.folder / name, "wb")) for name in chunk.files]
+        self.values = 0
+        if self.feature.is_multi_hot:
+            np.zeros(1, np.int64).tofile(self.files[1])
+
+    def write(self, block: dict[str, Array], where: str, first: int) -> None:
+        array, dtype = block[self.feature.name], np.dtype(self.feature.dtype)
+        if self.feature.cardinality is not None:
+            check_ids(array, self.feature, where, first)
+        if self.is_label:
+            check_labels(array, where, first)
+        if isinstance(array, RaggedArray):
+            array.values.astype(dtype).tofile(self.files[0])
+            (array.offsets[1:] + self.values).tofile(self.files[1])
+            self.values += len(array.values)
+        else:
+            array.astype(dtype).tofile(self.files[0])
+
+
+class _NumericalWriter:
+    """Appends the numericals of one chunk, checked and side by side in the order of the channel, to a file."""
+
+    def __init__(self, stack: contextlib.ExitStack, spec: FeatureSpec, path: Path, names: list[str]) -> None:
+        self.names, self.dtype = names, np.dtype(spec.features[names[0]].dtype)
+        self.file = stack.enter_context(open(path, "wb"))
+
+    def write(self, block: dict[str, Array], where: str, first: int) -> None:
+        columns = [fit(block[name], self.dtype, f"{where}, column {name!r}", lambda place: first + place)
+                   for name in self.names]
+        matrix = np.stack(columns, axis=1)
+        check_finite(matrix, where, tuple(self.names), first)
+        matrix.tofile(self.file)
+
+
+def _check_rows(rows_of: dict[str, int]) -> None:
+    (first, rows), *others = rows_of.items()
+    for path, count in others:
+        if count != rows:
+            raise SpecError(path, found=f"{count:,} rows", expected=f"{rows:,} rows, as in {first}",
+                            do="the chunks of a mapping are columns of the same rows")
+
+
+def _zip(parts: list[tuple[Path, list[str]]], order: tuple[str, ...], path: Path, dtype: np.dtype, rows: int) -> None:
+    """Joins the numericals of several chunks, side by side in the order of the channel, into `path`."""
+    if len(parts) == 1:
+        parts[0][0].rename(path)
+        return
+    blocks = [np.memmap(part, dtype, "r").reshape(-1, len(names)) for part, names in parts]
+    places = [name for _, names in parts for name in names]
+    columns = [places.index(name) for name in order]
+    with open(path, "wb") as file:
+        for start in range(0, len(blocks[0]), rows):
+            side_by_side = np.concatenate([block[start : start + rows] for block in blocks], axis=1)
+            np.ascontiguousarray(side_by_side[:, columns]).tofile(file)
+    for part, _ in parts:
+        part.unlink()
