@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -33,6 +34,9 @@ class What(StrEnum):
 
 def main() -> None:
     """Runs the command line; a person's mistake ends in one message and exit code 1 or 2, never in a traceback."""
+    # Threads that wait for each other shall sleep, not spin: on a machine with other work on its cores spinning made
+    # training 20 times slower (benchmarks/waiting.py). OpenMP reads this when torch is loaded, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except ClickwiseError as slip:

@@ -1,0 +1,33 @@
+import os
+import sys
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
+
+import pytest  # noqa: E402
+
+from clickwise import cli  # noqa: E402
+
+
+class Result:
+    """What a command left: exit code, standard output, standard error."""
+
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def clickwise(capsys, monkeypatch, tmp_path):
+    """Runs the command line in this process, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["clickwise", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        return Result(code, out, err)
+
+    return run
