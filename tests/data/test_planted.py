@@ -106,6 +106,17 @@ def test_codes_of_a_pair_are_balanced(cardinality, alpha, seed):
     assert abs(codes @ law.probability(ids)) <= law.probability(min(cardinality, 4096) - 1) + 5 * np.sqrt(coins @ coins)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 1.05, 1.45])
+def test_the_pair_chosen_by_default_tells_nothing_alone(alpha):
+    config = SyntheticConfig(signal=SignalConfig(kind="pair"))
+    spec = synthetic_spec(config)
+    signal = build_signal(config.signal, spec, seed=1, alpha=alpha)
+    for name, code in zip(signal.names, signal.codes, strict=True):
+        law = PowerLaw(spec.features[name].cardinality, alpha)
+        assert abs(code(np.arange(law.size)) @ law.probability(np.arange(law.size))) < 0.05
+    assert np.prod([code(np.arange(8)).std() for code in signal.codes]) > 0
+
+
 @pytest.mark.parametrize("cardinality", [2, 50, 65_536, 65_537, 3_000_000])
 def test_hidden_weights_are_a_function_of_seed_feature_and_id(cardinality):
     feature = Feature("x", "int32", cardinality)

@@ -111,8 +111,8 @@ class PairSignal:
         if config.features:
             pair = _chosen(config.features, one_hot)
         else:
-            # Fewer than 8 ids cannot be balanced well (the first alone has half the mass).
-            small_first = sorted(one_hot, key=lambda feature: (feature.cardinality < 8, feature.cardinality))
+            # Fewer than 16 ids cannot be balanced well (the first alone has up to half the mass).
+            small_first = sorted(one_hot, key=lambda feature: (feature.cardinality < 16, feature.cardinality))
             pair = tuple(small_first[:2])
         if len(pair) != 2:
             raise DataError("signal: pair", found=f"{len(pair)} features", expected="two one-hot categorical features",
