@@ -1,0 +1,186 @@
+"""Run folders -> one self-contained HTML page: of a run, or comparing several.
+
+Reads only what a run folder holds (recipe.yaml, log.jsonl, metrics.json, scores.npz), any of which may be missing, and
+imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from clickwise import files
+from clickwise.errors import UsageError
+from clickwise.report import curves, page, scores
+from clickwise.report.run import Run, is_number, read_run
+
+__all__ = ["compare", "render", "write_comparison", "write_report"]
+
+NAMES = {"auc": "AUC", "exact_auc": "AUC (exact)", "gauc": "GAUC", "log_loss": "log loss", "accuracy": "accuracy",
+         "normalized_entropy": "normalized entropy", "calibration": "calibration", "base_rate": "click rate"}
+REMARKS = {"normalized_entropy": "1 is the best constant", "calibration": "predicted / observed",
+           "gauc": "AUC within groups"}
+LOWER_IS_BETTER = ("log_loss", "normalized_entropy", "wall_s")
+# Beside the metrics, which have a table of their own, or of no interest to a reader.
+NOT_A_FACT = ("mappings", "samples_per_s", "wall_s", "parameters")
+
+
+def write_report(run_folder: Path) -> Path:
+    """The path of `report.html`, written into the run folder."""
+    run_folder = Path(run_folder)
+    path = run_folder / "report.html"
+    files.write_text(path, render(read_run(run_folder)))
+    return path
+
+
+def write_comparison(run_folders: Sequence[Path], path: Path) -> Path:
+    """`path`, now a page that compares the runs."""
+    files.write_text(path, compare(run_folders))
+    return Path(path)
+
+
+def render(run: Run) -> str:
+    """The page of one run."""
+    return page.page(run.title, [
+        f"<h1>{escape(run.title)}</h1>", _subtitle(run), _unfinished(run), page.cards(_headline(run)),
+        page.section("Training", page.figures([
+            curves.loss_curve(run), curves.auc_curve(run),
+            curves.plain_curve(run, "samples_per_s", "Throughput", "samples/s", from_zero=True),
+            curves.plain_curve(run, "lr", "Learning rate", "")])),
+        *_predictions(run),
+        page.section("Metrics", _metrics_table(run)),
+        page.section("Machine and versions", page.facts({name: value for name, value in run.metrics.items()
+                                                         if name not in NOT_A_FACT})),
+        page.section("Recipe", f'<div class="box"><pre>{escape(run.recipe.strip())}</pre></div>' if run.recipe else ""),
+    ])
+
+
+def _subtitle(run: Run) -> str:
+    told = [f"{value} {name}" for name, value in (
+        ("steps", f"{run.lines[-1]['step']:,}" if run.lines else ""),
+        ("epochs", f"{run.lines[-1]['epoch']:.3g}" if run.lines and is_number(run.lines[-1].get("epoch")) else ""))
+            if value]
+    told += [str(run.metrics[name]) for name in ("date",) if run.metrics.get(name)]
+    return f'<p class="soft">{escape(" · ".join(told))}</p>'
+
+
+def _unfinished(run: Run) -> str:
+    if run.finished:
+        return ""
+    return ('<p class="warn">This run has not finished: there is no metrics.json. The numbers are those of its log '
+            "so far.</p>")
+
+
+def _headline(run: Run) -> list[tuple[str, str, str]]:
+    """The cards: metrics of the headline's mapping, then speed, time and size."""
+    values = run.results.get(run.mapping, {}) if run.mapping else {}
+    items = []
+    for name in ("auc", "exact_auc", "log_loss", "normalized_entropy", "calibration", "gauc"):
+        if name in values and not (name == "exact_auc" and "auc" in values):
+            items.append((page.number(values[name]), NAMES[name], REMARKS.get(name, f"on {run.mapping}")))
+    if is_number(run.metrics.get("samples_per_s")):
+        items.append((page.brief(run.metrics["samples_per_s"]), "samples/s", "in training"))
+    wall_s = run.metrics.get("wall_s") or (run.lines[-1].get("wall_s") if run.lines else None)
+    if is_number(wall_s):
+        items.append((page.duration(wall_s), "wall time", "training and evaluation"))
+    sizes = {name: size for name, size in (run.metrics.get("parameters") or {}).items() if is_number(size)}
+    if sizes:
+        items.append((page.brief(sum(sizes.values())), "parameters",
+                      ", ".join(f"{page.brief(size)} {name}" for name, size in sizes.items())))
+    return items
+
+
+def _predictions(run: Run) -> list[str]:
+    """Plots and slices of the headline's mapping, or of the last one that has material."""
+    if not run.scores:
+        return []
+    mapping = run.mapping if run.mapping in run.scores else list(run.scores)[-1]
+    material = run.scores[mapping]
+    auc = run.results.get(mapping, {}).get("auc")
+    return [
+        page.section(f"Predictions on {mapping}", page.figures([
+            scores.roc(material, auc if is_number(auc) else None), scores.reliability(material),
+            scores.histogram(material)])),
+        page.section(f"By feature value, on {mapping}", scores.slices(material), note=(
+            "clicks and predicted are rates; calibration is predicted over observed clicks, coloured where the two "
+            "differ by more than three standard deviations of chance.")),
+    ]
+
+
+def _metrics_table(run: Run) -> str:
+    mappings = run.results
+    if not mappings:
+        return ""
+    names = dict.fromkeys(name for values in mappings.values() for name in values)
+    rows = [[page.cell(NAMES.get(name, name.replace("_", " "))),
+             *(page.cell(page.number(values.get(name), 6)) for values in mappings.values())] for name in names]
+    return page.table(("", *mappings), [("", rows)])
+
+
+def compare(run_folders: Sequence[Path]) -> str:
+    """The page that lays runs side by side: results, curves, and the settings in which they differ."""
+    if not run_folders:
+        raise UsageError("clickwise report", found="no run", expected="run folders")
+    runs = [read_run(folder) for folder in run_folders]
+    names = _names(runs)
+    return page.page("Comparison of runs", [
+        f"<h1>Comparison of {len(runs)} runs</h1>",
+        page.section("Results", _results_table(runs, names)),
+        page.section("Training", page.figures([
+            curves.overlaid(runs, names, "train", "loss", "Training loss", "loss"),
+            curves.overlaid(runs, names, "eval", "auc", "AUC", "AUC"),
+            curves.overlaid(runs, names, "eval", "log_loss", "Log loss", "log loss"),
+            curves.overlaid(runs, names, "train", "samples_per_s", "Throughput", "samples/s")])),
+        page.section("Settings that differ", _differences(runs, names)),
+    ])
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Short names that tell the runs apart: the time, with the dataset and model where these differ."""
+    if len({run.folder.resolve().parent for run in runs}) == 1:
+        return [run.folder.resolve().name for run in runs]
+    return [run.title for run in runs]
+
+
+def _results_table(runs: Sequence[Run], names: Sequence[str]) -> str:
+    columns: dict[str, list[float | None]] = {}
+    for name in ("auc", "exact_auc", "gauc", "log_loss", "normalized_entropy", "calibration"):
+        columns[name] = [run.results.get(run.mapping, {}).get(name) for run in runs]
+    for name in ("samples_per_s", "wall_s"):
+        columns[name] = [run.metrics.get(name) for run in runs]
+    columns = {name: values for name, values in columns.items() if any(is_number(value) for value in values)}
+    rows = []
+    for i, (run, label) in enumerate(zip(runs, names, strict=True)):
+        row = [page.cell(label), page.cell((run.mapping or "–") + ("" if run.finished else ", unfinished"))]
+        for name, values in columns.items():
+            row.append(page.cell(_shown(name, values[i]), "best" if i == _best(name, values) else ""))
+        rows.append(row)
+    titles = {"samples_per_s": "samples/s", "wall_s": "wall time", **NAMES}
+    return page.table(("run", "mapping", *(titles[name] for name in columns)), [("", rows)])
+
+
+def _shown(name: str, value: Any) -> str:
+    if not is_number(value):
+        return "–"
+    return {"samples_per_s": page.brief, "wall_s": page.duration}.get(name, page.number)(value)
+
+
+def _best(name: str, values: Sequence[Any]) -> int:
+    """Which run is best in this column; calibration is best next to 1."""
+    def cost(value: float) -> float:
+        return abs(value - 1) if name == "calibration" else value if name in LOWER_IS_BETTER else -value
+
+    return min((cost(value), i) for i, value in enumerate(values) if is_number(value))[1]
+
+
+def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:
+    settings = [run.settings() for run in runs]
+    keys = dict.fromkeys(key for setting in settings for key in setting)
+    rows = []
+    for key in keys:
+        values = [setting.get(key, "–") for setting in settings]
+        if any(value != values[0] for value in values):
+            rows.append([page.cell(key), *(page.cell(str(value)) for value in values)])
+    return page.table(("setting", *names), [("", rows)]) if rows else ""

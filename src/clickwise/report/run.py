@@ -1,0 +1,132 @@
+"""A run folder, read as far as it was written: a killed run has a log but no metrics, a fresh one only its recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from clickwise.errors import DataError, UsageError
+
+FILES = ("recipe.yaml", "log.jsonl", "metrics.json", "scores.npz")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """lines    the log, oldest first
+    metrics  metrics.json, {} while the run is not finished
+    scores   mapping -> the arrays of scores.npz (`metrics.ReportMaterial.arrays` says which)
+    """
+
+    folder: Path
+    recipe: str = ""
+    lines: tuple[dict[str, Any], ...] = ()
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    scores: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """`<dataset>-<model>` by the layout of runs/, and the time."""
+        folder = self.folder.resolve()
+        return f"{folder.parent.name} · {folder.name}"
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.metrics)
+
+    @property
+    def results(self) -> dict[str, dict[str, float]]:
+        """The metrics of every mapping: the final ones, or the last evaluation's if the run has not finished."""
+        if self.metrics.get("mappings"):
+            return self.metrics["mappings"]
+        return {line["mapping"]: {name: value for name, value in line.items() if name not in _ABOUT_THE_LINE}
+                for line in self.of_kind("eval") if "mapping" in line}
+
+    @property
+    def mapping(self) -> str | None:
+        """The mapping that the headline speaks of: the last measured, so test where there is one."""
+        return list(self.results)[-1] if self.results else None
+
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line.get("kind") == kind]
+
+    def curve(self, kind: str, name: str, mapping: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and values of `name` in the lines of one kind (and mapping), where it is a finite number."""
+        points = [(line["step"], line[name]) for line in self.of_kind(kind)
+                  if is_number(line.get(name)) and (mapping is None or line.get("mapping") == mapping)]
+        steps, values = zip(*points, strict=True) if points else ((), ())
+        return np.array(steps, float), np.array(values, float)
+
+    def settings(self) -> dict[str, Any]:
+        """The recipe as one flat mapping: `train.batch_size` -> value."""
+        return dict(_flat(yaml.safe_load(self.recipe) or {})) if self.recipe else {}
+
+
+_ABOUT_THE_LINE = ("step", "epoch", "wall_s", "kind", "mapping")
+
+
+def read_run(folder: Path) -> Run:
+    """The run in `folder`; raises UsageError if it is no run folder, DataError if a file in it is damaged."""
+    folder = Path(folder)
+    if not any((folder / name).exists() for name in FILES):
+        raise UsageError(folder, found="none of " + ", ".join(FILES), expected="the folder of a run",
+                         do="give a folder that clickwise train has written, runs/<dataset>-<model>/<time>")
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    for key, values in _load(folder / "scores.npz", _arrays, {}).items():
+        mapping, _, name = key.partition("/")
+        scores.setdefault(mapping, {})[name] = values
+    return Run(folder=folder, scores=scores, recipe=_load(folder / "recipe.yaml", _text, ""),
+               lines=tuple(_load(folder / "log.jsonl", _lines, ())), metrics=_load(folder / "metrics.json", _json, {}))
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _load(path: Path, read, otherwise):
+    if not path.exists():
+        return otherwise
+    try:
+        return read(path)
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        raise DataError(path, found=f"a file that cannot be read ({error})", expected="what clickwise train writes",
+                        do="remove it and write the report again, or repeat the run") from error
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(_text(path))
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines that are whole: a killed process can leave half a line at the end."""
+    lines = []
+    for text in _text(path).splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(line, dict) and "step" in line:
+            lines.append(line)
+    return lines
+
+
+def _flat(tree: Any, path: str = ""):
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _flat(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, tree
