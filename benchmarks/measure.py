@@ -174,7 +174,7 @@ def number(value: object) -> str:
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
 
 
-def finish(name: str, rows: list[dict[str, object]], options: argparse.Namespace, *,
+def finish(name: str, rows: list[dict[str, object]], options: argparse.Namespace, /, *,
            columns: list[str] | None = None, **more: object) -> Path | None:
     """Prints the table; with `--save` writes `results/<name>-<date>.json` and returns its path.
 

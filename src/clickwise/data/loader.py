@@ -12,6 +12,7 @@ import itertools
 import math
 import queue
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TypeVar
 
@@ -64,6 +65,8 @@ class Loader:
             raise DataError("batch_size", found=f"{batch_size} with drop_last, for {columns.rows:,} rows",
                             expected="a batch no larger than the data", do=f"batch_size={columns.rows} or less")
         self._arrays, self._single = _fields(columns, spec)
+        windows = max(1, window_rows // batch_size) if shuffle == "rows" else 1
+        self._buffers = _Buffers(keep=3 * windows + prefetch)
         self._next = (0, 0)
 
     def __len__(self) -> int:
@@ -187,7 +190,10 @@ class Loader:
                 shapes.append(((rows, *array.shape[1:]), array.dtype))
         sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in shapes]
         starts = [0, *itertools.accumulate(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)]
-        memory = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=self.pin_memory)
+        if self.pin_memory:  # torch keeps its own stock of page-locked memory
+            memory = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=True)
+        else:
+            memory = torch.from_numpy(self._buffers.take(starts[-1]))
         raw = memory.numpy()
         parts = iter([(raw[start : start + size].view(dtype).reshape(shape),
                        memory[start : start + size].view(TORCH_TYPES[dtype.name]).view(shape))
@@ -202,6 +208,30 @@ class Loader:
             columns.append(tensor)
         single = {name: columns.pop() for name in reversed(self._single)}
         return outs, Batch(categorical=tuple(columns), **single)
+
+
+class _Buffers:
+    """Memory of batches that nobody holds any more, used again: fresh memory costs a page fault every 4 KiB."""
+
+    def __init__(self, keep: int) -> None:
+        self.keep, self.free = keep, []
+
+    def take(self, size: int) -> np.ndarray:
+        """`size` bytes; they come back to the stock by themselves when the last tensor in them is gone."""
+        for _ in range(len(self.free)):
+            with contextlib.suppress(IndexError):  # another thread may have taken the last one
+                buffer = self.free.pop()
+                if len(buffer) >= size:
+                    break
+        else:
+            buffer = np.empty(1 << max(size - 1, 1).bit_length(), np.uint8)  # unused pages take no memory
+        lease = buffer[:size]
+        weakref.finalize(lease, self.give, buffer).atexit = False
+        return lease
+
+    def give(self, buffer: np.ndarray) -> None:
+        if len(self.free) < self.keep:
+            self.free.append(buffer)
 
 
 TORCH_TYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
