@@ -1,0 +1,76 @@
+"""`mlp` at CPU speed: oneDNN for every product, ReLU and bias inside it, gradients masked in place.
+
+torch multiplies float32 matrices on CPUs with MKL, which on processors of other makers than its own leaves half of
+the speed unused; oneDNN, which is inside torch too, does not. Both compute in full float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+
+import torch
+
+
+@functools.cache
+def _onednn() -> bool:
+    """Whether torch's own oneDNN product with a fused ReLU is there and right (it is no public function)."""
+    try:
+        if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
+            return False
+        x, w, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [-5.0, 0.0]]), torch.tensor([0.5, 0.5])
+        return _product(x, w, b, relu=True).tolist() == [[11.5, 0.0]]
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+
+
+def works_for(x: torch.Tensor) -> bool:
+    if x.device.type != "cpu" or x.dim() != 2 or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    return dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.enabled and _onednn()
+
+
+def mlp(x_BK: torch.Tensor, weights, biases, relu_last: bool = True) -> torch.Tensor:
+    """As `clickwise.kernels.mlp.mlp`."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x_BK.dtype
+    return _MLP.apply(x_BK.to(dtype), relu_last, len(weights), *weights, *biases)
+
+
+def _product(x_MK: torch.Tensor, y_NK: torch.Tensor, bias_N: torch.Tensor | None = None, relu: bool = False):
+    """x yᵀ + bias, with ReLU if asked for, [M, N]."""
+    return torch.ops.mkldnn._linear_pointwise(x_MK, y_NK, bias_N, "relu" if relu else "none", [], "")
+
+
+class _MLP(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, relu_last, layers, *parameters):
+        weights = [weight.to(x.dtype) for weight in parameters[:layers]]
+        activations = [x]
+        for layer, (weight, bias) in enumerate(zip(weights, parameters[layers:], strict=True)):
+            relu = relu_last or layer < layers - 1
+            activations.append(_product(activations[-1], weight, bias.to(x.dtype), relu))
+        ctx.relu_last, ctx.dtypes = relu_last, [parameter.dtype for parameter in parameters]
+        ctx.save_for_backward(*weights, *activations)
+        return activations[-1]
+
+    @staticmethod
+    def backward(ctx, grad):
+        saved, layers = ctx.saved_tensors, len(ctx.dtypes) // 2
+        weights, activations = saved[:layers], saved[layers:]
+        mine = False  # whether `grad` is a tensor of this function, which may be written to
+        of_weights, of_biases = [None] * layers, [None] * layers
+        for layer in reversed(range(layers)):
+            x, y = activations[layer], activations[layer + 1]
+            if ctx.relu_last or layer < layers - 1:
+                if mine:
+                    torch.ops.aten.threshold_backward.grad_input(grad, y, 0.0, grad_input=grad)
+                else:
+                    grad = torch.ops.aten.threshold_backward(grad, y, 0.0)
+            if ctx.needs_input_grad[3 + layer]:
+                of_weights[layer] = _product(grad.t(), x.t()).to(ctx.dtypes[layer])
+            if ctx.needs_input_grad[3 + layers + layer]:
+                of_biases[layer] = grad.sum(0, dtype=ctx.dtypes[layers + layer])
+            if layer > 0 or ctx.needs_input_grad[0]:
+                grad, mine = _product(grad, weights[layer].t()), True
+        return (grad if ctx.needs_input_grad[0] else None, None, None, *of_weights, *of_biases)

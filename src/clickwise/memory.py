@@ -1,0 +1,29 @@
+"""Memory that the process keeps between steps instead of handing it back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_TRIM_THRESHOLD = -3, -4, -1
+_LARGEST_INT = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """True where glibc now keeps freed blocks for the next allocation; False (and nothing done) elsewhere.
+
+    A training step on the CPU allocates and frees the same blocks of tens to hundreds of MB every time. By default
+    glibc maps each from the system and unmaps it again, and the kernel then zeroes every page of it anew: that alone
+    can take longer than the arithmetic (`benchmarks/cpu_step.py` shows how much). The price: the process holds on to
+    its largest working set until it ends. Call it once, early, in a process that trains; it cannot be undone.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+        ctypes.CDLL(None).gnu_get_libc_version  # noqa: B018  (other C libraries have a mallopt that does nothing)
+    except (OSError, AttributeError):
+        return False
+    # Older versions of glibc refuse a threshold above 32 MB; forbidding mmap altogether does the same there.
+    large = mallopt(_M_MMAP_THRESHOLD, 2**30) or mallopt(_M_MMAP_MAX, 0)
+    return bool(large and mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT))
