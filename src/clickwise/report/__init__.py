@@ -19,11 +19,13 @@ from clickwise.report.run import Run, is_number, read_run
 __all__ = ["compare", "render", "write_comparison", "write_report"]
 
 NAMES = {"auc": "AUC", "exact_auc": "AUC (exact)", "gauc": "GAUC", "log_loss": "log loss", "accuracy": "accuracy",
-         "normalized_entropy": "normalized entropy", "calibration": "calibration", "base_rate": "click rate"}
-REMARKS = {"normalized_entropy": "1 is the best constant", "calibration": "predicted / observed",
+         "normalized_entropy": "normalized entropy", "calibration": "calibration", "base_rate": "click rate",
+         "auc_error_bound": "AUC error bound", "gauc_groups": "GAUC groups",
+         "gauc_groups_skipped": "GAUC groups skipped"}
+REMARKS = {"normalized_entropy": "best constant: 1", "calibration": "predicted / observed",
            "gauc": "AUC within groups"}
 LOWER_IS_BETTER = ("log_loss", "normalized_entropy", "wall_s")
-# Beside the metrics, which have a table of their own, or of no interest to a reader.
+# Parts of metrics.json that the page shows elsewhere.
 NOT_A_FACT = ("mappings", "samples_per_s", "wall_s", "parameters")
 
 
@@ -51,7 +53,7 @@ def render(run: Run) -> str:
             curves.plain_curve(run, "lr", "Learning rate", "")])),
         *_predictions(run),
         page.section("Metrics", _metrics_table(run)),
-        page.section("Machine and versions", page.facts({name: value for name, value in run.metrics.items()
+        page.section("Circumstances", page.facts({name: value for name, value in run.metrics.items()
                                                          if name not in NOT_A_FACT})),
         page.section("Recipe", f'<div class="box"><pre>{escape(run.recipe.strip())}</pre></div>' if run.recipe else ""),
     ])
@@ -62,7 +64,8 @@ def _subtitle(run: Run) -> str:
         ("steps", f"{run.lines[-1]['step']:,}" if run.lines else ""),
         ("epochs", f"{run.lines[-1]['epoch']:.3g}" if run.lines and is_number(run.lines[-1].get("epoch")) else ""))
             if value]
-    told += [str(run.metrics[name]) for name in ("date",) if run.metrics.get(name)]
+    if run.metrics.get("date"):
+        told.append(str(run.metrics["date"])[:16].replace("T", " ") + " UTC")
     return f'<p class="soft">{escape(" · ".join(told))}</p>'
 
 
@@ -129,10 +132,11 @@ def compare(run_folders: Sequence[Path]) -> str:
         f"<h1>Comparison of {len(runs)} runs</h1>",
         page.section("Results", _results_table(runs, names)),
         page.section("Training", page.figures([
-            curves.overlaid(runs, names, "train", "loss", "Training loss", "loss"),
-            curves.overlaid(runs, names, "eval", "auc", "AUC", "AUC"),
-            curves.overlaid(runs, names, "eval", "log_loss", "Log loss", "log loss"),
-            curves.overlaid(runs, names, "train", "samples_per_s", "Throughput", "samples/s")])),
+            curves.overlaid(runs, names, "train", "loss", "Training loss"),
+            curves.overlaid(runs, names, "eval", "auc", "AUC"),
+            curves.overlaid(runs, names, "eval", "log_loss", "Log loss"),
+            curves.overlaid(runs, names, "train", "samples_per_s", "Throughput", label="samples/s",
+                            from_zero=True)])),
         page.section("Settings that differ", _differences(runs, names)),
     ])
 
@@ -155,7 +159,8 @@ def _results_table(runs: Sequence[Run], names: Sequence[str]) -> str:
     for i, (run, label) in enumerate(zip(runs, names, strict=True)):
         row = [page.cell(label), page.cell((run.mapping or "–") + ("" if run.finished else ", unfinished"))]
         for name, values in columns.items():
-            row.append(page.cell(_shown(name, values[i]), "best" if i == _best(name, values) else ""))
+            rivals = [value if other.finished else None for value, other in zip(values, runs, strict=True)]
+            row.append(page.cell(_shown(name, values[i]), "best" if i == _best(name, rivals) else ""))
         rows.append(row)
     titles = {"samples_per_s": "samples/s", "wall_s": "wall time", **NAMES}
     return page.table(("run", "mapping", *(titles[name] for name in columns)), [("", rows)])
@@ -167,12 +172,13 @@ def _shown(name: str, value: Any) -> str:
     return {"samples_per_s": page.brief, "wall_s": page.duration}.get(name, page.number)(value)
 
 
-def _best(name: str, values: Sequence[Any]) -> int:
-    """Which run is best in this column; calibration is best next to 1."""
+def _best(name: str, values: Sequence[Any]) -> int | None:
+    """Which run is best in this column (None: there are no two to compare); calibration is best next to 1."""
     def cost(value: float) -> float:
         return abs(value - 1) if name == "calibration" else value if name in LOWER_IS_BETTER else -value
 
-    return min((cost(value), i) for i, value in enumerate(values) if is_number(value))[1]
+    costs = [(cost(value), i) for i, value in enumerate(values) if is_number(value)]
+    return min(costs)[1] if len(costs) > 1 else None
 
 
 def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:

@@ -41,8 +41,8 @@ def loss_curve(run: Run) -> str:
     evaluated = [(mapping, at, values) for mapping, at, values in evaluated if len(at)]
     if not len(steps) and not evaluated:
         return ""
-    x = linear_axis("step", np.concatenate([steps, *(at for _, at, _ in evaluated)]))
-    y = linear_axis("loss", np.concatenate([usual_range(losses), *(values for *_, values in evaluated)]), pad=0.05)
+    x = linear_axis("step", np.concatenate([[0], steps, *(at for _, at, _ in evaluated)]))
+    y = linear_axis("", np.concatenate([usual_range(losses), *(values for *_, values in evaluated)]), pad=0.05)
     plot, keys = Plot(x, y, "Loss over training steps"), []
     if len(steps):
         rough = len(steps) > 40
@@ -61,18 +61,16 @@ def auc_curve(run: Run) -> str:
     curves = [(mapping, at, values) for mapping, at, values in curves if len(at)]
     if not curves:
         return ""
-    final = [(mapping, *run.curve("final", "auc", mapping)) for mapping in mappings(run)]
-    final = [(mapping, at, values) for mapping, at, values in final
-             if len(at) and mapping not in {name for name, *_ in curves}]
-    drawn = curves + final
-    x = linear_axis("step", np.concatenate([[0], *(at for _, at, _ in drawn)]))
-    y = linear_axis("AUC", np.concatenate([values for *_, values in drawn]), pad=0.08)
+    kept = run.metrics.get("step")
+    x = linear_axis("step", np.concatenate([[0], *(at for _, at, _ in curves)]))
+    y = linear_axis("", np.concatenate([values for *_, values in curves]), pad=0.08)
     plot = Plot(x, y, "AUC over training steps")
-    for series, (_, at, values) in enumerate(drawn, start=1):
-        plot.line(at, values, series).dots(at, values, series, titles(at, values), radius=3 if len(at) > 1 else 5)
-    keys = [(series, mapping if series <= len(curves) else f"{mapping}, at the end")
-            for series, (mapping, *_) in enumerate(drawn, start=1)]
-    return figure("AUC", plot.svg(), keys=keys)
+    for series, (_, at, values) in enumerate(curves, start=1):
+        plot.line(at, values, series).dots(at, values, series, titles(at, values))
+        chosen = at == kept
+        plot.dots(at[chosen], values[chosen], series, titles(at[chosen], values[chosen]), radius=6)
+    return figure("AUC", plot.svg(), keys=[(series, mapping) for series, (mapping, *_) in enumerate(curves, start=1)],
+                  note="" if kept is None else "The large dot is the checkpoint that was kept.")
 
 
 def plain_curve(run: Run, name: str, title: str, label: str, *, from_zero: bool = False) -> str:
@@ -81,11 +79,12 @@ def plain_curve(run: Run, name: str, title: str, label: str, *, from_zero: bool 
     if len(steps) < 2 or np.ptp(values) == 0:
         return ""
     y = linear_axis(label, [*values, *([0.0] if from_zero else [])], pad=0.0 if from_zero else 0.05)
-    plot = Plot(linear_axis("step", steps), y, f"{title} over training steps")
+    plot = Plot(linear_axis("step", [0, *steps]), y, f"{title} over training steps")
     return figure(title, plot.line(steps, values, 0).svg())
 
 
-def overlaid(runs: Sequence[Run], names: Sequence[str], kind: str, name: str, title: str, label: str) -> str:
+def overlaid(runs: Sequence[Run], names: Sequence[str], kind: str, name: str, title: str,
+             label: str = "", from_zero: bool = False) -> str:
     """One curve per run; nothing if no run has it."""
     curves = []
     for series, run in enumerate(runs):
@@ -95,8 +94,11 @@ def overlaid(runs: Sequence[Run], names: Sequence[str], kind: str, name: str, ti
             curves.append((series, steps, smoothed(values) if kind == "train" and len(steps) > 40 else values))
     if not curves:
         return ""
-    x = linear_axis("step", np.concatenate([steps for _, steps, _ in curves]))
-    y = linear_axis(label, np.concatenate([usual_range(v) if kind == "train" else v for *_, v in curves]), pad=0.05)
+    x = linear_axis("step", np.concatenate([[0], *(steps for _, steps, _ in curves)]))
+    if from_zero:
+        y = linear_axis(label, [0, *(1.05 * values.max() for *_, values in curves)])
+    else:
+        y = linear_axis(label, np.concatenate([usual_range(v) if kind == "train" else v for *_, v in curves]), pad=0.05)
     plot = Plot(x, y, f"{title} of {len(curves)} runs over training steps")
     for series, steps, values in curves:
         plot.line(steps, values, series, "line" if series < 8 else "dashed")

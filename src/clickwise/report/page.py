@@ -21,12 +21,14 @@ h1 { font-size: 1.55rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; 
 h2 { font-size: 1.1rem; margin: 36px 0 12px; }
 p { margin: 4px 0; } .soft, .note { color: var(--soft); } .note { font-size: .82rem; }
 .warn { border-left: 3px solid var(--c1); padding: 8px 12px; margin: 14px 0 0; background: var(--card); }
-.cards { display: grid; gap: 12px; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); margin-top: 20px; }
+.cards { display: grid; gap: 12px; margin-top: 20px;
+  grid-template-columns: repeat(auto-fit, minmax(max(138px, (100% - 84px) / var(--columns)), 1fr)); }
 .card, figure, .box { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; }
 .card { padding: 12px 14px; } .card b { display: block; font-size: 1.5rem; line-height: 1.25; font-weight: 650;
   font-variant-numeric: tabular-nums; }
-.card span { color: var(--soft); font-size: .82rem; display: block; }
-.figures { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); }
+.card span { color: var(--soft); font-size: .78rem; display: block; } .card span:first-child { white-space: nowrap; }
+.figures { display: grid; gap: 14px; grid-template-columns:
+  repeat(auto-fit, minmax(max(min(100%, 320px), (100% - 42px) / var(--columns)), 1fr)); }
 figure { margin: 0; padding: 12px 14px 10px; min-width: 0; }
 figcaption { display: flex; flex-wrap: wrap; gap: 2px 14px; align-items: baseline; margin-bottom: 6px; }
 figcaption b { font-weight: 650; margin-right: auto; }
@@ -34,7 +36,7 @@ figcaption b { font-weight: 650; margin-right: auto; }
 .key i { display: inline-block; width: 12px; height: 3px; border-radius: 2px; margin-right: 5px; vertical-align: middle;
   background: var(--c); }
 .plot { display: block; width: 100%; height: auto; overflow: visible; }
-.plot text { fill: var(--soft); font-size: 11.5px; font-variant-numeric: tabular-nums; }
+.plot text { fill: var(--soft); font-size: 12px; font-variant-numeric: tabular-nums; }
 .plot .grid { stroke: var(--rule); stroke-width: 1; }
 .line, .faint, .dashed, .guide { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; }
 .faint { stroke-width: 1; opacity: .35; } .dashed { stroke-dasharray: 5 4; }
@@ -45,7 +47,8 @@ figcaption b { font-weight: 650; margin-right: auto; }
   "DejaVu Sans Mono", monospace; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 12px; text-align: right; border-top: 1px solid var(--rule); white-space: nowrap; }
-th { color: var(--soft); font-weight: 550; } thead th { border-top: 0; }
+th { color: var(--soft); font-weight: 550; }
+thead th, table > tbody:first-child > tr:first-child > td { border-top: 0; }
 th:first-child, td:first-child, .left td, .left th { text-align: left; }
 .left td { white-space: normal; overflow-wrap: anywhere; }
 td:first-child { max-width: 320px; overflow: hidden; text-overflow: ellipsis; }
@@ -71,8 +74,10 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 
 def cards(items: Iterable[tuple[str, str, str]]) -> str:
-    """A row of headline numbers: (number, what it is, a remark)."""
-    return '<div class="cards">' + "".join(
+    """Headline numbers in one row, or two equal ones: (number, what it is, a remark)."""
+    items = list(items)
+    columns = len(items) if len(items) <= 7 else (len(items) + 1) // 2
+    return f'<div class="cards" style="--columns: {max(columns, 1)}">' + "".join(
         f'<div class="card"><span>{escape(name)}</span><b>{escape(number)}</b><span>{escape(remark)}</span></div>'
         for number, name, remark in items) + "</div>"
 
@@ -94,8 +99,10 @@ def section(title: str, *parts: str, note: str = "") -> str:
 
 
 def figures(parts: Iterable[str]) -> str:
+    """Figures in rows of three; two or four of them in rows of two. Nothing if there are none."""
     parts = [part for part in parts if part]
-    return f'<div class="figures">{"".join(parts)}</div>' if parts else ""
+    columns = 2 if len(parts) in (2, 4) else 3
+    return f'<div class="figures" style="--columns: {columns}">{"".join(parts)}</div>' if parts else ""
 
 
 def cell(text: str, kind: str = "", share: float | None = None) -> str:
@@ -106,26 +113,28 @@ def cell(text: str, kind: str = "", share: float | None = None) -> str:
 
 
 def table(head: Sequence[str], groups: Sequence[tuple[str, Sequence[Sequence[str]]]], kind: str = "") -> str:
-    """A table in a box that scrolls: `groups` are (heading or "", rows of finished cells)."""
+    """A table in a box that scrolls: `groups` are (heading or "", rows of finished cells); `head` may be empty."""
     top = "".join(f"<th>{escape(name)}</th>" for name in head)
+    top = f"<thead><tr>{top}</tr></thead>" if head else ""
     bodies = []
     for heading, rows in groups:
         lines = [f'<tr><th colspan="{len(head)}">{escape(heading)}</th></tr>'] if heading else []
         bodies.append("<tbody>" + "".join(lines + [f"<tr>{''.join(row)}</tr>" for row in rows]) + "</tbody>")
-    return f'<div class="box"><table class="{kind}"><thead><tr>{top}</tr></thead>{"".join(bodies)}</table></div>'
+    return f'<div class="box"><table class="{kind}">{top}{"".join(bodies)}</table></div>'
 
 
 def facts(values: dict[str, object]) -> str:
     """Names and values, nested ones flattened; nothing if there are none."""
     rows = [[cell(name), cell(text)] for name, text in _facts(values)]
-    return table(("", ""), [("", rows)], kind="left").replace("<thead><tr><th></th><th></th></tr></thead>", "") \
-        if rows else ""
+    return table((), [("", rows)], kind="left") if rows else ""
 
 
 def _facts(values: dict[str, object], above: str = ""):
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _facts(value, f"{above}{name} · ")
+        elif name.endswith("_bytes") and isinstance(value, int):
+            yield f"{above}{name.removesuffix('_bytes')}".replace("_", " "), f"{_three_digits(value / 2**30)} GiB"
         elif value not in (None, ""):
             yield f"{above}{name}".replace("_", " "), number(value) if isinstance(value, float) else str(value)
 
@@ -144,15 +153,19 @@ def number(value: float | None, digits: int = 5) -> str:
 
 
 def percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.3g} %"
+    return "–" if value is None or math.isnan(value) else f"{_three_digits(100 * value)}\u00a0%"
 
 
 def brief(value: float) -> str:
     """`1.23 M`: three digits and a size."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {letter}"
-    return f"{value:.3g}"
+        if abs(value) >= 0.9995 * size:
+            return f"{_three_digits(value / size)}\u00a0{letter}"
+    return f"{value:.0f}" if float(value).is_integer() else _three_digits(value)
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:#.3g}".rstrip(".") if 0.001 <= abs(value) < 999.5 else f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:

@@ -9,8 +9,8 @@ from html import escape
 
 import numpy as np
 
-WIDTH, HEIGHT = 440, 290
-LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 42
+WIDTH, HEIGHT = 380, 262
+LEFT, RIGHT, TOP, BOTTOM = 56, 10, 10, 42
 SERIES = 8  # colours in the style sheet
 
 
@@ -53,13 +53,15 @@ def probability_axis(label: str, low: float, high: float) -> Axis:
 
 def short(value: float, step: float = 0.0) -> str:
     """`12k`, `1.5M`, `0.025`: with as many digits as ticks `step` apart need."""
+    if not value:
+        return "0"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if max(abs(value), step) >= size:
             return f"{value / size:.6g}{letter}"
     if step >= 1 or not step:
         return f"{value:.6g}"
     if abs(step) < 1e-4:
-        return f"{value:.1e}" if value else "0"
+        return f"{value:.1e}"
     digits = -math.floor(math.log10(step) + 1e-9)
     return f"{value:.{digits + (round(step * 10**digits, 6) % 1 != 0)}f}"
 
@@ -68,7 +70,9 @@ class Plot:
     """Marks are drawn in the order of the calls; `svg()` returns the picture. Series are colours 0 … 7."""
 
     def __init__(self, x: Axis, y: Axis, description: str) -> None:
-        self.x, self.y, self.description, self.marks = x, y, description, []
+        self.x, self.y, self.description = x, y, description
+        self.marks: list[str] = []
+        self.dotted: list[str] = []  # not clipped: a dot on the border is drawn whole
 
     def places(self, x, y) -> list[tuple[float, float]]:
         across = (np.asarray(x, float) - self.x.low) / (self.x.high - self.x.low)
@@ -91,11 +95,12 @@ class Plot:
         return self.line(x, y, series)
 
     def dots(self, x, y, series: int, titles: Sequence[str] = (), *, radius: float = 3) -> Plot:
-        """Points; the titles appear under a resting pointer."""
+        """Points, those outside the axes left out; the titles appear under a resting pointer."""
         titles = titles or [""] * len(x)
         for (a, b), title in zip(self.places(x, y), titles, strict=True):
-            self.marks.append(f'<circle class="dot s{series % SERIES}" cx="{a:.1f}" cy="{b:.1f}" r="{radius}">'
-                              f"<title>{escape(title)}</title></circle>")
+            if LEFT - 1 <= a <= WIDTH - RIGHT + 1 and TOP - 1 <= b <= HEIGHT - BOTTOM + 1:
+                self.dotted.append(f'<circle class="dot s{series % SERIES}" cx="{a:.1f}" cy="{b:.1f}" r="{radius}">'
+                                   f"<title>{escape(title)}</title></circle>")
         return self
 
     def whiskers(self, x, low, high, series: int) -> Plot:
@@ -125,4 +130,4 @@ class Plot:
         inner = (f'<svg x="{LEFT}" y="{TOP}" width="{right - LEFT}" height="{bottom - TOP}" '
                  f'viewBox="{LEFT} {TOP} {right - LEFT} {bottom - TOP}">{"".join(self.marks)}</svg>')
         return (f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(self.description)}">'
-                f'{"".join(grid)}{names}{inner}</svg>')
+                f'{"".join(grid)}{names}{inner}{"".join(self.dotted)}</svg>')

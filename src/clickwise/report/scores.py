@@ -77,16 +77,17 @@ def slices(scores: dict[str, np.ndarray]) -> str:
     groups: dict[str, list[list[str]]] = {}
     total = scores["rows"].sum()
     for feature, value, rows, clicks, predicted, loss, auc in zip(*part.values(), strict=True):
-        surprising = abs(predicted - clicks) > 3 * math.sqrt(max(predicted, 1))
+        deviation = math.sqrt(max(predicted * (1 - predicted / rows), 1))
         groups.setdefault(str(feature), []).append([
             cell(str(value)), cell(brief(rows), share=rows / total), cell(percent(clicks / rows)),
             cell(percent(predicted / rows)),
-            cell(number(predicted / clicks if clicks else None, 3), "off" if surprising else ""),
+            cell(number(predicted / clicks if clicks else None, 3),
+                 "off" if abs(predicted - clicks) > 3 * deviation else ""),
             cell(number(auc, 4)), cell(number(loss / rows, 4))])
     head = ("value", "impressions", "clicks", "predicted", "calibration", "AUC", "log loss")
     return table(head, list(groups.items()))
 
 
 def logit(rate: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        return np.log(rate) - np.log1p(-rate)
+    rate = np.clip(rate, 1e-9, 1 - 1e-9)  # rates of 0 and 1 have a place as well, far outside
+    return np.log(rate) - np.log1p(-rate)
