@@ -23,13 +23,13 @@ class Section:
     sizes: tuple[int, ...] = ()
     inner: Inner = Inner()
     limits: dict[str, int] = dataclasses.field(default_factory=dict)
-    on: bool = False
+    flag: bool = False
 
 
 @given(st.builds(Section, name=st.sampled_from(["sgd", "adam"]), rate=st.floats(allow_nan=False),
                  count=st.none() | st.integers(), sizes=st.lists(st.integers()).map(tuple),
                  inner=st.builds(Inner, lr=st.floats(allow_nan=False, allow_infinity=False)),
-                 limits=st.dictionaries(st.text("abc", min_size=1), st.integers()), on=st.booleans()))
+                 limits=st.dictionaries(st.text("abc", min_size=1), st.integers()), flag=st.booleans()))
 def test_to_yaml_and_back_is_the_identity(section):
     text = recipe.to_yaml({"section": section})
     assert recipe.parse(Section, recipe.parse_yaml(text, "f")["section"], "f") == section
@@ -46,7 +46,7 @@ def test_to_yaml_and_back_is_the_identity(section):
     ("sizes: 3", "f.sizes", "a list of an integer"),
     ("inner: {lrr: 1}", "f.inner.lrr", "did you mean 'lr'"),
     ("inner: 3", "f.inner", "a mapping"),
-    ("on: 1", "f.on", "true or false"),
+    ("flag: 1", "f.flag", "true or false"),
     ("rate: 1\nrate: 2", "f, line 2", "stands twice"),
     ("rate: [", "f, line", "valid YAML"),
 ])

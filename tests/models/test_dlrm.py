@@ -58,7 +58,7 @@ def plain_logits(model, spec, batch):
     """The model once more, in the plainest torch, for one-hot features."""
     z0 = batch.numerical.float()
     for layer in model.bottom:
-        z0 = layer(z0)
+        z0 = layer(z0).relu()
     state = model.embeddings.state_dict()
     vectors = [z0] + [state[f"tables.{feature.name}.weight"][ids.long()]
                       for feature, ids in zip(spec.channel("categorical"), batch.categorical, strict=True)]
@@ -66,7 +66,7 @@ def plain_logits(model, spec, batch):
     x = torch.cat([z0, torch.stack(dots, 1)], 1)
     x = torch.nn.functional.pad(x, (0, -x.shape[1] % 8))
     for layer in model.top:
-        x = layer(x)
+        x = layer(x).relu()
     return model.output(x).squeeze(1)
 
 
