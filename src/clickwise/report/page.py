@@ -30,7 +30,8 @@ p { margin: 4px 0; } .soft, .note { color: var(--soft); } .note { font-size: .82
 .figures { display: grid; gap: 14px; grid-template-columns:
   repeat(auto-fit, minmax(max(min(100%, 320px), (100% - 42px) / var(--columns)), 1fr)); }
 figure { margin: 0; padding: 12px 14px 10px; min-width: 0; }
-figcaption { display: flex; flex-wrap: wrap; gap: 2px 14px; align-items: baseline; margin-bottom: 6px; }
+figcaption { display: flex; flex-wrap: wrap; gap: 2px 14px; align-items: baseline;
+  justify-content: flex-end; margin-bottom: 6px; }
 figcaption b { font-weight: 650; margin-right: auto; }
 .key { font-size: .82rem; color: var(--soft); white-space: nowrap; }
 .key i { display: inline-block; width: 12px; height: 3px; border-radius: 2px; margin-right: 5px; vertical-align: middle;
@@ -48,6 +49,7 @@ figcaption b { font-weight: 650; margin-right: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 12px; text-align: right; border-top: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 550; }
+thead th { white-space: normal; vertical-align: bottom; }
 thead th, table > tbody:first-child > tr:first-child > td { border-top: 0; }
 th:first-child, td:first-child, .left td, .left th { text-align: left; }
 .left td { white-space: normal; overflow-wrap: anywhere; }
@@ -57,6 +59,7 @@ td.bar { background: linear-gradient(90deg, var(--bar) var(--share), transparent
 td.best { font-weight: 700; } td.off { color: var(--mark); }
 @media (max-width: 560px) { main { padding: 18px 12px 40px; } .cards { grid-template-columns: 1fr 1fr; gap: 8px; }
   .card b { font-size: 1.25rem; } th, td { padding: 5px 8px; } td:first-child { max-width: 150px; } }
+@media (min-width: 1000px) { .wide .plot text { font-size: 9.5px; } .wide .line { stroke-width: 1.5; } }
 @media print { :root { --page: #fff; --card: #fff; --text: #000; --soft: #444; --rule: #bbb; --mark: #b3261e;
   --bar: #e3ebf7; --c0: #2563c9; --c1: #d9730d; --c2: #1f8a5b; --c3: #b8338a; --c4: #7a56d0; --c5: #0f8ea3;
   --c6: #a8850a; --c7: #69727f; } main { padding: 0; max-width: none; } pre { white-space: pre-wrap; }
@@ -102,7 +105,8 @@ def figures(parts: Iterable[str]) -> str:
     """Figures in rows of three; two or four of them in rows of two. Nothing if there are none."""
     parts = [part for part in parts if part]
     columns = 2 if len(parts) in (2, 4) else 3
-    return f'<div class="figures" style="--columns: {columns}">{"".join(parts)}</div>' if parts else ""
+    kind = "figures wide" if columns == 2 else "figures"
+    return f'<div class="{kind}" style="--columns: {columns}">{"".join(parts)}</div>' if parts else ""
 
 
 def cell(text: str, kind: str = "", share: float | None = None) -> str:
