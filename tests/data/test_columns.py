@@ -214,6 +214,7 @@ CSV_SLIPS = {
     "word in a list": ([LINES[0], LINES[1].replace("3|4", "3|x")], "row 1", "'x'", "'pair'"),
     "nothing for an id": ([LINES[0], LINES[1].replace(",0,0,", ",0,,")], "row 1", "'c'", "missing value"),
     "label 2": (["2" + LINES[0][1:]], "row 0", "0 or 1"),
+    "label a word": ([LINES[0], "yes" + LINES[1][1:]], "row 1", "'yes'", "0 or 1"),
     "header misspelt": (["label,x,y,c,tag,pair", *LINES], "a.csv"),
     "empty": ([], "an empty file"),
 }

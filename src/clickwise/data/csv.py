@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ def stream_csv(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 
 
     Raises DataError with the row for a value that is no number, a row of another length, or a wrong delimiter.
     """
+    labels = spec.channels.get("label", ())
     list_delimiter = chunk.options.get("list_delimiter", "|")
     for name in chunk.files:
         path = column_file(spec, name)
@@ -33,9 +34,11 @@ def stream_csv(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 
         for batch in _batches(path, chunk, columns, has_header, types, rows):
             block = {}
             for feature in names:
-                column = batch.column(feature)
-                if pa.types.is_string(column.type):
-                    column = _split(column, list_delimiter, f"{path}, column {feature!r}", first)
+                column, where = batch.column(feature), f"{path}, column {feature!r}"
+                if feature in labels:
+                    column = _truth(column, where, first)
+                elif pa.types.is_string(column.type):
+                    column = _split(column, list_delimiter, where, first)
                 block[feature] = to_array(spec, feature, column, path, first, wide_ids)
             yield block
             first += len(batch)
@@ -91,11 +94,17 @@ def _columns(path: Path, chunk: Chunk) -> tuple[list[str], bool]:
 
 
 def _arrow_type(spec: FeatureSpec, feature: Feature) -> pa.DataType:
-    if feature.is_multi_hot or feature.dimensions:
+    if feature.is_multi_hot or feature.dimensions or feature.name in spec.channels.get("label", ()):
         return pa.string()
-    # A label may be written 1 or 1.0; what is neither 0 nor 1 is found when it becomes the declared type.
-    is_float = np.dtype(feature.dtype).kind in "fb" or feature.name in spec.channels.get("label", ())
-    return pa.float64() if is_float else pa.int64()
+    return pa.float64() if np.dtype(feature.dtype).kind in "fb" else pa.int64()
+
+
+def _truth(column: pa.StringArray, where: str, first: int) -> pa.Array:
+    """Labels as numbers: 1, 1.0 and true are the same."""
+    texts = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+    for word, digit in (("true", "1"), ("false", "0")):
+        texts = pc.if_else(pc.equal(texts, word), digit, texts)
+    return _cast(texts, pa.float64(), where, "0 or 1", lambda place: first + place)
 
 
 def _split(column: pa.StringArray, delimiter: str, where: str, first: int) -> pa.Array:
@@ -106,12 +115,24 @@ def _split(column: pa.StringArray, delimiter: str, where: str, first: int) -> pa
     lengths = np.where(is_empty, 0, pc.list_value_length(parts).to_numpy(zero_copy_only=False))
     offsets = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
-    words = parts.filter(pa.array(~is_empty)).flatten()
-    try:
-        values = pc.cast(words, pa.int64())
-    except pa.ArrowInvalid:
-        place = next(i for i, word in enumerate(words.to_pylist()) if not word.strip().lstrip("+-").isdigit())
-        row = int(np.searchsorted(offsets, place, side="right")) - 1
-        raise DataError(f"{where}, row {first + row}", found=repr(words[place].as_py()),
-                        expected=f"integers separated by {delimiter!r}") from None
+    words = pc.utf8_trim_whitespace(parts.filter(pa.array(~is_empty)).flatten())
+    values = _cast(words, pa.int64(), where, f"integers separated by {delimiter!r}",
+                   lambda place: first + int(np.searchsorted(offsets, place, side="right")) - 1)
     return pa.ListArray.from_arrays(pa.array(offsets), values)
+
+
+def _cast(words: pa.StringArray, type_: pa.DataType, where: str, expected: str,
+          row_of: Callable[[int], int]) -> pa.Array:
+    """The words as numbers; raises DataError with the row of the first that is none."""
+    try:
+        return pc.cast(words, type_)
+    except pa.ArrowInvalid:
+        first, end = 0, len(words)  # the first bad word is in [first, end)
+        while end - first > 1:
+            middle = (first + end) // 2
+            try:
+                pc.cast(words.slice(first, middle - first), type_)
+                first = middle
+            except pa.ArrowInvalid:
+                end = middle
+        raise DataError(f"{where}, row {row_of(first)}", found=repr(words[first].as_py()), expected=expected) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clickwise.data.columns import Array, RaggedArray, column_file
+from clickwise.data.columns import Array, RaggedArray, column_file, fit
 from clickwise.errors import DataError, SpecError, nearest
 from clickwise.spec import ID_CHANNELS, Chunk, Feature, FeatureSpec
 
@@ -77,7 +77,7 @@ def _expected_list(feature: Feature) -> str:
     return f"a list of {math.prod(feature.dimensions)} (dimensions)" if feature.dimensions else "one value"
 
 
-def _numbers(column: pa.Array, dtype: np.dtype, where: str, row_of) -> np.ndarray:
+def _numbers(column: pa.Array, dtype: np.dtype, where: str, row_of: Callable[[int], int]) -> np.ndarray:
     """A writable numpy array of `dtype`; a value that `dtype` cannot hold is an error, never wrapped or cut."""
     kind = column.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
@@ -86,13 +86,5 @@ def _numbers(column: pa.Array, dtype: np.dtype, where: str, row_of) -> np.ndarra
     if column.null_count:
         place = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
         raise DataError(f"{where}, row {row_of(place)}", found="a missing value", expected=f"a number ({dtype.name})",
-                        do="fill it: id 0 means missing")
-    source = column.to_numpy(zero_copy_only=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        array = source.astype(dtype)
-        wrong = array != source if dtype.kind != "f" else np.isinf(array) & np.isfinite(source)
-    if wrong.any():
-        place = int(np.flatnonzero(wrong)[0])
-        expected = "0 or 1" if dtype.kind == "b" else f"a value that fits {dtype.name}"
-        raise DataError(f"{where}, row {row_of(place)}", found=str(source[place]), expected=expected)
-    return array
+                        do="fill it (an id with 0, which means missing)")
+    return fit(column.to_numpy(zero_copy_only=False), dtype, where, row_of)

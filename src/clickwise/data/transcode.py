@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -152,7 +153,7 @@ class _ColumnWriter:
         self.files = [stack.enter_context(open(spec.folder / name, "wb")) for name in chunk.files]
         self.values = 0
         if self.feature.is_multi_hot:
-            np.zeros(1, np.int64).tofile(self.files[1])
+            _append(self.files[1], np.zeros(1, np.int64))
 
     def write(self, block: dict[str, Array], where: str, first: int) -> None:
         array, dtype = block[self.feature.name], np.dtype(self.feature.dtype)
@@ -161,11 +162,11 @@ class _ColumnWriter:
         if self.is_label:
             check_labels(array, where, first)
         if isinstance(array, RaggedArray):
-            array.values.astype(dtype).tofile(self.files[0])
-            (array.offsets[1:] + self.values).tofile(self.files[1])
+            _append(self.files[0], array.values.astype(dtype))
+            _append(self.files[1], array.offsets[1:] + self.values)
             self.values += len(array.values)
         else:
-            array.astype(dtype).tofile(self.files[0])
+            _append(self.files[0], array.astype(dtype))
 
 
 class _NumericalWriter:
@@ -180,7 +181,12 @@ class _NumericalWriter:
                    for name in self.names]
         matrix = np.stack(columns, axis=1)
         check_finite(matrix, where, tuple(self.names), first)
-        matrix.tofile(self.file)
+        _append(self.file, matrix)
+
+
+def _append(file: BinaryIO, array: np.ndarray) -> None:
+    """Writes the bytes of `array`; unlike `ndarray.tofile`, a full disk raises an OSError that says so (ENOSPC)."""
+    file.write(np.ascontiguousarray(array))
 
 
 def _check_rows(rows_of: dict[str, int]) -> None:
@@ -202,6 +208,6 @@ def _zip(parts: list[tuple[Path, list[str]]], order: tuple[str, ...], path: Path
     with open(path, "wb") as file:
         for start in range(0, len(blocks[0]), rows):
             side_by_side = np.concatenate([block[start : start + rows] for block in blocks], axis=1)
-            np.ascontiguousarray(side_by_side[:, columns]).tofile(file)
+            _append(file, side_by_side[:, columns])
     for part, _ in parts:
         part.unlink()
