@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -344,3 +346,11 @@ def test_unknown_mapping_names_the_nearest(tmp_path):
 def test_rules_hold_for_specs_made_in_code():
     with pytest.raises(SpecError, match="2000 ids in int8"):
         FeatureSpec({"a": Feature("a", "int8", 2000)}, {}, {"categorical": ("a",)})
+
+
+def test_the_example_of_the_documentation_loads(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "feature_spec.md").read_text(encoding="utf-8")
+    spec = load(tmp_path, re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
+    assert spec.features["tags"].is_multi_hot and spec.features["city"].cardinality == "auto"
+    for channel in CHANNELS:
+        assert f"`{channel}`" in text
