@@ -20,7 +20,8 @@ METRICS = ("auc", "log_loss", "normalized_entropy", "gauc")
 
 
 def clickwise(*words: str) -> str:
-    return subprocess.run([sys.executable, "-m", "clickwise.cli", *words], check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "clickwise.cli", *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def main() -> None:
@@ -43,7 +44,8 @@ def main() -> None:
                          "steps": result["steps"], "train_s": time.perf_counter() - started})
     for name, function in (("mean", statistics.mean), ("std", statistics.stdev if len(rows) > 1 else lambda _: 0.0)):
         numbers = [row for row in rows if row["seed"].isdigit()]
-        rows.append({"seed": name, **{key: function([row[key] for row in numbers]) for key in numbers[0] if key != "seed"}})
+        keys = [key for key in numbers[0] if key != "seed"]
+        rows.append({"seed": name, **{key: function([row[key] for row in numbers]) for key in keys}})
     print(f"{options.recipe}: preparation {prepare_s:.1f} s")
     finish(Path(options.recipe).as_posix().replace("/", "-"), rows, options, prepare_s=prepare_s, recipe=options.recipe)
 

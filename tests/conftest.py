@@ -3,9 +3,9 @@ import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
 
-import pytest  # noqa: E402
+import pytest
 
-from clickwise import cli  # noqa: E402
+from clickwise import cli
 
 
 class Result:

@@ -104,8 +104,8 @@ def test_killed_and_resumed_is_bit_identical(clickwise, run, tmp_path, kill_at):
         ours, theirs = (checkpoint.load(folder / "checkpoint" / name) for folder in (killed, tmp_path / run))
         assert all(torch.equal(ours["model"][key], theirs["model"][key]) for key in theirs["model"])
         assert ours["position"] == theirs["position"]
-    ours, theirs = (json.loads((folder / "metrics.json").read_text())["mappings"] for folder in (killed, tmp_path / run))
-    assert ours == theirs
+    ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (killed, tmp_path / run))
+    assert ours["mappings"] == theirs["mappings"]
 
 
 def test_resume_of_a_finished_run_does_nothing(clickwise, run, tmp_path):
@@ -141,7 +141,7 @@ def test_doctor_and_version(clickwise):
 def test_unknown_recipe_model_and_keys(clickwise, tmp_path):
     refused(clickwise("train", "tiny/dlmr"), "did you mean 'tiny/dlrm'", code=2)
     refused(clickwise("train"), "a recipe, or --resume RUN", code=2)
-    refused(clickwise("train", "tiny/dlrm", "train.batch_sise=5"), "train.batch_sise", "did you mean 'batch_size'", code=2)
+    refused(clickwise("train", "tiny/dlrm", "train.batch_sise=5"), "train.batch_sise", "mean 'batch_size'", code=2)
     refused(clickwise("train", "tiny/dlrm", "model.name=dlrn"), "did you mean 'dlrm'", code=2)
     refused(clickwise("train", "tiny/dlrm", "train.batch_size=many"), "an integer", code=2)
     refused(clickwise("train", "tiny/dlrm", "metrics=[auk]"), "'auk'", "auc", code=2)

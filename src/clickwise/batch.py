@@ -65,7 +65,9 @@ class Batch:
         """A batch with `function` applied to every tensor."""
 
         def each(column):
-            return column if column is None else column.map(function) if isinstance(column, Ragged) else function(column)
+            if column is None:
+                return None
+            return column.map(function) if isinstance(column, Ragged) else function(column)
 
         return Batch(numerical=each(self.numerical), categorical=tuple(map(each, self.categorical)),
                      label=each(self.label), display=each(self.display))

@@ -8,7 +8,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   context_settings={"help_option_names": ["-h", "--help"]})
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped name: kuairand/dlrm.")]
-Overrides = Annotated[Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", show_default=False,  # noqa: UP045
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False,
                                                           help="Overrides, such as train.batch_size=4096.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that clickwise train wrote.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -86,14 +86,14 @@ def prepare(recipe: RecipeName, overrides: Overrides = None,
 
 
 @app.command()
-def synth(variant: Annotated[str, typer.Argument(help="criteo_t15 | criteo_t3 | criteo_t0 | criteo_raw | a Feature Spec")],
+def synth(variant: Annotated[str, typer.Argument(help="criteo_t15, criteo_t3, criteo_t0, criteo_raw, or a spec file.")],
           out: Annotated[Path, typer.Option(help="The folder to write.")],
           rows: Annotated[int, typer.Option(min=1, help="Training rows.")] = 1_000_000,
-          test_rows: Annotated[Optional[int], typer.Option(min=1, help="Test rows; a tenth by default.")] = None,  # noqa: UP045
+          test_rows: Annotated[int | None, typer.Option(min=1, help="Test rows; a tenth by default.")] = None,
           alpha: Annotated[float, typer.Option(min=0.0, help="Skew of the ids' power law.")] = 1.05,
           signal: Annotated[str, typer.Option(help="The planted signal.")] = "additive",
           seed: int = 0,
-          threads: Annotated[Optional[int], typer.Option(min=1, help="The bytes do not depend on it.")] = None,  # noqa: UP045
+          threads: Annotated[int | None, typer.Option(min=1, help="The bytes do not depend on it.")] = None,
           as_json: AsJson = False) -> None:
     """Make data with a planted signal, whose best possible AUC is known."""
     from clickwise.verbs.synth import synth
@@ -118,9 +118,9 @@ def transcode(source: Annotated[Path, typer.Argument(metavar="IN", help="A folde
 
 
 @app.command()
-def train(recipe: Annotated[Optional[str], typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped name.")] = None,  # noqa: UP045
+def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A recipe file or shipped name.")] = None,
           overrides: Overrides = None,
-          resume: Annotated[Optional[Path], typer.Option(metavar="RUN", help="Continue this run exactly.")] = None,  # noqa: UP045
+          resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run exactly.")] = None,
           out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
           as_json: AsJson = False) -> None:
     """Train a model; the result is a run folder with metrics and report.html."""
@@ -150,8 +150,8 @@ def _print_metrics(mapping: str, values: dict[str, float]) -> None:
 
 @app.command()
 def evaluate(run: RunFolder, overrides: Overrides = None,
-             mapping: Annotated[Optional[str], typer.Option(help="The mapping; the recipe's test by default.")] = None,  # noqa: UP045
-             checkpoint: Annotated[Optional[str], typer.Option(help="best or last")] = None,  # noqa: UP045
+             mapping: Annotated[str | None, typer.Option(help="The mapping; the recipe's test by default.")] = None,
+             checkpoint: Annotated[str | None, typer.Option(help="best or last")] = None,
              as_json: AsJson = False) -> None:
     """Measure a run's checkpoint on a mapping."""
     from clickwise.verbs.evaluate import evaluate
@@ -159,12 +159,15 @@ def evaluate(run: RunFolder, overrides: Overrides = None,
     if checkpoint not in (None, "best", "last"):
         raise UsageError("--checkpoint", found=repr(checkpoint), expected="best or last")
     mapping, values = evaluate(run, mapping=mapping, overrides=overrides or [], which=checkpoint)
-    _print_json({"run": str(run), "mapping": mapping, "metrics": values}) if as_json else _print_metrics(mapping, values)
+    if as_json:
+        _print_json({"run": str(run), "mapping": mapping, "metrics": values})
+    else:
+        _print_metrics(mapping, values)
 
 
 @app.command()
 def predict(run: RunFolder, overrides: Overrides = None,
-            source: Annotated[Path, typer.Option("--input", help="Parquet, CSV, or the name of a mapping.")] = Path("test"),
+            source: Annotated[Path, typer.Option("--input", help="Parquet, CSV, or a mapping's name.")] = Path("test"),
             out: Annotated[Path, typer.Option(help="The .parquet or .csv to write.")] = Path("predictions.parquet"),
             as_json: AsJson = False) -> None:
     """Write probabilities for a file of encoded rows."""
@@ -177,14 +180,15 @@ def predict(run: RunFolder, overrides: Overrides = None,
 @app.command()
 def bench(recipe: RecipeName, overrides: Overrides = None,
           what: Annotated[What, typer.Option(help="What to measure.")] = What.train,
-          batch_sizes: Annotated[Optional[str], typer.Option(help="Several sizes: 1,64,4096.")] = None,  # noqa: UP045
+          batch_sizes: Annotated[str | None, typer.Option(help="Several sizes: 1,64,4096.")] = None,
           steps: Annotated[int, typer.Option(min=1, help="Steps that count.")] = 50,
           warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 10,
           as_json: AsJson = False) -> None:
     """Measure throughput and latency: synchronized, without warm-up, medians and percentiles."""
     from clickwise.verbs.bench import bench
 
-    result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=_sizes(batch_sizes))
+    sizes = _sizes(batch_sizes)
+    result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=sizes)
     if as_json:
         _print_json(result)
         return

@@ -1,4 +1,4 @@
-"""The mistakes a person can make, one exception per place, each with one message: where, found, expected, what to do."""
+"""The mistakes a person can make: one exception per place, one message each (where, found, expected, what to do)."""
 
 from __future__ import annotations
 

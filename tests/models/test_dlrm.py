@@ -37,7 +37,8 @@ def batch_of(spec, rows, seed=0):
         if feature.is_multi_hot:
             lengths = torch.randint(0, feature.max_hotness + 1, (rows,), generator=generator)
             offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-            columns.append(Ragged(torch.randint(feature.cardinality, (int(offsets[-1]),), generator=generator), offsets))
+            values = torch.randint(feature.cardinality, (int(offsets[-1]),), generator=generator)
+            columns.append(Ragged(values, offsets))
         else:
             columns.append(torch.randint(feature.cardinality, (rows,), generator=generator, dtype=torch.int32))
     numericals = len(spec.channel("numerical"))

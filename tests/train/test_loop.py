@@ -46,8 +46,9 @@ class Toy(nn.Module):
 def loop_in(folder, evaluate=None, resume_at=None, **settings):
     torch.manual_seed(3)
     model = Toy()
-    step = TrainStep(model, torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9), [], schedule=Schedule(warmup_steps=3),
-                     precision="fp32", device=torch.device("cpu"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    step = TrainStep(model, optimizer, [], schedule=Schedule(warmup_steps=3), precision="fp32",
+                     device=torch.device("cpu"))
     config = TrainConfig(**{"batch_size": SIZE, "epochs": 3, "log_every": 2, **settings})
     return Loop(config, step, Batches(), log=RunLog(folder / "log.jsonl", resume_at=resume_at), evaluate=evaluate,
                 checkpoints=checkpoint.CheckpointFolder(folder), state=lambda: {"model": model.state_dict()})
@@ -55,8 +56,8 @@ def loop_in(folder, evaluate=None, resume_at=None, **settings):
 
 def lines(folder, kind):
     parsed = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    timeless = [{key: value for key, value in line.items() if key not in ("wall_s", "samples_per_s")} for line in parsed]
-    return [line for line in timeless if line["kind"] == kind]
+    untimed = [{key: value for key, value in line.items() if key not in ("wall_s", "samples_per_s")} for line in parsed]
+    return [line for line in untimed if line["kind"] == kind]
 
 
 def scripted(values):

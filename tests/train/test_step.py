@@ -29,7 +29,8 @@ class Toy(nn.Module):
         return {"log_loss": loss * self.factor, "extra": loss * 0.0}
 
 
-def step_of(precision="fp32", schedule=Schedule(), optimizer=DenseOptimizer(lr=0.5)):
+def step_of(precision="fp32", schedule=None, optimizer=None):
+    schedule, optimizer = schedule or Schedule(), optimizer or DenseOptimizer(lr=0.5)
     torch.manual_seed(0)
     model = Toy()
     return TrainStep(model, optimizer.build(model.linear.parameters()), [model.embeddings], schedule=schedule,
@@ -37,7 +38,8 @@ def step_of(precision="fp32", schedule=Schedule(), optimizer=DenseOptimizer(lr=0
 
 
 def batch():
-    return Batch(categorical=(torch.tensor([1, 2, 2, 9], dtype=torch.int8),), label=torch.tensor([True, False, True, True]))
+    return Batch(categorical=(torch.tensor([1, 2, 2, 9], dtype=torch.int8),),
+                 label=torch.tensor([True, False, True, True]))
 
 
 def weights(step):

@@ -78,7 +78,8 @@ class Dataset:
         if batch_size > columns.rows:
             raise DataError(f"train.batch_size={batch_size}",
                             found=f"the mapping {config.train!r} has only {columns.rows:,} rows",
-                            expected="a batch no larger than the data", do=f"set train.batch_size={columns.rows} or less")
+                            expected="a batch no larger than the data",
+                            do=f"set train.batch_size={columns.rows} or less")
         return Loader(columns, self.spec, batch_size=batch_size, shuffle=config.shuffle, seed=seed,
                       window_rows=config.window_rows, drop_last=config.drop_last, prefetch=config.prefetch,
                       pin_memory=pin_memory)

@@ -30,7 +30,8 @@ def predict(folder: Path, *, source: Path, out: Path, overrides: list[str] = ())
     the run says, or the name of a mapping of that Feature Spec. Rows keep their order.
     """
     if out.suffix not in FORMATS:
-        raise UsageError(f"--out {out}", found=f"the ending {out.suffix!r}", expected="a name that ends in .parquet or .csv")
+        raise UsageError(f"--out {out}", found=f"the ending {out.suffix!r}",
+                         expected="a name that ends in .parquet or .csv")
     trainer = runs.open_run(folder, overrides=overrides)
     spec = trainer.dataset.spec
     if str(source) in spec.mappings:
