@@ -142,6 +142,17 @@ def test_any_mappings_and_own_channels_are_allowed(tmp_path):
     assert set(spec.mappings) == {"train", "validation"} and spec.channel("timestamps")[0].name == "time"
 
 
+@pytest.mark.parametrize("numerical", [[], None])
+def test_there_may_be_no_numericals(tmp_path, numerical):
+    content = changed("channel_spec", "numerical", to=[])
+    content["channel_spec"]["numerical"] = numerical
+    for name in ("num_0", "num_1", "num_10"):
+        del content["feature_spec"][name]
+    for chunks in content["source_spec"].values():
+        del chunks[0]
+    assert load(tmp_path, content).channel("numerical") == ()
+
+
 def test_the_display_may_be_a_feature_of_another_channel(tmp_path):
     spec = load(tmp_path, changed("channel_spec", "display", to=["cat_0.bin"]))
     assert spec.channel("display") == spec.channel("categorical")[:1]

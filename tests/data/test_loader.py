@@ -272,6 +272,20 @@ def test_wrong_settings():
         Loader(Columns(1, {"c": np.zeros(1, "int64")}), auto, batch_size=1)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("shuffle", ["none", "rows"])
+def test_pinned_batches_arrive_on_the_gpu(shuffle):
+    columns = small_columns(2000)
+    loader = Loader(columns, SPEC, batch_size=100, shuffle=shuffle, window_rows=300, pin_memory=True)
+    arrived = []
+    for batch in loader.epoch(0):
+        assert all(tensor.is_pinned() for tensor in tensors(batch))
+        arrived.append(batch.to("cuda"))
+    assert_same([batch.to("cpu") for batch in arrived], Loader(columns, SPEC, batch_size=100, shuffle=shuffle,
+                                                              window_rows=300).epoch(0))
+
+
 # ---- threads
 
 

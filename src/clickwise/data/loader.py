@@ -37,7 +37,8 @@ class Loader:
     batch_size   samples of a global batch; rank r of `world_size` gets its r-th contiguous part of each
     shuffle      none | batches (their order) | rows (inside windows of `window_rows` rows, made of permuted blocks)
     drop_last    leave out a last batch that is not full (the others keep it, always as the last one)
-    prefetch     batches that a thread reads ahead; 0 reads in the caller's thread
+    prefetch     batches that a thread reads ahead; 0 reads in the caller's thread. With shuffle="rows" a second thread
+                 makes the next window, so that up to three windows are in memory
     pin_memory   page-locked batches, where there is a GPU
 
     `len(loader)` is the number of batches of an epoch. Iterating yields the rest of the current epoch and then stands
