@@ -15,7 +15,7 @@ from clickwise.data.dataset import DataConfig, Dataset
 from clickwise.embedding import Embeddings, build_embeddings
 from clickwise.embedding.table import TableOptimizer
 from clickwise.errors import EngineError, RecipeError, nearest
-from clickwise.metrics import METRICS, MetricSet, build_metrics
+from clickwise.metrics import MetricSet, build_metrics
 from clickwise.models.ctr_model import CTRModel
 from clickwise.optim.dense import DenseOptimizer
 from clickwise.optim.schedule import Schedule
@@ -74,10 +74,7 @@ def parse_recipe(sections: dict[str, Any], where: str) -> Recipe:
     if "model_name" in sections:
         raise RecipeError(f"{where}.model_name", found="the unknown key 'model_name'", expected="model: {name: …}")
     recipe = recipes.parse(Recipe, {**sections, "model": config, "model_name": model["name"]}, where)
-    for name in recipe.metrics:
-        if name not in METRICS:
-            raise RecipeError(f"{where}.metrics", found=repr(name), expected=f"metrics out of {', '.join(METRICS)}",
-                              do=nearest(name, METRICS))
+    build_metrics(recipe.metrics, where=f"{where}.metrics")
     return recipe
 
 
@@ -162,7 +159,7 @@ class Trainer:
                                               pin_memory=self.device.type == "cuda")
 
     def metrics(self) -> MetricSet:
-        return MetricSet(build_metrics(list(self.recipe.metrics)))
+        return MetricSet(build_metrics(self.recipe.metrics))
 
     def evaluate(self, mapping: str, watch=lambda logit_B, batch: None) -> dict[str, float]:
         """Final metrics of the model as it stands on a mapping."""

@@ -60,7 +60,9 @@ def _complain(message: str, code: int) -> None:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
+    from clickwise.files import to_json
+
+    print(to_json(value, indent=2))
 
 
 @app.command()

@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+from clickwise.files import to_json
+
 
 class RunLog:
     """Appends lines `{"step", "epoch", "wall_s", "kind", ...named values}`; each is on disk before the call returns.
@@ -21,7 +23,7 @@ class RunLog:
         if kept:
             self._offset_s = kept[-1]["wall_s"]
         temporary = path.with_suffix(".partial")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        temporary.write_text("".join(to_json(line) + "\n" for line in kept), encoding="utf-8")
         os.replace(temporary, path)
         self._file = open(path, "a", encoding="utf-8")
         self._started = time.monotonic()
@@ -33,7 +35,7 @@ class RunLog:
 
     def write(self, kind: str, *, step: int, epoch: float, **values: object) -> None:
         line = {"step": step, "epoch": round(epoch, 6), "wall_s": round(self.wall_s, 3), "kind": kind, **values}
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(to_json(line) + "\n")
         self._file.flush()
 
     def close(self) -> None:
