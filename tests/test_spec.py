@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickwise.errors import SpecError
@@ -219,6 +219,7 @@ def specs(draw) -> FeatureSpec:
     return FeatureSpec(features, mappings, channels, {"note": metadata})
 
 
+@settings(deadline=None)  # every example writes a file
 @given(spec=specs())
 def test_any_spec_survives_the_disk(tmp_path_factory, spec):
     folder = tmp_path_factory.mktemp("spec")
