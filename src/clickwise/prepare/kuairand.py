@@ -1,0 +1,411 @@
+"""KuaiRand (Gao et al., CIKM 2022): impressions of a short-video app, with attributes of users and videos, to columns.
+
+The path: raw files → one table of impressions in the order of time → counts of earlier days → vocabularies and scales
+of the training days → raw columns. The sample that is shipped and the full KuaiRand-Pure, -1K and -27K have the same
+columns. Outcomes of an impression (likes, play time, …) never become inputs; its click is the label.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import ibis
+import ibis.expr.types as ir
+from pyarrow import parquet
+
+from clickwise.errors import PrepareError, nearest
+from clickwise.files import shipped, write_json
+from clickwise.prepare import earlier, steps, write
+from clickwise.prepare.engine import Engine, EngineConfig
+from clickwise.prepare.named_columns import RawTable, Reader
+from clickwise.prepare.output import Output, say
+from clickwise.prepare.raw_files import find_files
+from clickwise.progress import Progress
+from clickwise.recipe import require, to_dict
+from clickwise.spec import Feature, FeatureSpec, narrowest_id_dtype
+
+LABEL, DISPLAY, TAGS = "is_click", "user_day", "tags"
+LOG = {"user_id": "int64", "video_id": "int64", "date": "int64", "hourmin": "int64", "time_ms": "int64",
+       LABEL: "int64", "duration_ms": "float64", "tab": "int64"}
+LOG_REQUIRED = ("user_id", "video_id", "date", "hourmin", "time_ms", LABEL)
+
+# Attributes by raw column; codes that some copies of the data write as 1.0 are read as numbers and become integers.
+CODES = ("is_lowactive_period", "is_live_streamer", "is_video_author", "music_type",
+         *(f"onehot_feat{i}" for i in range(18)))
+USER_CATEGORICAL = ("user_active_degree", "follow_user_num_range", "fans_user_num_range", "friend_user_num_range",
+                    "register_days_range", *(name for name in CODES if name != "music_type"))
+VIDEO_CATEGORICAL = ("author_id", "video_type", "upload_type", "music_id", "music_type")
+REQUEST_CATEGORICAL = ("user_id", "video_id", "tab", "hour", "day_of_week")
+CATEGORICAL = (*REQUEST_CATEGORICAL, *USER_CATEGORICAL, *VIDEO_CATEGORICAL, TAGS)
+
+USER_NUMBERS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
+COUNT_KEYS = {"user": ("user_id",), "video": ("video_id",), "author": ("author_id",),
+              "user_tab": ("user_id", "tab"), "video_tab": ("video_id", "tab")}
+MOMENTS = ("seconds_since_last", "earlier_today")
+NUMERICAL = (*USER_NUMBERS, "duration", "aspect_ratio", *(f"{key}_impressions" for key in COUNT_KEYS),
+             *(f"{key}_click_rate" for key in COUNT_KEYS), *MOMENTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KuaiRandConfig:
+    """The section `dataset` of a recipe for `name: kuairand`.
+
+    folder              where the raw files lie; null: the sample that is shipped
+    log, users, videos  files or patterns in that folder, .csv, .csv.gz or .parquet
+    train_from, validation_from, test_from   the first day of each mapping (yyyymmdd); train_from null: all there is,
+                        validation_from null: no validation
+    train_on_validation the training rows go on until the test, validation days included
+    numerical, categorical   the features, in their order, out of NUMERICAL and CATEGORICAL
+    frequency_limit     a value keeps an id of its own if it occurs at least so often in the training rows;
+                        `frequency_limits` overrides it by feature
+    count_until         earlier_days: counts and click rates of all days before an impression, as a job of every night
+                        would renew them · training: they stand still from the first test day on
+    rate_weight         a click rate is drawn towards the mean as by so many more impressions
+    shuffle             permute the training rows, by `seed`; the others stay in the order of time
+    max_bad_rows        so many lines that cannot be read are skipped and counted before preparation gives up
+    """
+
+    folder: str | None = None
+    log: list[str] = field(default=("log_standard_*",))
+    users: list[str] = field(default=("user_features_*",))
+    videos: list[str] = field(default=("video_features_basic_*",))
+    train_from: int | None = None
+    validation_from: int | None = 20220430
+    test_from: int = 20220501
+    train_on_validation: bool = False
+    numerical: list[str] = field(default=tuple(
+        name for name in NUMERICAL if name not in ("user_tab_impressions", "video_tab_impressions")))
+    categorical: list[str] = field(default=(
+        "tab", "hour", "video_type", "upload_type", "music_type", "user_active_degree", "is_video_author",
+        *(f"onehot_feat{i}" for i in (0, 1, 4, 6, 9, 10, 11)), TAGS))
+    frequency_limit: int = 10
+    frequency_limits: dict[str, int] = field(default_factory=dict)
+    count_until: Literal["earlier_days", "training"] = "earlier_days"
+    rate_weight: float = 10.0
+    shuffle: bool = True
+    seed: int = 0
+    max_bad_rows: int = 0
+
+    def __post_init__(self) -> None:
+        days = {key: getattr(self, key) for key in ("train_from", "validation_from", "test_from")
+                if getattr(self, key) is not None}
+        for key, day in days.items():
+            require(_is_day(day), key, found=day, expected="a day as yyyymmdd")
+        require(list(days.values()) == sorted(set(days.values())), "test_from", found=self.test_from,
+                expected="train_from < validation_from < test_from")
+        for key, known in (("numerical", NUMERICAL), ("categorical", CATEGORICAL)):
+            names = getattr(self, key)
+            for name in names:
+                require(name in known, key, found=name, expected=f"features out of {', '.join(known)}",
+                        do=nearest(name, known))
+            require(len(set(names)) == len(names), key, found=names, expected="every feature once")
+        require(bool(self.numerical or self.categorical), "categorical", found=self.categorical,
+                expected="at least one feature")
+        for name in self.frequency_limits:
+            require(name in self.categorical, "frequency_limits", found=name, expected="features of categorical",
+                    do=nearest(name, self.categorical))
+        for key in ("log", "users", "videos"):
+            require(bool(getattr(self, key)), key, found=getattr(self, key), expected="at least one file")
+        require(self.rate_weight > 0, "rate_weight", found=self.rate_weight, expected="more than 0")
+        for key, value in {"frequency_limit": self.frequency_limit, "seed": self.seed,
+                           "max_bad_rows": self.max_bad_rows, **self.frequency_limits}.items():
+            require(value >= 0, key, found=value, expected="0 or more")
+
+    @property
+    def channels(self) -> dict[str, tuple[str, ...]]:
+        parts = {"numerical": self.numerical, "categorical": self.categorical}
+        return {name: tuple(part) for name, part in parts.items() if part} | {"display": (DISPLAY,), "label": (LABEL,)}
+
+
+CONFIG = KuaiRandConfig
+
+
+def _is_day(day: int) -> bool:
+    try:
+        return bool(datetime.date(day // 10000, day // 100 % 100, day % 100))
+    except ValueError:
+        return False
+
+
+def prepare(config: KuaiRandConfig, out: Path, *, engine: EngineConfig | None = None, overwrite: bool = False,
+            where: str = "kuairand") -> Path:
+    """The folder `out` with `split_binary` columns, feature_spec.yaml and preparation/ (vocabularies, scales, counts).
+
+    Mappings: train, validation (if there is one) and test; their display is the user's day. Raises PrepareError;
+    then `out` is as before.
+    """
+    engine = engine or EngineConfig()
+    folder = shipped("data/kuairand_pure") if config.folder is None else Path(config.folder)
+    files = {key: _find(folder, getattr(config, key), f"{where}.dataset.{key}") for key in ("log", "users", "videos")}
+    recipe = {"dataset": {"name": "kuairand", **to_dict(config)}}
+    output = Output(out, recipe=recipe, inputs=[file for group in files.values() for file in group], engine=engine,
+                    overwrite=overwrite)
+    if output.unchanged:
+        say(f"{out}: already prepared from these files with this recipe")
+        return output.out
+    with output:
+        read = _impressions(output, config, files)
+        parts = _split(output, config, where)
+        cardinalities = _vocabularies(output, config, parts)
+        _numbers(output, config, parts)
+        _write(output, config, parts, cardinalities)
+        return output.finish({
+            "dataset": "kuairand", "rows": {mapping: end - first for mapping, (first, end) in parts.items()}, **read,
+            "cardinalities": {name: size for name, (size, _) in cardinalities.items()}, "ibis": ibis.__version__})
+
+
+def _find(folder: Path, patterns: Sequence[str], where: str) -> list[Path]:
+    endings = (".csv", ".csv.gz", ".parquet")
+    files = [file for file in find_files([str(folder / pattern) for pattern in patterns], where)
+             if file.name.endswith(endings)]
+    if not files:
+        raise PrepareError(f"{where}: {folder}", found="no file of that pattern that ends in .csv, .csv.gz or .parquet",
+                           expected=", ".join(patterns))
+    return files
+
+
+# ---- raw files -> one table of impressions
+
+
+def _impressions(output: Output, config: KuaiRandConfig, files: Mapping[str, Sequence[Path]]) -> dict:
+    """Stores `impressions`: every impression once, by time, with the attributes of its user and video."""
+    if output.done("impressions"):
+        return output.facts("impressions")
+    engine = output.engine()
+    reader = Reader(engine, output.work, config.max_bad_rows)
+    log = reader.store(RawTable(name="log", columns=LOG, required=LOG_REQUIRED, binary=(LABEL,)), files["log"])
+    users = _attributes(reader, "users", "user_id", config, files["users"])
+    videos = _attributes(reader, "videos", "video_id", config, files["videos"])
+
+    # A repeat may be logged some seconds later, over midnight too: its first line counts, and a click in any line.
+    key = ("user_id", "video_id", "time_ms")
+    once = log.group_by(list(key)).aggregate(
+        **{name: log[name].max() if name == LABEL else log[name].min() for name in LOG if name not in key})
+    table = once
+    for attributes, id_ in ((users, "user_id"), (videos, "video_id")):
+        attributes = attributes.rename({f"__{id_}": id_})
+        table = table.left_join(attributes, table[id_] == attributes[f"__{id_}"])
+    table = table.mutate(hour=(table.hourmin // 100).cast("int64"), day_of_week=_day_of_week(table.date),
+                         **{DISPLAY: table.user_id * 100_000_000 + table.date})
+    stored = engine.materialise(table.order_by("date", "time_ms", "user_id", "video_id"), "impressions")
+    rows = engine.row(log.aggregate(n=log.count()))["n"]
+    found = engine.row(stored.aggregate(n=stored.count(), **{
+        f"{id_}s_without_attributes": stored.count(where=stored[f"__{id_}"].isnull()) for id_ in ("user_id", "video_id")}))
+    facts = {"rows_read": rows, "repeats_dropped": rows - found.pop("n"), **found, "bad_rows_skipped": reader.bad_rows}
+    output.mark("impressions", facts)
+    return facts
+
+
+def _attributes(reader: Reader, name: str, id_: str, config: KuaiRandConfig, files: Sequence[Path]) -> ir.Table:
+    """The attributes that the features need, one row per user or video."""
+    wanted = {*config.numerical, *config.categorical}
+    if name == "users":
+        columns = {name: "float64" for name in USER_NUMBERS} | _types(USER_CATEGORICAL)
+    else:
+        columns = _types(VIDEO_CATEGORICAL)
+    columns = {name: type_ for name, type_ in columns.items() if name in wanted}
+    if name == "videos":
+        columns |= {"server_width": "float64", "server_height": "float64"} if "aspect_ratio" in wanted else {}
+        columns |= {"author_id": "int64"} if wanted & {"author_impressions", "author_click_rate"} else {}
+        columns |= {"tag": "string"} if TAGS in wanted else {}
+    table = reader.store(RawTable(name=f"raw_{name}", columns={id_: "int64", **columns}, required=(id_,)), files)
+    repeated = reader.engine.rows(table.group_by(id_).aggregate(n=table.count()).filter(lambda t: t.n > 1).limit(1))
+    if repeated:
+        raise PrepareError(", ".join(map(str, files)), found=f"{id_} {repeated[0][id_]} in {repeated[0]['n']} rows",
+                           expected=f"one row per {id_}")
+    return table.mutate(**{name: table[name].cast("int64") for name in columns if name in CODES})
+
+
+def _types(names: Sequence[str]) -> dict[str, str]:
+    return {name: "float64" if name in CODES else "int64" if name.endswith("_id") else "string" for name in names}
+
+
+def _day_of_week(date: ir.IntegerColumn) -> ir.IntegerColumn:
+    """0 (Monday) … 6 of yyyymmdd: Zeller's congruence, which every engine can do."""
+    year, month, day = date // 10000, date // 100 % 100, date % 100
+    late = month < 3
+    year, month = late.ifelse(year - 1, year), late.ifelse(month + 12, month)
+    return ((day + (13 * (month + 1)) // 5 + year + year // 4 - year // 100 + year // 400 + 5) % 7).cast("int64")
+
+
+# ---- which rows belong to which mapping
+
+
+def _split(output: Output, config: KuaiRandConfig, where: str) -> dict[str, tuple[int, int]]:
+    """Mapping -> its rows first … end−1 of the impressions, which stand in the order of days."""
+    days = {key: getattr(config, key) for key in ("train_from", "validation_from", "test_from")}
+    table = output.engine().table("impressions")
+    found = output.engine().row(table.aggregate(
+        low=table.date.min(), high=table.date.max(), rows=table.count(),
+        **{key: table.count(where=table.date < (day or 0)) for key, day in days.items()}))
+    first, test, rows = found["train_from"], found["test_from"], found["rows"]
+    parts = {"train": (first, test), "test": (test, rows)}
+    if config.validation_from is not None:
+        parts["validation"] = (found["validation_from"], test)
+        if not config.train_on_validation:
+            parts["train"] = (first, found["validation_from"])
+    for mapping, (first, end) in parts.items():
+        if first >= end:
+            raise PrepareError(f"{where}.dataset.{mapping}_from", found=f"no impressions for {mapping} in a log from "
+                               f"{found['low']} to {found['high']}", expected="at least one", do="choose other days")
+    return parts
+
+
+def _rows(engine: Engine, part: tuple[int, int], columns: Sequence[str]) -> ir.Table:
+    return steps.rows_between(engine.numbered(engine.table("impressions")).select("row", *columns), *part)
+
+
+# ---- what is fitted on the training rows
+
+
+def _vocabularies(output: Output, config: KuaiRandConfig,
+                  parts: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int | None]]:
+    """Fits one vocabulary per categorical feature, stores it in the engine and beside the output; stores `tag_ids`.
+    Feature -> cardinality and hotness (None: one-hot)."""
+    if output.done("vocabularies"):
+        return output.facts("vocabularies")
+    engine, sizes = output.engine(), {}
+    (output.preparation / "vocabularies").mkdir(exist_ok=True)
+    with Progress("counting values", total=len(config.categorical), unit="features") as bar:
+        for name in config.categorical:
+            train = _rows(engine, parts["train"], ["tag" if name == TAGS else name])
+            if name == TAGS:
+                train = steps.explode(train.select(tags=_tag_list(train.tag)), TAGS)
+            limit = config.frequency_limits.get(name, config.frequency_limit)
+            vocabulary = engine.materialise(steps.vocabulary(train, name, limit), f"vocabulary_{name}")
+            file = output.preparation / "vocabularies" / f"{name}.parquet"
+            engine.write_parquet(vocabulary.order_by("id"), file)
+            hotness = _store_tag_ids(engine, vocabulary) if name == TAGS else None
+            sizes[name] = (parquet.read_metadata(file).num_rows + 1, hotness)
+            bar.advance(1, name)
+    output.mark("vocabularies", sizes)
+    return sizes
+
+
+def _tag_list(tag: ir.StringColumn) -> ir.ArrayColumn:
+    """`"12, 7"` -> ["12", "7"]."""
+    return tag.split(",").map(lambda text: text.strip()).filter(lambda text: text != "")
+
+
+def _store_tag_ids(engine: Engine, vocabulary: ir.Table) -> int:
+    """Stores `tag_ids` (row and the ids of its known tags); the most tags that a row has, at least 2."""
+    impressions = engine.numbered(engine.table("impressions"))
+    texts = impressions.filter(impressions.tag.notnull()).select("tag").distinct()
+    lists = steps.encode_list(texts.mutate(tags=_tag_list(texts.tag)), TAGS, vocabulary, row="tag", drop_unknown=True)
+    lists = engine.materialise(lists.rename(__tag="tag"), "tag_lists")
+    joined = impressions.select("row", "tag").left_join(lists, impressions.tag == lists["__tag"])
+    stored = engine.materialise(
+        joined.select("row", tags=ibis.coalesce(joined[TAGS], ibis.literal([], "array<int32>"))), "tag_ids")
+    return max(2, engine.row(stored.aggregate(most=stored[TAGS].length().max()))["most"])
+
+
+def _numbers(output: Output, config: KuaiRandConfig, parts: Mapping[str, tuple[int, int]]) -> None:
+    """Stores `numbers` (row and every numerical feature before scaling); writes counts and scales beside the output."""
+    if output.done("numbers") or not config.numerical:
+        return
+    engine, folder, wanted = output.engine(), output.preparation / "earlier", set(config.numerical)
+    impressions = engine.numbered(engine.table("impressions"))
+    first, end = parts["train"]
+    last_day = config.test_from - 1 if config.count_until == "training" else None
+    folder.mkdir(exist_ok=True)
+    table, formulas = impressions, _attribute_formulas()
+    with Progress("counting earlier days", total=len(COUNT_KEYS) + 1, unit="steps") as bar:
+        prior = engine.row(_rows(engine, (first, end), [LABEL]).aggregate(p=lambda t: t[LABEL].mean()))["p"]
+        prior = min(max(prior, 1e-6), 1 - 1e-6)
+        for key, ids in COUNT_KEYS.items():
+            if wanted & {f"{key}_impressions", f"{key}_click_rate"}:
+                daily = engine.materialise(earlier.daily_counts(impressions, ids, "date", LABEL), f"daily_{key}")
+                counts = engine.materialise(earlier.earlier_counts(daily, ids, "date", last_day), f"earlier_{key}")
+                table = _joined(table, counts, (*ids, "date"), key)
+                totals = earlier.total_counts(daily, ids, "date", last_day)
+                engine.write_parquet(totals.order_by(list(ids)), folder / f"{key}.parquet")
+                formulas |= _count_formulas(key, prior, config.rate_weight)
+            bar.advance(1, key)
+        if wanted & set(MOMENTS):
+            moments = ("user_id", "date", "time_ms")
+            table = _joined(table, engine.materialise(earlier.moments_of_users(impressions, *moments), "moments"),
+                            moments, "moment")
+            engine.write_parquet(earlier.last_moments(impressions, *moments).order_by("user_id"),
+                                 folder / "last_moment.parquet")
+        numbers = engine.materialise(table.select("row", **{name: formulas[name](table) for name in config.numerical}),
+                                     "numbers")
+        bar.advance(1)
+    train = numbers.filter((numbers["row"] >= first) & (numbers["row"] < end))
+    scales = steps.scales(engine.row(steps.moments(train, config.numerical)))
+    write_json(output.preparation / "scales.json", {"mean_click_rate": prior, "scales": scales})
+    output.mark("numbers", scales)
+
+
+def _joined(table: ir.Table, other: ir.Table, keys: Sequence[str], prefix: str) -> ir.Table:
+    """`table` with the columns of `other`, called `<prefix>__<column>`; missing where `other` has no such row."""
+    other = other.select(**{f"{prefix}__{name}": other[name] for name in other.columns})
+    joined = table.left_join(other, [table[key] == other[f"{prefix}__{key}"] for key in keys])
+    return joined.drop(*(f"{prefix}__{key}" for key in keys))
+
+
+Formula = Callable[[ir.Table], ir.FloatingColumn]
+
+
+def _log_plus_one(column: ir.NumericColumn) -> ir.FloatingColumn:
+    """`ln(1 + column)`, 0 for what is not positive, missing for what is missing."""
+    column = column.cast("float64")
+    return ibis.cases((column > 0, (column + 1).ln()), (column <= 0, 0.0), else_=ibis.null("float64"))
+
+
+def _attribute_formulas() -> dict[str, Formula]:
+    formulas = {name: lambda table, name=name: _log_plus_one(table[name]) for name in USER_NUMBERS}
+    formulas |= {name: lambda table, name=name: _log_plus_one(table[f"moment__{name}"]) for name in MOMENTS}
+    return formulas | {
+        "duration": lambda table: _log_plus_one(table.duration_ms / 1000),
+        "aspect_ratio": lambda table: table.server_width / table.server_height.nullif(0),
+    }
+
+
+def _count_formulas(key: str, prior: float, weight: float) -> dict[str, Formula]:
+    impressions, clicks = f"{key}__impressions", f"{key}__clicks"
+    return {
+        f"{key}_impressions": lambda table: _log_plus_one(table[impressions]),
+        f"{key}_click_rate": lambda table: earlier.click_rate_logit(
+            table[impressions], table[clicks], prior=prior, weight=weight),
+    }
+
+
+# ---- ids and numbers -> columns on disk
+
+
+def _write(output: Output, config: KuaiRandConfig, parts: Mapping[str, tuple[int, int]],
+           cardinalities: Mapping[str, tuple[int, int | None]]) -> None:
+    engine, channels = output.engine(), config.channels
+    scales = output.facts("numbers") if config.numerical else {}
+    features = {name: Feature(name, "float16") for name in config.numerical}
+    features |= {name: Feature(name, narrowest_id_dtype(size), cardinality=size, max_hotness=hotness)
+                 for name, (size, hotness) in cardinalities.items()}
+    features |= {DISPLAY: Feature(DISPLAY, "int64"), LABEL: Feature(LABEL, "bool")}
+    mappings = {}
+    for mapping, part in parts.items():
+        mappings[mapping] = write.split_binary_chunks(features, channels, mapping)
+        if output.done(f"{mapping} written"):
+            continue
+        rows = part[1] - part[0]
+
+        def columns(names: tuple[str, ...], part=part) -> ir.Table:
+            if set(names) <= set(scales):
+                table = steps.rows_between(engine.table("numbers"), *part)
+                return table.select("row", **{name: steps.scale(table[name], **scales[name]) for name in names})
+            if names == (TAGS,):
+                return steps.rows_between(engine.table("tag_ids"), *part)
+            table = _rows(engine, part, names)
+            return table if names[0] in (DISPLAY, LABEL) \
+                else steps.encode(table, names[0], engine.table(f"vocabulary_{names[0]}"))
+
+        with Progress(f"writing {mapping}", total=rows * len(mappings[mapping]), unit="values") as bar:
+            write.write_mapping(
+                engine, output.dataset, mapping, columns, features=features, channels=channels, rows=rows,
+                shuffle_seed=config.seed if config.shuffle and mapping == "train" else None,
+                buffer_bytes=output.buffer_bytes, spill_folder=output.work / "spill", report=bar.advance)
+        output.mark(f"{mapping} written")
+    FeatureSpec(features, mappings, channels, folder=output.dataset).save(output.dataset)

@@ -1,0 +1,159 @@
+"""Raw tables whose columns have names: CSV with a header (plain or gz) and Parquet, one file or many."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+from pyarrow import parquet
+
+from clickwise.errors import PrepareError, nearest
+from clickwise.prepare.engine import BadInput, Engine
+from clickwise.prepare.output import say
+from clickwise.prepare.raw_files import BadRows
+from clickwise.progress import Progress
+
+_PARSE = {"int64": int, "float64": float, "string": str}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawTable:
+    """What is wanted of a raw table.
+
+    columns   name -> type: int64, float64 or string; the files may hold others
+    required  columns with a value in every row; elsewhere an empty field and NaN are missing values
+    binary    columns that hold 0 or 1
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    required: Sequence[str] = ()
+    binary: Sequence[str] = ()
+
+    def described(self) -> str:
+        return ", ".join(f"{name} ({'0 or 1' if name in self.binary else type_})"
+                         for name, type_ in self.columns.items())
+
+
+@dataclass
+class Reader:
+    """Stores raw tables in an engine. Over all of them up to `max_bad_rows` lines of CSV that cannot be read are left
+    out; `bad_rows` tells how many, by file."""
+
+    engine: Engine
+    work: Path
+    max_bad_rows: int = 0
+    bad_rows: dict[str, int] = field(default_factory=dict)
+
+    def store(self, raw: RawTable, files: Sequence[Path]) -> ir.Table:
+        """The table `raw.name` with `raw.columns`, the rows of `files` in no set order."""
+        headers = {file: _columns_of(file) for file in files}
+        for file, header in headers.items():
+            for column in raw.columns:
+                if column not in header:
+                    raise PrepareError(file, found=f"no column {column!r} among {len(header)}",
+                                       expected=f"the columns {', '.join(raw.columns)}", do=nearest(column, header))
+        try:
+            return self._store(raw, list(files), headers)
+        except BadInput as error:
+            say(f"reading {raw.name}: a row cannot be read ({str(error).splitlines()[0]}); looking at every line")
+        good = [self._without_bad_rows(raw, file, headers) for file in files]
+        try:
+            return self._store(raw, good, headers)
+        except BadInput as error:
+            raise PrepareError(", ".join(map(str, files)), found=str(error).splitlines()[0],
+                               expected=raw.described()) from None
+
+    def _store(self, raw: RawTable, files: Sequence[Path], headers: Mapping[Path, Sequence[str]]) -> ir.Table:
+        tables = [self._open(raw, file, headers[file]) for file in files]
+        with Progress(f"reading {raw.name}", unit="rows") as bar:
+            table = self.engine.materialise(tables[0] if len(tables) == 1 else ibis.union(*tables), raw.name)
+            found = self.engine.row(table.aggregate(
+                rows=table.count(), **{f"missing {column}": table.count(where=table[column].isnull()) for column in raw.required},
+                **{f"other {column}": table.count(where=~table[column].isin((0, 1))) for column in raw.binary}))
+            bar.advance(found["rows"])
+        if found["rows"] == 0:
+            raise PrepareError(", ".join(map(str, files)), found="no rows", expected="at least one")
+        for column in raw.required:
+            if found[f"missing {column}"]:
+                raise BadInput(f"{found[f'missing {column}']} rows without {column}")
+        for column in raw.binary:
+            if found[f"other {column}"]:
+                raise BadInput(f"{found[f'other {column}']} rows whose {column} is neither 0 nor 1")
+        return table
+
+    def _open(self, raw: RawTable, file: Path, header: Sequence[str]) -> ir.Table:
+        if file.suffix == ".parquet":
+            table = self.engine.read_parquet([file])
+        else:
+            types = {name: raw.columns.get(name, "string") for name in header}
+            table = self.engine.read_text([file], types, delimiter=",", header=True, quote='"')
+        return table.select(**{name: _without_nan(table[name].cast(type_)) for name, type_ in raw.columns.items()})
+
+    def _without_bad_rows(self, raw: RawTable, file: Path, headers: dict[Path, Sequence[str]]) -> Path:
+        if file.suffix == ".parquet":
+            return file
+        header = headers[file]
+        first = _first_line(file).rstrip(b"\r\n")
+        bad_rows = BadRows(lambda line: None if line == first else bad_line(line, raw, header),
+                           self.max_bad_rows - sum(self.bad_rows.values()), raw.described())
+        good = bad_rows.without([file], self.work / "without_bad_rows")[0]
+        self.bad_rows |= bad_rows.found
+        headers[good] = header
+        return good
+
+
+def bad_line(line: bytes, raw: RawTable, header: Sequence[str]) -> str | None:
+    """What is wrong with a line of CSV; None for a good one."""
+    try:
+        fields = next(csv.reader([line.decode()], strict=True))
+    except (csv.Error, UnicodeDecodeError) as error:
+        return f"a line that cannot be read ({error})"
+    if len(fields) != len(header):
+        return f"{len(fields)} fields, where the header has {len(header)}"
+    row = dict(zip(header, fields, strict=True))
+    for column, type_ in raw.columns.items():
+        text = row[column]
+        if text == "":
+            if column in raw.required:
+                return f"no value of {column}"
+            continue
+        try:
+            value = _PARSE[type_](text)
+        except ValueError:
+            return f"{text[:40]!r} in {column}, which is no {type_}"
+        if column in raw.binary and value not in (0, 1):
+            return f"{value} in {column}, which is neither 0 nor 1"
+    return None
+
+
+def _without_nan(column: ir.Column) -> ir.Column:
+    if not column.type().is_floating():
+        return column
+    return ibis.cases((column.isnan(), ibis.null("float64")), else_=column)
+
+
+def _columns_of(file: Path) -> list[str]:
+    if file.suffix == ".parquet":
+        try:
+            return parquet.read_schema(file).names
+        except (pa.ArrowInvalid, OSError) as error:
+            raise PrepareError(file, found=f"no Parquet file ({str(error).splitlines()[0]})",
+                               expected="a Parquet file with named columns") from None
+    try:
+        return next(csv.reader([_first_line(file).decode("utf-8-sig")]))
+    except (UnicodeDecodeError, csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise PrepareError(f"{file}, line 1", found=f"no header that can be read ({error})",
+                           expected="the names of the columns with commas between them") from None
+
+
+def _first_line(file: Path) -> bytes:
+    with gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb") as text:
+        return text.readline()
