@@ -12,22 +12,19 @@ A script in benchmarks/ runs as `python benchmarks/x.py`, which puts this folder
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
 import shlex
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from clickwise import machine
+
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("clickwise", "torch", "numpy", "pyarrow", "duckdb", "ibis-framework", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -80,70 +77,13 @@ def measure_alternating(functions: dict[str, Callable[[], object]], *, repeats: 
             for name, timings in parts.items()}
 
 
-def machine() -> dict[str, object]:
-    """Processor, cores this process may use, memory, accelerator, operating system."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    facts = {"cpu": cpu_model(), "cores": os.cpu_count(), "cores_usable": usable, "memory_gib": memory_gib(),
-             "system": platform.platform(), "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None}
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        facts["torch_threads"] = torch.get_num_threads()
-        if torch.cuda.is_available():
-            facts["gpu"] = torch.cuda.get_device_name()
-            facts["cuda"] = torch.version.cuda
-    return facts
-
-
-def cpu_model() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        facts = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
-        facts = {key.strip(): value.strip() for key, value in facts.items()}
-        flags = set(facts.get("flags", "").split())
-        wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
-        family = f"family {facts.get('cpu family')} model {facts.get('model')}"
-        return f"{facts.get('model name', platform.machine())} ({family}, {' '.join(wide)})"
-    except OSError:
-        return platform.processor() or platform.machine()
-
-
-def memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-def commit() -> str:
-    """The git commit of the project, with `+changes` where tracked files differ from it."""
-    def git(*words: str) -> str:
-        result = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-        return result.stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "../src", ".")
-        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def stamp() -> dict[str, object]:
     """Everything that a reader needs to judge or repeat a measurement."""
     command = shlex.join(["python", os.path.relpath(sys.argv[0], Path(__file__).parents[1]), *sys.argv[1:]])
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LD_PRELOAD", "GLIBC_TUNABLES", "CUDA_VISIBLE_DEVICES")
-    return {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "command": command,
-            "environment": {name: os.environ[name] for name in names if name in os.environ},
-            "commit": commit(), "machine": machine(), "versions": versions()}
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    return {"command": command, "environment": {name: os.environ[name] for name in names if name in os.environ},
+            "load": load, **machine.circumstances()}
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
@@ -182,7 +122,7 @@ def finish(name: str, rows: list[dict[str, object]], options: argparse.Namespace
     """
     facts = stamp()
     print(table(rows, columns))
-    print(f"{facts['machine']['cpu']}, {facts['machine']['cores_usable']} usable cores, commit {facts['commit'][:12]}")
+    print(f"{facts['machine']['processor']}, {facts['machine']['cores']} cores, commit {(facts['commit'] or '?')[:12]}")
     if not options.save:
         return None
     RESULTS.mkdir(exist_ok=True)
