@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import ibis
 import ibis.expr.types as ir
+from pyarrow import parquet
 
 from clickwise.errors import PrepareError, nearest
 from clickwise.files import write_text
@@ -263,7 +264,7 @@ def _vocabularies(output: Output, config: CriteoConfig, parts: Mapping[str, Sequ
             vocabulary = steps.vocabulary(_rows(engine, fitted, [column]), column, limit)
             vocabulary = engine.materialise(vocabulary, f"vocabulary_{column}")
             engine.write_parquet(vocabulary.order_by("id"), folder / f"{column}.parquet")
-            cardinalities[column] = engine.count(vocabulary) + 1
+            cardinalities[column] = parquet.read_metadata(folder / f"{column}.parquet").num_rows + 1
             bar.advance(rows, column)
     output.mark("vocabularies", cardinalities)
     return cardinalities

@@ -118,10 +118,8 @@ class Engine(abc.ABC):
 
     def row(self, expression: ir.Table) -> dict[str, Any]:
         """The first row of the result, as plain Python values."""
-        for batch in self.batches(expression):
-            if len(batch):
-                return batch.slice(0, 1).to_pylist()[0]
-        return {}
+        rows = self.rows(expression.limit(1))
+        return rows[0] if rows else {}
 
     def rows(self, expression: ir.Table) -> list[dict[str, Any]]:
         """Every row of a small result, as plain Python values."""
@@ -148,7 +146,10 @@ class DuckDBEngine(Engine):
             raise PrepareError(database, found="another process is preparing into this folder",
                                do="wait for it to end, or choose another output folder") from None
         self.duckdb = self.ibis.con
+        self._tables: dict[str, ir.Table] = {}
         self.duckdb.execute("SET enable_progress_bar=false")
+        if database is not None:  # hashes hardly compress (1.2 times), and trying costs a seventh of the reading
+            self.duckdb.execute("SET force_compression='uncompressed'")
 
     def read_text(self, files, columns, *, delimiter="\t", header=False, quote="", missing=""):
         types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}
@@ -162,28 +163,32 @@ class DuckDBEngine(Engine):
         return ("0x" + column).cast("uint32")
 
     def materialise(self, expression, name):
-        self._run(f'CREATE OR REPLACE TABLE "{name}" AS {self.ibis.compile(expression)}')
-        return self.ibis.table(name)
+        self._run(f'CREATE OR REPLACE TABLE "{name}" AS {self._sql(expression)}')
+        self._tables.pop(name, None)
+        return self.table(name)
 
     def numbered(self, table):
         return table.mutate(row=table.rowid().cast("int64"))
 
     def batches(self, expression, rows=BATCH_ROWS):
         with _translated():
-            relation = self.duckdb.sql(self.ibis.compile(expression))
+            relation = self.duckdb.sql(self._sql(expression))
             reader = relation.to_arrow_reader(rows) if hasattr(relation, "to_arrow_reader") \
                 else relation.fetch_arrow_reader(rows)
             yield from reader
 
     def table(self, name):
-        return self.ibis.table(name)
+        if name not in self._tables:  # asking the database for its columns takes 5 ms
+            self._tables[name] = self.ibis.table(name)
+        return self._tables[name]
 
     def drop(self, name):
+        self._tables.pop(name, None)
         self._run(f'DROP TABLE IF EXISTS "{name}"')
 
     def write_parquet(self, expression, path):
         quoted = str(path).replace("'", "''")
-        self._run(f"COPY ({self.ibis.compile(expression)}) TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)")
+        self._run(f"COPY ({self._sql(expression)}) TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)")
 
     def close(self):
         self.ibis.disconnect()
@@ -205,6 +210,10 @@ class DuckDBEngine(Engine):
         finally:
             ended.set()
             thread.join()
+
+    def _sql(self, expression: ir.Table) -> str:
+        self.ibis._run_pre_execute_hooks(expression)  # makes `ibis.memtable`s known to the database
+        return self.ibis.compile(expression)
 
     def _run(self, sql: str) -> None:
         with _translated():

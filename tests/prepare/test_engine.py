@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import gzip
+
+import ibis
+import pytest
+
+from clickwise.errors import PrepareError
+from clickwise.prepare.engine import BadInput, DuckDBEngine, parse_bytes
+
+
+@pytest.fixture
+def engine():
+    engine = DuckDBEngine(memory_limit="500MB", threads=2)
+    yield engine
+    engine.close()
+
+
+def test_text_files_one_after_another_plain_and_gz(engine, tmp_path):
+    (tmp_path / "b.tsv").write_text("1\tx\n\ty z\n")
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b'3\t"q\n4\t'))
+    raw = engine.read_text([tmp_path / "b.tsv", tmp_path / "a.tsv.gz"], {"n": "int32", "s": "string"})
+    table = engine.numbered(engine.materialise(raw, "t"))
+    assert sorted((row["row"], row["n"], row["s"]) for row in engine.rows(table)) == [
+        (0, 1, "x"), (1, None, "y z"), (2, 3, '"q'), (3, 4, None)]
+    assert engine.count(table) == 4
+
+
+def test_csv_with_header_and_quotes(engine, tmp_path):
+    (tmp_path / "x.csv").write_text('n,s\n1,"a,b"\n2,\n')
+    raw = engine.read_text([tmp_path / "x.csv"], {"n": "int64", "s": "string"}, delimiter=",", header=True, quote='"')
+    assert engine.rows(raw) == [{"n": 1, "s": "a,b"}, {"n": 2, "s": None}]
+
+
+def test_parquet_there_and_back(engine, tmp_path):
+    table = ibis.memtable({"x": [3, 1, 2], "s": ["c", None, "b"]})
+    engine.write_parquet(table.order_by("x"), tmp_path / "it's.parquet")
+    assert engine.rows(engine.read_parquet([tmp_path / "it's.parquet"])) == [
+        {"x": 1, "s": None}, {"x": 2, "s": "b"}, {"x": 3, "s": "c"}]
+
+
+def test_hex(engine):
+    table = engine.materialise(ibis.memtable({"x": ["0", "ff", "FFFFFFFF", "0000000a", None]}), "t")
+    assert [row["x"] for row in engine.rows(table.select(x=engine.parse_hex(table.x)))] == [0, 255, 2**32 - 1, 10, None]
+    bad = engine.materialise(ibis.memtable({"x": ["fffffffff"]}), "t")
+    with pytest.raises(BadInput):
+        engine.rows(bad.select(x=engine.parse_hex(bad.x)))
+
+
+def test_a_stored_table_keeps_the_order_it_was_stored_in(engine):
+    numbers = ibis.range(200_000).unnest().name("x").as_table()
+    table = engine.numbered(engine.materialise(numbers.order_by(ibis.desc("x")), "t"))
+    assert engine.row(table.aggregate(same=(table.x + table.row == 199_999).all())) == {"same": True}
+
+
+def test_storing_again_replaces_and_dropping_forgets(engine):
+    engine.materialise(ibis.memtable({"x": [1]}), "t")
+    table = engine.materialise(ibis.memtable({"y": ["a", "b"]}), "t")
+    assert table.columns == ("y",) and engine.count(engine.table("t")) == 2
+    engine.drop("t")
+    engine.drop("t")
+    engine.materialise(ibis.memtable({"z": [1.5]}), "t")
+    assert engine.rows(engine.table("t")) == [{"z": 1.5}]
+
+
+def test_tables_on_disk_are_there_in_the_next_run(tmp_path):
+    first = DuckDBEngine(database=tmp_path / "tables.duckdb")
+    first.materialise(ibis.memtable({"x": [1, 2]}), "t")
+    first.close()
+    second = DuckDBEngine(database=tmp_path / "tables.duckdb")
+    assert second.rows(second.table("t")) == [{"x": 1}, {"x": 2}]
+    second.close()
+
+
+def test_more_than_fits_into_memory_goes_to_disk_and_survives(tmp_path):
+    engine = DuckDBEngine(memory_limit="60MB", threads=1, spill_folder=tmp_path / "spill",
+                          database=tmp_path / "tables.duckdb")
+    rows = 3_000_000
+    numbers = ibis.range(rows).unnest().name("x").as_table()
+    table = engine.materialise(numbers.mutate(y=numbers.x * 7919 % rows, z=numbers.x, w=-numbers.x), "t")
+    table = engine.numbered(engine.materialise(table.order_by("y"), "ordered"))
+    assert engine.row(table.aggregate(n=table.count(), same=(table.y == table.row).all())) == {"n": rows, "same": True}
+    engine.close()
+
+
+def test_too_little_memory_is_said(tmp_path):
+    engine = DuckDBEngine(memory_limit="5MB", threads=1)
+    numbers = ibis.range(2_000_000).unnest().name("x").as_table()
+    with pytest.raises(PrepareError, match="engine.memory_limit"):
+        engine.materialise(numbers.mutate(y=-numbers.x).order_by("y"), "t")
+    engine.close()
+
+
+@pytest.mark.parametrize(("text", "size"), [("4GB", 4 * 10**9), ("1.5 gb", 1_500_000_000), ("512MiB", 2**29),
+                                            ("100", 100), ("much", None), ("4XB", None), ("", None), ("GB", None)])
+def test_sizes(text, size):
+    assert parse_bytes(text) == size
