@@ -117,12 +117,6 @@ def _ours(dim: int, batches: list, bf16: bool, changes: list[str]):
     from clickwise.spec import Feature
 
     _take_away(changes)
-    from clickwise.kernels import mlp as kernel  # TEMPORARY until layers/mlp.py uses it
-    from clickwise.layers.mlp import MLP
-
-    if "forward" not in MLP.__dict__:
-        MLP.forward = lambda self, x: kernel.mlp(x, [m.weight for m in self if hasattr(m, "weight")],
-                                                 [m.bias for m in self if hasattr(m, "weight")])
 
     class Spec:
         @staticmethod

@@ -73,7 +73,7 @@ class Embeddings(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def optimizer_state_dict(self) -> dict:
-        """`{"optimizer": name, "step": steps taken, "tables": {table: {state: tensor [rows, ...]}}}`, for any engine."""
+        """The same from any engine: `{"optimizer": name, "step": steps, "tables": {table: {state: [rows, ...]}}}`."""
 
     @abc.abstractmethod
     def load_optimizer_state_dict(self, state: dict) -> None:
@@ -81,7 +81,8 @@ class Embeddings(nn.Module, abc.ABC):
 
     def extra_repr(self) -> str:
         rows = sum(table.rows for table in self.tables)
-        return f"{len(self.tables)} tables, {rows:,} rows, {self.optimizer.name}" + ("" if self.trainable else ", frozen")
+        frozen = "" if self.trainable else ", frozen"
+        return f"{len(self.tables)} tables, {rows:,} rows, {self.optimizer.name}{frozen}"
 
 
 def _tables_by_feature(tables: tuple[Table, ...], features: tuple[str, ...]) -> dict[str, Table]:

@@ -100,7 +100,8 @@ class ReferenceEmbeddings(Embeddings):
 
     def _rows(self, lookups: tuple[_Lookup, ...], dtype: torch.dtype) -> torch.Tensor:
         """Rows [B, sum of dims]."""
-        parts = [_pooled(self._weight(group), lookup, dtype) for group, lookup in zip(self._groups, lookups, strict=True)]
+        parts = [_pooled(self._weight(group), lookup, dtype)
+                 for group, lookup in zip(self._groups, lookups, strict=True)]
         if not parts:
             return torch.zeros(0, 0)
         if len(parts) == 1:
@@ -274,12 +275,20 @@ def _lookup(group: _Group, columns: tuple[Column, ...]) -> _Lookup:
 
 def _pooled(weight_RD: torch.Tensor, lookup: _Lookup, dtype: torch.dtype) -> torch.Tensor:
     """One row per bag, [G, D]."""
-    if lookup.bags == 0 or len(lookup.rows_V) == 0:
+    rows_V = lookup.rows_V
+    if len(rows_V) == 0:
         return weight_RD.new_zeros(lookup.bags, weight_RD.shape[1], dtype=dtype)
-    if lookup.starts_G is None:
-        return weight_RD.index_select(0, lookup.rows_V).to(dtype)
-    return torch.embedding_bag(weight_RD, lookup.rows_V, lookup.starts_G, False, 0, False, lookup.weight_V, True)[0].to(
-        dtype)
+    if lookup.starts_G is not None:
+        pooled = torch.embedding_bag(weight_RD, rows_V, lookup.starts_G, False, 0, False, lookup.weight_V, True)[0]
+        return pooled.to(dtype)
+    if dtype == weight_RD.dtype or weight_RD.device.type != "cpu":
+        return weight_RD.index_select(0, rows_V).to(dtype)
+    # A cacheful at a time: the rows are never written to memory in float32.
+    out_GD = weight_RD.new_empty(len(rows_V), weight_RD.shape[1], dtype=dtype)
+    at_once = max(1, 2**19 // weight_RD.shape[1])
+    for part_GD, part_V in zip(out_GD.split(at_once), rows_V.split(at_once), strict=True):
+        part_GD.copy_(weight_RD.index_select(0, part_V))
+    return out_GD
 
 
 def _joined(lookups: list[_Lookup]) -> _Lookup:

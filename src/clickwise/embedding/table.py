@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+from typing import Literal
 
 import torch
 
 from clickwise.errors import EngineError, nearest
+from clickwise.recipe import require
 
 POOLINGS = ("sum", "mean")
 INITS = ("uniform", "zeros")
@@ -60,7 +62,7 @@ class TableOptimizer:
     rows only: a dense optimizer would change every row of every table in every step.
     """
 
-    name: str = "sgd"
+    name: Literal["sgd", "adagrad", "rowwise_adagrad", "adam"] = "sgd"
     lr: float = 0.01
     eps: float = 1e-8
     beta1: float = 0.9
@@ -69,16 +71,12 @@ class TableOptimizer:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        where = "table optimizer"
-        if self.name not in OPTIMIZERS:
-            raise EngineError(where, found=f"name {self.name!r}", expected=f"one of {', '.join(OPTIMIZERS)}",
-                              do=nearest(self.name, OPTIMIZERS))
+        require(self.name in OPTIMIZERS, "name", found=self.name, expected=f"one of {', '.join(OPTIMIZERS)}",
+                do=nearest(self.name, OPTIMIZERS))
         for key in ("lr", "eps", "initial_accumulator", "weight_decay"):
-            if not getattr(self, key) >= 0:
-                raise EngineError(where, found=f"{key} {getattr(self, key)!r}", expected=f"{key} ≥ 0")
+            require(getattr(self, key) >= 0, key, found=getattr(self, key), expected="a number from 0")
         for key in ("beta1", "beta2"):
-            if not 0 <= getattr(self, key) < 1:
-                raise EngineError(where, found=f"{key} {getattr(self, key)!r}", expected=f"0 ≤ {key} < 1")
+            require(0 <= getattr(self, key) < 1, key, found=getattr(self, key), expected="a number from 0 to below 1")
 
     def states(self) -> dict[str, tuple[bool, float]]:
         """State name → (one value per row instead of one per element, first value)."""

@@ -15,10 +15,12 @@ def dot_interaction(z0_BD: torch.Tensor | None, rows_BFD: torch.Tensor | None, p
     their sum stands in the place of z0, so that a single feature still says something.
     Source: Naumov et al. 2019, "Deep Learning Recommendation Model for Personalization and Recommendation Systems".
     """
-    vectors = z0_BD if rows_BFD is None else rows_BFD
-    if vectors.device.type == "cpu" and z0_BD is not None and rows_BFD is not None and rows_BFD.shape[1] > 0:
-        return cpu.dot_interaction(z0_BD, rows_BFD, pad_to)
-    return reference.dot_interaction(z0_BD, rows_BFD, pad_to)
+    run = reference.dot_interaction
+    if z0_BD is not None and rows_BFD is not None and rows_BFD.shape[1] > 0 and rows_BFD.device.type == "cpu":
+        # An exported graph has to hold for any number of samples: no loop over them.
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            run = cpu.dot_interaction
+    return run(z0_BD, rows_BFD, pad_to)
 
 
 def output_width(features: int, dim: int, *, z0: bool = True, pad_to: int = 8) -> tuple[int, int]:

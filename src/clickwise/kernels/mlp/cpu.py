@@ -27,7 +27,7 @@ def _onednn() -> bool:
 
 
 def works_for(x: torch.Tensor) -> bool:
-    if x.device.type != "cpu" or x.dim() != 2 or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if x.device.type != "cpu" or x.dim() != 2 or len(x) == 0 or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     return dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.enabled and _onednn()

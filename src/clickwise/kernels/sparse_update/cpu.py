@@ -1,43 +1,67 @@
-"""`sparse_update` at CPU speed: sort, sum runs of equal rows, one pass over the touched rows."""
+"""`sparse_update` at CPU speed: sort once, then sum runs of equal rows and step them, a cacheful at a time.
+
+Summing runs is what an embedding bag does: the gradients are its table, a run of equal rows is one bag. Row-wise
+`index_add_` with an index [U] goes through the rows one by one; with the index expanded to [U, D] `scatter_add_`
+takes a parallel path that is several times faster (`benchmarks/results` has the figures).
+"""
 
 from __future__ import annotations
 
 import torch
 
+CHUNK = 2**18  # elements of the tables stepped at a time: 1 MB per temporary
+
 
 def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=None, weight_V=None, scale=1.0) -> None:
     """As `clickwise.kernels.sparse_update.sparse_update`."""
+    # Stable: equal rows stay in the order of the batch, so that the sums are the same bits every time.
     sorted_V, order_V = torch.sort(rows_V, stable=True)
     touched_U, counts_U = torch.unique_consecutive(sorted_V, return_counts=True)
-    starts_U = torch.cumsum(counts_U, 0) - counts_U
-    bag_sorted_V = order_V if bag_V is None else bag_V[order_V]
-    factor_V = None if weight_V is None else weight_V[order_V] * scale
-    if factor_V is None and scale != 1.0:
-        factor_V = torch.full((len(order_V),), scale)
-    grad_UD = torch.embedding_bag(grad_GD.float(), bag_sorted_V, starts_U, False, 0, False, factor_V, False)[0]
-    _step_rows(weight_RD, states, touched_U.long(), grad_UD, rule, lr, step)
+    touched_U, ends_U = touched_U.long(), torch.cumsum(counts_U, 0)
+    starts_U = ends_U - counts_U
+    bag_sorted_V = order_V if bag_V is None else bag_V.index_select(0, order_V).long()
+    grad_GD = grad_GD.float().contiguous()
+
+    # Plain SGD needs no row but the one it adds to: −lr goes into the factors of the sum.
+    plain = rule.name == "sgd" and not rule.weight_decay
+    factor = -lr * scale if plain else scale
+    factor_V = None
+    if weight_V is not None:
+        factor_V = weight_V.index_select(0, order_V).mul_(factor)
+    elif factor != 1.0:
+        factor_V = grad_GD.new_full((len(order_V),), factor)
+
+    rows_at_once = max(1, CHUNK // weight_RD.shape[1])
+    ends = [*ends_U[rows_at_once - 1:-1:rows_at_once].tolist(), len(order_V)]
+    begin = 0
+    for at, end in zip(range(0, len(touched_U), rows_at_once), ends, strict=True):
+        here = slice(at, at + rows_at_once)
+        factor_C = None if factor_V is None else factor_V[begin:end]
+        grad_CD = torch.embedding_bag(grad_GD, bag_sorted_V[begin:end], starts_U[here] - begin, False, 0, False,
+                                      factor_C, False)[0]
+        change_CD = grad_CD if plain else _change(weight_RD, states, touched_U[here], grad_CD, rule, step).mul_(-lr)
+        weight_RD.scatter_add_(0, touched_U[here, None].expand(-1, weight_RD.shape[1]), change_CD)
+        begin = end
 
 
-def _step_rows(weight_RD, states, touched_U, grad_UD, rule, lr, step) -> None:
-    index_UD = touched_U[:, None].expand(-1, weight_RD.shape[1])
+def _change(weight_RD, states, touched_C, grad_CD, rule, step) -> torch.Tensor:
+    """What lr multiplies, [C, D], in the place of `grad_CD` or of a state's rows; steps the states."""
     if rule.weight_decay:
-        grad_UD = grad_UD.add_(weight_RD.index_select(0, touched_U), alpha=rule.weight_decay)
+        grad_CD.add_(weight_RD.index_select(0, touched_C), alpha=rule.weight_decay)
     if rule.name == "sgd":
-        change_UD = grad_UD
-    elif rule.name == "adagrad":
-        sum_UD = states["accumulator"].index_select(0, touched_U).addcmul_(grad_UD, grad_UD)
-        states["accumulator"].index_copy_(0, touched_U, sum_UD)
-        change_UD = grad_UD.div_(sum_UD.sqrt_().add_(rule.eps))
-    elif rule.name == "rowwise_adagrad":
-        sum_U = states["accumulator"].index_select(0, touched_U).add_(grad_UD.square().mean(1))
-        states["accumulator"].index_copy_(0, touched_U, sum_U)
-        change_UD = grad_UD.div_(sum_U.sqrt_().add_(rule.eps)[:, None])
-    else:
-        first_UD = states["first_moment"].index_select(0, touched_U).lerp_(grad_UD, 1 - rule.beta1)
-        second_UD = states["second_moment"].index_select(0, touched_U).mul_(rule.beta2)
-        second_UD.addcmul_(grad_UD, grad_UD, value=1 - rule.beta2)
-        states["first_moment"].index_copy_(0, touched_U, first_UD)
-        states["second_moment"].index_copy_(0, touched_U, second_UD)
-        correction = 1 - rule.beta2**step
-        change_UD = first_UD.div_(second_UD.div_(correction).sqrt_().add_(rule.eps)).div_(1 - rule.beta1**step)
-    weight_RD.scatter_add_(0, index_UD, change_UD.mul_(-lr))
+        return grad_CD
+    if rule.name == "adagrad":
+        sum_CD = states["accumulator"].index_select(0, touched_C).addcmul_(grad_CD, grad_CD)
+        states["accumulator"].index_copy_(0, touched_C, sum_CD)
+        return grad_CD.div_(sum_CD.sqrt_().add_(rule.eps))
+    if rule.name == "rowwise_adagrad":
+        sum_C = states["accumulator"].index_select(0, touched_C).add_(grad_CD.square().mean(1))
+        states["accumulator"].index_copy_(0, touched_C, sum_C)
+        return grad_CD.div_(sum_C.sqrt_().add_(rule.eps)[:, None])
+    first_CD = states["first_moment"].index_select(0, touched_C).lerp_(grad_CD, 1 - rule.beta1)
+    second_CD = states["second_moment"].index_select(0, touched_C).mul_(rule.beta2)
+    second_CD.addcmul_(grad_CD, grad_CD, value=1 - rule.beta2)
+    states["first_moment"].index_copy_(0, touched_C, first_CD)
+    states["second_moment"].index_copy_(0, touched_C, second_CD)
+    second_CD.div_(1 - rule.beta2**step).sqrt_().add_(rule.eps)
+    return first_CD.div_(second_CD).div_(1 - rule.beta1**step)
