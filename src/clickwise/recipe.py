@@ -7,7 +7,6 @@ wrong in itself (not only of the wrong type), the dataclass says so from `__post
 from __future__ import annotations
 
 import dataclasses
-import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ import yaml
 
 from clickwise.errors import RecipeError, nearest
 from clickwise.files import shipped
+from clickwise.strict_yaml import parse_yaml
 
 T = TypeVar("T")
 
@@ -33,36 +33,6 @@ class Invalid(ValueError):
 def require(condition: bool, key: str, *, found: object, expected: str, do: str = "") -> None:
     if not condition:
         raise Invalid(key, found=found, expected=expected, do=do)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML in which a repeated key is an error and `1e-4` is a number (YAML 1.1 reads it as a word)."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*[eE][-+]?\d+|\.\d+(?:[eE][-+]?\d+)?)$"),
-    list("-+0123456789."),
-)
-
-
-def parse_yaml(text: str, where: str, error: type[RecipeError] = RecipeError) -> Any:
-    """The value of a YAML text, as plain dicts and lists; raises `error` with the line of a slip."""
-    try:
-        return yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as slip:
-        mark = getattr(slip, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise error(f"{where}{line}", found=str(getattr(slip, "problem", slip)), expected="valid YAML") from None
 
 
 def shipped_recipes() -> list[str]:

@@ -1,0 +1,125 @@
+"""Feature Spec: which features a dataset has, where their columns lie, and what they are for.
+
+The format is NVIDIA's public "bring your own dataset" YAML: `feature_spec` (name -> dtype, cardinality, …),
+`source_spec` (mapping -> chunks of type, features, files), `channel_spec` (channel -> ordered features), `metadata`.
+Order comes from lists only, never from the order of keys. docs/feature_spec.md describes every key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from clickwise.errors import SpecError, nearest
+from clickwise.files import write_text
+from clickwise.spec.feature import AUTO, CHANNELS, ID_CHANNELS, Chunk, Feature, narrowest_id_dtype
+from clickwise.spec.layout import split_binary_chunks
+from clickwise.spec.read import ALIASES, read_parts
+from clickwise.spec.rules import check
+
+__all__ = ["ALIASES", "AUTO", "CHANNELS", "Chunk", "FILE_NAME", "Feature", "FeatureSpec", "ID_CHANNELS",
+           "narrowest_id_dtype", "split_binary_chunks"]
+
+FILE_NAME = "feature_spec.yaml"
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """A Feature Spec that holds together: whatever contradicts itself raises SpecError when it is made.
+
+    Paths of chunks are relative to `folder`. Two specs are equal when their content is, wherever they lie.
+    """
+
+    features: dict[str, Feature]
+    mappings: dict[str, tuple[Chunk, ...]]
+    channels: dict[str, tuple[str, ...]]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    folder: Path = field(default=Path("."), compare=False)
+    name: str = field(default=FILE_NAME, compare=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "folder", Path(self.folder))
+        put(self, "channels", {channel: tuple(names) for channel, names in self.channels.items()})
+        put(self, "mappings", {mapping: tuple(chunks) for mapping, chunks in self.mappings.items()})
+        check(self)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.name
+
+    @classmethod
+    def load(cls, path: str | Path) -> FeatureSpec:
+        """The spec in a YAML file, or in the `feature_spec.yaml` of a folder. Raises SpecError."""
+        path = Path(path)
+        if path.is_dir():
+            path = path / FILE_NAME
+            if not path.exists():
+                raise SpecError(path.parent, found=f"a folder without {FILE_NAME}", expected="a Feature Spec",
+                                do="give the YAML file, or the folder that holds it")
+        return cls(*read_parts(path), path.parent, path.name)
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes `feature_spec.yaml` into `folder` and returns its path; loading it gives an equal spec."""
+        path = Path(folder) / FILE_NAME
+        check(self)
+        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=110))
+        return path
+
+    def to_dict(self) -> dict[str, Any]:
+        """The four sections as plain dicts, lists and numbers, the way they stand in the YAML file."""
+        return _plain({
+            "feature_spec": {name: _feature_dict(feature) for name, feature in self.features.items()},
+            "source_spec": {mapping: [{"type": chunk.type, "features": chunk.features, "files": chunk.files,
+                                       **chunk.options} for chunk in chunks]
+                            for mapping, chunks in self.mappings.items()},
+            "channel_spec": self.channels,
+            "metadata": self.metadata,
+        })
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the content; the order of keys and the folder do not enter."""
+        text = json.dumps(self.to_dict(), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def channel(self, name: str) -> tuple[Feature, ...]:
+        """The features of a channel in their order; () where the spec has no such channel."""
+        return tuple(self.features[feature] for feature in self.channels.get(name, ()))
+
+    def chunks(self, mapping: str) -> tuple[Chunk, ...]:
+        """The chunks of a mapping; raises SpecError for an unknown mapping."""
+        if mapping not in self.mappings:
+            raise SpecError(f"{self.path}: source_spec.{mapping}", found="no such mapping",
+                            expected="a mapping of this dataset", do=nearest(mapping, self.mappings))
+        return self.mappings[mapping]
+
+
+def _feature_dict(feature: Feature) -> dict[str, Any]:
+    known = {"dtype": feature.dtype, "cardinality": feature.cardinality, "max_hotness": feature.max_hotness,
+             "dimensions": feature.dimensions}
+    return {**{key: value for key, value in known.items() if value is not None}, **feature.extra}
+
+
+def _plain(value: Any) -> Any:
+    """`value` in the types that safe YAML knows: numpy's scalars as Python's, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, Path):
+        return str(value)
+    return str(value) if isinstance(value, np.str_) else value

@@ -1,0 +1,51 @@
+"""The words of a Feature Spec: a feature, a chunk of columns, the channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+ID_CHANNELS = ("categorical", "user", "target_item", "history", "negative_history")
+CHANNELS = ("numerical", *ID_CHANNELS, "display", "label")
+CHUNK_KEYS = ("type", "features", "files")
+CSV_KEYS = ("delimiter", "list_delimiter", "header")
+CHUNK_TYPES = ("split_binary", "parquet", "csv", "events", "tfrecord", "split_tfrecords")
+AUTO = "auto"  # a cardinality that `transcode` will find
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature: `dtype` is numpy's name of the stored type, `dimensions` the shape of one row's value."""
+
+    name: str
+    dtype: str
+    cardinality: int | str | None = None
+    max_hotness: int | None = None
+    dimensions: tuple[int, ...] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_multi_hot(self) -> bool:
+        return self.max_hotness is not None and self.max_hotness > 1
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Columns of a mapping that lie together. Several files are rows one after another, except that a multi-hot
+    `split_binary` chunk has two: values and offsets. `options` are the delimiters of a csv chunk."""
+
+    type: str
+    features: tuple[str, ...]
+    files: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def narrowest_id_dtype(cardinality: int) -> str:
+    """The signed integer type in which a column of ids 0 … cardinality−1 is stored.
+
+    NOTE[DIFF] the format ends at int32; int64 is given beyond it instead of an error.
+    """
+    for limit, dtype in ((127, "int8"), (32767, "int16"), (2147483647, "int32")):
+        if cardinality < limit:
+            return dtype
+    return "int64"

@@ -1,0 +1,45 @@
+"""YAML as people write it: safe, no key twice, `1e-4` is a number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+from clickwise.errors import ClickwiseError, RecipeError
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML in which a repeated key is an error, and `1e-4` is a number (YAML 1.1 reads it as a word)."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*[eE][-+]?\d+|\.\d+(?:[eE][-+]?\d+)?)$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, where: str, error: type[ClickwiseError] = RecipeError) -> Any:
+    """The value of a YAML text, as plain dicts and lists; raises `error` with the line of a slip."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as slip:
+        mark = getattr(slip, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = str(getattr(slip, "problem", None) or slip)
+        if "python/" in problem:
+            raise error(f"{where}{line}", found=problem, expected="plain values",
+                        do="write the number itself in place of the Python object") from None
+        raise error(f"{where}{line}", found=problem, expected="valid YAML") from None
