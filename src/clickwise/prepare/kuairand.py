@@ -8,7 +8,7 @@ columns. Outcomes of an impression (likes, play time, …) never become inputs; 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,36 +18,19 @@ import ibis.expr.types as ir
 from pyarrow import parquet
 
 from clickwise.errors import PrepareError, nearest
-from clickwise.files import shipped, write_json
-from clickwise.prepare import earlier, steps, write
+from clickwise.files import shipped
+from clickwise.prepare import steps, write
 from clickwise.prepare.engine import Engine, EngineConfig
-from clickwise.prepare.named_columns import RawTable, Reader
+from clickwise.prepare.kuairand_log import DISPLAY, LABEL, TAGS, USER_CATEGORICAL, VIDEO_CATEGORICAL, store_impressions
+from clickwise.prepare.kuairand_numbers import NUMERICAL, store_numbers
 from clickwise.prepare.output import Output, say
 from clickwise.prepare.raw_files import find_files
 from clickwise.progress import Progress
 from clickwise.recipe import require, to_dict
 from clickwise.spec import Feature, FeatureSpec, narrowest_id_dtype
 
-LABEL, DISPLAY, TAGS = "is_click", "user_day", "tags"
-LOG = {"user_id": "int64", "video_id": "int64", "date": "int64", "hourmin": "int64", "time_ms": "int64",
-       LABEL: "int64", "duration_ms": "float64", "tab": "int64"}
-LOG_REQUIRED = ("user_id", "video_id", "date", "hourmin", "time_ms", LABEL)
-
-# Attributes by raw column; codes that some copies of the data write as 1.0 are read as numbers and become integers.
-CODES = ("is_lowactive_period", "is_live_streamer", "is_video_author", "music_type",
-         *(f"onehot_feat{i}" for i in range(18)))
-USER_CATEGORICAL = ("user_active_degree", "follow_user_num_range", "fans_user_num_range", "friend_user_num_range",
-                    "register_days_range", *(name for name in CODES if name != "music_type"))
-VIDEO_CATEGORICAL = ("author_id", "video_type", "upload_type", "music_id", "music_type")
 REQUEST_CATEGORICAL = ("user_id", "video_id", "tab", "hour", "day_of_week")
 CATEGORICAL = (*REQUEST_CATEGORICAL, *USER_CATEGORICAL, *VIDEO_CATEGORICAL, TAGS)
-
-USER_NUMBERS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
-COUNT_KEYS = {"user": ("user_id",), "video": ("video_id",), "author": ("author_id",),
-              "user_tab": ("user_id", "tab"), "video_tab": ("video_id", "tab")}
-MOMENTS = ("seconds_since_last", "earlier_today")
-NUMERICAL = (*USER_NUMBERS, "duration", "aspect_ratio", *(f"{key}_impressions" for key in COUNT_KEYS),
-             *(f"{key}_click_rate" for key in COUNT_KEYS), *MOMENTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,10 +131,13 @@ def prepare(config: KuaiRandConfig, out: Path, *, engine: EngineConfig | None = 
         say(f"{out}: already prepared from these files with this recipe")
         return output.out
     with output:
-        read = _impressions(output, config, files)
+        read = store_impressions(output, files, features=(*config.numerical, *config.categorical),
+                                 max_bad_rows=config.max_bad_rows)
         parts = _split(output, config, where)
         cardinalities = _vocabularies(output, config, parts)
-        _numbers(output, config, parts)
+        if config.numerical:
+            store_numbers(output, config.numerical, train=parts["train"], rate_weight=config.rate_weight,
+                          last_counted_day=config.test_from - 1 if config.count_until == "training" else None)
         _write(output, config, parts, cardinalities)
         return output.finish({
             "dataset": "kuairand", "rows": {mapping: end - first for mapping, (first, end) in parts.items()}, **read,
@@ -166,70 +152,6 @@ def _find(folder: Path, patterns: Sequence[str], where: str) -> list[Path]:
         raise PrepareError(f"{where}: {folder}", found="no file of that pattern that ends in .csv, .csv.gz or .parquet",
                            expected=", ".join(patterns))
     return files
-
-
-# ---- raw files -> one table of impressions
-
-
-def _impressions(output: Output, config: KuaiRandConfig, files: Mapping[str, Sequence[Path]]) -> dict:
-    """Stores `impressions`: every impression once, by time, with the attributes of its user and video."""
-    if output.done("impressions"):
-        return output.facts("impressions")
-    engine = output.engine()
-    reader = Reader(engine, output.work, config.max_bad_rows)
-    log = reader.store(RawTable(name="log", columns=LOG, required=LOG_REQUIRED, binary=(LABEL,)), files["log"])
-    users = _attributes(reader, "users", "user_id", config, files["users"])
-    videos = _attributes(reader, "videos", "video_id", config, files["videos"])
-
-    # A repeat may be logged some seconds later, over midnight too: its first line counts, and a click in any line.
-    key = ("user_id", "video_id", "time_ms")
-    once = log.group_by(list(key)).aggregate(
-        **{name: log[name].max() if name == LABEL else log[name].min() for name in LOG if name not in key})
-    table = once
-    for attributes, id_ in ((users, "user_id"), (videos, "video_id")):
-        attributes = attributes.rename({f"__{id_}": id_})
-        table = table.left_join(attributes, table[id_] == attributes[f"__{id_}"])
-    table = table.mutate(hour=(table.hourmin // 100).cast("int64"), day_of_week=_day_of_week(table.date),
-                         **{DISPLAY: table.user_id * 100_000_000 + table.date})
-    stored = engine.materialise(table.order_by("date", "time_ms", "user_id", "video_id"), "impressions")
-    rows = engine.row(log.aggregate(n=log.count()))["n"]
-    found = engine.row(stored.aggregate(n=stored.count(), **{
-        f"{id_}s_without_attributes": stored.count(where=stored[f"__{id_}"].isnull()) for id_ in ("user_id", "video_id")}))
-    facts = {"rows_read": rows, "repeats_dropped": rows - found.pop("n"), **found, "bad_rows_skipped": reader.bad_rows}
-    output.mark("impressions", facts)
-    return facts
-
-
-def _attributes(reader: Reader, name: str, id_: str, config: KuaiRandConfig, files: Sequence[Path]) -> ir.Table:
-    """The attributes that the features need, one row per user or video."""
-    wanted = {*config.numerical, *config.categorical}
-    if name == "users":
-        columns = {name: "float64" for name in USER_NUMBERS} | _types(USER_CATEGORICAL)
-    else:
-        columns = _types(VIDEO_CATEGORICAL)
-    columns = {name: type_ for name, type_ in columns.items() if name in wanted}
-    if name == "videos":
-        columns |= {"server_width": "float64", "server_height": "float64"} if "aspect_ratio" in wanted else {}
-        columns |= {"author_id": "int64"} if wanted & {"author_impressions", "author_click_rate"} else {}
-        columns |= {"tag": "string"} if TAGS in wanted else {}
-    table = reader.store(RawTable(name=f"raw_{name}", columns={id_: "int64", **columns}, required=(id_,)), files)
-    repeated = reader.engine.rows(table.group_by(id_).aggregate(n=table.count()).filter(lambda t: t.n > 1).limit(1))
-    if repeated:
-        raise PrepareError(", ".join(map(str, files)), found=f"{id_} {repeated[0][id_]} in {repeated[0]['n']} rows",
-                           expected=f"one row per {id_}")
-    return table.mutate(**{name: table[name].cast("int64") for name in columns if name in CODES})
-
-
-def _types(names: Sequence[str]) -> dict[str, str]:
-    return {name: "float64" if name in CODES else "int64" if name.endswith("_id") else "string" for name in names}
-
-
-def _day_of_week(date: ir.IntegerColumn) -> ir.IntegerColumn:
-    """0 (Monday) … 6 of yyyymmdd: Zeller's congruence, which every engine can do."""
-    year, month, day = date // 10000, date // 100 % 100, date % 100
-    late = month < 3
-    year, month = late.ifelse(year - 1, year), late.ifelse(month + 12, month)
-    return ((day + (13 * (month + 1)) // 5 + year + year // 4 - year // 100 + year // 400 + 5) % 7).cast("int64")
 
 
 # ---- which rows belong to which mapping
@@ -301,77 +223,6 @@ def _store_tag_ids(engine: Engine, vocabulary: ir.Table) -> int:
     stored = engine.materialise(
         joined.select("row", tags=ibis.coalesce(joined[TAGS], ibis.literal([], "array<int32>"))), "tag_ids")
     return max(2, engine.row(stored.aggregate(most=stored[TAGS].length().max()))["most"])
-
-
-def _numbers(output: Output, config: KuaiRandConfig, parts: Mapping[str, tuple[int, int]]) -> None:
-    """Stores `numbers` (row and every numerical feature before scaling); writes counts and scales beside the output."""
-    if output.done("numbers") or not config.numerical:
-        return
-    engine, folder, wanted = output.engine(), output.preparation / "earlier", set(config.numerical)
-    impressions = engine.numbered(engine.table("impressions"))
-    first, end = parts["train"]
-    last_day = config.test_from - 1 if config.count_until == "training" else None
-    folder.mkdir(exist_ok=True)
-    table, formulas = impressions, _attribute_formulas()
-    with Progress("counting earlier days", total=len(COUNT_KEYS) + 1, unit="steps") as bar:
-        prior = engine.row(_rows(engine, (first, end), [LABEL]).aggregate(p=lambda t: t[LABEL].mean()))["p"]
-        prior = min(max(prior, 1e-6), 1 - 1e-6)
-        for key, ids in COUNT_KEYS.items():
-            if wanted & {f"{key}_impressions", f"{key}_click_rate"}:
-                daily = engine.materialise(earlier.daily_counts(impressions, ids, "date", LABEL), f"daily_{key}")
-                counts = engine.materialise(earlier.earlier_counts(daily, ids, "date", last_day), f"earlier_{key}")
-                table = _joined(table, counts, (*ids, "date"), key)
-                totals = earlier.total_counts(daily, ids, "date", last_day)
-                engine.write_parquet(totals.order_by(list(ids)), folder / f"{key}.parquet")
-                formulas |= _count_formulas(key, prior, config.rate_weight)
-            bar.advance(1, key)
-        if wanted & set(MOMENTS):
-            moments = ("user_id", "date", "time_ms")
-            table = _joined(table, engine.materialise(earlier.moments_of_users(impressions, *moments), "moments"),
-                            moments, "moment")
-            engine.write_parquet(earlier.last_moments(impressions, *moments).order_by("user_id"),
-                                 folder / "last_moment.parquet")
-        numbers = engine.materialise(table.select("row", **{name: formulas[name](table) for name in config.numerical}),
-                                     "numbers")
-        bar.advance(1)
-    train = numbers.filter((numbers["row"] >= first) & (numbers["row"] < end))
-    scales = steps.scales(engine.row(steps.moments(train, config.numerical)))
-    write_json(output.preparation / "scales.json", {"mean_click_rate": prior, "scales": scales})
-    output.mark("numbers", scales)
-
-
-def _joined(table: ir.Table, other: ir.Table, keys: Sequence[str], prefix: str) -> ir.Table:
-    """`table` with the columns of `other`, called `<prefix>__<column>`; missing where `other` has no such row."""
-    other = other.select(**{f"{prefix}__{name}": other[name] for name in other.columns})
-    joined = table.left_join(other, [table[key] == other[f"{prefix}__{key}"] for key in keys])
-    return joined.drop(*(f"{prefix}__{key}" for key in keys))
-
-
-Formula = Callable[[ir.Table], ir.FloatingColumn]
-
-
-def _log_plus_one(column: ir.NumericColumn) -> ir.FloatingColumn:
-    """`ln(1 + column)`, 0 for what is not positive, missing for what is missing."""
-    column = column.cast("float64")
-    return ibis.cases((column > 0, (column + 1).ln()), (column <= 0, 0.0), else_=ibis.null("float64"))
-
-
-def _attribute_formulas() -> dict[str, Formula]:
-    formulas = {name: lambda table, name=name: _log_plus_one(table[name]) for name in USER_NUMBERS}
-    formulas |= {name: lambda table, name=name: _log_plus_one(table[f"moment__{name}"]) for name in MOMENTS}
-    return formulas | {
-        "duration": lambda table: _log_plus_one(table.duration_ms / 1000),
-        "aspect_ratio": lambda table: table.server_width / table.server_height.nullif(0),
-    }
-
-
-def _count_formulas(key: str, prior: float, weight: float) -> dict[str, Formula]:
-    impressions, clicks = f"{key}__impressions", f"{key}__clicks"
-    return {
-        f"{key}_impressions": lambda table: _log_plus_one(table[impressions]),
-        f"{key}_click_rate": lambda table: earlier.click_rate_logit(
-            table[impressions], table[clicks], prior=prior, weight=weight),
-    }
 
 
 # ---- ids and numbers -> columns on disk

@@ -75,18 +75,16 @@ class Reader:
         tables = [self._open(raw, file, headers[file]) for file in files]
         with Progress(f"reading {raw.name}", unit="rows") as bar:
             table = self.engine.materialise(tables[0] if len(tables) == 1 else ibis.union(*tables), raw.name)
+            faults = {f"rows without {column}": table[column].isnull() for column in raw.required}
+            faults |= {f"rows whose {column} is neither 0 nor 1": ~table[column].isin((0, 1)) for column in raw.binary}
             found = self.engine.row(table.aggregate(
-                rows=table.count(), **{f"missing {column}": table.count(where=table[column].isnull()) for column in raw.required},
-                **{f"other {column}": table.count(where=~table[column].isin((0, 1))) for column in raw.binary}))
+                rows=table.count(), **{name: table.count(where=fault) for name, fault in faults.items()}))
             bar.advance(found["rows"])
         if found["rows"] == 0:
             raise PrepareError(", ".join(map(str, files)), found="no rows", expected="at least one")
-        for column in raw.required:
-            if found[f"missing {column}"]:
-                raise BadInput(f"{found[f'missing {column}']} rows without {column}")
-        for column in raw.binary:
-            if found[f"other {column}"]:
-                raise BadInput(f"{found[f'other {column}']} rows whose {column} is neither 0 nor 1")
+        for fault in faults:
+            if found[fault]:
+                raise BadInput(f"{found[fault]} {fault}")
         return table
 
     def _open(self, raw: RawTable, file: Path, header: Sequence[str]) -> ir.Table:

@@ -1,0 +1,92 @@
+"""The raw files of KuaiRand -> one table of impressions: each once, by time, with the attributes of user and video."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import ibis.expr.types as ir
+
+from clickwise.errors import PrepareError
+from clickwise.prepare.named_columns import RawTable, Reader
+from clickwise.prepare.output import Output
+
+LABEL, DISPLAY, TAGS = "is_click", "user_day", "tags"
+LOG = {"user_id": "int64", "video_id": "int64", "date": "int64", "hourmin": "int64", "time_ms": "int64",
+       LABEL: "int64", "duration_ms": "float64", "tab": "int64"}
+LOG_REQUIRED = ("user_id", "video_id", "date", "hourmin", "time_ms", LABEL)
+
+# Attributes by raw column; codes that some copies of the data write as 1.0 are read as numbers and become integers.
+CODES = ("is_lowactive_period", "is_live_streamer", "is_video_author", "music_type",
+         *(f"onehot_feat{i}" for i in range(18)))
+USER_CATEGORICAL = ("user_active_degree", "follow_user_num_range", "fans_user_num_range", "friend_user_num_range",
+                    "register_days_range", *(name for name in CODES if name != "music_type"))
+VIDEO_CATEGORICAL = ("author_id", "video_type", "upload_type", "music_id", "music_type")
+USER_NUMBERS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
+
+
+def store_impressions(output: Output, files: Mapping[str, Sequence[Path]], *, features: Collection[str],
+                      max_bad_rows: int) -> dict:
+    """Stores `impressions`: every impression once, by time, with what `features` need of its user and video.
+
+    Raises PrepareError for columns that are missing and rows that cannot be read; returns what was counted.
+    """
+    if output.done("impressions"):
+        return output.facts("impressions")
+    engine = output.engine()
+    reader = Reader(engine, output.work, max_bad_rows)
+    log = reader.store(RawTable(name="log", columns=LOG, required=LOG_REQUIRED, binary=(LABEL,)), files["log"])
+    users = _attributes(reader, "users", "user_id", features, files["users"])
+    videos = _attributes(reader, "videos", "video_id", features, files["videos"])
+
+    # A repeat may be logged some seconds later, over midnight too: its first line counts, and a click in any line.
+    key = ("user_id", "video_id", "time_ms")
+    once = log.group_by(list(key)).aggregate(
+        **{name: log[name].max() if name == LABEL else log[name].min() for name in LOG if name not in key})
+    table = once
+    for attributes, id_ in ((users, "user_id"), (videos, "video_id")):
+        attributes = attributes.rename({f"__{id_}": id_})
+        table = table.left_join(attributes, table[id_] == attributes[f"__{id_}"])
+    table = table.mutate(hour=(table.hourmin // 100).cast("int64"), day_of_week=_day_of_week(table.date),
+                         **{DISPLAY: table.user_id * 100_000_000 + table.date})
+    stored = engine.materialise(table.order_by("date", "time_ms", "user_id", "video_id"), "impressions")
+    rows, kept = engine.count(log), engine.count(stored)
+    unknown = engine.row(stored.aggregate(users=stored.count(where=stored["__user_id"].isnull()),
+                                          videos=stored.count(where=stored["__video_id"].isnull())))
+    facts = {"rows_read": rows, "repeats_dropped": rows - kept, "rows_without_attributes": unknown,
+             "bad_rows_skipped": reader.bad_rows}
+    output.mark("impressions", facts)
+    return facts
+
+
+def _attributes(reader: Reader, name: str, id_: str, features: Collection[str], files: Sequence[Path]) -> ir.Table:
+    """What `features` need of users or videos, one row for each."""
+    wanted = set(features)
+    if name == "users":
+        columns = {name: "float64" for name in USER_NUMBERS} | _types(USER_CATEGORICAL)
+    else:
+        columns = _types(VIDEO_CATEGORICAL)
+    columns = {name: type_ for name, type_ in columns.items() if name in wanted}
+    if name == "videos":
+        columns |= {"server_width": "float64", "server_height": "float64"} if "aspect_ratio" in wanted else {}
+        columns |= {"author_id": "int64"} if wanted & {"author_impressions", "author_click_rate"} else {}
+        columns |= {"tag": "string"} if TAGS in wanted else {}
+    table = reader.store(RawTable(name=f"raw_{name}", columns={id_: "int64", **columns}, required=(id_,)), files)
+    repeated = reader.engine.rows(table.group_by(id_).aggregate(n=table.count()).filter(lambda t: t.n > 1).limit(1))
+    if repeated:
+        raise PrepareError(", ".join(map(str, files)), found=f"{id_} {repeated[0][id_]} in {repeated[0]['n']} rows",
+                           expected=f"one row per {id_}")
+    codes = [name for name in columns if name in CODES]
+    return table.mutate(**{name: table[name].cast("int64") for name in codes}) if codes else table
+
+
+def _types(names: Sequence[str]) -> dict[str, str]:
+    return {name: "float64" if name in CODES else "int64" if name.endswith("_id") else "string" for name in names}
+
+
+def _day_of_week(date: ir.IntegerColumn) -> ir.IntegerColumn:
+    """0 (Monday) … 6 of yyyymmdd: Zeller's congruence, which every engine can do."""
+    year, month, day = date // 10000, date // 100 % 100, date % 100
+    late = month < 3
+    year, month = late.ifelse(year - 1, year), late.ifelse(month + 12, month)
+    return ((day + (13 * (month + 1)) // 5 + year + year // 4 - year // 100 + year // 400 + 5) % 7).cast("int64")

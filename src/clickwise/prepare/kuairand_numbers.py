@@ -1,0 +1,95 @@
+"""The numerical features of KuaiRand: attributes, counts and click rates of earlier days, the user's moments before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import ibis
+import ibis.expr.types as ir
+
+from clickwise.files import write_json
+from clickwise.prepare import earlier, steps
+from clickwise.prepare.kuairand_log import LABEL, USER_NUMBERS
+from clickwise.prepare.output import Output
+from clickwise.progress import Progress
+
+COUNT_KEYS = {"user": ("user_id",), "video": ("video_id",), "author": ("author_id",),
+              "user_tab": ("user_id", "tab"), "video_tab": ("video_id", "tab")}
+MOMENTS = ("seconds_since_last", "earlier_today")
+NUMERICAL = (*USER_NUMBERS, "duration", "aspect_ratio", *(f"{key}_impressions" for key in COUNT_KEYS),
+             *(f"{key}_click_rate" for key in COUNT_KEYS), *MOMENTS)
+
+
+def store_numbers(output: Output, features: Sequence[str], *, train: tuple[int, int], rate_weight: float,
+                  last_counted_day: int | None) -> None:
+    """Stores `numbers` (row and `features` before scaling); writes counts and scales beside the output.
+
+    The scales and the mean click rate are those of the rows `train`, first … end−1.
+    """
+    if output.done("numbers"):
+        return
+    engine, folder, wanted = output.engine(), output.preparation / "earlier", set(features)
+    impressions = engine.numbered(engine.table("impressions"))
+    first, end = train
+    folder.mkdir(exist_ok=True)
+    table, formulas = impressions, _attribute_formulas()
+    with Progress("counting earlier days", total=len(COUNT_KEYS) + 1, unit="steps") as bar:
+        fitted_on = impressions.filter((impressions["row"] >= first) & (impressions["row"] < end))
+        prior = engine.row(fitted_on.aggregate(p=fitted_on[LABEL].mean()))["p"]
+        prior = min(max(prior, 1e-6), 1 - 1e-6)  # the log odds of 0 or 1 do not exist
+        for key, ids in COUNT_KEYS.items():
+            if wanted & {f"{key}_impressions", f"{key}_click_rate"}:
+                daily = engine.materialise(earlier.daily_counts(impressions, ids, "date", LABEL), f"daily_{key}")
+                counts = earlier.earlier_counts(daily, ids, "date", last_counted_day)
+                table = _joined(table, engine.materialise(counts, f"earlier_{key}"), (*ids, "date"), key)
+                totals = earlier.total_counts(daily, ids, "date", last_counted_day)
+                engine.write_parquet(totals.order_by(list(ids)), folder / f"{key}.parquet")
+                formulas |= _count_formulas(key, prior, rate_weight)
+            bar.advance(1, key)
+        if wanted & set(MOMENTS):
+            moments = ("user_id", "date", "time_ms")
+            table = _joined(table, engine.materialise(earlier.moments_of_users(impressions, *moments), "moments"),
+                            moments, "moment")
+            engine.write_parquet(earlier.last_moments(impressions, *moments).order_by("user_id"),
+                                 folder / "last_moment.parquet")
+        numbers = engine.materialise(table.select("row", **{name: formulas[name](table) for name in features}),
+                                     "numbers")
+        bar.advance(1)
+    fitted_on = numbers.filter((numbers["row"] >= first) & (numbers["row"] < end))
+    scales = steps.scales(engine.row(steps.moments(fitted_on, features)))
+    write_json(output.preparation / "scales.json", {"mean_click_rate": prior, "scales": scales})
+    output.mark("numbers", scales)
+
+
+def _joined(table: ir.Table, other: ir.Table, keys: Sequence[str], prefix: str) -> ir.Table:
+    """`table` with the columns of `other`, called `<prefix>__<column>`; missing where `other` has no such row."""
+    other = other.select(**{f"{prefix}__{name}": other[name] for name in other.columns})
+    joined = table.left_join(other, [table[key] == other[f"{prefix}__{key}"] for key in keys])
+    return joined.drop(*(f"{prefix}__{key}" for key in keys))
+
+
+Formula = Callable[[ir.Table], ir.FloatingColumn]
+
+
+def _log_plus_one(column: ir.NumericColumn) -> ir.FloatingColumn:
+    """`ln(1 + column)`, 0 for what is not positive, missing for what is missing."""
+    column = column.cast("float64")
+    return ibis.cases((column > 0, (column + 1).ln()), (column <= 0, 0.0), else_=ibis.null("float64"))
+
+
+def _attribute_formulas() -> dict[str, Formula]:
+    formulas = {name: lambda table, name=name: _log_plus_one(table[name]) for name in USER_NUMBERS}
+    formulas |= {name: lambda table, name=name: _log_plus_one(table[f"moment__{name}"]) for name in MOMENTS}
+    return formulas | {
+        "duration": lambda table: _log_plus_one(table.duration_ms / 1000),
+        "aspect_ratio": lambda table: table.server_width / table.server_height.nullif(0),
+    }
+
+
+def _count_formulas(key: str, prior: float, weight: float) -> dict[str, Formula]:
+    impressions, clicks = f"{key}__impressions", f"{key}__clicks"
+    return {
+        f"{key}_impressions": lambda table: _log_plus_one(table[impressions]),
+        f"{key}_click_rate": lambda table: earlier.click_rate_logit(
+            table[impressions], table[clicks], prior=prior, weight=weight),
+    }
