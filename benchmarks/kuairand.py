@@ -1,7 +1,7 @@
 """Test metrics of a KuaiRand recipe over several seeds, from the shipped raw sample, and how long everything takes.
 
     python benchmarks/kuairand.py --save
-    python benchmarks/kuairand.py --recipe kuairand/dlrm --seeds 3
+    python benchmarks/kuairand.py --name kuairand-dlrm-frozen --prepare dataset.count_until=training --save
 
 The target for the DLRM is a mean test AUC of at least 0.7255: what gradient boosting reaches without histories.
 """
@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 from measure import arguments, finish
 
@@ -28,12 +27,14 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--recipe", default="kuairand/dlrm")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--prepare", nargs="*", default=[], help="overrides of kuairand/prepare")
+    parser.add_argument("--name", help="of the result file")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         data = f"{folder}/kuairand"
         started = time.perf_counter()
-        clickwise("prepare", "kuairand/prepare", f"out={data}")
+        clickwise("prepare", "kuairand/prepare", f"out={data}", *options.prepare)
         prepare_s = time.perf_counter() - started
         for seed in range(options.seeds):
             started = time.perf_counter()
@@ -47,7 +48,8 @@ def main() -> None:
         keys = [key for key in numbers[0] if key != "seed"]
         rows.append({"seed": name, **{key: function([row[key] for row in numbers]) for key in keys}})
     print(f"{options.recipe}: preparation {prepare_s:.1f} s")
-    finish(Path(options.recipe).as_posix().replace("/", "-"), rows, options, prepare_s=prepare_s, recipe=options.recipe)
+    finish(options.name or options.recipe.replace("/", "-"), rows, options, recipe=options.recipe,
+           prepare=options.prepare, prepare_s=prepare_s)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,31 @@
+"""The main job on the shipped real data: raw log -> columns -> DLRM -> report."""
+
+import json
+import statistics
+
+import pytest
+
+GRADIENT_BOOSTING = 0.7255  # test AUC on the same split without histories
+
+
+def test_quickstart_from_raw_data_to_report(clickwise, tmp_path):
+    result = clickwise("quickstart", "--json")
+    assert result.code == 0, result.err
+    metrics = json.loads(result.out)
+    assert metrics["mappings"]["test"]["auc"] > GRADIENT_BOOSTING + 0.005
+    assert abs(metrics["mappings"]["test"]["calibration"] - 1) < 0.1
+    page = (tmp_path / metrics["run"] / "report.html").read_text()
+    assert "kuairand-dlrm" in page and "https://" not in page
+
+    again = clickwise("quickstart", "train.steps=10", "--json")
+    assert again.code == 0 and "already prepared" in again.err
+    assert json.loads(again.out)["run"] != metrics["run"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count_until", ["earlier_days", "training"])
+def test_beats_gradient_boosting_over_three_seeds(clickwise, count_until):
+    assert clickwise("prepare", "kuairand/prepare", "out=data", f"dataset.count_until={count_until}").code == 0
+    runs = [clickwise("train", "kuairand/dlrm", "data.path=data", f"train.seed={seed}", "--json") for seed in range(3)]
+    aucs = [json.loads(run.out)["mappings"]["test"]["auc"] for run in runs]
+    assert statistics.mean(aucs) >= GRADIENT_BOOSTING, aucs
