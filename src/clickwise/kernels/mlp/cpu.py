@@ -95,5 +95,5 @@ def _product_of_columns(x_BM: torch.Tensor, y_BN: torch.Tensor) -> torch.Tensor:
 
 def _added(total: torch.Tensor | None, part: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     if total is None:
-        return part.to(dtype, memory_format=torch.contiguous_format)
+        return part.to(dtype).contiguous()
     return total.add_(part)

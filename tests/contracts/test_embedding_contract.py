@@ -1,0 +1,416 @@
+"""What every embedding engine must do, held against tables of obvious torch with autograd and formulas by the row.
+
+A new engine joins by its name in ENGINES.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clickwise.batch import Ragged
+from clickwise.embedding import Table, TableOptimizer, build_embeddings
+from clickwise.errors import EngineError
+
+ENGINES = ["reference"]
+ID_TYPES = (torch.int8, torch.int16, torch.int32, torch.int64)
+OPTIMIZERS = [
+    TableOptimizer(name="sgd", lr=0.5),
+    TableOptimizer(name="sgd", lr=0.5, weight_decay=0.1),
+    TableOptimizer(name="adagrad", lr=0.5, initial_accumulator=0.1),
+    TableOptimizer(name="rowwise_adagrad", lr=0.5, eps=1e-3),
+    TableOptimizer(name="rowwise_adagrad", lr=0.5, eps=1e-3, weight_decay=0.1),
+    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-6),
+]
+every_engine = pytest.mark.parametrize("engine", ENGINES)
+every_optimizer = pytest.mark.parametrize(
+    "optimizer", OPTIMIZERS, ids=lambda o: o.name + ("+decay" if o.weight_decay else ""))
+
+# Two widths, a shared table, a mean table, and features in another order than their tables.
+TABLES = (
+    Table(name="item", rows=7, dim=4, features=("item", "seen")),
+    Table(name="user", rows=5, dim=3, features=("user",)),
+    Table(name="tag", rows=6, dim=4, features=("tag",), pooling="mean"),
+)
+FEATURES = ("user", "seen", "tag", "item")
+ROWS = {feature: table.rows for table in TABLES for feature in table.features}
+
+
+def build(engine, optimizer=OPTIMIZERS[0], tables=TABLES, features=FEATURES, **settings):
+    return build_embeddings(engine, tables, features, optimizer, seed=3, **settings)
+
+
+def ragged(bags, dtype=torch.int32, offsets=torch.int64, padding=0):
+    values = [i for bag in bags for i in bag] + [0] * padding
+    ends = torch.tensor([0] + [len(bag) for bag in bags]).cumsum(0)
+    return Ragged(torch.tensor(values, dtype=dtype), ends.to(offsets))
+
+
+def bags_of(column):
+    if isinstance(column, Ragged):
+        ends, values = column.offsets.tolist(), column.values_V.tolist()
+        return [values[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [[i] for i in column.tolist()]
+
+
+@st.composite
+def batches(draw, features=FEATURES):
+    """Columns of one batch, each one-hot or multi-hot, in any integer type; ids repeat often and bags may be empty."""
+    samples = draw(st.integers(0, 6))
+    columns = []
+    for feature in features:
+        ids = st.integers(0, ROWS[feature] - 1)
+        dtype = draw(st.sampled_from(ID_TYPES))
+        if draw(st.booleans()):
+            bags = draw(st.lists(st.lists(ids, max_size=4), min_size=samples, max_size=samples))
+            offsets = draw(st.sampled_from((torch.int32, torch.int64)))
+            columns.append(ragged(bags, dtype, offsets, padding=draw(st.integers(0, 3))))
+        else:
+            columns.append(torch.tensor(draw(st.lists(ids, min_size=samples, max_size=samples)), dtype=dtype))
+    return tuple(columns)
+
+
+class Dense:
+    """The oracle: one parameter per table, rows by loops, updates by the formulas row for row in float64."""
+
+    def __init__(self, embeddings, optimizer):
+        self.optimizer, self.step = optimizer, 0
+        self.of = {feature: table for table in embeddings.tables for feature in table.features}
+        self.features = embeddings.features
+        self.weight = {name: rows.double().requires_grad_() for name, rows in weights(embeddings).items()}
+        self.state = {table.name: {} for table in embeddings.tables}
+
+    def rows(self, columns):
+        samples = []
+        for sample in range(len(columns[0])):
+            parts = []
+            for feature, column in zip(self.features, columns, strict=True):
+                table, bag = self.of[feature], bags_of(column)[sample]
+                row = sum((self.weight[table.name][i] for i in bag), torch.zeros(table.dim, dtype=torch.float64))
+                parts.append(row / len(bag) if table.pooling == "mean" and bag else row)
+            samples.append(torch.cat(parts))
+        return torch.stack(samples) if samples else torch.zeros(0, sum(self.of[f].dim for f in self.features)).double()
+
+    def update(self, batches_and_grads, lr_factor=1.0):
+        """One step for the sum over (columns, gradient of the rows)."""
+        self.step += 1
+        total = sum((self.rows(columns) * grad.double()).sum() for columns, grad in batches_and_grads)
+        grads = dict(zip(self.weight, torch.autograd.grad(total, list(self.weight.values()), allow_unused=True,
+                                                          materialize_grads=True), strict=True)) \
+            if total.requires_grad else {}
+        touched = {(self.of[feature].name, i) for columns, _ in batches_and_grads
+                   for feature, column in zip(self.features, columns, strict=True)
+                   for bag in bags_of(column) for i in bag}
+        with torch.no_grad():
+            for name, i in sorted(touched):
+                self.weight[name][i] -= self.optimizer.lr * lr_factor * self._direction(name, i, grads[name][i])
+
+    def _direction(self, name, i, g):
+        o, state = self.optimizer, self.state[name]
+        g = g + o.weight_decay * self.weight[name][i]
+        if o.name == "sgd":
+            return g
+        if o.name == "adam":
+            m, v = state.get(i, (0, 0))
+            m, v = state[i] = (o.beta1 * m + (1 - o.beta1) * g, o.beta2 * v + (1 - o.beta2) * g * g)
+            return m / (1 - o.beta1**self.step) / ((v / (1 - o.beta2**self.step)).sqrt() + o.eps)
+        squares = (g * g).mean() if o.name == "rowwise_adagrad" else g * g
+        state[i] = state.get(i, torch.full_like(squares, o.initial_accumulator)) + squares
+        return g / (state[i].sqrt() + o.eps)
+
+
+def weights(embeddings):
+    return {table.name: embeddings.table_rows(table.name).detach().clone() for table in embeddings.tables}
+
+
+def assert_same_tables(found, expected, **tolerance):
+    for name, rows in expected.items():
+        torch.testing.assert_close(found[name].double(), rows.detach().double(), **tolerance)
+
+
+def train(embeddings, columns, grad):
+    (embeddings(columns) * grad).sum().backward()
+
+
+def random_grad(columns, seed=0):
+    width = sum(table.dim for feature in FEATURES for table in TABLES if feature in table.features)
+    return torch.randn(len(columns[0]), width, generator=torch.Generator().manual_seed(seed))
+
+
+EXAMPLE = (torch.tensor([4, 0, 4], dtype=torch.int8), ragged([[1, 1, 6], [], [0]]), ragged([[], [2, 5], [2, 2]]),
+           torch.tensor([1, 6, 1], dtype=torch.int16))
+
+
+# Values ---------------------------------------------------------------------------------------------------------------
+
+
+@every_engine
+@settings(max_examples=60, deadline=None)
+@given(columns=batches())
+def test_rows_are_pooled_by_their_table_in_the_order_of_the_features(engine, columns):
+    embeddings = build(engine)
+    rows = embeddings(columns)
+    assert rows.shape == (len(columns[0]), sum(embeddings.dims)) and rows.is_contiguous()
+    assert embeddings.dims == (3, 4, 4, 4)
+    torch.testing.assert_close(rows.detach().double(), Dense(embeddings, OPTIMIZERS[0]).rows(columns).detach())
+    with torch.no_grad():
+        assert torch.equal(rows, embeddings(columns))
+
+
+@every_engine
+def test_one_dim_views_as_features(engine):
+    tables = [Table(name=f"t{i}", rows=3, dim=2, features=(f"f{i}",)) for i in range(3)]
+    embeddings = build(engine, tables=tables, features=("f2", "f0", "f1"))
+    rows_BFD = embeddings((torch.tensor([2]), torch.tensor([0]), torch.tensor([1]))).view(1, 3, 2)
+    expected = torch.stack([embeddings.table_rows(name)[i] for name, i in (("t2", 2), ("t0", 0), ("t1", 1))])
+    assert torch.equal(rows_BFD[0], expected)
+
+
+@every_engine
+def test_no_feature_and_no_sample(engine):
+    assert build(engine, tables=(), features=())(()).shape == (0, 0)
+    embeddings = build(engine)
+    before = weights(embeddings)
+    empty = (torch.zeros(0, dtype=torch.int8), ragged([]), ragged([]), torch.zeros(0, dtype=torch.int32))
+    rows = embeddings(empty)
+    assert rows.shape == (0, 15)
+    rows.sum().backward()
+    assert_same_tables(weights(embeddings), before, rtol=0, atol=0)
+
+
+@every_engine
+def test_autocast_gives_rows_in_its_type_and_keeps_float32_tables(engine):
+    embeddings, one_hot = build(engine), tuple(torch.tensor([1, 2]) for _ in FEATURES)
+    for columns in (EXAMPLE, one_hot):
+        full = embeddings(columns).detach()
+        with torch.autocast("cpu", torch.bfloat16):
+            rows = embeddings(columns)
+        assert rows.dtype == torch.bfloat16 and torch.equal(rows, full.bfloat16())
+        rows.sum().backward()
+        assert embeddings.table_rows("item").dtype == torch.float32
+
+
+# Updates --------------------------------------------------------------------------------------------------------------
+
+
+@every_engine
+@every_optimizer
+@settings(max_examples=25, deadline=None)
+@given(steps=st.lists(batches(), min_size=1, max_size=4))
+def test_backward_takes_one_step_on_the_touched_rows(engine, optimizer, steps):
+    embeddings = build(engine, optimizer)
+    oracle = Dense(embeddings, optimizer)
+    for number, columns in enumerate(steps):
+        grad = random_grad(columns, number)
+        embeddings.lr_factor = 1.0 / (1 + number)
+        train(embeddings, columns, grad)
+        oracle.update([(columns, grad)], embeddings.lr_factor)
+        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+
+
+@every_engine
+@pytest.mark.parametrize(("optimizer", "of_torch"), [
+    (OPTIMIZERS[0], lambda p: torch.optim.SGD(p, lr=0.5)),
+    (OPTIMIZERS[2], lambda p: torch.optim.Adagrad(p, lr=0.5, initial_accumulator_value=0.1, eps=1e-8)),
+    (OPTIMIZERS[5], lambda p: torch.optim.Adam(p, lr=0.1, betas=(0.8, 0.9), eps=1e-6)),
+], ids=["sgd", "adagrad", "adam"])
+def test_equals_the_optimizer_of_torch_where_every_row_is_touched(engine, optimizer, of_torch):
+    table = Table(name="t", rows=4, dim=3, features=("f",))
+    embeddings = build(engine, optimizer, [table], ("f",))
+    dense = torch.nn.Parameter(embeddings.table_rows("t").clone())
+    reference = of_torch([dense])
+    for seed in range(5):
+        ids = torch.tensor([3, 1, 0, 2, 1, 1])
+        grad = torch.randn(6, 3, generator=torch.Generator().manual_seed(seed))
+        (embeddings((ids,)) * grad).sum().backward()
+        reference.zero_grad()
+        (dense[ids] * grad).sum().backward()
+        reference.step()
+    torch.testing.assert_close(embeddings.table_rows("t"), dense.detach())
+
+
+@every_engine
+@every_optimizer
+@pytest.mark.parametrize("dtype", ID_TYPES)
+def test_the_type_of_the_ids_changes_nothing(engine, optimizer, dtype):
+    tables = []
+    for kind in (dtype, torch.int64):
+        embeddings = build(engine, optimizer)
+        train(embeddings, tuple(c.map(lambda t: t if t.dtype == torch.int64 else t.to(kind)) if isinstance(c, Ragged)  # noqa: B023
+                                else c.to(kind) for c in EXAMPLE), random_grad(EXAMPLE))
+        tables.append(weights(embeddings))
+    assert_same_tables(*tables, rtol=0, atol=0)
+
+
+@every_engine
+def test_nothing_but_a_training_backward_updates(engine):
+    embeddings = build(engine, OPTIMIZERS[5])
+    before, grad = weights(embeddings), random_grad(EXAMPLE)
+    with torch.no_grad():
+        embeddings(EXAMPLE)
+    embeddings(EXAMPLE)  # forward alone
+    embeddings.eval()
+    assert not embeddings(EXAMPLE).requires_grad
+    embeddings.train()
+    embeddings.trainable = False
+    assert not embeddings(EXAMPLE).requires_grad
+    assert_same_tables(weights(embeddings), before, rtol=0, atol=0)
+    assert embeddings.optimizer_state_dict()["step"] == 0
+    embeddings.trainable = True
+    train(embeddings, EXAMPLE, grad)
+    assert not torch.equal(embeddings.table_rows("item"), before["item"])
+    assert list(embeddings.parameters()) == []
+
+
+# Deferred updates -----------------------------------------------------------------------------------------------------
+
+
+@every_engine
+@every_optimizer
+def test_deferred_gradients_of_several_backwards_are_summed_and_applied_once(engine, optimizer):
+    embeddings = build(engine, optimizer)
+    oracle, before = Dense(embeddings, optimizer), weights(embeddings)
+    other = tuple(torch.tensor([0, 1]) for _ in FEATURES)
+    embeddings.defer_updates(True)
+    train(embeddings, EXAMPLE, random_grad(EXAMPLE) * 1024)
+    train(embeddings, other, random_grad(other) * 1024)
+    assert_same_tables(weights(embeddings), before, rtol=0, atol=0)
+    assert embeddings.pending_gradients_finite()
+    embeddings.apply_updates(1 / 1024)
+    oracle.update([(EXAMPLE, random_grad(EXAMPLE)), (other, random_grad(other))])
+    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+    after = weights(embeddings)
+    embeddings.apply_updates()  # nothing is left
+    assert_same_tables(weights(embeddings), after, rtol=0, atol=0)
+    embeddings.defer_updates(False)
+    train(embeddings, EXAMPLE, random_grad(EXAMPLE))
+    oracle.update([(EXAMPLE, random_grad(EXAMPLE))])
+    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+
+
+@every_engine
+@every_optimizer
+def test_discarded_gradients_leave_no_trace(engine, optimizer):
+    embeddings = build(engine, optimizer)
+    oracle = Dense(embeddings, optimizer)
+    embeddings.defer_updates(True)
+    train(embeddings, EXAMPLE, random_grad(EXAMPLE) * math.inf)
+    assert not embeddings.pending_gradients_finite()
+    with pytest.raises(EngineError, match="deferred"):
+        embeddings.defer_updates(False)
+    embeddings.discard_updates()
+    assert embeddings.pending_gradients_finite()
+    train(embeddings, EXAMPLE, random_grad(EXAMPLE))
+    embeddings.apply_updates()
+    oracle.update([(EXAMPLE, random_grad(EXAMPLE))])
+    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+
+
+# State ----------------------------------------------------------------------------------------------------------------
+
+
+@every_engine
+@every_optimizer
+@pytest.mark.parametrize("other", ENGINES)
+def test_state_goes_from_engine_to_engine_and_training_goes_on(engine, optimizer, other):
+    one, two = build(engine, optimizer), build(other, optimizer, tables=TABLES[::-1])
+    train(one, EXAMPLE, random_grad(EXAMPLE))
+    state = copy.deepcopy(one.state_dict()), copy.deepcopy(one.optimizer_state_dict())
+    assert {key: tuple(value.shape) for key, value in state[0].items()} == {
+        "tables.item.weight": (7, 4), "tables.user.weight": (5, 3), "tables.tag.weight": (6, 4)}
+    two.load_state_dict(state[0])
+    two.load_optimizer_state_dict(state[1])
+    for embeddings in (one, two):
+        train(embeddings, EXAMPLE, random_grad(EXAMPLE, 1))
+    assert_same_tables(weights(two), weights(one), rtol=1e-6, atol=1e-6)
+    assert two.optimizer_state_dict()["step"] == 2
+
+
+@every_engine
+def test_state_inside_a_model_and_what_does_not_fit(engine):
+    model = torch.nn.ModuleDict({"embeddings": build(engine)})
+    state = model.state_dict()
+    assert "embeddings.tables.user.weight" in state
+    with pytest.raises(RuntimeError, match="Missing.*tables.user.weight"):
+        model.load_state_dict({key: value for key, value in state.items() if "user" not in key})
+    with pytest.raises(RuntimeError, match="Unexpected.*tables.old.weight"):
+        model.load_state_dict({**state, "embeddings.tables.old.weight": torch.zeros(1)})
+    with pytest.raises(RuntimeError, match=r"\(5, 2\)"):
+        model.load_state_dict({**state, "embeddings.tables.user.weight": torch.zeros(5, 2)})
+    adam = build(engine, OPTIMIZERS[5])
+    with pytest.raises(EngineError, match="'adam'"):
+        adam.load_optimizer_state_dict(build(engine).optimizer_state_dict())
+    wrong = copy.deepcopy(adam.optimizer_state_dict())
+    wrong["tables"]["tag"]["first_moment"] = torch.zeros(2, 2)
+    with pytest.raises(EngineError, match="'tag'"):
+        adam.load_optimizer_state_dict(wrong)
+
+
+@every_engine
+def test_a_copy_trains_apart_from_its_original(engine):
+    embeddings = build(engine)
+    clone = copy.deepcopy(embeddings)
+    before = weights(embeddings)
+    train(clone, EXAMPLE, random_grad(EXAMPLE))
+    assert_same_tables(weights(embeddings), before, rtol=0, atol=0)
+    assert not torch.equal(clone.table_rows("item"), before["item"])
+
+
+# Determinism ----------------------------------------------------------------------------------------------------------
+
+
+@every_engine
+@every_optimizer
+def test_same_seed_same_bits(engine, optimizer):
+    runs = []
+    for _ in range(2):
+        embeddings = build(engine, optimizer)
+        for seed in range(3):
+            generator = torch.Generator().manual_seed(seed)
+            columns = tuple(torch.randint(0, ROWS[feature], (200,), generator=generator) for feature in FEATURES)
+            train(embeddings, columns, random_grad(columns, seed))
+        runs.append(weights(embeddings))
+    assert_same_tables(*runs, rtol=0, atol=0)
+
+
+@every_engine
+def test_first_values_depend_on_seed_and_name_alone(engine):
+    all_of_them = weights(build(engine))
+    alone = build_embeddings(engine, [TABLES[2]], ("tag",), OPTIMIZERS[0], seed=3)
+    assert torch.equal(alone.table_rows("tag"), all_of_them["tag"])
+    other = build_embeddings(engine, [TABLES[2]], ("tag",), OPTIMIZERS[0], seed=4)
+    assert not torch.equal(other.table_rows("tag"), all_of_them["tag"])
+    large = Table(name="large", rows=100, dim=50, features=("f",))
+    values = build(engine, tables=[large], features=("f",)).table_rows("large")
+    assert 0.099 < values.max() <= 0.1 and -0.1 <= values.min() < -0.099 and values.mean().abs() < 0.003
+    zeros = Table(name="z", rows=2, dim=2, features=("f",), init="zeros")
+    assert not build(engine, tables=[zeros], features=("f",)).table_rows("z").any()
+
+
+# A person's mistakes --------------------------------------------------------------------------------------------------
+
+
+@every_engine
+def test_ids_out_of_range_are_named(engine):
+    embeddings = build(engine, check_ids=True)
+    embeddings(EXAMPLE)
+    with pytest.raises(EngineError, match=r"(?s)'user', sample 1.*id 5.*0 … 4"):
+        embeddings((torch.tensor([0, 5, 0]), *EXAMPLE[1:]))
+    with pytest.raises(EngineError, match=r"(?s)'seen', sample 2.*id -1"):
+        embeddings((EXAMPLE[0], ragged([[1], [], [2, -1]]), *EXAMPLE[2:]))
+
+
+@every_engine
+def test_columns_that_do_not_fit(engine):
+    embeddings = build(engine)
+    with pytest.raises(EngineError, match=r"(?s)3 columns.*4: user, seen, tag, item"):
+        embeddings(EXAMPLE[:3])
+    with pytest.raises(EngineError, match=r"(?s)'item'.*2 samples.*3, as 'user'"):
+        embeddings((*EXAMPLE[:3], torch.tensor([0, 1])))
+    with pytest.raises(EngineError, match="nothing"):
+        embeddings.table_rows("nothing")

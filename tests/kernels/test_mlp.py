@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from clickwise.kernels.mlp import cpu, mlp, reference
+
+SIZES = [(13, 7), (1, 1), (5, 31, 17, 3), (480, 64, 32)]
+
+
+def inputs(sizes, samples, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    tensors = [torch.randn(samples, sizes[0], generator=generator)]
+    tensors += [torch.randn(o, i, generator=generator) / i**0.5 for i, o in zip(sizes, sizes[1:], strict=False)]
+    tensors += [torch.randn(o, generator=generator) for o in sizes[1:]]
+    tensors = [tensor.requires_grad_() for tensor in tensors]
+    layers = len(sizes) - 1
+    return tensors, (tensors[0], tensors[1:1 + layers], tensors[1 + layers:])
+
+
+@pytest.mark.parametrize("relu_last", [True, False])
+@pytest.mark.parametrize("samples", [1, 33])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_equals_reference_in_value_and_every_gradient(sizes, samples, relu_last, monkeypatch):
+    monkeypatch.setattr(cpu, "CHUNK", 10)
+    tensors, arguments = inputs(sizes, samples)
+    fast, slow = mlp(*arguments, relu_last), reference.mlp(*arguments, relu_last)
+    torch.testing.assert_close(fast, slow)
+    upstream = torch.randn(fast.shape)
+    kept = upstream.clone()
+    of_fast = torch.autograd.grad(fast, tensors, upstream)
+    assert torch.equal(upstream, kept), "the upstream gradient belongs to others"
+    for found, expected in zip(of_fast, torch.autograd.grad(slow, tensors, upstream), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert found.is_contiguous()
+
+
+def test_takes_the_fast_path_where_torch_has_it():
+    _, arguments = inputs((4, 3), 2)
+    if cpu.works_for(arguments[0]):
+        assert type(mlp(*arguments).grad_fn).__name__ == "_MLPBackward"
+
+
+def test_gradients_only_where_asked():
+    tensors, (x, weights, biases) = inputs((4, 3, 2), 5)
+    x.requires_grad_(False)
+    weights[0].requires_grad_(False)
+    mlp(x, weights, biases).sum().backward()
+    assert x.grad is None and weights[0].grad is None
+    assert weights[1].grad is not None and biases[0].grad is not None
+    biases[0].grad = None
+    with torch.no_grad():
+        assert not mlp(x, weights, biases).requires_grad
+
+
+def test_bf16_autocast_computes_in_bf16_and_gives_float32_gradients():
+    tensors, arguments = inputs((16, 32, 8), 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        fast = mlp(*arguments)
+    assert fast.dtype == torch.bfloat16
+    slow = reference.mlp(*arguments)
+    torch.testing.assert_close(fast.float(), slow, rtol=0.05, atol=0.05)
+    found = torch.autograd.grad(fast.float().sum(), tensors)
+    for a, b in zip(found, torch.autograd.grad(slow.sum(), tensors), strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() <= 0.05 * b.norm()
+
+
+@pytest.mark.parametrize("x", [torch.zeros(0, 4), torch.zeros(2, 3, 4), torch.zeros(2, 4, dtype=torch.float64)],
+                         ids=["no samples", "three dimensions", "float64"])
+def test_other_inputs_go_through_the_reference(x):
+    _, (_, weights, biases) = inputs((4, 3), 1)
+    weights, biases = [w.to(x.dtype) for w in weights], [b.to(x.dtype) for b in biases]
+    assert mlp(x, weights, biases).shape == (*x.shape[:-1], 3)
+    assert mlp(x, [], []) is x

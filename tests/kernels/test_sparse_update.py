@@ -1,0 +1,64 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clickwise.embedding import TableOptimizer
+from clickwise.kernels.sparse_update import cpu, reference, sparse_update
+
+RULES = [TableOptimizer(name=name, weight_decay=decay, eps=1e-3, initial_accumulator=0.1)
+         for name in ("sgd", "adagrad", "rowwise_adagrad", "adam") for decay in (0.0, 0.1)]
+
+
+def tables(rule, rows, dim):
+    weight = torch.randn(rows, dim, generator=torch.Generator().manual_seed(1))
+    states = {name: torch.full((rows,) if per_row else (rows, dim), first)
+              for name, (per_row, first) in rule.states().items()}
+    return weight, states
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.name}+{rule.weight_decay}")
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_cpu_equals_reference(rule, data):
+    rows, dim = data.draw(st.integers(1, 40)), data.draw(st.sampled_from((1, 3, 16)))
+    ids = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=60))
+    rows_V = torch.tensor(ids, dtype=data.draw(st.sampled_from((torch.int32, torch.int64))))
+    bag_V = weight_V = None
+    bags = len(ids)
+    generator = torch.Generator().manual_seed(len(ids))
+    if data.draw(st.booleans()):
+        bags = data.draw(st.integers(1, 5))
+        bag_V = torch.randint(0, bags, (len(ids),), generator=generator).sort().values
+        weight_V = torch.rand(len(ids), generator=generator) if data.draw(st.booleans()) else None
+    dtype = data.draw(st.sampled_from((torch.float32, torch.bfloat16)))
+    found, expected = tables(rule, rows, dim), tables(rule, rows, dim)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "CHUNK", data.draw(st.sampled_from((1, 7 * dim, 2**18))))
+        for step in (1, 2):
+            grad_GD = torch.randn(bags, dim, generator=generator).to(dtype)
+            for update, (weight, states) in ((cpu.sparse_update, found), (reference.sparse_update, expected)):
+                update(weight, states, rows_V, grad_GD, rule, lr=0.3, step=step, bag_V=bag_V, weight_V=weight_V,
+                       scale=0.5)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-5)
+    for name, state in expected[1].items():
+        torch.testing.assert_close(found[1][name], state, rtol=1e-4, atol=1e-5)
+    untouched = torch.ones(rows, dtype=torch.bool)
+    untouched[ids] = False
+    assert torch.equal(found[0][untouched], tables(rule, rows, dim)[0][untouched])
+
+
+def test_the_gradient_is_left_as_it_was():
+    for rule in RULES:
+        weight, states = tables(rule, 5, 2)
+        grad_GD = torch.randn(3, 2)
+        kept = grad_GD.clone()
+        sparse_update(weight, states, torch.tensor([1, 1, 4]), grad_GD, rule, lr=0.1, step=1)
+        assert torch.equal(grad_GD, kept)
+
+
+def test_no_rows_change_nothing():
+    weight, states = tables(RULES[0], 5, 2)
+    kept = weight.clone()
+    sparse_update(weight, states, torch.zeros(0, dtype=torch.int32), torch.zeros(0, 2), RULES[0], lr=1.0, step=1)
+    assert torch.equal(weight, kept)

@@ -1,0 +1,27 @@
+import platform
+import subprocess
+import sys
+
+from clickwise.memory import keep_freed_memory
+
+PAGES = """
+import resource, sys
+if "keep" in sys.argv:
+    from clickwise.memory import keep_freed_memory
+    assert keep_freed_memory()
+for _ in range(20):
+    block = bytearray(64 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    del block
+block = bytearray(64 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_freed_blocks_are_used_again_without_page_faults():
+    if platform.libc_ver()[0] != "glibc":
+        assert keep_freed_memory() in (True, False)
+        return
+    faults = {word: int(subprocess.run([sys.executable, "-c", PAGES, word], capture_output=True, text=True,
+                                       check=True).stdout) for word in ("plain", "keep")}
+    assert faults["keep"] < 100 < faults["plain"]
