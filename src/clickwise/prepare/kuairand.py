@@ -123,6 +123,9 @@ def prepare(config: KuaiRandConfig, out: Path, *, engine: EngineConfig | None = 
     """
     engine = engine or EngineConfig()
     folder = shipped("data/kuairand_pure") if config.folder is None else Path(config.folder)
+    if not folder.is_dir():
+        raise PrepareError(f"{where}.dataset.folder: {folder}", found="a file" if folder.exists() else "no such folder",
+                           expected="the folder of the raw files", do="or null, for the sample that is shipped")
     files = {key: _find(folder, getattr(config, key), f"{where}.dataset.{key}") for key in ("log", "users", "videos")}
     recipe = {"dataset": {"name": "kuairand", **to_dict(config)}}
     output = Output(out, recipe=recipe, inputs=[file for group in files.values() for file in group], engine=engine,

@@ -47,7 +47,7 @@ def store_impressions(output: Output, files: Mapping[str, Sequence[Path]], *, fe
     for attributes, id_ in ((users, "user_id"), (videos, "video_id")):
         attributes = attributes.rename({f"__{id_}": id_})
         table = table.left_join(attributes, table[id_] == attributes[f"__{id_}"])
-    table = table.mutate(hour=(table.hourmin // 100).cast("int64"), day_of_week=_day_of_week(table.date),
+    table = table.mutate(hour=(table.hourmin // 100).cast("int64"), day_of_week=day_of_week(table.date),
                          **{DISPLAY: table.user_id * 100_000_000 + table.date})
     stored = engine.materialise(table.order_by("date", "time_ms", "user_id", "video_id"), "impressions")
     rows, kept = engine.count(log), engine.count(stored)
@@ -84,7 +84,7 @@ def _types(names: Sequence[str]) -> dict[str, str]:
     return {name: "float64" if name in CODES else "int64" if name.endswith("_id") else "string" for name in names}
 
 
-def _day_of_week(date: ir.IntegerColumn) -> ir.IntegerColumn:
+def day_of_week(date: ir.IntegerColumn) -> ir.IntegerColumn:
     """0 (Monday) … 6 of yyyymmdd: Zeller's congruence, which every engine can do."""
     year, month, day = date // 10000, date // 100 % 100, date % 100
     late = month < 3
