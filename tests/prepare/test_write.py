@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
+import subprocess
+import sys
 
 import ibis
 import numpy as np
 import pytest
-from criteo_rows import equal, random_lines, read, reference
+from criteo_rows import equal, random_lines, read, reference, rows_of, write_raw
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -128,7 +131,7 @@ def test_a_stopped_run_leaves_no_output_and_is_resumed(criteo, tmp_path, monkeyp
     error = OSError(errno.ENOSPC, "No space left on device") if kind is OSError else kind()
     stopping_at(monkeypatch, "test/cat_3.bin", error)
     with pytest.raises(PrepareError if isinstance(error, OSError) else type(error)) as caught:
-        criteo(LINES, TEST)
+        criteo(LINES, TEST, engine={"tables": "disk"})
     if isinstance(error, OSError):
         assert "No space left" in caught.value.found and caught.value.do
     assert not (tmp_path / "out").exists()
@@ -141,11 +144,37 @@ def test_a_stopped_run_leaves_no_output_and_is_resumed(criteo, tmp_path, monkeyp
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_stopped_run_with_tables_in_memory_leaves_nothing(criteo, tmp_path, monkeypatch, error):
+    stopping_at(monkeypatch, "test/cat_3.bin", error())
+    with pytest.raises(error):
+        criteo(LINES, TEST)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out_test.tsv", "out_train.tsv"]
+
+
+def test_after_a_kill_the_next_run_starts_clean_or_goes_on(criteo, tmp_path, capfd):
+    """A killed process cannot tidy up: the partial folder is there, with the lock released."""
+    code = "from clickwise.prepare import criteo, run, write\nimport json, os, signal, sys\n" \
+           "write.PlacedFile._write = lambda self: os.kill(os.getpid(), signal.SIGKILL)\n" \
+           "run(json.loads(sys.argv[1]), 'x')"
+    files = [write_raw(tmp_path / "raw.tsv", LINES)]
+    for tables, said in (("memory", "starting clean"), ("disk", "resuming")):
+        recipe = {"dataset": {"name": "criteo", "train": files, "frequency_limit": 1}, "out": str(tmp_path / tables),
+                  "engine": {"tables": tables, "threads": 1}}
+        assert subprocess.run([sys.executable, "-c", code, json.dumps(recipe)]).returncode == -signal.SIGKILL
+        assert not (tmp_path / tables).exists() and (tmp_path / f".{tables}.partial").exists()
+        capfd.readouterr()
+        out = criteo(files, name=tables)
+        assert said in capfd.readouterr().err
+        assert np.array_equal(rows_of(read(out, "train")), rows_of(reference(LINES, LINES, 1)))
+        assert not (tmp_path / f".{tables}.partial").exists()
+
+
 def test_after_a_stop_another_recipe_or_another_input_starts_clean(criteo, tmp_path, monkeypatch, capfd):
     for lines, options in ((LINES, {"frequency_limit": 2}), (LINES[:-1], {})):
         stopping_at(monkeypatch, "test/cat_3.bin", KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            criteo(LINES, TEST, overwrite=True)
+            criteo(LINES, TEST, engine={"tables": "disk"}, overwrite=True)
         monkeypatch.undo()
         out = criteo(lines, TEST, shuffle=False, overwrite=True, **options)
         assert "starting clean (an earlier run had another recipe" in capfd.readouterr().err

@@ -32,6 +32,7 @@ NUMERICAL = tuple(f"num_{i}" for i in range(13))
 CATEGORICAL = tuple(f"cat_{i}" for i in range(26))
 CHANNELS = {"numerical": NUMERICAL, "categorical": CATEGORICAL, "label": (LABEL,)}
 RAW_TYPES = {LABEL: "int8", **dict.fromkeys(NUMERICAL, "float32"), **dict.fromkeys(CATEGORICAL, "string")}
+STAGED_ROW_BYTES = 170
 LOG_SHIFT = 3.0  # ln(x + 3): missing and x <= -3 become 0
 EXPECTED = "40 fields with tabs between them: a label 0 or 1, 13 numbers, 26 hexadecimal values of up to 8 digits"
 
@@ -136,10 +137,12 @@ def _stage(output: Output, groups: Mapping[str, Sequence[Path]], max_bad_rows: i
     """Reads every raw file once: rows by table and bad rows by file; the tables lie in the engine."""
     if output.done("raw files read"):
         return output.facts("raw files read")
-    engine, rows = output.engine(), {}
-    bad_rows = BadRows(bad_line, max_bad_rows, EXPECTED)
+    estimates = {group: estimate_rows(files) for group, files in groups.items()}
+    known = None not in estimates.values()
+    engine = output.engine(tables_bytes=STAGED_ROW_BYTES * sum(estimates.values()) if known else None)
+    rows, bad_rows = {}, BadRows(bad_line, max_bad_rows, EXPECTED)
     for group, files in groups.items():
-        total = estimate_rows(files)
+        total = estimates[group]
         with Progress(f"reading {group}", total=total) as bar:
             def report(share: float, bar=bar, total=total) -> None:
                 bar.advance(max(0, int(share * (total or 0)) - bar.done))

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import ibis
@@ -27,11 +27,18 @@ BATCH_ROWS = 1 << 17
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """The section `engine` of a recipe. `memory_limit` bounds the whole process; what does not fit goes to disk."""
+    """The section `engine` of a recipe.
+
+    memory_limit  bounds the whole process; what does not fit goes to disk
+    threads       null: one per core
+    tables        where tables lie between two steps: disk (a run that was stopped can go on) · memory (a quarter
+                  faster; spilled where they do not fit) · auto: memory where they are known to fit, disk otherwise
+    """
 
     name: str = "duckdb"
     memory_limit: str = "4GB"
-    threads: int | None = None  # None: one per core
+    threads: int | None = None
+    tables: Literal["auto", "memory", "disk"] = "auto"
 
     def __post_init__(self) -> None:
         require(self.name == "duckdb", "name", found=self.name, expected="duckdb")
@@ -148,8 +155,6 @@ class DuckDBEngine(Engine):
         self.duckdb = self.ibis.con
         self._tables: dict[str, ir.Table] = {}
         self.duckdb.execute("SET enable_progress_bar=false")
-        if database is not None:  # hashes hardly compress (1.2 times), and trying costs a seventh of the reading
-            self.duckdb.execute("SET force_compression='uncompressed'")
 
     def read_text(self, files, columns, *, delimiter="\t", header=False, quote="", missing=""):
         types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}

@@ -36,9 +36,9 @@ class Output:
     buffer_bytes  how much the writer may hold
 
     Both lie in `.<name>.partial` beside `out`. A run that ends early leaves them there if it had finished a stage
-    (`mark`), and the next run with the same recipe and the same input files (path, size, time of change) goes on
-    behind it (`done`); any other run starts clean. Either is said on stderr. `unchanged` is true where `out` is
-    already the result of this very preparation: there is nothing to do then.
+    (`mark`) and its tables lie on disk, and the next run with the same recipe and the same input files (path, size,
+    time of change) goes on behind it (`done`); any other run starts clean. Either is said on stderr. `unchanged` is
+    true where `out` is already the result of this very preparation: there is nothing to do then.
     """
 
     def __init__(self, out: str | os.PathLike, *, recipe: Mapping[str, Any], inputs: Sequence[Path],
@@ -56,7 +56,7 @@ class Output:
         self.unchanged = self._look_at_out(overwrite)
         self._stages: dict[str, Any] = {}
         self._engine: Engine | None = None
-        self._finished = False
+        self._finished, self._kept = False, True
 
     def _look_at_out(self, overwrite: bool) -> bool:
         if not self.out.exists():
@@ -102,7 +102,8 @@ class Output:
             return {}
 
     def _write_state(self) -> None:
-        write_json(self.partial / "state.json", {"fingerprint": self.fingerprint, "stages": self._stages})
+        if self._kept:
+            write_json(self.partial / "state.json", {"fingerprint": self.fingerprint, "stages": self._stages})
 
     def done(self, stage: str) -> bool:
         return stage in self._stages
@@ -116,12 +117,19 @@ class Output:
         """What was handed to `mark`."""
         return self._stages[stage]
 
-    def engine(self) -> Engine:
-        """The engine, its tables kept in `work` from one run to the next. The writer and Python need memory too."""
+    def engine(self, tables_bytes: int | None = None) -> Engine:
+        """The engine, the same at every call. The writer and Python need memory too, so it gets the most, not all.
+
+        Its tables lie in `work`, there for the next run, unless they are known to be small: `tables_bytes`, handed in
+        at the first call, is how large they will be.
+        """
         if self._engine is None:
-            limit = f"{int(self.engine_config.memory_bytes * 0.65 / 1e6)}MB"
-            self._engine = DuckDBEngine(memory_limit=limit, threads=self.engine_config.threads,
-                                        spill_folder=self.work / "spill", database=self.work / "tables.duckdb")
+            config, limit = self.engine_config, int(self.engine_config.memory_bytes * 0.7)
+            fits = tables_bytes is not None and tables_bytes <= 0.7 * limit
+            self._kept = bool(self._stages) or config.tables == "disk" or (config.tables == "auto" and not fits)
+            self._engine = DuckDBEngine(memory_limit=f"{limit // 10**6}MB", threads=config.threads,
+                                        spill_folder=self.work / "spill",
+                                        database=self.work / "tables.duckdb" if self._kept else None)
         return self._engine
 
     def finish(self, summary: Mapping[str, Any]) -> Path:
@@ -141,7 +149,7 @@ class Output:
     def __exit__(self, kind, error, trace) -> None:
         with contextlib.suppress(Exception):
             self._close()
-        if self._finished or not self._stages:
+        if self._finished or not self._stages or not self._kept:
             shutil.rmtree(self.partial, ignore_errors=True)
         else:
             say(f"{self.out.name}: stopped; what was finished ({', '.join(self._stages)}) is kept in {self.partial} "

@@ -125,25 +125,31 @@ class PlacedFile:
     """
 
     def __init__(self, path: Path, rows: int, dtype: np.dtype, width: int, buffer_bytes: int, folder: Path) -> None:
-        self.path, self.rows, self.dtype, self.width, self.folder = path, rows, dtype, width, folder
-        row_bytes = dtype.itemsize * width
+        self.path, self.rows, self.dtype, self.folder = path, rows, dtype, folder
+        # A row of numbers is moved as one item: numpy scatters those 2.5 times faster than rows of a matrix.
+        self.item = dtype if width == 1 else np.dtype((np.void, dtype.itemsize * width))
         self.done, self.memory, self.ranges = 0, None, {}
-        if rows * row_bytes <= buffer_bytes:
-            self.memory = self._empty(rows)
+        if rows * self.item.itemsize <= buffer_bytes:
+            self.memory = np.empty(rows, self.item)
         else:
-            self.range_rows = max(1, buffer_bytes // (2 * row_bytes + 12), -(-rows // _MAX_BUCKETS))
-
-    def _empty(self, rows: int) -> np.ndarray:
-        return np.empty(rows if self.width == 1 else (rows, self.width), self.dtype)
+            self.range_rows = max(1, buffer_bytes // (2 * self.item.itemsize + 12), -(-rows // _MAX_BUCKETS))
 
     def __enter__(self) -> PlacedFile:
         return self
 
     def put(self, places: np.ndarray, values: np.ndarray) -> None:
         """values[i] belongs at places[i]; every place comes exactly once."""
+        if not len(places):
+            return
         self.done += len(places)
+        values = values.astype(self.dtype, copy=False)
+        if self.item != self.dtype:
+            values = np.ascontiguousarray(values).view(self.item).reshape(-1)
         if self.memory is not None:
-            self.memory[places] = values
+            if places[-1] - places[0] == len(places) - 1 and (np.diff(places) == 1).all():
+                self.memory[places[0]:places[-1] + 1] = values
+            else:
+                self.memory[places] = values
             return
         number = places // self.range_rows
         if number[0] != number[-1] or (number != number[0]).any():
@@ -160,7 +166,7 @@ class PlacedFile:
             self.ranges[number] = (open(f"{stem}.places", "wb"), open(f"{stem}.values", "wb"))
         place_file, value_file = self.ranges[number]
         (places - number * self.range_rows).astype(np.uint32).tofile(place_file)
-        values.astype(self.dtype).tofile(value_file)
+        values.tofile(value_file)
 
     def __exit__(self, kind, error, trace) -> None:
         try:
@@ -184,9 +190,8 @@ class PlacedFile:
                 place_file, value_file = self.ranges[number]
                 place_file.close()
                 value_file.close()
-                part = self._empty(min(self.range_rows, self.rows - number * self.range_rows))
-                part[np.fromfile(place_file.name, np.uint32)] = \
-                    np.fromfile(value_file.name, self.dtype).reshape(-1, *part.shape[1:])
+                part = np.empty(min(self.range_rows, self.rows - number * self.range_rows), self.item)
+                part[np.fromfile(place_file.name, np.uint32)] = np.fromfile(value_file.name, self.item)
                 part.tofile(out)
 
 
