@@ -1,8 +1,9 @@
+import ctypes
 import platform
 import subprocess
 import sys
 
-from clickwise.memory import keep_freed_memory
+from clickwise.memory import ask_for_huge_pages, keep_freed_memory
 
 PAGES = """
 import resource, sys
@@ -25,3 +26,11 @@ def test_freed_blocks_are_used_again_without_page_faults():
     faults = {word: int(subprocess.run([sys.executable, "-c", PAGES, word], capture_output=True, text=True,
                                        check=True).stdout) for word in ("plain", "keep")}
     assert faults["keep"] < 100 < faults["plain"]
+
+
+def test_asking_for_huge_pages_never_harms():
+    block = bytearray(b"x" * (5 << 20))
+    address = ctypes.addressof(ctypes.c_char.from_buffer(block))
+    assert ask_for_huge_pages(address, len(block)) in (True, False)
+    assert not ask_for_huge_pages(address, 4096)  # no whole huge page in it
+    assert block == b"x" * (5 << 20)

@@ -388,6 +388,9 @@ def test_first_values_depend_on_seed_and_name_alone(engine):
     large = Table(name="large", rows=100, dim=50, features=("f",))
     values = build(engine, tables=[large], features=("f",)).table_rows("large")
     assert 0.099 < values.max() <= 0.1 and -0.1 <= values.min() < -0.099 and values.mean().abs() < 0.003
+    twins = [Table(name=name, rows=9, dim=9, features=(name,)) for name in ("a", "b")]
+    pair = build(engine, tables=twins, features=("a", "b"))
+    assert not torch.equal(pair.table_rows("a"), pair.table_rows("b"))
     zeros = Table(name="z", rows=2, dim=2, features=("f",), init="zeros")
     assert not build(engine, tables=[zeros], features=("f",)).table_rows("z").any()
 

@@ -15,6 +15,7 @@ from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table, TableOptimizer, fill_first_values
 from clickwise.errors import EngineError
 from clickwise.kernels.sparse_update import sparse_update
+from clickwise.memory import ask_for_huge_pages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,8 @@ class ReferenceEmbeddings(Embeddings):
         for group in self._groups:
             rows = sum(table.rows for table in group.tables)
             weight_RD = torch.empty(rows, group.dim, device=device)
+            if weight_RD.device.type == "cpu":
+                ask_for_huge_pages(weight_RD.data_ptr(), weight_RD.nbytes)
             for table in group.tables:
                 start = group.first_row[table.name]
                 fill_first_values(weight_RD[start:start + table.rows], table, seed)
