@@ -16,6 +16,7 @@ def test_unknown_engine_is_answered_with_the_list():
     ([TABLE], ("f", "fg"), "(?s)'fg'.*no table"),
     ([TABLE], ("f", "f"), "'f' twice"),
     ([TABLE], (), "(?s)table 't'.*the feature 'f'"),
+    ([TABLE, Table(name="u", rows=3, dim=2, features=())], ("f",), "(?s)table 'u'.*no feature"),
     ([TABLE, Table(name="t", rows=3, dim=2, features=("g",))], ("f", "g"), "two tables named 't'"),
     ([TABLE, Table(name="u", rows=3, dim=2, features=("f",))], ("f",), "(?s)'f'.*'t' and 'u'"),
 ])

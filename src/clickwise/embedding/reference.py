@@ -5,46 +5,17 @@ All tables of one width live in one matrix, so that one gather serves them all a
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import torch
 
-from clickwise.batch import Column, Ragged
+from clickwise.batch import Column
 from clickwise.embedding import Embeddings
+from clickwise.embedding.lookup import Group, Lookup, check_ids_of, joined, look_up
 from clickwise.embedding.table import Table, TableOptimizer, fill_first_values
 from clickwise.errors import EngineError
 from clickwise.kernels.sparse_update import sparse_update
 from clickwise.memory import ask_for_huge_pages
-
-
-@dataclasses.dataclass(frozen=True)
-class _Group:
-    """The tables of one width: `features` are positions in the engine's features, `starts` their tables' first rows."""
-
-    dim: int
-    tables: tuple[Table, ...]
-    first_row: dict[str, int]
-    features: tuple[int, ...]
-    starts: tuple[int, ...]
-    mean: tuple[bool, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Lookup:
-    """What one batch looks up in one group: bag g = sample · F + feature.
-
-    rows_V    rows of the joint matrix; without multi-hot columns one per bag, in bag order
-    starts_G  where each bag begins in `rows_V`, with the end appended; None: bag g is row g
-    bag_V     the bag of each row; None as above
-    weight_V  1 / length of the bag where the table pools by mean; None: all 1
-    """
-
-    rows_V: torch.Tensor
-    bags: int
-    starts_G: torch.Tensor | None = None
-    bag_V: torch.Tensor | None = None
-    weight_V: torch.Tensor | None = None
 
 
 class ReferenceEmbeddings(Embeddings):
@@ -67,11 +38,11 @@ class ReferenceEmbeddings(Embeddings):
                 shape = (rows,) if per_row else (rows, group.dim)
                 state = torch.full(shape, first, device=device)
                 self.register_buffer(f"{name}_{group.dim}", state, persistent=False)
-        self._deferred: list[tuple[tuple[_Lookup, ...], torch.Tensor]] | None = None
+        self._deferred: list[tuple[tuple[Lookup, ...], torch.Tensor]] | None = None
         # Gives the rows a gradient function, so that backward reaches this engine; itself never gets a gradient.
         self._anchor = torch.zeros(0, requires_grad=True)
 
-    def _group(self, dim: int) -> _Group:
+    def _group(self, dim: int) -> Group:
         tables = tuple(table for table in self.tables if table.dim == dim)
         first_row, row = {}, 0
         for table in tables:
@@ -79,13 +50,13 @@ class ReferenceEmbeddings(Embeddings):
             row += table.rows
         features = tuple(f for f, feature in enumerate(self.features) if self.table_of[feature].dim == dim)
         of = [self.table_of[self.features[f]] for f in features]
-        return _Group(dim, tables, first_row, features, tuple(first_row[table.name] for table in of),
+        return Group(dim, tables, first_row, features, tuple(first_row[table.name] for table in of),
                       tuple(table.pooling == "mean" for table in of))
 
-    def _weight(self, group: _Group) -> torch.Tensor:
+    def _weight(self, group: Group) -> torch.Tensor:
         return getattr(self, f"weight_{group.dim}")
 
-    def _states(self, group: _Group) -> dict[str, torch.Tensor]:
+    def _states(self, group: Group) -> dict[str, torch.Tensor]:
         return {name: getattr(self, f"{name}_{group.dim}") for name in self.optimizer.states()}
 
     # Forward ---------------------------------------------------------------------------------------------------------
@@ -96,12 +67,12 @@ class ReferenceEmbeddings(Embeddings):
         device = self._anchor.device if not self._groups else self._weight(self._groups[0]).device
         cast = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if cast else torch.float32
-        lookups = tuple(_lookup(group, columns) for group in self._groups)
+        lookups = tuple(look_up(group, columns) for group in self._groups)
         if self.training and self.trainable and torch.is_grad_enabled() and self._groups:
             return _RowsOfTables.apply(self._anchor, self, lookups, dtype)
         return self._rows(lookups, dtype)
 
-    def _rows(self, lookups: tuple[_Lookup, ...], dtype: torch.dtype) -> torch.Tensor:
+    def _rows(self, lookups: tuple[Lookup, ...], dtype: torch.dtype) -> torch.Tensor:
         """Rows [B, sum of dims]."""
         parts = [_pooled(self._weight(group), lookup, dtype)
                  for group, lookup in zip(self._groups, lookups, strict=True)]
@@ -125,28 +96,28 @@ class ReferenceEmbeddings(Embeddings):
                 raise EngineError(f"feature {feature!r}", found=f"{len(column)} samples",
                                   expected=f"{len(columns[0])}, as {self.features[0]!r}")
             if self.check_ids:
-                _check_ids(feature, column, self.table_of[feature])
+                check_ids_of(feature, column, self.table_of[feature])
 
     # Backward --------------------------------------------------------------------------------------------------------
 
-    def _receive(self, lookups: tuple[_Lookup, ...], grad: torch.Tensor) -> None:
+    def _receive(self, lookups: tuple[Lookup, ...], grad: torch.Tensor) -> None:
         """Called by backward with the gradient of the rows, [B, sum of dims]."""
         if self._deferred is None:
             self._update([(lookups, grad)], 1.0)
         else:
             self._deferred.append((lookups, grad))
 
-    def _update(self, pending: list[tuple[tuple[_Lookup, ...], torch.Tensor]], scale: float) -> None:
+    def _update(self, pending: list[tuple[tuple[Lookup, ...], torch.Tensor]], scale: float) -> None:
         self.step += 1
         lr = self.optimizer.lr * self.lr_factor
         for place, group in enumerate(self._groups):
-            lookup = _joined([lookups[place] for lookups, _ in pending])
+            lookup = joined([lookups[place] for lookups, _ in pending])
             grads = [self._grad_of(group, grad) for _, grad in pending]
             grad_GD = grads[0] if len(grads) == 1 else torch.cat(grads)
             sparse_update(self._weight(group), self._states(group), lookup.rows_V, grad_GD, self.optimizer, lr=lr,
                           step=self.step, bag_V=lookup.bag_V, weight_V=lookup.weight_V, scale=scale)
 
-    def _grad_of(self, group: _Group, grad: torch.Tensor) -> torch.Tensor:
+    def _grad_of(self, group: Group, grad: torch.Tensor) -> torch.Tensor:
         """The gradient of the group's bags [G, dim] out of the gradient of all rows."""
         if len(self._groups) == 1:
             return grad.reshape(-1, group.dim)
@@ -240,43 +211,7 @@ class _RowsOfTables(torch.autograd.Function):
         return None, None, None, None
 
 
-def _lookup(group: _Group, columns: tuple[Column, ...]) -> _Lookup:
-    """The rows of one group that a batch looks up, bags in sample order."""
-    mine = [columns[feature] for feature in group.features]
-    features = len(mine)
-    wide = max(group.starts) + max(table.rows for table in group.tables) > 2**31 - 1
-    dtype = torch.int64 if wide else torch.int32
-    bags = len(mine[0]) * features
-    if not any(isinstance(column, Ragged) for column in mine):
-        starts_F = torch.tensor(group.starts, dtype=dtype, device=mine[0].device)
-        rows_BF = torch.stack([column.to(dtype) for column in mine], dim=1).add_(starts_F)
-        return _Lookup(rows_BF.view(-1), bags)
-
-    # Every column becomes bags (a one-hot id is a bag of one), and the bags are interleaved by sample.
-    device = next(column.values_V.device for column in mine if isinstance(column, Ragged))
-    lengths = [column.lengths_B().long() if isinstance(column, Ragged) else
-               torch.ones(len(column), dtype=torch.int64, device=device) for column in mine]
-    lengths_BF = torch.stack(lengths, dim=1)
-    starts_G = torch.cat([torch.zeros(1, dtype=torch.int64, device=device), lengths_BF.view(-1).cumsum(0)])
-    starts_BF = starts_G[:-1].view(-1, features)
-    rows_V = torch.empty(int(starts_G[-1]), dtype=dtype, device=device)
-    for place, (column, first) in enumerate(zip(mine, group.starts, strict=True)):
-        if isinstance(column, Ragged):
-            values_V = column.values_V[:int(column.offsets[-1])]
-            shift_B = starts_BF[:, place] - column.offsets[:-1]
-            at_V = torch.arange(len(values_V), device=device) + torch.repeat_interleave(shift_B, lengths[place])
-            rows_V[at_V] = values_V.to(dtype) + first
-        else:
-            rows_V[starts_BF[:, place]] = column.to(dtype) + first
-    bag_V = torch.repeat_interleave(torch.arange(bags, device=device), lengths_BF.view(-1))
-    weight_V = None
-    if any(mean and isinstance(column, Ragged) for mean, column in zip(group.mean, mine, strict=True)):
-        weight_BF = torch.where(torch.tensor(group.mean, device=device), 1.0 / lengths_BF.clamp(min=1), 1.0)
-        weight_V = torch.repeat_interleave(weight_BF.view(-1), lengths_BF.view(-1))
-    return _Lookup(rows_V, bags, starts_G.to(dtype), bag_V.to(dtype), weight_V)
-
-
-def _pooled(weight_RD: torch.Tensor, lookup: _Lookup, dtype: torch.dtype) -> torch.Tensor:
+def _pooled(weight_RD: torch.Tensor, lookup: Lookup, dtype: torch.dtype) -> torch.Tensor:
     """One row per bag, [G, D]."""
     rows_V = lookup.rows_V
     if len(rows_V) == 0:
@@ -292,37 +227,3 @@ def _pooled(weight_RD: torch.Tensor, lookup: _Lookup, dtype: torch.dtype) -> tor
     for part_GD, part_V in zip(out_GD.split(at_once), rows_V.split(at_once), strict=True):
         part_GD.copy_(weight_RD.index_select(0, part_V))
     return out_GD
-
-
-def _joined(lookups: list[_Lookup]) -> _Lookup:
-    """The lookups of several forward passes as one, bags numbered through."""
-    if len(lookups) == 1:
-        return lookups[0]
-    bag_parts, first = [], 0
-    for lookup in lookups:
-        bag_V = lookup.bag_V
-        if bag_V is None:
-            bag_V = torch.arange(lookup.bags, device=lookup.rows_V.device)
-        bag_parts.append(bag_V.long() + first)
-        first += lookup.bags
-    weight_V = None
-    if any(lookup.weight_V is not None for lookup in lookups):
-        weight_V = torch.cat([torch.ones(len(lookup.rows_V), device=lookup.rows_V.device)
-                              if lookup.weight_V is None else lookup.weight_V for lookup in lookups])
-    return _Lookup(torch.cat([lookup.rows_V for lookup in lookups]), first, None, torch.cat(bag_parts), weight_V)
-
-
-def _check_ids(feature: str, column: Column, table: Table) -> None:
-    """EngineError naming feature, sample and id of the first id that is not a row of the table."""
-    ids_V = column.values_V[:int(column.offsets[-1])] if isinstance(column, Ragged) else column
-    if len(ids_V) == 0:
-        return
-    low, high = torch.aminmax(ids_V)
-    if int(low) >= 0 and int(high) < table.rows:
-        return
-    wide_V = ids_V.long()
-    place = int(((wide_V < 0) | (wide_V >= table.rows)).nonzero()[0, 0])
-    sample = int(torch.searchsorted(column.offsets, place, right=True)) - 1 if isinstance(column, Ragged) else place
-    raise EngineError(f"feature {feature!r}, sample {sample} of the batch", found=f"the id {int(wide_V[place])}",
-                      expected=f"0 … {table.rows - 1}, the rows of table {table.name!r}",
-                      do="prepare the data again, or correct the feature's cardinality")

@@ -1,0 +1,110 @@
+"""What a batch looks up: ids of columns become rows of joint matrices, one matrix per width of tables."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from clickwise.batch import Column, Ragged
+from clickwise.embedding.table import Table
+from clickwise.errors import EngineError
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The tables of one width: `features` are positions in the engine's features, `starts` their tables' first rows."""
+
+    dim: int
+    tables: tuple[Table, ...]
+    first_row: dict[str, int]
+    features: tuple[int, ...]
+    starts: tuple[int, ...]
+    mean: tuple[bool, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lookup:
+    """What one batch looks up in one group: bag g = sample · F + feature.
+
+    rows_V    rows of the joint matrix; without multi-hot columns one per bag, in bag order
+    starts_G  where each bag begins in `rows_V`, with the end appended; None: bag g is row g
+    bag_V     the bag of each row; None as above
+    weight_V  1 / length of the bag where the table pools by mean; None: all 1
+    """
+
+    rows_V: torch.Tensor
+    bags: int
+    starts_G: torch.Tensor | None = None
+    bag_V: torch.Tensor | None = None
+    weight_V: torch.Tensor | None = None
+
+
+def look_up(group: Group, columns: tuple[Column, ...]) -> Lookup:
+    """The rows of one group that a batch looks up, bags in sample order."""
+    mine = [columns[feature] for feature in group.features]
+    features = len(mine)
+    wide = max(group.starts) + max(table.rows for table in group.tables) > 2**31 - 1
+    dtype = torch.int64 if wide else torch.int32
+    bags = len(mine[0]) * features
+    if not any(isinstance(column, Ragged) for column in mine):
+        starts_F = torch.tensor(group.starts, dtype=dtype, device=mine[0].device)
+        rows_BF = torch.stack([column.to(dtype) for column in mine], dim=1).add_(starts_F)
+        return Lookup(rows_BF.view(-1), bags)
+
+    # Every column becomes bags (a one-hot id is a bag of one), and the bags are interleaved by sample.
+    device = next(column.values_V.device for column in mine if isinstance(column, Ragged))
+    lengths = [column.lengths_B().long() if isinstance(column, Ragged) else
+               torch.ones(len(column), dtype=torch.int64, device=device) for column in mine]
+    lengths_BF = torch.stack(lengths, dim=1)
+    starts_G = torch.cat([torch.zeros(1, dtype=torch.int64, device=device), lengths_BF.view(-1).cumsum(0)])
+    starts_BF = starts_G[:-1].view(-1, features)
+    rows_V = torch.empty(int(starts_G[-1]), dtype=dtype, device=device)
+    for place, (column, first) in enumerate(zip(mine, group.starts, strict=True)):
+        if isinstance(column, Ragged):
+            values_V = column.values_V[:int(column.offsets[-1])]
+            shift_B = starts_BF[:, place] - column.offsets[:-1]
+            at_V = torch.arange(len(values_V), device=device) + torch.repeat_interleave(shift_B, lengths[place])
+            rows_V[at_V] = values_V.to(dtype) + first
+        else:
+            rows_V[starts_BF[:, place]] = column.to(dtype) + first
+    bag_V = torch.repeat_interleave(torch.arange(bags, device=device), lengths_BF.view(-1))
+    weight_V = None
+    if any(mean and isinstance(column, Ragged) for mean, column in zip(group.mean, mine, strict=True)):
+        weight_BF = torch.where(torch.tensor(group.mean, device=device), 1.0 / lengths_BF.clamp(min=1), 1.0)
+        weight_V = torch.repeat_interleave(weight_BF.view(-1), lengths_BF.view(-1))
+    return Lookup(rows_V, bags, starts_G.to(dtype), bag_V.to(dtype), weight_V)
+
+
+def joined(lookups: list[Lookup]) -> Lookup:
+    """The lookups of several forward passes as one, bags numbered through."""
+    if len(lookups) == 1:
+        return lookups[0]
+    bag_parts, first = [], 0
+    for lookup in lookups:
+        bag_V = lookup.bag_V
+        if bag_V is None:
+            bag_V = torch.arange(lookup.bags, device=lookup.rows_V.device)
+        bag_parts.append(bag_V.long() + first)
+        first += lookup.bags
+    weight_V = None
+    if any(lookup.weight_V is not None for lookup in lookups):
+        weight_V = torch.cat([torch.ones(len(lookup.rows_V), device=lookup.rows_V.device)
+                              if lookup.weight_V is None else lookup.weight_V for lookup in lookups])
+    return Lookup(torch.cat([lookup.rows_V for lookup in lookups]), first, None, torch.cat(bag_parts), weight_V)
+
+
+def check_ids_of(feature: str, column: Column, table: Table) -> None:
+    """EngineError naming feature, sample and id of the first id that is not a row of the table."""
+    ids_V = column.values_V[:int(column.offsets[-1])] if isinstance(column, Ragged) else column
+    if len(ids_V) == 0:
+        return
+    low, high = torch.aminmax(ids_V)
+    if int(low) >= 0 and int(high) < table.rows:
+        return
+    wide_V = ids_V.long()
+    place = int(((wide_V < 0) | (wide_V >= table.rows)).nonzero()[0, 0])
+    sample = int(torch.searchsorted(column.offsets, place, right=True)) - 1 if isinstance(column, Ragged) else place
+    raise EngineError(f"feature {feature!r}, sample {sample} of the batch", found=f"the id {int(wide_V[place])}",
+                      expected=f"0 … {table.rows - 1}, the rows of table {table.name!r}",
+                      do="prepare the data again, or correct the feature's cardinality")
