@@ -94,7 +94,7 @@ def _tables_by_feature(tables: tuple[Table, ...], features: tuple[str, ...]) -> 
             raise EngineError("embedding tables", found=f"two tables named {table.name!r}", expected="different names")
         names.add(table.name)
         if not table.features:
-            raise EngineError(f"table {table.name!r}", found="no feature that is looked up in it", expected="at least one")
+            raise EngineError(f"table {table.name!r}", found="no feature looked up in it", expected="at least one")
         for feature in table.features:
             if feature in table_of:
                 raise EngineError(f"feature {feature!r}", expected="one table per feature",
