@@ -149,13 +149,13 @@ def child(name: str, raw: str, out: str, memory_limit: str) -> None:
 
 
 def same(one: Path, two: Path) -> bool:
-    """Whether two outputs hold the same bytes; of the shuffled training rows, the same values in some order."""
-    def content(path: Path) -> bytes:
-        data = path.read_bytes()
-        return bytes(sorted(data[:10**6])) if path.parent.name == "train" and len(data) < 10**6 else data
+    """Whether two outputs hold the same bytes; of the shuffled training rows, each byte equally often."""
+    def content(path: Path) -> np.ndarray:
+        data = np.fromfile(path, np.uint8)
+        return np.bincount(data, minlength=256) if path.parent.name == "train" else data
 
-    files = [path.relative_to(two) for path in two.rglob("*.bin") if path.parent.name != "train"]
-    return bool(files) and all(content(one / file) == content(two / file) for file in files)
+    files = [path.relative_to(two) for path in two.rglob("*.bin")]
+    return len(files) == 3 * 28 and all(np.array_equal(content(one / file), content(two / file)) for file in files)
 
 
 def main() -> None:

@@ -86,9 +86,9 @@ def test_one_file_or_several_plain_or_gz(criteo, tmp_path):
 
 def test_the_same_bytes_whatever_the_threads_and_the_memory(criteo):
     lines, test = random_lines(3000, 5), random_lines(100, 6)
+    small = {"threads": 4, "memory_limit": "600MB", "tables": "disk"}
     outs = [criteo(lines, test, name=f"out_{i}", engine=engine, seed=seed)
-            for i, (engine, seed) in enumerate([({"threads": 1}, 1), ({"threads": 4, "memory_limit": "300MB"}, 1),
-                                                ({}, 2)])]
+            for i, (engine, seed) in enumerate([({"threads": 1}, 1), (small, 1), ({}, 2)])]
     for file in sorted((outs[0] / "train").iterdir()):
         assert file.read_bytes() == (outs[1] / "train" / file.name).read_bytes()
     one, other = read(outs[0], "train"), read(outs[2], "train")
@@ -247,6 +247,7 @@ def test_sections_that_cannot_be(tmp_path):
     good = {"dataset": {"name": "criteo", "train": ["x"]}, "out": str(tmp_path / "out")}
     for recipe, where in [({**good, "enginee": {}}, "p.enginee"), ({"out": "x"}, "p.dataset"),
                           ({"dataset": good["dataset"]}, "p.out"),
+                          ({**good, "engine": {"memory_limit": "100MB"}}, "p.engine.memory_limit"),
                           ({**good, "engine": {"memory_limit": "much"}}, "p.engine.memory_limit"),
                           ({**good, "engine": {"name": "sparc"}}, "p.engine.name")]:
         with pytest.raises(RecipeError) as caught:

@@ -44,8 +44,8 @@ class EngineConfig:
         require(self.name == "duckdb", "name", found=self.name, expected="duckdb")
         require(parse_bytes(self.memory_limit) is not None, "memory_limit", found=self.memory_limit,
                 expected="a size such as 4GB or 800MB")
-        require(parse_bytes(self.memory_limit) >= 300 * 10**6, "memory_limit", found=self.memory_limit,
-                expected="at least 300MB")
+        require(parse_bytes(self.memory_limit) >= 600 * 10**6, "memory_limit", found=self.memory_limit,
+                expected="at least 600MB")
         require(self.threads is None or self.threads >= 1, "threads", found=self.threads, expected="at least 1")
 
     @property
@@ -209,7 +209,11 @@ class DuckDBEngine(Engine):
                     report(min(percent, 100.0) / 100)
 
         thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the system gives no thread: go on without a progress bar
+            yield
+            return
         try:
             yield
         finally:

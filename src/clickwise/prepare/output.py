@@ -21,6 +21,7 @@ from clickwise.recipe import to_dict, to_yaml
 from clickwise.spec import FILE_NAME
 
 SUMMARY = "preparation/summary.json"
+PYTHON_BYTES = 250 * 10**6
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
@@ -118,13 +119,13 @@ class Output:
         return self._stages[stage]
 
     def engine(self, tables_bytes: int | None = None) -> Engine:
-        """The engine, the same at every call. The writer and Python need memory too, so it gets the most, not all.
+        """The engine, the same at every call. It gets 70 % of what Python and the libraries leave of the memory.
 
         Its tables lie in `work`, there for the next run, unless they are known to be small: `tables_bytes`, handed in
         at the first call, is how large they will be.
         """
         if self._engine is None:
-            config, limit = self.engine_config, int(self.engine_config.memory_bytes * 0.7)
+            config, limit = self.engine_config, int(0.7 * (self.engine_config.memory_bytes - PYTHON_BYTES))
             fits = tables_bytes is not None and tables_bytes <= 0.7 * limit
             self._kept = bool(self._stages) or config.tables == "disk" or (config.tables == "auto" and not fits)
             self._engine = DuckDBEngine(memory_limit=f"{limit // 10**6}MB", threads=config.threads,
