@@ -6,8 +6,11 @@ from hypothesis import strategies as st
 from clickwise.embedding import TableOptimizer
 from clickwise.kernels.sparse_update import cpu, reference, sparse_update
 
-RULES = [TableOptimizer(name=name, weight_decay=decay, eps=1e-3, initial_accumulator=0.1)
-         for name in ("sgd", "adagrad", "rowwise_adagrad", "adam") for decay in (0.0, 0.1)]
+CONSTANTS = {"sgd": {}, "adam": {"eps": 1e-3, "beta1": 0.8},
+             "adagrad": {"eps": 1e-3, "initial_accumulator": 0.1},
+             "rowwise_adagrad": {"eps": 1e-3, "initial_accumulator": 0.1}}
+RULES = [TableOptimizer(name=name, weight_decay=decay, **constants)
+         for name, constants in CONSTANTS.items() for decay in (0.0, 0.1)]
 
 
 def tables(rule, rows, dim):
