@@ -38,6 +38,29 @@ def test_best_is_another_name_of_last_until_last_moves_on(tmp_path):
     assert checkpoint.load(folder.best)["step"] == 3 and checkpoint.load(folder.last)["step"] == 4
 
 
+def test_best_is_a_copy_where_a_file_system_has_no_links(tmp_path, monkeypatch):
+    def no_links(source, target):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(checkpoint.os, "link", no_links)
+    folder = checkpoint.CheckpointFolder(tmp_path)
+    folder.save_last({"step": 1})
+    folder.mark_last_as_best()
+    folder.save_last({"step": 2})
+    assert checkpoint.load(folder.best)["step"] == 1 and checkpoint.load(folder.last)["step"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
+
+
+def test_marking_twice_leaves_nothing_behind_and_leftovers_are_removed(tmp_path):
+    folder = checkpoint.CheckpointFolder(tmp_path)
+    folder.save_last({"step": 1})
+    folder.mark_last_as_best()
+    folder.mark_last_as_best()
+    (tmp_path / ".last.pt.123.partial").write_bytes(b"half")
+    folder.remove_unfinished()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
+
+
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
 def test_a_damaged_or_missing_file_is_one_message(tmp_path, damage):
     path = tmp_path / "a.pt"
@@ -55,7 +78,8 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
 
 
 def test_random_state_goes_on():
-    state = checkpoint.random_state()
+    cpu = torch.device("cpu")
+    state = checkpoint.random_state(cpu)
     first = torch.rand(3)
-    checkpoint.set_random_state(state)
+    checkpoint.set_random_state(state, cpu)
     assert torch.equal(first, torch.rand(3))

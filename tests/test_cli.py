@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from clickwise import checkpoint
-from clickwise.files import shipped
+from clickwise.errors import CheckpointError
+from clickwise.files import only_one, shipped
 
 SMALL = ["data.synthetic.rows={train: 6000, validation: 2000, test: 2000}", "train.epochs=2", "train.batch_size=500",
          "train.log_every=5"]
@@ -208,11 +209,57 @@ def test_resume_with_another_recipe_or_dataset(clickwise, run, dataset, tmp_path
     result = clickwise("train", recipe, "train.batch_size=1000", "train.epochs=1", "--json")
     other = tmp_path / json.loads(result.out)["run"]
     (other / "DONE").unlink()
-    spec = tmp_path / dataset / "feature_spec.yaml"
-    spec.write_text(spec.read_text().replace("metadata:", "metadata:\n  changed: 1", 1) if "metadata: {}" not in
-                    spec.read_text() else spec.read_text().replace("metadata: {}", "metadata: {changed: 1}"))
+    column = tmp_path / dataset / "train" / "numerical.bin"
+    content = column.read_bytes()
+    column.write_bytes(content[2:4] + content[2:])  # the same size, another value
     refused(clickwise("train", "--resume", other), "has changed since this run")
+    column.write_bytes(content)
+
+    resolved = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(resolved.replace("seed: 0", "seed: 7"))
+    refused(clickwise("train", "--resume", run), "changed since", "train.seed: 0 → 7")
+    (folder / "recipe.yaml").write_text(resolved)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert clickwise("train", "--resume", other).code == 0
+
+
+def test_a_run_is_one_process(clickwise, run, tmp_path):
+    (tmp_path / run / "DONE").unlink()
+    with only_one(tmp_path / run, CheckpointError):
+        refused(clickwise("train", "--resume", run), "another process")
+    assert clickwise("train", "--resume", run).code == 0
+    assert not (tmp_path / run / ".lock").exists()
+
+
+def test_a_run_is_found_from_any_folder_and_its_data_may_move(clickwise, dataset, tmp_path, monkeypatch):
+    result = clickwise("train", small_recipe(dataset, tmp_path), "train.batch_size=1000", "train.epochs=1", "--json")
+    run = tmp_path / json.loads(result.out)["run"]
+    before = clickwise("evaluate", run, "--json").out
+    monkeypatch.chdir("/")
+    assert clickwise("evaluate", run, "--json").out == before
+    (tmp_path / dataset).rename(tmp_path / "moved")
+    refused(clickwise("evaluate", run), dataset)
+    assert clickwise("evaluate", run, f"data.path={tmp_path / 'moved'}", "--json").out == before
+
+
+def test_other_features_than_the_model_was_trained_with(clickwise, dataset, tmp_path):
+    result = clickwise("train", small_recipe(dataset, tmp_path), "train.batch_size=1000", "train.epochs=1", "--json")
+    run = json.loads(result.out)["run"]
+    spec = tmp_path / dataset / "feature_spec.yaml"
+    head, names = spec.read_text().split("channel_spec:", 1)
+    swapped = names.replace("cat_3,", "cat_X,", 1).replace("cat_4,", "cat_3,", 1).replace("cat_X,", "cat_4,", 1)
+    assert swapped != names
+    spec.write_text(f"{head}channel_spec:{swapped}")
+    refused(clickwise("evaluate", run), "other categorical than")
+    spec.write_text(f"{head}channel_spec:{names}")
+    refused(clickwise("evaluate", run, "model.top_mlp=[4]"), "remove overrides")
+
+
+def test_data_without_what_the_recipe_needs(clickwise, dataset, tmp_path):
+    recipe = small_recipe(dataset, tmp_path)
+    refused(clickwise("train", recipe, "train.batch_size=1000", "metrics=[auc, gauc]"), "display", "gauc")
+    refused(clickwise("train", recipe, "data.test=tset"), "'tset'", "test")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_full_disk_while_saving(clickwise, monkeypatch, tmp_path):
@@ -233,7 +280,10 @@ def test_a_full_disk_while_saving(clickwise, monkeypatch, tmp_path):
 
 
 def test_a_diverging_training(clickwise, tmp_path):
-    refused(clickwise("train", "tiny/dlrm", *SMALL, "optimizer={name: sgd, lr: 1.0e+30}"), "finite", "lower")
+    refused(clickwise("train", "tiny/dlrm", *SMALL, "optimizer={name: sgd, lr: 1.0e+30}",
+                      "embedding.optimizer={name: sgd, lr: 1.0e+30}"), "finite", "lower")
+    refused(clickwise("train", "tiny/dlrm", "optimizer.lr=.inf"), "a finite number", code=2)
+    refused(clickwise("train", "tiny/dlrm", "optimizer={name: adam, momentum: 0.9}"), "adam does not use it", code=2)
 
 
 def test_predict_and_bench_refuse_nonsense(clickwise, run, tmp_path):

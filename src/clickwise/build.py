@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,11 @@ import torch
 from clickwise import recipe as recipes
 from clickwise.checkpoint import CheckpointFolder
 from clickwise.data.dataset import DataConfig, Dataset
+from clickwise.data.loader import Loader
 from clickwise.embedding import Embeddings, build_embeddings
 from clickwise.embedding.table import TableOptimizer
-from clickwise.errors import EngineError, RecipeError, nearest
-from clickwise.metrics import MetricSet, build_metrics
+from clickwise.errors import CheckpointError, EngineError, RecipeError, SpecError, nearest
+from clickwise.metrics import METRICS, MetricSet, build_metrics
 from clickwise.models.ctr_model import CTRModel
 from clickwise.optim.dense import DenseOptimizer
 from clickwise.optim.schedule import Schedule
@@ -75,20 +79,27 @@ def parse_recipe(sections: dict[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where}.model_name", found="the unknown key 'model_name'", expected="model: {name: …}")
     recipe = recipes.parse(Recipe, {**sections, "model": config, "model_name": model["name"]}, where)
     build_metrics(recipe.metrics, where=f"{where}.metrics")
+    if recipe.train.metric not in recipe.metrics:
+        raise RecipeError(f"{where}.train.metric", found=repr(recipe.train.metric),
+                          expected=f"one of the recipe's metrics: {', '.join(recipe.metrics)}",
+                          do=nearest(recipe.train.metric, recipe.metrics))
     return recipe
 
 
 def load_recipe(name: str, overrides: list[str]) -> Recipe:
+    """The recipe of a file or shipped name, overrides applied and every section checked."""
     return parse_recipe(recipes.load(name, overrides), name)
 
 
 def find_model(name: str, where: str) -> type[CTRModel]:
     """The class of a model by its short name or dotted path."""
     path = MODELS.get(name, name)
-    if "." not in path:
+    if not all(part.isidentifier() for part in path.replace(":", ".").split(".")) or "." not in path:
         raise RecipeError(f"{where}.model.name", found=repr(name), expected=f"one of {', '.join(MODELS)}",
                           do=nearest(name, MODELS) + " A dotted path to a class of your own works too.")
     module, _, attribute = path.replace(":", ".").rpartition(".")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a model of one's own stands beside one's recipes
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as slip:
@@ -97,6 +108,9 @@ def find_model(name: str, where: str) -> type[CTRModel]:
     if not (isinstance(found, type) and issubclass(found, CTRModel)):
         raise RecipeError(f"{where}.model.name", found=f"{name!r} is no CTRModel",
                           expected="a subclass of clickwise.models.ctr_model.CTRModel")
+    if not dataclasses.is_dataclass(getattr(found, "Config", None)):
+        raise RecipeError(f"{where}.model.name", found=f"{name!r} has no dataclass Config",
+                          expected="the settings of its recipe section: Config = MyModelConfig")
     return found
 
 
@@ -107,19 +121,22 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise EngineError("train.device", found=repr(name), expected="auto, cpu, cuda or cuda:N") from None
+        raise RecipeError("train.device", found=repr(name), expected="auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise EngineError("train.device", found=f"{name!r}, but torch {torch.__version__} sees {count} GPUs here",
                               expected="a device that exists", do="set train.device=cpu, or see `clickwise doctor`")
     elif device.type != "cpu":
-        raise EngineError("train.device", found=repr(name), expected="auto, cpu, cuda or cuda:N")
+        raise RecipeError("train.device", found=repr(name), expected="auto, cpu, cuda or cuda:N")
     return device
 
 
 def build_model(recipe: Recipe, spec: FeatureSpec, device: torch.device) -> CTRModel:
     """The model with fresh weights on `device`, a pure function of recipe and seed."""
+    if not (spec.channel("numerical") or spec.channel("categorical")):
+        raise SpecError(spec.path, found="no numerical and no categorical feature", expected="at least one feature",
+                        do="list features in channel_spec.numerical or channel_spec.categorical")
     model_class = find_model(recipe.model_name, "recipe")
     torch.manual_seed(recipe.train.seed)
     tables = model_class.tables(spec, recipe.model)
@@ -128,6 +145,11 @@ def build_model(recipe: Recipe, spec: FeatureSpec, device: torch.device) -> CTRM
         optimizer=recipe.embedding.optimizer, seed=recipe.train.seed, device=device,
         trainable=recipe.embedding.trainable)
     return model_class(spec, embeddings, recipe.model).to(device)
+
+
+def engines_of(model: torch.nn.Module) -> list[Embeddings]:
+    """The embedding engines inside a model."""
+    return [module for module in model.modules() if isinstance(module, Embeddings)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,39 +169,65 @@ class Trainer:
     def check_data(self) -> None:
         """Raises the error of a mapping that is missing, damaged or too small, before any training."""
         self.train_loader()
-        for mapping in {self.recipe.data.validation, self.recipe.data.test} - {None}:
-            self.dataset.columns(mapping)
+        self._check_channel("label", (self.recipe.data.train, *self._measured()), "training and metrics")
+        groups = [name for name in self.recipe.metrics if METRICS[name].needs_groups]
+        if groups:
+            self._check_channel("display", self._measured(), f"the metric {groups[0]!r}")
 
-    def train_loader(self):
+    def _measured(self) -> list[str]:
+        return [mapping for mapping in (self.recipe.data.validation, self.recipe.data.test) if mapping is not None]
+
+    def _check_channel(self, channel: str, mappings: Iterable[str], purpose: str) -> None:
+        """Raises SpecError unless every mapping has the one feature of the channel."""
+        spec = self.dataset.spec
+        features = spec.channel(channel)
+        for mapping in mappings:
+            if not features or features[0].name not in self.dataset.columns(mapping).arrays:
+                raise SpecError(f"{spec.path}: channel_spec.{channel}", found=f"no {channel} in the mapping {mapping!r}",
+                                expected=f"a feature, for {purpose}",
+                                do=f"name it in channel_spec.{channel} and in source_spec.{mapping}")
+
+    def train_loader(self) -> Loader:
+        """Shuffled batches of the training mapping."""
         return self.dataset.train_loader(batch_size=self.recipe.train.batch_size, seed=self.recipe.train.seed,
                                          pin_memory=self.device.type == "cuda")
 
-    def evaluation_loader(self, mapping: str):
+    def evaluation_loader(self, mapping: str) -> Loader:
+        """Batches of a mapping in the order of its rows."""
         return self.dataset.evaluation_loader(mapping, batch_size=self.evaluation_batch_size,
                                               pin_memory=self.device.type == "cuda")
 
     def metrics(self) -> MetricSet:
+        """Fresh metrics, those of the recipe."""
         return MetricSet(build_metrics(self.recipe.metrics))
 
     def evaluate(self, mapping: str, watch=lambda logit_B, batch: None) -> dict[str, float]:
-        """Final metrics of the model as it stands on a mapping."""
+        """Metrics by name of the model as it stands, on a mapping."""
+        self._check_channel("label", [mapping], "metrics")
         return evaluate(self.model, self.evaluation_loader(mapping).epoch(0), self.metrics(),
                         precision=self.recipe.train.precision, device=self.device, watch=watch)
-
-    def embeddings(self) -> list[Embeddings]:
-        return [module for module in self.model.modules() if isinstance(module, Embeddings)]
 
     def state(self) -> dict[str, Any]:
         """The model's part of a checkpoint."""
         return {"model": self.model.state_dict(),
-                "tables": [engine.optimizer_state_dict() for engine in self.embeddings()],
-                "data": self.dataset.spec.fingerprint(),
+                "tables": [engine.optimizer_state_dict() for engine in engines_of(self.model)],
+                "data": self.dataset.identity(), "inputs": self.dataset.inputs(),
                 "recipe": self.recipe.to_yaml()}
 
     def load_state(self, content: dict[str, Any], *, optimizer: bool = True) -> None:
-        self.model.load_state_dict(content["model"])
+        """Takes weights (and the tables' optimizer state) from a checkpoint of the same model and features."""
+        for key, ours in self.dataset.inputs().items():
+            if content["inputs"][key] != ours:
+                raise CheckpointError(self.dataset.spec.path, found=f"other {key} than the model was trained with",
+                                      expected="the same features, order and cardinalities",
+                                      do="use data that was prepared with the vocabularies of the training data")
+        try:
+            self.model.load_state_dict(content["model"])
+        except RuntimeError as slip:
+            raise CheckpointError("checkpoint", found=str(slip).splitlines()[-1].strip(),
+                                  expected="the model it was saved from", do="remove overrides of `model`") from None
         if optimizer:
-            for engine, state in zip(self.embeddings(), content["tables"], strict=True):
+            for engine, state in zip(engines_of(self.model), content["tables"], strict=True):
                 engine.load_optimizer_state_dict(state)
 
     def loop(self, folder: Path, log: RunLog) -> Loop:
@@ -200,15 +248,14 @@ class Trainer:
 def build_trainer(recipe: Recipe) -> Trainer:
     """Data, model and step for a recipe; raises the error of whatever does not fit before any work is done."""
     device = find_device(recipe.train.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     set_matmul_precision(recipe.train.precision, device)
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     dataset = Dataset(recipe.data)
-    if recipe.train.metric not in recipe.metrics:
-        raise RecipeError("train.metric", found=repr(recipe.train.metric),
-                          expected=f"one of the recipe's metrics: {', '.join(recipe.metrics)}")
     model = build_model(recipe, dataset.spec, device)
-    engines = [module for module in model.modules() if isinstance(module, Embeddings)]
-    step = TrainStep(model, recipe.optimizer.build(p for p in model.parameters() if p.requires_grad), engines,
+    optimizer = recipe.optimizer.build(p for p in model.parameters() if p.requires_grad)
+    step = TrainStep(model, optimizer, engines_of(model),
                      schedule=recipe.schedule, precision=recipe.train.precision, device=device)
     return Trainer(recipe=recipe, dataset=dataset, model=model, step=step, device=device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   context_settings={"help_option_names": ["-h", "--help"]})
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped name: kuairand/dlrm.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False,
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show_default=False,
                                                           help="Overrides, such as train.batch_size=4096.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that clickwise train wrote.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -37,6 +38,7 @@ def main() -> None:
     # Threads that wait for each other shall sleep, not spin: on a machine with other work on its cores spinning made
     # training 20 times slower (benchmarks/waiting.py). OpenMP reads this when torch is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except ClickwiseError as slip:
@@ -47,11 +49,24 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as slip:
-        if slip.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+        if slip.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
+                              errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
             raise
-        reason = "the disk is full" if slip.errno in (errno.ENOSPC, errno.EDQUOT) else slip.strerror
-        _complain(str(ClickwiseError(slip.filename or "writing", found=reason, expected="room and permission to write",
-                                     do="free space, or choose another folder; unfinished files were removed")), 1)
+        full = slip.errno in (errno.ENOSPC, errno.EDQUOT)
+        _complain(str(ClickwiseError(slip.filename or "writing", found="the disk is full" if full else slip.strerror,
+                                     expected="room and permission to write",
+                                     do=("free space" if full else "choose another place, or change its permissions")
+                                     + "; unfinished files were removed")), 1)
+    except Exception as slip:
+        if type(slip).__name__ != "OutOfMemoryError":  # torch's; this module does not import torch
+            raise
+        _complain(str(ClickwiseError("memory of the GPU", found=str(slip).split(". ")[0], expected="a smaller model",
+                                     do="lower train.batch_size or model.embedding_dim")), 1)
+
+
+def _interrupt(number, frame) -> None:
+    """SIGTERM ends a command as Ctrl-C does: with a message, and nothing half-written."""
+    raise KeyboardInterrupt
 
 
 def _complain(message: str, code: int) -> None:
@@ -126,11 +141,15 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
           out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
           as_json: AsJson = False) -> None:
     """Train a model; the result is a run folder with metrics and report.html."""
-    from clickwise.verbs.train import train
+    from clickwise.recipe import find
 
     overrides = overrides or []
     if recipe is not None and resume is not None and "=" in recipe:
         recipe, overrides = None, [recipe, *overrides]
+    if recipe is not None:
+        find(recipe)  # a wrong name is told at once, before torch is loaded
+    from clickwise.verbs.train import train
+
     _show_run(train(recipe, overrides, resume=resume, out=out), as_json)
 
 
@@ -139,15 +158,20 @@ def _show_run(folder: Path, as_json: bool) -> None:
     if as_json:
         _print_json({"run": str(folder), **metrics})
         return
+    print(f"metrics of the {metrics['checkpoint']} checkpoint, step {metrics['checkpoint_step']:,} of "
+          f"{metrics['steps']:,}")
     for mapping, values in metrics["mappings"].items():
         _print_metrics(mapping, values)
     print(f"report      {folder / 'report.html'}")
 
 
-def _print_metrics(mapping: str, values: dict[str, float]) -> None:
-    shown = "  ".join(f"{name} {value:.5f}" if isinstance(value, float) else f"{name} {value}"
-                      for name, value in values.items())
-    print(f"{mapping:<11} {shown}")
+def _print_metrics(mapping: str, values: dict[str, float | None]) -> None:
+    def shown(value: float | None) -> str:
+        return "undefined" if value is None or value != value else f"{value:.5f}" if isinstance(value, float) \
+            else f"{value:,}"
+
+    print(f"{mapping:<11} " + "  ".join(f"{name} {shown(value)}" for name, value in values.items()
+                                        if not name.endswith(("_error_bound", "_undefined"))))
 
 
 @app.command()
@@ -160,11 +184,12 @@ def evaluate(run: RunFolder, overrides: Overrides = None,
 
     if checkpoint not in (None, "best", "last"):
         raise UsageError("--checkpoint", found=repr(checkpoint), expected="best or last")
-    mapping, values = evaluate(run, mapping=mapping, overrides=overrides or [], which=checkpoint)
+    measured = evaluate(run, mapping=mapping, overrides=overrides or [], which=checkpoint)
     if as_json:
-        _print_json({"run": str(run), "mapping": mapping, "metrics": values})
+        _print_json({"run": str(run), **measured})
     else:
-        _print_metrics(mapping, values)
+        print(f"metrics of the {measured['checkpoint']} checkpoint, step {measured['step']:,}")
+        _print_metrics(measured["mapping"], measured["metrics"])
 
 
 @app.command()
@@ -183,7 +208,7 @@ def predict(run: RunFolder, overrides: Overrides = None,
 def bench(recipe: RecipeName, overrides: Overrides = None,
           what: Annotated[What, typer.Option(help="What to measure.")] = What.train,
           batch_sizes: Annotated[str | None, typer.Option(help="Several sizes: 1,64,4096.")] = None,
-          steps: Annotated[int, typer.Option(min=1, help="Steps that count.")] = 50,
+          steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps that count.")] = 50,
           warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 10,
           as_json: AsJson = False) -> None:
     """Measure throughput and latency: synchronized, without warm-up, medians and percentiles."""
@@ -212,11 +237,16 @@ def _sizes(text: str | None) -> tuple[int, ...]:
 
 @app.command()
 def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
-           out: Annotated[Path, typer.Option(help="The page, for more than one run.")] = Path("report.html")) -> None:
+           out: Annotated[Path | None, typer.Option(help="The page; RUN/report.html for one run.")] = None,
+           as_json: AsJson = False) -> None:
     """Write a run's report again, or one page that compares several runs."""
     from clickwise.report import write_comparison, write_report
 
-    print(write_report(runs[0]) if len(runs) == 1 else write_comparison(runs, out))
+    if len(runs) == 1 and out is None:
+        page = write_report(runs[0])
+    else:
+        page = write_comparison(runs, out or Path("report.html"))
+    _print_json({"report": str(page)}) if as_json else print(page)
 
 
 @app.command()

@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from clickwise.errors import ClickwiseError
+
 
 def temporary_sibling(path: Path) -> Path:
     """A hidden name beside `path`, so that the final rename stays within one file system."""
@@ -27,8 +29,10 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as slip:
         temporary.unlink(missing_ok=True)
+        if isinstance(slip, OSError) and slip.filename in (None, str(temporary)):
+            slip.filename = str(path)
         raise
 
 
@@ -61,8 +65,31 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a whole UTF-8 file."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def only_one(folder: Path, error: type[ClickwiseError]) -> Iterator[None]:
+    """Holds `folder` for this process; raises `error` where another process holds it. It ends with the process."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise error(folder, found="another process is working in it", expected="one process at a time",
+                        do="wait for it, or stop it") from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            (folder / ".lock").unlink(missing_ok=True)
 
 
 def to_json(value: object, indent: int | None = None) -> str:
@@ -79,6 +106,7 @@ def _finite(value: object) -> object:
 
 
 def write_json(path: str | os.PathLike, value: object) -> None:
+    """Writes a whole file of strict JSON, indented for people."""
     write_text(path, to_json(value, indent=2) + "\n")
 
 

@@ -31,8 +31,18 @@ class Invalid(ValueError):
 
 
 def require(condition: bool, key: str, *, found: object, expected: str, do: str = "") -> None:
+    """Raises `Invalid` for the setting `key` unless `condition` holds."""
     if not condition:
         raise Invalid(key, found=found, expected=expected, do=do)
+
+
+def require_no_idle(section: Any, keys: Iterable[str], used: Iterable[str]) -> None:
+    """Raises `Invalid` for one of `keys` that was changed although `section.name` does not use it."""
+    defaults = {field.name: field.default for field in dataclasses.fields(section)}
+    for key in keys:
+        if key not in used and getattr(section, key) != defaults[key]:
+            raise Invalid(key, found=getattr(section, key), expected=f"no {key}: {section.name} does not use it",
+                          do="remove it, or choose another name")
 
 
 def shipped_recipes() -> list[str]:
@@ -100,7 +110,7 @@ def parse(cls: type[T], mapping: Any, where: str) -> T:
     for key in mapping:
         if key not in fields:
             raise RecipeError(f"{where}.{key}", found=f"the unknown key {key!r}", expected=_keys(cls),
-                              do=nearest(key, fields))
+                              do=nearest(key, _visible(cls)))
     values = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in mapping.items()}
     for name, field in fields.items():
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -124,11 +134,16 @@ def to_dict(section: Any) -> Any:
 
 
 def to_yaml(recipe: Mapping[str, Any]) -> str:
+    """The text of a recipe that `load` and `parse` read back to equal sections."""
     return yaml.safe_dump(to_dict(recipe), sort_keys=False, default_flow_style=None, width=110)
 
 
 def _keys(cls: type) -> str:
-    return "one of the keys " + ", ".join(field.name for field in dataclasses.fields(cls) if field.init)
+    return "one of the keys " + ", ".join(_visible(cls))
+
+
+def _visible(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls) if field.init and not field.metadata.get("hidden")]
 
 
 def _describe(hint: Any) -> str:
@@ -154,6 +169,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, types.UnionType) or origin is typing.Union:
         if value is None and type(None) in arguments:
             return None
+        if type(value) in arguments:
+            return value
         slips = []
         for part in arguments:
             if part is not type(None):

@@ -123,6 +123,39 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, bad_
     assert all(value.isfinite().all() for value in saved["model"].values())
 
 
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    loop = loop_in(tmp_path, scripted([0.5] * 3), checkpoint_every=1)
+    model = loop.step.model
+
+    def spoil(gradient):  # the loss of step 6 is good, what its update makes of the weights is not
+        return gradient * float("nan") if loop.step.steps == 6 else gradient
+
+    model.linear.weight.register_hook(spoil)
+    with pytest.raises(TrainError, match="linear.weight"):
+        loop.run()
+    saved = checkpoint.load(tmp_path / "last.pt")
+    assert saved["position"]["step"] == 5 and saved["model"]["linear.weight"].isfinite().all()
+
+
+@pytest.mark.parametrize("metric, values, best_step", [
+    ("calibration", [0.8, 1.1, 3.0], 10), ("log_loss", [0.5, 0.3, 0.4], 10), ("auc", [0.5, float("nan"), 0.6], 15)])
+def test_every_metric_knows_what_better_means(tmp_path, metric, values, best_step):
+    values = iter(values)
+    assert loop_in(tmp_path, lambda: {metric: next(values)}, metric=metric).run().best_step == best_step
+
+
+def test_an_undefined_metric_does_not_stop_training(tmp_path):
+    assert loop_in(tmp_path, scripted([float("nan")] * 3), stop_at=0.5).run().step == 15
+
+
+def test_a_loss_may_have_any_name(tmp_path):
+    loop = loop_in(tmp_path)
+    losses = loop.step.model.losses
+    loop.step.model.losses = lambda batch: {"loss": losses(batch)["log_loss"], "step": losses(batch)["log_loss"] * 0}
+    assert loop.run().step == 15
+    assert [line["step"] for line in lines(tmp_path, "train")] == [2, 4, 6, 8, 10, 12, 14, 15]
+
+
 class Killed(BaseException):
     pass
 
@@ -162,16 +195,38 @@ def test_resume_equals_never_having_stopped(tmp_path, stop):
 
 def test_log_drops_a_half_line_and_what_came_after_the_checkpoint(tmp_path):
     path = tmp_path / "log.jsonl"
-    path.write_text('{"step": 1, "wall_s": 2.0}\n{"step": 5, "wall_s": 4.0}\n{"step": 6, "wal')
+    path.write_text('{"step": 1, "wall_s": 2.0, "kind": "train"}\n{"step": 2, "wall_s": 3.0, "kind": "final"}\n'
+                    '{"step": 5, "wall_s": 4.0, "kind": "train"}\n{"step": 6, "wal')
     log = RunLog(path, resume_at=3)
-    log.write("train", step=4, epoch=0.5, loss=1.0)
+    log.write("train", step=4, epoch=0.5, values={"loss": 1.0})
     log.close()
     parsed = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["step"] for line in parsed] == [1, 4] and parsed[1]["wall_s"] >= 2.0
 
 
+def test_killed_before_the_best_was_marked(tmp_path, monkeypatch):
+    loop = loop_in(tmp_path, scripted([0.5, 0.7, 0.6]))
+
+    def killed(self):
+        if loop.at.step == 10:
+            raise Killed
+        marked(self)
+
+    marked = checkpoint.CheckpointFolder.mark_last_as_best
+    monkeypatch.setattr(checkpoint.CheckpointFolder, "mark_last_as_best", killed)
+    with pytest.raises(Killed):
+        loop.run()
+    monkeypatch.undo()
+    resumed = loop_in(tmp_path, scripted([0.6]), resume_at=10)
+    content = checkpoint.load(tmp_path / "last.pt")
+    resumed.load_state_dict(content)
+    resumed.step.model.load_state_dict(content["model"])
+    resumed.run()
+    assert checkpoint.load(tmp_path / "best.pt")["position"]["step"] == 10 == resumed.at.best_step
+
+
 @pytest.mark.parametrize("slip", [{"batch_size": 0}, {"epochs": None}, {"evaluate_every": 1.5}, {"precision": "fp8"},
-                                  {"patience": -1}])
+                                  {"patience": -1}, {"seed": -1}, {"threads": 100000}])
 def test_refuses_settings_that_cannot_be(slip):
     with pytest.raises(RecipeError):
         parse(TrainConfig, slip, "recipe.train")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from clickwise.data.check import check_columns
 from clickwise.data.columns import Columns, read_columns
@@ -45,6 +46,10 @@ class DataConfig:
         require(self.window_rows > 0, "window_rows", found=self.window_rows, expected="a number above 0")
         require(self.prefetch >= 0, "prefetch", found=self.prefetch, expected="0 or more")
 
+    def absolute(self) -> DataConfig:
+        """The same, with a path that holds from any working folder."""
+        return self if self.path is None else dataclasses.replace(self, path=str(Path(self.path).resolve()))
+
     @property
     def name(self) -> str:
         """A short name for run folders."""
@@ -56,6 +61,7 @@ class Dataset:
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
+        self._columns: dict[str, Columns] = {}
         if config.path is None:
             self.spec = synthetic_spec(config.synthetic)
         else:
@@ -67,10 +73,30 @@ class Dataset:
             raise DataError(self.spec.folder, found=f"no mapping {mapping!r}",
                             expected=f"one of {', '.join(self.spec.mappings)}",
                             do=nearest(mapping, self.spec.mappings))
+        if mapping not in self._columns:
+            self._columns[mapping] = self._read(mapping)
+        return self._columns[mapping]
+
+    def _read(self, mapping: str) -> Columns:
         if self.config.synthetic is not None:
             return synthetic_columns(self.config.synthetic, mapping)
         check_columns(self.spec, mapping)
         return read_columns(self.spec, mapping)
+
+    def inputs(self) -> dict[str, Any]:
+        """What a model needs to be the same in other data: features, their order and their cardinalities."""
+        channels = {name: list(self.spec.channels.get(name, ())) for name in ("numerical", "categorical")}
+        ids = [self.spec.features[name] for name in channels["categorical"]]
+        return {**channels, "cardinalities": [feature.cardinality for feature in ids]}
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for training to go on exactly: the Feature Spec, and a fingerprint of each file."""
+        files = sorted({file for chunks in self.spec.mappings.values() for chunk in chunks for file in chunk.files})
+        if self.config.path is None:
+            files = []
+        return {"spec": self.spec.fingerprint(),
+                "files": {file: _fingerprint(self.spec.folder / file) for file in files
+                          if (self.spec.folder / file).exists()}}
 
     def train_loader(self, *, batch_size: int, seed: int, pin_memory: bool) -> Loader:
         config = self.config
@@ -87,3 +113,16 @@ class Dataset:
     def evaluation_loader(self, mapping: str, *, batch_size: int, pin_memory: bool) -> Loader:
         return Loader(self.columns(mapping), self.spec, batch_size=batch_size, shuffle="none",
                       prefetch=self.config.prefetch, pin_memory=pin_memory)
+
+
+def _fingerprint(path: Path, parts: int = 32, part_bytes: int = 1 << 16) -> str:
+    """A hash of the file's size and of up to 32 parts of 64 KiB spread over it: 2 MiB to read, however large it is."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb") as file:
+        for part in range(parts):
+            file.seek(max(size - part_bytes, 0) * part // (parts - 1))
+            digest.update(file.read(part_bytes))
+            if size <= part_bytes:
+                break
+    return digest.hexdigest()

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from clickwise.errors import EngineError, nearest
-from clickwise.recipe import require
+from clickwise.recipe import require, require_no_idle
 
 POOLINGS = ("sum", "mean")
 INITS = ("uniform", "zeros")
@@ -77,6 +77,8 @@ class TableOptimizer:
             require(getattr(self, key) >= 0, key, found=getattr(self, key), expected="a number from 0")
         for key in ("beta1", "beta2"):
             require(0 <= getattr(self, key) < 1, key, found=getattr(self, key), expected="a number from 0 to below 1")
+        used = {"sgd": (), "adam": ("eps", "beta1", "beta2")}.get(self.name, ("eps", "initial_accumulator"))
+        require_no_idle(self, ("eps", "beta1", "beta2", "initial_accumulator"), used)
 
     def states(self) -> dict[str, tuple[bool, float]]:
         """State name → (one value per row instead of one per element, first value)."""

@@ -19,6 +19,7 @@ class GAUC(Kept):
     Source: Zhu et al., Optimized cost per click in Taobao display advertising, KDD 2017, section 5.1.
     """
 
+    needs_groups = True
     names = ("group_B", "logit_B", "label_B")
 
     def add(self, scored: Scored) -> None:

@@ -104,9 +104,16 @@ class Metric(abc.ABC):
     `compute`, `merge` and `state_dict` (`Flaws`).
     """
 
+    needs_groups = False  # whether `update` must be given groups
+
     def __init__(self) -> None:
         self.flaws = Flaws()
         self.reset()
+
+    @staticmethod
+    def goodness(value: float) -> float:
+        """A number that is greater for a better `value` of this metric."""
+        return value
 
     def update(self, logit_B: torch.Tensor, label_B: torch.Tensor, group_B: torch.Tensor | None = None) -> None:
         """Adds B impressions: logits of any float type, labels 0 or 1 of any type, groups of any integer type."""

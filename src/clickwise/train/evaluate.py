@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from clickwise.batch import Batch
+from clickwise.metrics import METRICS, MetricSet
 from clickwise.train.step import Precision, compute_in
 
 
@@ -28,7 +29,8 @@ def predictions(model: nn.Module, batches: Iterable[Batch], *, precision: Precis
         model.train(training)
 
 
-def evaluate(model: nn.Module, batches: Iterable[Batch], metrics, *, precision: Precision, device: torch.device,
+def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: MetricSet, *, precision: Precision,
+             device: torch.device,
              watch: Callable[[torch.Tensor, Batch], None] = lambda logit_B, batch: None) -> dict[str, float]:
     """The computed metrics by name. `watch` sees every batch too (progress, material for the report)."""
     metrics.reset()
@@ -38,11 +40,9 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], metrics, *, precision: 
     return metrics.compute()
 
 
-LOWER_IS_BETTER = {"log_loss", "normalized_entropy"}
-
-
 def is_better(metric: str, value: float, than: float | None) -> bool:
     """Whether `value` of this metric improves on `than` (None: on nothing yet); NaN never does."""
     if math.isnan(value):
         return False
-    return than is None or (value < than if metric in LOWER_IS_BETTER else value > than)
+    goodness = METRICS[metric].goodness
+    return than is None or goodness(value) > goodness(than)

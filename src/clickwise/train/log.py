@@ -11,7 +11,7 @@ from clickwise.files import to_json
 
 
 class RunLog:
-    """Appends lines `{"step", "epoch", "wall_s", "kind", ...named values}`; each is on disk before the call returns.
+    """Appends lines `{"step", "epoch", "wall_s", "kind", ...named values}`, each whole before the call returns.
 
     A resumed run drops the lines behind its checkpoint, so that the file reads as if the run had never stopped.
     """
@@ -19,7 +19,7 @@ class RunLog:
     def __init__(self, path: Path, *, resume_at: int | None = None) -> None:
         self._path, self._offset_s = path, 0.0
         lines = _whole_lines(path) if resume_at is not None and path.exists() else []
-        kept = [line for line in lines if line["step"] <= resume_at]
+        kept = [line for line in lines if line["step"] <= resume_at and line["kind"] != "final"]
         if kept:
             self._offset_s = kept[-1]["wall_s"]
         temporary = path.with_suffix(".partial")
@@ -33,8 +33,9 @@ class RunLog:
         """Seconds of work, those before a resume included."""
         return self._offset_s + time.monotonic() - self._started
 
-    def write(self, kind: str, *, step: int, epoch: float, **values: object) -> None:
-        line = {"step": step, "epoch": round(epoch, 6), "wall_s": round(self.wall_s, 3), "kind": kind, **values}
+    def write(self, kind: str, *, step: int, epoch: float, values: dict[str, object]) -> None:
+        """Adds a line of the kind `train`, `eval` or `final`; `epoch` is a fraction."""
+        line = {**values, "step": step, "epoch": round(epoch, 6), "wall_s": round(self.wall_s, 3), "kind": kind}
         self._file.write(to_json(line) + "\n")
         self._file.flush()
 

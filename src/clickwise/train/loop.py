@@ -27,7 +27,7 @@ class TrainConfig:
 
     batch_size            samples in a step, over all devices
     epochs, steps         where training ends; with both, at the earlier
-    evaluate_every        steps (an integer), or a fraction of an epoch (below 1); null: once per epoch
+    evaluate_every        500: every so many steps; 0.25: every quarter of an epoch; null: once per epoch
     checkpoint_every      steps between checkpoints besides those at evaluations; null: none
     metric                decides which checkpoint is the best, and when to stop
     stop_at               stop once the metric reaches this value
@@ -56,11 +56,13 @@ class TrainConfig:
                     "patience", "log_every", "threads"):
             value = getattr(self, key)
             require(value is None or value > 0, key, found=value, expected="a number above 0")
+        require(self.seed >= 0, "seed", found=self.seed, expected="0 or more")
+        require(self.threads is None or self.threads <= 1024, "threads", found=self.threads, expected="at most 1024")
         require(self.epochs is not None or self.steps is not None, "epochs", found=None,
                 expected="epochs or steps: something must end the training")
         every = self.evaluate_every
-        require(every is None or every < 1 or float(every).is_integer(), "evaluate_every", found=every,
-                expected="a number of steps, or a fraction of an epoch below 1")
+        require(not isinstance(every, float) or every <= 1, "evaluate_every", found=every,
+                expected="an integer (steps), or a fraction of an epoch (at most 1.0)")
 
 
 class EpochBatches(Protocol):
@@ -80,10 +82,21 @@ class Position:
     best: float | None = None
     best_step: int = 0
     rounds_without_gain: int = 0
-    evaluated_step: int = 0
     stopped: str = ""
     loss_sums: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     loss_steps: int = 0
+
+
+@dataclasses.dataclass
+class Effort:
+    """What was spent on training alone: waiting for data counts, evaluations and checkpoints do not."""
+
+    samples: int = 0
+    seconds: float = 0.0
+
+    @property
+    def samples_per_s(self) -> float | None:
+        return round(self.samples / self.seconds, 1) if self.seconds else None
 
 
 class Loop:
@@ -98,12 +111,12 @@ class Loop:
                  state: Callable[[], dict[str, Any]]) -> None:
         self.config, self.step, self.batches, self.log = config, step, batches, log
         self.evaluate, self.checkpoints, self.state = evaluate, checkpoints, state
-        self.at = Position()
-        self.samples, self.train_samples, self.train_seconds = 0, 0, 0.0
+        self.at, self.effort, self._window = Position(), Effort(), Effort()
         epochs = math.inf if config.epochs is None else config.epochs * len(batches)
         self.total_steps = int(min(epochs, math.inf if config.steps is None else config.steps))
 
     def run(self) -> Position:
+        """Where training ended; `stopped` says why, if it ended early."""
         at = self.at
         self._window_started = time.perf_counter()
         with Progress("training", total=self.total_steps * self.config.batch_size, unit="samples") as bar:
@@ -112,22 +125,20 @@ class Loop:
                 for batch in self.batches.epoch(at.epoch, start_batch=at.batch):
                     self._train_on(batch)
                     bar.advance(self.config.batch_size)
-                    if at.step % self.config.log_every == 0:
-                        bar.note = f"loss {self._log_losses():.5f}"
-                    if self._evaluation_is_due():
-                        with self._clock_stopped():
-                            self._evaluate_and_keep()
-                    elif self.config.checkpoint_every and at.step % self.config.checkpoint_every == 0:
-                        with self._clock_stopped():
-                            self._save()
+                    if at.step % self.config.log_every == 0 or at.step == self.total_steps:
+                        bar.note = f"loss {self._log_losses():.5f}" + self._best_so_far()
+                    measure, every = self._evaluation_is_due(), self.config.checkpoint_every
+                    if measure or (every and at.step % every == 0):
+                        self._save(measure)
                     if at.stopped or at.step == self.total_steps:
                         break
                 else:
                     at.epoch, at.batch = at.epoch + 1, 0
-        if at.evaluated_step != at.step:
-            self._evaluate_and_keep()
         self._close_window()
         return at
+
+    def _best_so_far(self) -> str:
+        return "" if self.at.best is None else f", best {self.config.metric} {self.at.best:.5f}"
 
     def _train_on(self, batch: Batch) -> None:
         losses = self.step(batch)
@@ -136,25 +147,25 @@ class Loop:
         self.at.loss_steps += 1
         self.at.step += 1
         self.at.batch += 1
-        self.samples += len(batch)
+        self._window.samples += len(batch)
 
     def _log_losses(self) -> float:
         """The mean loss since the last line of the log, which is written; raises TrainError if it is not finite."""
-        means = self._check_losses()
+        means = self._mean_losses()
         total = sum(means.values())
-        rate = self._close_window()
-        self.log.write("train", step=self.at.step, epoch=self.epoch, loss=total, **means, lr=self.step.lr,
-                       samples_per_s=round(rate, 1))
+        self.log.write("train", step=self.at.step, epoch=self.epochs_done, values={
+            **means, "loss": total, "lr": self.step.lr, **self.step.facts(), "samples_per_s": self._close_window()})
         self.at.loss_sums, self.at.loss_steps = {}, 0
         return total
 
-    def _close_window(self) -> float:
-        """Samples per second since the last line of the log: waiting for data counts, evaluations do not."""
+    def _close_window(self) -> float | None:
+        """Samples per second since the last line of the log."""
         now = time.perf_counter()
-        seconds, samples = now - self._window_started, self.samples
-        self.train_seconds, self.train_samples = self.train_seconds + seconds, self.train_samples + samples
-        self._window_started, self.samples = now, 0
-        return samples / seconds if seconds else 0.0
+        window, self._window = self._window, Effort()
+        window.seconds, self._window_started = now - self._window_started, now
+        self.effort.samples += window.samples
+        self.effort.seconds += window.seconds
+        return window.samples_per_s
 
     @contextlib.contextmanager
     def _clock_stopped(self) -> Iterator[None]:
@@ -162,22 +173,32 @@ class Loop:
         yield
         self._window_started += time.perf_counter() - started
 
-    def _check_losses(self) -> dict[str, float]:
+    def _mean_losses(self) -> dict[str, float]:
+        """Means since the last line of the log, for which a GPU is waited for; TrainError for one not finite."""
         means = {name: float(value) / self.at.loss_steps for name, value in self.at.loss_sums.items()}
         for name, value in means.items():
             if not math.isfinite(value):
-                raise TrainError(f"step {self.at.step}, {name}", found=str(value), expected="a finite loss",
-                                 do="lower optimizer.lr and embedding.optimizer.lr, or lengthen schedule.warmup_steps;"
-                                    f" {self._last_good()}")
+                raise self._diverged(name, value)
         return means
 
-    def _last_good(self) -> str:
+    def _check_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Raises TrainError for weights that are not finite: a loss shows them one step late, or not at all."""
+        for name, weight in weights.items():
+            if weight.is_floating_point() and weight.numel():
+                low, high = torch.aminmax(weight)
+                if not math.isfinite(float(high) - float(low)):
+                    raise self._diverged(name, float("nan"))
+
+    def _diverged(self, what: str, value: float) -> TrainError:
         last = self.checkpoints.last
-        return f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was due before it"
+        good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was due before it"
+        return TrainError(f"step {self.at.step}, {what}", found=str(value), expected="finite numbers",
+                          do="lower optimizer.lr and embedding.optimizer.lr, or lengthen schedule.warmup_steps; "
+                             + good)
 
     @property
-    def epoch(self) -> float:
-        """Epochs done, as a fraction."""
+    def epochs_done(self) -> float:
+        """A fraction: 1.5 in the middle of the second epoch."""
         return self.at.step / len(self.batches)
 
     def _evaluation_is_due(self) -> bool:
@@ -186,43 +207,52 @@ class Loop:
             return True
         if every is None:
             return at.batch == length
-        if every < 1:
+        if isinstance(every, float):
             return math.floor(at.batch / length / every + 1e-9) > math.floor((at.batch - 1) / length / every + 1e-9)
-        return at.step % int(every) == 0
+        return at.step % every == 0
 
-    def _evaluate_and_keep(self) -> None:
-        """Measures, logs, decides about best and stop, and only then saves: what stops the run is never lost."""
-        at, config = self.at, self.config
-        self._check_losses()
-        at.evaluated_step = at.step
-        better = False
-        if self.evaluate is not None:
-            metrics = self.evaluate()
-            self.log.write("eval", step=at.step, epoch=self.epoch, **metrics)
-            value = metrics[config.metric]
-            better = is_better(config.metric, value, at.best)
-            at.rounds_without_gain = 0 if better else at.rounds_without_gain + 1
+    def _save(self, measure: bool) -> None:
+        """Measures if asked to, and only then saves: what stops the run is never lost, what is not finite never kept.
+
+        A kill between the checkpoint and the mark of the best is made up for by `load_state_dict`.
+        """
+        self._mean_losses()  # on a GPU this waits for the steps, whose time the clock must still count
+        with self._clock_stopped():
+            content = self.state()
+            self._check_weights(content["model"])
+            better = measure and self.evaluate is not None and self._evaluate()
+            self.checkpoints.save_last({
+                **content,
+                "step": self.step.state_dict(),
+                "position": dataclasses.asdict(self.at),
+                "effort": dataclasses.asdict(self.effort),
+                "random": checkpoint.random_state(self.step.device),
+            })
             if better:
-                at.best, at.best_step = value, at.step
-            if config.stop_at is not None and not is_better(config.metric, config.stop_at, value):
-                at.stopped = f"{config.metric} reached {value:.6f}"
-            elif config.patience is not None and at.rounds_without_gain >= config.patience:
-                at.stopped = f"no better {config.metric} in {config.patience} evaluations"
-        self._save()
-        if better:
-            self.checkpoints.mark_last_as_best()
+                self.checkpoints.mark_last_as_best()
 
-    def _save(self) -> None:
-        self._check_losses()
-        self.checkpoints.save_last({
-            **self.state(),
-            "step": self.step.state_dict(),
-            "position": dataclasses.asdict(self.at),
-            "random": checkpoint.random_state(),
-        })
+    def _evaluate(self) -> bool:
+        """Whether the model is the best so far; logs its metrics, and sets `stopped` where it is time to stop."""
+        at, config = self.at, self.config
+        metrics = self.evaluate()
+        self.log.write("eval", step=at.step, epoch=self.epochs_done, values=metrics)
+        value = metrics[config.metric]
+        better = is_better(config.metric, value, at.best)
+        at.rounds_without_gain = 0 if better else at.rounds_without_gain + 1
+        if better:
+            at.best, at.best_step = value, at.step
+        if config.stop_at is not None and (value == config.stop_at or is_better(config.metric, value, config.stop_at)):
+            at.stopped = f"{config.metric} reached {value:.6f}"
+        elif config.patience is not None and at.rounds_without_gain >= config.patience:
+            at.stopped = f"no better {config.metric} in {config.patience} evaluations"
+        return better
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Puts the loop where `content`, a loaded checkpoint, was saved."""
+        """Puts the loop where `content`, the loaded `last.pt`, was saved."""
+        self.checkpoints.remove_unfinished()
         self.step.load_state_dict(content["step"])
-        self.at = Position(**content["position"])
-        checkpoint.set_random_state(content["random"])
+        self.at, self.effort = Position(**content["position"]), Effort(**content["effort"])
+        self.at.loss_sums = {name: value.clone() for name, value in self.at.loss_sums.items()}
+        checkpoint.set_random_state(content["random"], self.step.device)
+        if self.at.best_step == self.at.step:
+            self.checkpoints.mark_last_as_best()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from typing import Any, Literal, Protocol
 
 import torch
@@ -60,8 +61,8 @@ class LossScale:
 class TrainStep:
     """Calls of `step(batch)` train the model; they count from 1 and carry the schedule.
 
-    Repeated here from the contract: an embedding engine updates its tables inside backward, so what is left is one
-    dense optimizer. Under fp16 both wait until every gradient is known to be finite.
+    An embedding engine updates its tables inside backward, so what is left is one dense optimizer. Under fp16 both
+    wait until every gradient is known to be finite.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, tables: list[TableUpdates], *,
@@ -77,6 +78,7 @@ class TrainStep:
 
     @property
     def lr(self) -> float:
+        """The dense learning rate of the last step."""
         return self.optimizer.param_groups[0]["lr"]
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -113,12 +115,16 @@ class TrainStep:
         self.skipped += not finite
         self.scale.update(finite)
 
+    def facts(self) -> dict[str, float]:
+        """What the log should tell of the steps so far besides losses."""
+        return {} if self.scale is None else {"loss_scale": self.scale.value, "skipped_steps": self.skipped}
+
     def state_dict(self) -> dict[str, Any]:
         scale = None if self.scale is None else [self.scale.value, self.scale.good_steps]
         return {"steps": self.steps, "skipped": self.skipped, "optimizer": self.optimizer.state_dict(), "scale": scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.steps, self.skipped = state["steps"], state["skipped"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self.scale is not None and state["scale"] is not None:
             self.scale.value, self.scale.good_steps = state["scale"]

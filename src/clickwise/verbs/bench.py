@@ -33,6 +33,7 @@ def bench(name: str, overrides: list[str], *, what: What = "train", steps: int =
                                                    f"train.evaluation_batch_size={size}"]))
         measure = {"train": _train, "inference": _inference, "data": _data}[what]
         rows.append({"batch_size": size, **measure(trainer, steps, warmup)})
+        del trainer  # before the next one takes its place
     return {"what": what, "recipe": name, "overrides": list(overrides), "model": recipe.model_name,
             "precision": recipe.train.precision, "steps": steps, "warmup": warmup, "rows": rows,
             **machine.circumstances()}
@@ -53,9 +54,17 @@ def _inference(trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
 
 
 def _data(trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
-    """The loader alone: batches in host memory."""
-    batches = _endless(trainer)
-    return _time(lambda: next(batches), trainer, steps, warmup)
+    """The loader alone, whole epochs: a shuffled window costs its first batch what the others then get for nothing."""
+    loader = trainer.train_loader()
+    rates, milliseconds = [], []
+    for epoch in range(1 + -(-steps // len(loader))):
+        started, gaps = time.perf_counter(), []
+        for _ in loader.epoch(epoch):
+            gaps.append(time.perf_counter())
+        if epoch:  # the first is the warm-up
+            rates.append(loader.columns.rows / (gaps[-1] - started))
+            milliseconds += list(1e3 * np.diff([started, *gaps]))
+    return _figures(np.array(rates), np.array(milliseconds))
 
 
 def _endless(trainer: Trainer) -> Iterator[Batch]:
@@ -80,7 +89,11 @@ def _time(call: Callable[[], object], trainer: Trainer, steps: int, warmup: int)
         synchronize()
         milliseconds[index] = 1e3 * (time.perf_counter() - started)
     windows = [window.mean() for window in np.array_split(milliseconds, min(5, steps))]
-    rates = 1e3 * trainer.recipe.train.batch_size / np.array(windows)
+    return _figures(1e3 * trainer.recipe.train.batch_size / np.array(windows), milliseconds)
+
+
+def _figures(rates: np.ndarray, milliseconds: np.ndarray) -> dict[str, float]:
+    """Median and range of the windows' samples/s, and percentiles of the single steps."""
     p50, p90, p95, p99 = np.percentile(milliseconds, [50, 90, 95, 99])
     return {"samples_per_s": round(float(np.median(rates)), 1), "samples_per_s_min": round(float(rates.min()), 1),
             "samples_per_s_max": round(float(rates.max()), 1), "ms_p50": round(float(p50), 4),

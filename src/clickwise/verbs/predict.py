@@ -32,7 +32,7 @@ def predict(folder: Path, *, source: Path, out: Path, overrides: list[str] = ())
     if out.suffix not in FORMATS:
         raise UsageError(f"--out {out}", found=f"the ending {out.suffix!r}",
                          expected="a name that ends in .parquet or .csv")
-    trainer = runs.open_run(folder, overrides=overrides)
+    trainer, _, _ = runs.open_run(folder, overrides=overrides)
     spec = trainer.dataset.spec
     if str(source) in spec.mappings:
         columns = trainer.dataset.columns(str(source))

@@ -11,16 +11,19 @@ from typing import Any
 import torch
 
 from clickwise import checkpoint
-from clickwise.build import Recipe, Trainer, build_trainer, load_recipe
-from clickwise.embedding import Embeddings
-from clickwise.errors import DataError
+from clickwise.build import Recipe, Trainer, build_trainer, engines_of, load_recipe
+from clickwise.errors import DataError, UsageError
 from clickwise.recipe import to_dict
 
 
 def create(root: Path, name: str) -> Path:
     """A new folder `root/name/<time>`; a second run within the same second gets a number behind it."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    (root / name).mkdir(parents=True, exist_ok=True)
+    try:
+        (root / name).mkdir(parents=True, exist_ok=True)
+    except OSError as slip:
+        raise UsageError(f"--out {root}", found=f"no folder can be made there: {slip.strerror}",
+                         expected="a folder to write runs to") from None
     number = 1
     while True:
         folder = root / name / (stamp if number == 1 else f"{stamp}-{number}")
@@ -31,24 +34,29 @@ def create(root: Path, name: str) -> Path:
             number += 1
 
 
-def open_run(folder: Path, *, overrides: list[str] = (), which: str | None = None) -> Trainer:
-    """A trainer with the weights of a run's checkpoint (`best` where there is one, or as asked)."""
+def open_run(folder: Path, *, overrides: list[str] = (), which: str | None = None) -> tuple[Trainer, str, int]:
+    """A trainer with the weights of a run's checkpoint, which one (`best` where there is one), and its step."""
     if not (folder / "recipe.yaml").exists():
         raise DataError(folder, found="no run folder" if folder.exists() else "no such folder",
                         expected="a folder written by clickwise train", do="runs/<dataset>-<model>/<time>")
     trainer = build_trainer(load_recipe(str(folder / "recipe.yaml"), list(overrides)))
     checkpoints = checkpoint.CheckpointFolder(folder / "checkpoint")
-    use_best = which == "best" or (which is None and trainer.recipe.data.validation and checkpoints.best.exists())
-    trainer.load_state(checkpoint.load(checkpoints.best if use_best else checkpoints.last), optimizer=False)
-    return trainer
+    use_best = trainer.recipe.data.validation is not None and checkpoints.best.exists()
+    which = which or ("best" if use_best else "last")
+    content = checkpoint.load(checkpoints.best if which == "best" else checkpoints.last)
+    trainer.load_state(content, optimizer=False)
+    return trainer, which, content["position"]["step"]
+
+
+MAY_CHANGE = ("data.path", "data.prefetch", "train.device", "train.threads")  # without changing what is computed
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
-    """`section.key: old → new` for every setting in which two recipes differ."""
+    """`section.key: old → new` for every setting that matters in which two recipes differ."""
     flat_old, flat_new = _flat(to_dict(old)), _flat(to_dict(new))
     keys = list(dict.fromkeys([*flat_old, *flat_new]))
     return [f"{key}: {flat_old.get(key)!r} → {flat_new.get(key)!r}" for key in keys
-            if flat_old.get(key) != flat_new.get(key)]
+            if flat_old.get(key) != flat_new.get(key) and key not in MAY_CHANGE]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -59,7 +67,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def parameters(model: torch.nn.Module) -> tuple[int, int]:
     """The number of dense parameters, and of parameters in embedding tables."""
-    engines = [module for module in model.modules() if isinstance(module, Embeddings)]
+    engines = engines_of(model)
     inside = {parameter for engine in engines for parameter in engine.parameters()}
     dense = sum(parameter.numel() for parameter in model.parameters() if parameter not in inside)
     return dense, sum(table.rows * table.dim for engine in engines for table in engine.tables)

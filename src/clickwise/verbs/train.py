@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from clickwise import checkpoint, files, machine, memory
-from clickwise.build import Recipe, Trainer, build_trainer, load_recipe
-from clickwise.errors import CheckpointError, UsageError
+from clickwise.build import Recipe, Trainer, build_trainer, load_recipe, parse_recipe
+from clickwise.errors import CheckpointError, TrainError, UsageError
 from clickwise.report import write_report
+from clickwise.strict_yaml import parse_yaml
 from clickwise.train.log import RunLog
+from clickwise.train.loop import Loop
 from clickwise.verbs import runs
 from clickwise.verbs.slices import Slices
 
@@ -19,44 +21,53 @@ from clickwise.verbs.slices import Slices
 def train(name: str | None, overrides: list[str], *, resume: Path | None = None, out: Path = Path("runs")) -> Path:
     """The finished run folder; with `resume` an interrupted one, continued as if it had never stopped."""
     memory.keep_freed_memory()
-    if resume is None:
-        if name is None:
-            raise UsageError("clickwise train", found="no recipe", expected="a recipe, or --resume RUN",
-                             do="clickwise train kuairand/dlrm")
-        recipe = load_recipe(name, overrides)
-        trainer = build_trainer(recipe)
-        log_from, content = None, None
-        trainer.check_data()  # whatever can refuse this recipe speaks before the folder appears
-        folder = runs.create(out, f"{recipe.data.name}-{recipe.model_name}")
-        files.write_text(folder / "recipe.yaml", recipe.to_yaml())
-    else:
-        folder = resume
-        recipe = _recipe_of_resumed(folder, name, overrides)
+    if resume is not None:
+        return _resume(resume, name, overrides)
+    if name is None:
+        raise UsageError("clickwise train", found="no recipe", expected="a recipe, or --resume RUN",
+                         do="clickwise train kuairand/dlrm")
+    trainer = build_trainer(load_recipe(name, overrides))
+    trainer.check_data()  # whatever can refuse this recipe speaks before the folder appears
+    recipe = trainer.recipe
+    folder = runs.create(out, f"{recipe.data.name}-{recipe.model_name}")
+    with files.only_one(folder, CheckpointError):
+        files.write_text(folder / "recipe.yaml", dataclasses.replace(recipe, data=recipe.data.absolute()).to_yaml())
+        _run(folder, trainer, None)
+    return folder
+
+
+def _resume(folder: Path, name: str | None, overrides: list[str]) -> Path:
+    recipe = _recipe_of_resumed(folder, name, overrides)
+    with files.only_one(folder, CheckpointError):
         if (folder / "DONE").exists():
             print(f"{folder} is finished: nothing to resume", file=sys.stderr)
             return folder
         trainer = build_trainer(recipe)
-        content = _checkpoint_to_resume(folder, trainer)
-        log_from = 0 if content is None else content["position"]["step"]
+        trainer.check_data()
+        _run(folder, trainer, _checkpoint_to_resume(folder, trainer))
+    return folder
 
-    started = time.monotonic()
-    log = RunLog(folder / "log.jsonl", resume_at=log_from)
+
+def _run(folder: Path, trainer: Trainer, content: dict[str, Any] | None) -> None:
+    """Trains from the start or from `content`, a checkpoint, and finishes the run folder."""
+    start = 0 if content is None else content["position"]["step"]
+    log = RunLog(folder / "log.jsonl", resume_at=start)
     try:
         loop = trainer.loop(folder, log)
         if content is not None:
             trainer.load_state(content)
             loop.load_state_dict(content)
-        print(f"run {folder}: {_describe(trainer, loop.total_steps)}", file=sys.stderr)
-        try:
-            position = loop.run()
-        except KeyboardInterrupt:
-            raise UsageError(folder, found="interrupted", do=f"clickwise train --resume {folder}") from None
+            del content  # or it would hold a second copy of every table until the end
+        print(f"run {folder}: {_describe(trainer, loop.total_steps)}" + (f", from step {start:,}" if start else ""),
+              file=sys.stderr)
+        position = loop.run()
         if position.stopped:
             print(f"stopped at step {position.step}: {position.stopped}", file=sys.stderr)
-        _finish(folder, trainer, loop, log, time.monotonic() - started)
+        _finish(folder, trainer, loop, log)
+    except KeyboardInterrupt:
+        raise TrainError(folder, found="interrupted", do=f"clickwise train --resume {folder}") from None
     finally:
         log.close()
-    return folder
 
 
 def _describe(trainer: Trainer, steps: int) -> str:
@@ -88,13 +99,18 @@ def _checkpoint_to_resume(folder: Path, trainer: Trainer) -> dict[str, Any] | No
     if not path.exists():
         return None
     content = checkpoint.load(path)
-    if content["data"] != trainer.dataset.spec.fingerprint():
+    started_with = parse_recipe(parse_yaml(content["recipe"], str(path)), str(path))
+    differences = runs.differences(started_with, trainer.recipe)
+    if differences:
+        raise CheckpointError(folder / "recipe.yaml", found="changed since: " + "; ".join(differences[:5]),
+                              expected="the recipe this run was started with", do="undo the change, or start a new run")
+    if content["data"] != trainer.dataset.identity():
         raise CheckpointError(folder, found=f"the data in {trainer.dataset.spec.folder} has changed since this run",
                               expected="the dataset it was started on", do="prepare that dataset again, or start anew")
     return content
 
 
-def _finish(folder: Path, trainer: Trainer, loop, log: RunLog, wall_s: float) -> None:
+def _finish(folder: Path, trainer: Trainer, loop: Loop, log: RunLog) -> None:
     """Final metrics of the best checkpoint (of the last, where no validation mapping chose), report and DONE."""
     recipe, position = trainer.recipe, loop.at
     chosen = "best" if recipe.data.validation is not None and loop.checkpoints.best.exists() else "last"
@@ -104,16 +120,16 @@ def _finish(folder: Path, trainer: Trainer, loop, log: RunLog, wall_s: float) ->
     slices = Slices(trainer)
     metrics = {mapping: trainer.evaluate(mapping, slices.watch(mapping)) for mapping in dict.fromkeys(mappings)}
     for mapping, values in metrics.items():
-        log.write("final", step=position.step, epoch=loop.epoch, mapping=mapping, **values)
+        log.write("final", step=position.step, epoch=loop.epochs_done, values={"mapping": mapping, **values})
     dense, tables = runs.parameters(trainer.model)
     slices.save(folder)
     files.write_json(folder / "metrics.json", {
         "mappings": metrics,
         "checkpoint": chosen,
-        "step": position.best_step if chosen == "best" else position.step,
+        "checkpoint_step": position.best_step if chosen == "best" else position.step,
         "steps": position.step,
         "stopped": position.stopped,
-        "samples_per_s": round(loop.train_samples / loop.train_seconds, 1) if loop.train_seconds else None,
+        "samples_per_s": loop.effort.samples_per_s,
         "wall_s": round(log.wall_s, 3),
         "peak_memory_bytes": runs.peak_memory_bytes(trainer.device),
         "parameters": {"dense": dense, "tables": tables},
