@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -71,3 +73,38 @@ def test_other_inputs_go_through_the_reference(x):
     weights, biases = [w.to(x.dtype) for w in weights], [b.to(x.dtype) for b in biases]
     assert mlp(x, weights, biases).shape == (*x.shape[:-1], 3)
     assert mlp(x, [], []) is x
+
+
+@pytest.mark.parametrize("relu_last", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("place", ["x", "weight", "bias"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stays_so_as_in_the_reference(value, place, dtype, relu_last):
+    tensors, (x, weights, biases) = inputs((16, 32, 8), 40)
+    with torch.no_grad():
+        {"x": x[3], "weight": weights[0][5], "bias": biases[0][5:6]}[place].fill_(value)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        fast, slow = (run(x, weights, biases, relu_last) for run in (mlp, reference.mlp))
+    assert fast.dtype == slow.dtype == dtype
+    tolerance = {"rtol": 0.05, "atol": 0.05} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(fast, slow, equal_nan=True, **tolerance)
+    assert fast.isnan().any() or not math.isnan(value)
+    upstream = torch.randn(fast.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    of_fast, of_slow = (torch.autograd.grad(out, tensors, upstream) for out in (fast, slow))
+    for found, expected in zip(of_fast, of_slow, strict=True):
+        assert torch.equal(found.isfinite(), expected.isfinite())
+    if dtype == torch.float32:
+        for found, expected in zip(of_fast, of_slow, strict=True):
+            torch.testing.assert_close(found, expected, equal_nan=True, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("relu_last", [True, False])
+def test_a_sample_that_is_not_finite_leaves_the_others_alone(relu_last):
+    _, (x, weights, biases) = inputs((16, 32, 8), 40)
+    clean = mlp(x, weights, biases, relu_last).detach()
+    with torch.no_grad():
+        x[3], x[20] = float("nan"), float("inf")
+        broken = mlp(x, weights, biases, relu_last)
+    others = torch.ones(40, dtype=torch.bool)
+    others[[3, 20]] = False
+    assert torch.equal(broken[others], clean[others]) and broken[3].isnan().all()
