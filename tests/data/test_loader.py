@@ -17,7 +17,8 @@ from small_dataset import small_columns, small_spec, write
 
 from clickwise.batch import Batch, Ragged
 from clickwise.data.columns import Columns, read_columns
-from clickwise.data.loader import Loader, read_ahead
+from clickwise.data.loader import Loader
+from clickwise.data.read_ahead import read_ahead
 from clickwise.errors import DataError, SpecError
 from clickwise.spec import AUTO, Feature, FeatureSpec
 

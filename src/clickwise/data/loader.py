@@ -7,24 +7,19 @@ column at a time, so that the column being gathered stays in the processor's cac
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import queue
-import threading
-import weakref
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from clickwise.batch import Batch, Ragged
 from clickwise.data.columns import Array, Columns, RaggedArray, check_loadable, join
+from clickwise.data.read_ahead import Buffers, read_ahead
 from clickwise.errors import DataError, nearest
 from clickwise.spec import FeatureSpec
-
-T = TypeVar("T")
 
 SHUFFLES = ("none", "batches", "rows")
 BLOCKS_PER_WINDOW = 16
@@ -67,7 +62,7 @@ class Loader:
                             expected="a batch no larger than the data", do=f"batch_size={columns.rows} or less")
         self._arrays, self._single = _fields(columns, spec)
         windows = max(1, window_rows // batch_size) if shuffle == "rows" else 1
-        self._buffers = _Buffers(keep=3 * windows + prefetch)
+        self._buffers = Buffers(keep=3 * windows + prefetch)
         self._next = (0, 0)
 
     def __len__(self) -> int:
@@ -211,30 +206,6 @@ class Loader:
         return outs, Batch(categorical=tuple(columns), **single)
 
 
-class _Buffers:
-    """Memory of batches that nobody holds any more, used again: fresh memory costs a page fault every 4 KiB."""
-
-    def __init__(self, keep: int) -> None:
-        self.keep, self.free = keep, []
-
-    def take(self, size: int) -> np.ndarray:
-        """`size` bytes; they come back to the stock by themselves when the last tensor in them is gone."""
-        for _ in range(len(self.free)):
-            with contextlib.suppress(IndexError):  # another thread may have taken the last one
-                buffer = self.free.pop()
-                if len(buffer) >= size:
-                    break
-        else:
-            buffer = np.empty(1 << max(size - 1, 1).bit_length(), np.uint8)  # unused pages take no memory
-        lease = buffer[:size]
-        weakref.finalize(lease, self.give, buffer).atexit = False
-        return lease
-
-    def give(self, buffer: np.ndarray) -> None:
-        if len(self.free) < self.keep:
-            self.free.append(buffer)
-
-
 TORCH_TYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
     torch.bool, torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32,
     torch.float64)}
@@ -299,40 +270,3 @@ def _gather(source: Array, order: np.ndarray, out: Array) -> None:
     places = np.repeat(starts - out.offsets[:-1], lengths)
     places += np.arange(len(places))
     np.take(source.values, places, out=out.values, mode="clip")
-
-
-def read_ahead(items: Iterable[T], depth: int) -> Iterator[T]:
-    """The same items, computed by a thread that stays `depth` items ahead.
-
-    What goes wrong in the thread is raised here, after the items before it. The thread ends with this generator.
-    """
-    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-
-    def work() -> None:
-        try:
-            for item in items:
-                ready.put((True, item))
-                if stopped.is_set():
-                    return
-            ready.put((False, None))
-        except BaseException as error:
-            ready.put((False, error))
-
-    thread = threading.Thread(target=work, name="clickwise-read-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            is_item, item = ready.get()
-            if not is_item:
-                break
-            yield item
-            del item  # or this frame would keep a batch alive while the next is computed
-        if item is not None:
-            raise item
-    finally:
-        stopped.set()
-        while thread.is_alive():  # a full queue would block its last put
-            with contextlib.suppress(queue.Empty):
-                ready.get(timeout=0.01)
-        thread.join()
