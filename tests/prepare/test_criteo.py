@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clickwise.errors import PrepareError, RecipeError
+from clickwise.prepare import criteo as criteo_dataset
 from clickwise.prepare import run
 from clickwise.spec import FeatureSpec
 
@@ -258,3 +259,15 @@ def test_sections_that_cannot_be(tmp_path):
 def test_halving_the_only_file_leaves_nothing_to_train_on(criteo, tmp_path):
     with pytest.raises(PrepareError, match="fraction_last"):
         criteo([write_raw(tmp_path / "day_0", GOOD)], split="halve_last")
+
+
+def test_halving_the_only_file_is_refused_before_it_is_read(criteo, tmp_path, monkeypatch):
+    monkeypatch.setattr(criteo_dataset, "_stage_files", None)
+    with pytest.raises(PrepareError, match="dataset.train.*day_0"):
+        criteo([write_raw(tmp_path / "day_0", GOOD)], split="halve_last")
+
+
+def test_a_file_named_twice(criteo, tmp_path):
+    files = [write_raw(tmp_path / name, GOOD) for name in ("day_0", "day_1")]
+    with pytest.raises(PrepareError, match=r"dataset.train: .*day_0\n.*in train too"):
+        criteo([*files, files[0]], split="halve_last")

@@ -95,3 +95,9 @@ def test_too_little_memory_is_said(tmp_path):
                                             ("100", 100), ("much", None), ("4XB", None), ("", None), ("GB", None)])
 def test_sizes(text, size):
     assert parse_bytes(text) == size
+
+
+def test_sums_of_integers_are_integers(engine):
+    table = engine.materialise(ibis.memtable({"x": [2**62, 2**62, 2**62], "y": [0.5, 1.0, 1.0]}), "t")
+    row = engine.row(table.aggregate(x=table.x.sum(), y=table.y.sum()))
+    assert row == {"x": 3 * 2**62, "y": 2.5} and isinstance(row["x"], int)

@@ -1,20 +1,12 @@
 from __future__ import annotations
 
-import errno
-import json
-import signal
-import subprocess
-import sys
-
 import ibis
 import numpy as np
 import pytest
-from criteo_rows import equal, random_lines, read, reference, rows_of, write_raw
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clickwise.errors import PrepareError
-from clickwise.prepare import criteo as criteo_dataset
 from clickwise.prepare import write
 from clickwise.prepare.engine import DuckDBEngine
 from clickwise.spec import Feature
@@ -104,118 +96,3 @@ def test_permuted_mixes_well():
     assert not np.array_equal(result, write.permuted(np.arange(size), size, 2))
     first_half = result[:size // 2]
     assert abs((first_half < size // 2).mean() - 0.5) < 0.01
-
-
-# ---- the output folder: whole, absent, or resumable
-
-
-LINES, TEST = random_lines(60, 1), random_lines(20, 2)
-
-
-def stopping_at(monkeypatch, file, error):
-    """Writing `file` fails once."""
-    whole, state = write.PlacedFile._write, {"armed": True}
-
-    def fail(self):
-        if state["armed"] and str(self.path).endswith(file):
-            state["armed"] = False
-            self.path.write_bytes(b"half")
-            raise error
-        whole(self)
-
-    monkeypatch.setattr(write.PlacedFile, "_write", fail)
-
-
-@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt, RuntimeError])
-def test_a_stopped_run_leaves_no_output_and_is_resumed(criteo, tmp_path, monkeypatch, capfd, kind):
-    error = OSError(errno.ENOSPC, "No space left on device") if kind is OSError else kind()
-    stopping_at(monkeypatch, "test/cat_3.bin", error)
-    with pytest.raises(PrepareError if isinstance(error, OSError) else type(error)) as caught:
-        criteo(LINES, TEST, engine={"tables": "disk"})
-    if isinstance(error, OSError):
-        assert "No space left" in caught.value.found and caught.value.do
-    assert not (tmp_path / "out").exists()
-    assert "is kept in" in capfd.readouterr().err
-    monkeypatch.setattr(criteo_dataset, "_stage_files", None)  # what is finished is not done again
-    files = {"train": [str(tmp_path / "out_train.tsv")], "test": [str(tmp_path / "out_test.tsv")]}
-    out = criteo(files["train"], files["test"])
-    assert "resuming an earlier run behind: raw files read, vocabularies, train written" in capfd.readouterr().err
-    assert equal(read(out, "test"), reference(LINES, TEST, 1))
-    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
-
-
-@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_a_stopped_run_with_tables_in_memory_leaves_nothing(criteo, tmp_path, monkeypatch, error):
-    stopping_at(monkeypatch, "test/cat_3.bin", error())
-    with pytest.raises(error):
-        criteo(LINES, TEST)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["out_test.tsv", "out_train.tsv"]
-
-
-def test_after_a_kill_the_next_run_starts_clean_or_goes_on(criteo, tmp_path, capfd):
-    """A killed process cannot tidy up: the partial folder is there, with the lock released."""
-    code = "from clickwise.prepare import criteo, run, write\nimport json, os, signal, sys\n" \
-           "write.PlacedFile._write = lambda self: os.kill(os.getpid(), signal.SIGKILL)\n" \
-           "run(json.loads(sys.argv[1]), 'x')"
-    files = [write_raw(tmp_path / "raw.tsv", LINES)]
-    for tables, said in (("memory", "starting clean"), ("disk", "resuming")):
-        recipe = {"dataset": {"name": "criteo", "train": files, "frequency_limit": 1}, "out": str(tmp_path / tables),
-                  "engine": {"tables": tables, "threads": 1}}
-        assert subprocess.run([sys.executable, "-c", code, json.dumps(recipe)]).returncode == -signal.SIGKILL
-        assert not (tmp_path / tables).exists() and (tmp_path / f".{tables}.partial").exists()
-        capfd.readouterr()
-        out = criteo(files, name=tables)
-        assert said in capfd.readouterr().err
-        assert np.array_equal(rows_of(read(out, "train")), rows_of(reference(LINES, LINES, 1)))
-        assert not (tmp_path / f".{tables}.partial").exists()
-
-
-def test_after_a_stop_another_recipe_or_another_input_starts_clean(criteo, tmp_path, monkeypatch, capfd):
-    for lines, options in ((LINES, {"frequency_limit": 2}), (LINES[:-1], {})):
-        stopping_at(monkeypatch, "test/cat_3.bin", KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            criteo(LINES, TEST, engine={"tables": "disk"}, overwrite=True)
-        monkeypatch.undo()
-        out = criteo(lines, TEST, shuffle=False, overwrite=True, **options)
-        assert "starting clean (an earlier run had another recipe" in capfd.readouterr().err
-        assert equal(read(out, "train"), reference(lines, lines, options.get("frequency_limit", 1)))
-
-
-def test_an_existing_output(criteo, tmp_path, capfd):
-    files = [str(tmp_path / "raw.tsv")]
-    (tmp_path / "raw.tsv").write_text("".join(line + "\n" for line in LINES))
-    out = criteo(files)
-    before = (out / "preparation/summary.json").stat().st_mtime_ns
-    assert criteo(files) == out and "already prepared" in capfd.readouterr().err
-    assert (out / "preparation/summary.json").stat().st_mtime_ns == before
-    with pytest.raises(PrepareError, match="another recipe"):
-        criteo(files, frequency_limit=3)
-    assert json.loads((out / "preparation/summary.json").read_text())["cardinalities"]["cat_0"] > 1
-    assert equal(read(criteo(files, frequency_limit=3, shuffle=False, overwrite=True), "train"),
-                 reference(LINES, LINES, 3))
-
-
-def test_a_folder_with_other_things_is_never_touched(criteo, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/thesis.txt").write_text("years of work")
-    with pytest.raises(PrepareError, match="other things"):
-        criteo(LINES, overwrite=True)
-    assert (tmp_path / "out/thesis.txt").read_text() == "years of work"
-    (tmp_path / "file").write_text("")
-    with pytest.raises(PrepareError, match="a file"):
-        criteo(LINES, name="file", overwrite=True)
-
-
-def test_two_runs_at_once(criteo, tmp_path, monkeypatch):
-    inner = []
-
-    def second(*arguments):
-        with pytest.raises(PrepareError, match="another process"):
-            criteo([str(tmp_path / "out_train.tsv")])
-        inner.append(True)
-        monkeypatch.undo()
-        return criteo_dataset._stage_files(*arguments)
-
-    monkeypatch.setattr(criteo_dataset, "_stage_files", second)
-    out = criteo(LINES, shuffle=False)
-    assert inner and equal(read(out, "train"), reference(LINES, LINES, 1))

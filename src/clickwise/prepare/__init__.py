@@ -1,14 +1,18 @@
-"""Raw logs to columns on disk: `run(recipe, where)`. Never imports torch; Ibis and DuckDB only when it is called."""
+"""Raw logs to columns on disk: `run(recipe, where)`, `summary(folder)`. Never imports torch; Ibis and DuckDB only when
+it is called."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from clickwise.errors import PrepareError, RecipeError, nearest
-from clickwise.recipe import parse
+from clickwise.recipe import load, parse
 
 # A dataset is a module with CONFIG, the dataclass of its recipe section, and
 # prepare(config, out, *, engine, overwrite, where) -> Path.
@@ -22,7 +26,8 @@ def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False) -> Path:
     `recipe` has the sections `dataset` (`name`: one of DATASETS or the dotted path of a module of your own, beside
     the keys of that dataset), `engine` (name, memory_limit, threads) and `out`, a folder; `where` names it in error
     messages. A folder that already holds the result of the same recipe and input files is left as it is; another
-    dataset is replaced only with `overwrite`. Raises RecipeError and PrepareError.
+    dataset is replaced only with `overwrite`. What was done and what comes next is said on stderr. Raises RecipeError
+    and PrepareError.
     """
     for key in recipe:
         if key not in KEYS:
@@ -34,14 +39,58 @@ def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False) -> Path:
                           do=f"name: one of {', '.join(DATASETS)}")
     if not isinstance(out, str) or not out:
         raise RecipeError(f"{where}.out", found=repr(out), expected="the folder to write into",
-                          do="for example out: prepared/criteo")
+                          do="for example out: data/prepared/criteo")
     module = _module(section["name"], where)
     options = {key: value for key, value in section.items() if key != "name"}
     config = parse(module.CONFIG, options, f"{where}.dataset")
     from clickwise.prepare.engine import EngineConfig
 
     engine = parse(EngineConfig, recipe.get("engine"), f"{where}.engine")
-    return module.prepare(config, Path(out), engine=engine, overwrite=overwrite, where=where)
+    folder = module.prepare(config, Path(out), engine=engine, overwrite=overwrite, where=where)
+    print(_told(Path(out), section["name"], summary(folder)), file=sys.stderr, flush=True)
+    return folder
+
+
+def summary(folder: str | Path) -> dict[str, Any]:
+    """What `preparation/summary.json` in a prepared folder tells (rows by mapping, cardinalities, skipped rows, input
+    files, seconds), with `folder`; only that where the dataset wrote no summary."""
+    try:
+        content = json.loads((Path(folder) / "preparation" / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = {}
+    return {"folder": str(folder), **content}
+
+
+def _told(out: Path, name: str, found: Mapping[str, Any]) -> str:
+    """Lines for a person: what lies in `out`, how long it took, and the command that trains on it."""
+    lines = {}
+    if rows := found.get("rows"):
+        lines["rows"] = ", ".join(f"{mapping} {count:,}" for mapping, count in rows.items())
+    if sizes := [*found.get("cardinalities", {}).values()]:
+        lines["ids"] = f"{sum(sizes):,} in {len(sizes)} features, from {min(sizes):,} to {max(sizes):,} in each"
+    if bad := sum(found.get("bad_rows_skipped", {}).values()):
+        lines["bad rows"] = f"{bad:,} skipped; preparation/summary.json tells of which file"
+    if rows and (seconds := found.get("seconds")):
+        lines["took"] = f"{seconds:,.1f} s, {sum(rows.values()) / seconds:,.0f} rows/s"
+    lines["next"] = _next_command(out, name)
+    return "\n".join([f"prepared {out}", *(f"  {key:<9}{text}" for key, text in lines.items())])
+
+
+def _next_command(out: Path, name: str) -> str:
+    try:
+        trained_on = load(f"{name}/dlrm").get("data", {}).get("path")
+    except RecipeError:  # a dataset of one's own
+        return f"clickwise train RECIPE data.path={out}"
+    same = trained_on is not None and Path(trained_on).resolve() == out.resolve()
+    return f"clickwise train {name}/dlrm" + ("" if same else f" data.path={out}")
+
+
+def _check_packages() -> None:
+    """Raises PrepareError where what preparation runs on is not installed."""
+    missing = [name for name in ("ibis", "duckdb") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise PrepareError("preparation of raw logs", found=f"{' and '.join(missing)} not installed",
+                           expected="what reads and encodes raw logs", do="pip install 'ibis-framework[duckdb]'")
 
 
 def _module(name: object, where: str) -> Any:
@@ -49,12 +98,10 @@ def _module(name: object, where: str) -> Any:
     if not isinstance(path, str) or "." not in path:
         raise RecipeError(f"{where}.dataset.name", found=repr(name), expected=", ".join(DATASETS),
                           do=nearest(name, DATASETS))
+    _check_packages()
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
-        if error.name in ("ibis", "duckdb"):
-            raise PrepareError(f"import {error.name}", found="not installed", expected="what preparation runs on",
-                               do="pip install 'ibis-framework[duckdb]'") from None
         if error.name and (path == error.name or path.startswith(error.name + ".")):
             raise RecipeError(f"{where}.dataset.name", found=f"{name!r}, which cannot be imported",
                               expected=f"{', '.join(DATASETS)}, or the dotted path of a module",

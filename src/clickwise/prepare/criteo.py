@@ -99,8 +99,8 @@ def prepare(config: CriteoConfig, out: Path, *, engine: EngineConfig | None = No
     engine = engine or EngineConfig()
     groups = _files(config, where)
     recipe = {"dataset": {"name": "criteo", **to_dict(config)}}
-    inputs = [file for files in groups.values() for file in files]
-    output = Output(out, recipe=recipe, inputs=inputs, engine=engine, overwrite=overwrite)
+    output = Output(out, recipe=recipe, inputs=groups, file_keys=("train", "test", "validation"), engine=engine,
+                    overwrite=overwrite)
     if output.unchanged:
         say(f"{out}: already prepared from these files with this recipe")
         return output.out
@@ -118,15 +118,21 @@ def prepare(config: CriteoConfig, out: Path, *, engine: EngineConfig | None = No
 
 def _files(config: CriteoConfig, where: str) -> dict[str, list[Path]]:
     """Staged table -> its raw files. The file that is cut has a table of its own, `last`."""
-    groups = {key: find_files(getattr(config, key), f"{where}.{key}") for key in ("train", "test", "validation")}
+    groups = {key: find_files(getattr(config, key), f"{where}.dataset.{key}")
+              for key in ("train", "test", "validation")}
     if config.split != "files":
         groups["last"] = [groups["train"].pop()]
+        if config.split == "halve_last" and not groups["train"]:
+            raise PrepareError(f"{where}.dataset.train: {groups['last'][0]}",
+                               found="one file, which split: halve_last cuts into test and validation",
+                               expected="files before it to train on", do="add files, or use split: fraction_last")
     seen: dict[Path, str] = {}
     for group, files in groups.items():
         for file in files:
             if seen.setdefault(file.resolve(), group) != group:
-                raise PrepareError(f"{where}.{group}: {file}", found=f"a file that is in {seen[file.resolve()]} too",
-                                   expected="every file in one list", do="test rows in train make every metric a lie")
+                key, other = ("train" if name == "last" else name for name in (group, seen[file.resolve()]))
+                raise PrepareError(f"{where}.dataset.{key}: {file}", found=f"a file that is in {other} too",
+                                   expected="every file once", do="test rows in train make every metric a lie")
     return {group: files for group, files in groups.items() if files}
 
 
@@ -226,12 +232,10 @@ def _split(config: CriteoConfig, rows: Mapping[str, int], where: str) -> dict[st
             cut = {"train": Part("last", 0, first), "test": Part("last", first, last)}
         for mapping, part in cut.items():
             if part.end == part.first:
-                raise PrepareError(f"{where}.split", found=f"no row for {mapping} in a last file of {last} rows",
+                raise PrepareError(f"{where}.dataset.split",
+                                   found=f"no row for {mapping} in a last file of {last} rows",
                                    expected="at least one row in every part", do="choose another fraction or file")
             parts.setdefault(mapping, []).append(part)
-    if "train" not in parts:
-        raise PrepareError(f"{where}.train", found="one file, which split: halve_last cuts into test and validation",
-                           expected="files before it to train on", do="add files, or use split: fraction_last")
     return parts
 
 

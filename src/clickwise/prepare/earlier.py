@@ -65,5 +65,6 @@ def last_moments(table: ir.Table, user: str, day: str, time: str) -> ir.Table:
 
 
 def _integer(total: ir.NumericScalar | ir.NumericColumn) -> ir.IntegerValue:
-    """A sum of integers as int64: engines widen it (DuckDB to 128 bits), which Ibis does not see."""
+    """A sum of integers as int64: engines widen it (DuckDB to 128 bits), which Ibis does not see, so that it
+    would leave out a cast to int64 alone."""
     return total.cast("float64").cast("int64")

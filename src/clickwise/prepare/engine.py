@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import decimal
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,6 +65,10 @@ def parse_bytes(text: str) -> int | None:
         return int(float(digits) * units[unit])
     except (ValueError, KeyError, OverflowError):
         return None
+
+
+class CutShort(PrepareError):
+    """Memory or disk did not suffice, or another process was there: the same preparation can go on later."""
 
 
 class BadInput(Exception):
@@ -130,7 +135,13 @@ class Engine(abc.ABC):
 
     def rows(self, expression: ir.Table) -> list[dict[str, Any]]:
         """Every row of a small result, as plain Python values."""
-        return [row for batch in self.batches(expression) for row in batch.to_pylist()]
+        return [{name: _plain(value) for name, value in row.items()}
+                for batch in self.batches(expression) for row in batch.to_pylist()]
+
+
+def _plain(value: Any) -> Any:
+    """Integers beyond 64 bits, as DuckDB's sums of integers are, come as decimals."""
+    return int(value) if isinstance(value, decimal.Decimal) and value == value.to_integral_value() else value
 
 
 class DuckDBEngine(Engine):
@@ -150,8 +161,8 @@ class DuckDBEngine(Engine):
         except duckdb.IOException as error:
             if "lock" not in str(error).lower():
                 raise
-            raise PrepareError(database, found="another process is preparing into this folder",
-                               do="wait for it to end, or choose another output folder") from None
+            raise CutShort(database, found="another process is preparing into this folder",
+                           do="wait for it to end, or choose another output folder") from None
         self.duckdb = self.ibis.con
         self._tables: dict[str, ir.Table] = {}
         self.duckdb.execute("SET enable_progress_bar=false")
@@ -240,17 +251,17 @@ def _translated() -> Iterator[None]:
         yield
     except duckdb.OutOfMemoryException as error:
         full = "disk" in str(error).lower() and "max_temp_directory_size" in str(error)
-        raise PrepareError("engine.memory_limit", found=_first_line(error),
-                           do="free disk space for the spilled part" if full else
-                           "raise engine.memory_limit, or lower engine.threads") from None
+        raise CutShort("engine.memory_limit", found=_first_line(error),
+                       do="free disk space for the spilled part" if full else
+                       "raise engine.memory_limit, or lower engine.threads") from None
     except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
         raise BadInput(str(error)) from None
     except duckdb.IOException as error:
         if "GZIP" in str(error):
             raise BadInput(str(error)) from None
         full = any(text in str(error) for text in ("No space left", "Could not write", "not enough space"))
-        raise PrepareError("the working folder" if full else "a file", found=_first_line(error),
-                           do="free disk space and run again" if full else "") from None
+        raise CutShort("the working folder" if full else "a file", found=_first_line(error),
+                       do="free disk space and run again" if full else "") from None
 
 
 def _first_line(error: Exception) -> str:

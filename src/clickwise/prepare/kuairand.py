@@ -128,7 +128,7 @@ def prepare(config: KuaiRandConfig, out: Path, *, engine: EngineConfig | None = 
                            expected="the folder of the raw files", do="or null, for the sample that is shipped")
     files = {key: _find(folder, getattr(config, key), f"{where}.dataset.{key}") for key in ("log", "users", "videos")}
     recipe = {"dataset": {"name": "kuairand", **to_dict(config)}}
-    output = Output(out, recipe=recipe, inputs=[file for group in files.values() for file in group], engine=engine,
+    output = Output(out, recipe=recipe, inputs=files, file_keys=("folder", "log", "users", "videos"), engine=engine,
                     overwrite=overwrite)
     if output.unchanged:
         say(f"{out}: already prepared from these files with this recipe")

@@ -9,14 +9,15 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import clickwise
-from clickwise.errors import PrepareError
+from clickwise.errors import ClickwiseError, PrepareError
 from clickwise.files import put_in_place, write_json, write_text
-from clickwise.prepare.engine import DuckDBEngine, Engine, EngineConfig
+from clickwise.prepare.engine import CutShort, DuckDBEngine, Engine, EngineConfig
 from clickwise.recipe import to_dict, to_yaml
 from clickwise.spec import FILE_NAME
 
@@ -32,27 +33,34 @@ def say(text: str) -> None:
 class Output:
     """`with Output(out, recipe, inputs) as output:` … `output.finish(summary)`.
 
+    recipe        what is asked, with the section `dataset`
+    inputs        the raw files by what they are for; `file_keys` are the keys of `dataset` that only name them, so
+                  that another spelling of the same files is the same recipe
+
     dataset       the folder to write columns, feature_spec.yaml and preparation/ into
     work          the folder for the engine's tables and for what it spills; gone at the end
     buffer_bytes  how much the writer may hold
 
-    Both lie in `.<name>.partial` beside `out`. A run that ends early leaves them there if it had finished a stage
-    (`mark`) and its tables lie on disk, and the next run with the same recipe and the same input files (path, size,
-    time of change) goes on behind it (`done`); any other run starts clean. Either is said on stderr. `unchanged` is
-    true where `out` is already the result of this very preparation: there is nothing to do then.
+    Both folders lie in `.<name>.partial` beside `out`. A run that ends early leaves them there if it had finished a
+    stage (`mark`), its tables lie on disk, and neither recipe nor input were at fault. The next run with the same recipe and
+    the same input files (path, size, time of change) goes on behind it (`done`); any other run starts clean. Either is
+    said on stderr. `unchanged` is true where `out` is already the result of this very preparation: there is nothing to
+    do then.
     """
 
-    def __init__(self, out: str | os.PathLike, *, recipe: Mapping[str, Any], inputs: Sequence[Path],
-                 engine: EngineConfig, overwrite: bool = False) -> None:
+    def __init__(self, out: str | os.PathLike, *, recipe: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]],
+                 engine: EngineConfig, file_keys: Sequence[str] = (), overwrite: bool = False) -> None:
+        self.started = time.monotonic()
         self.out = Path(os.path.abspath(out))
         self.recipe, self.engine_config = to_dict(recipe), engine
         self.partial = self.out.with_name(f".{self.out.name}.partial")
         self.dataset, self.work = self.partial / "dataset", self.partial / "work"
         self.preparation = self.dataset / "preparation"
         self.buffer_bytes = engine.memory_bytes // 8
-        self.inputs = [{"file": str(file), "bytes": os.stat(file).st_size, "changed_ns": os.stat(file).st_mtime_ns}
-                       for file in inputs]
-        identity = {"recipe": self.recipe, "inputs": self.inputs, "version": clickwise.__version__}
+        self.inputs = [{"for": use, "file": str(file.resolve()), "bytes": (stat := file.stat()).st_size,
+                        "changed_ns": stat.st_mtime_ns} for use, files in inputs.items() for file in files]
+        asked = {key: value for key, value in self.recipe["dataset"].items() if key not in file_keys}
+        identity = {"recipe": asked, "inputs": self.inputs, "version": clickwise.__version__}
         self.fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self.unchanged = self._look_at_out(overwrite)
         self._stages: dict[str, Any] = {}
@@ -60,7 +68,7 @@ class Output:
         self._finished, self._kept = False, True
 
     def _look_at_out(self, overwrite: bool) -> bool:
-        if not self.out.exists():
+        if not os.path.exists(self.out):
             return False
         if not self.out.is_dir():
             raise PrepareError(self.out, found="a file", expected="a folder to write into", do="choose another name")
@@ -73,12 +81,17 @@ class Output:
                                    do="choose another output folder")
             if not overwrite:
                 raise PrepareError(self.out, found="a dataset of another recipe or other input files",
-                                   expected="a new or empty folder", do="choose another folder, or ask to overwrite")
+                                   expected="a new or empty folder",
+                                   do="give another folder as out=…, or replace this one with --overwrite")
         return False
 
     def __enter__(self) -> Output:
-        self.partial.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.partial / "lock", "w")
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.partial / "lock", "w")
+        except OSError as slip:
+            raise PrepareError(self.out, found=f"no folder can be made there: {slip.strerror}",
+                               expected="a folder to write into", do="give another folder as out=…") from None
         _lock(self._lock, self.out)
         state = self._read_state()
         if state.get("fingerprint") == self.fingerprint and state.get("stages"):
@@ -136,7 +149,8 @@ class Output:
     def finish(self, summary: Mapping[str, Any]) -> Path:
         """Writes the recipe and the summary beside the columns and puts the whole in place."""
         write_text(self.preparation / "recipe.yaml", to_yaml(self.recipe))
-        write_json(self.dataset / SUMMARY, {"fingerprint": self.fingerprint, "inputs": self.inputs, **summary})
+        write_json(self.dataset / SUMMARY, {"fingerprint": self.fingerprint, "inputs": self.inputs, **summary,
+                                             "seconds": round(time.monotonic() - self.started, 3)})
         self._close()
         put_in_place(self.dataset, self.out)
         self._finished = True
@@ -150,7 +164,8 @@ class Output:
     def __exit__(self, kind, error, trace) -> None:
         with contextlib.suppress(Exception):
             self._close()
-        if self._finished or not self._stages or not self._kept:
+        at_fault = isinstance(error, ClickwiseError) and not isinstance(error, CutShort)  # once mended, starts clean
+        if self._finished or not self._stages or not self._kept or at_fault:
             shutil.rmtree(self.partial, ignore_errors=True)
         else:
             say(f"{self.out.name}: stopped; what was finished ({', '.join(self._stages)}) is kept in {self.partial} "
