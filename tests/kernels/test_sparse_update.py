@@ -65,3 +65,14 @@ def test_no_rows_change_nothing():
     kept = weight.clone()
     sparse_update(weight, states, torch.zeros(0, dtype=torch.int32), torch.zeros(0, 2), RULES[0], lr=1.0, step=1)
     assert torch.equal(weight, kept)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("rows", [1, cpu.PAD_FROM - 1, cpu.PAD_FROM, 20_000, cpu.RADIX - 1, cpu.RADIX, cpu.RADIX + 1])
+def test_sorting_is_that_of_torch_at_every_size(rows, dtype):
+    largest = torch.iinfo(dtype).max
+    for high in (50, largest):
+        rows_V = torch.randint(high, (rows,), generator=torch.Generator().manual_seed(rows), dtype=dtype)
+        rows_V[rows // 2] = largest
+        for found, expected in zip(cpu._sorted(rows_V), torch.sort(rows_V, stable=True), strict=True):
+            assert torch.equal(found, expected)
