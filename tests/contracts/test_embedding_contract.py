@@ -10,6 +10,7 @@ import math
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -267,6 +268,99 @@ def test_nothing_but_a_training_backward_updates(engine):
     assert list(embeddings.parameters()) == []
 
 
+# Several look-ups in one backward -------------------------------------------------------------------------------------
+
+
+OTHER = tuple(torch.tensor([0, 1]) for _ in FEATURES)
+
+
+class Fails(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise ArithmeticError("in backward")
+
+
+def loss_of(embeddings, *batches):
+    return sum((embeddings(columns) * random_grad(columns, seed)).sum() for seed, columns in enumerate(batches))
+
+
+@every_engine
+@every_optimizer
+@settings(max_examples=15, deadline=None)
+@given(calls=st.lists(batches(), min_size=2, max_size=3))
+def test_one_backward_is_one_step_however_often_the_rows_were_looked_up(engine, optimizer, calls):
+    embeddings = build(engine, optimizer)
+    oracle = Dense(embeddings, optimizer)
+    for number in (1, 2):
+        loss_of(embeddings, *calls).backward()
+        oracle.update([(columns, random_grad(columns, seed)) for seed, columns in enumerate(calls)])
+        assert embeddings.optimizer_state_dict()["step"] == number
+        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+
+
+@every_engine
+def test_every_row_read_before_the_end_of_backward_is_the_old_one(engine):
+    embeddings = build(engine)
+    before, seen = weights(embeddings), []
+    early = torch.ones(2, sum(embeddings.dims), requires_grad=True)
+    early.register_hook(lambda grad: seen.append(weights(embeddings)))
+    (early * 2 * embeddings(OTHER)).sum().backward()  # what is made first goes backward last
+    assert len(seen) == 1
+    assert_same_tables(seen[0], before, rtol=0, atol=0)
+    assert not torch.equal(embeddings.table_rows("item"), before["item"])
+
+
+@every_engine
+def test_a_graph_gone_back_through_twice_takes_two_steps(engine):
+    embeddings = build(engine, OPTIMIZERS[5])
+    oracle = Dense(embeddings, OPTIMIZERS[5])
+    loss = loss_of(embeddings, EXAMPLE, OTHER)
+    for _ in range(2):
+        loss.backward(retain_graph=True)
+        oracle.update([(EXAMPLE, random_grad(EXAMPLE, 0)), (OTHER, random_grad(OTHER, 1))])
+        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+
+
+@every_engine
+def test_two_sets_of_tables_in_one_backward_and_rows_computed_anew_in_it(engine):
+    pair = [build(engine, optimizer) for optimizer in (OPTIMIZERS[0], OPTIMIZERS[5])]
+    oracles = [Dense(embeddings, embeddings.optimizer) for embeddings in pair]
+    again = torch.utils.checkpoint.checkpoint(lambda: sum(loss_of(e, EXAMPLE, OTHER) for e in pair),
+                                              use_reentrant=False)
+    again.backward()
+    for embeddings, oracle in zip(pair, oracles, strict=True):
+        oracle.update([(EXAMPLE, random_grad(EXAMPLE, 0)), (OTHER, random_grad(OTHER, 1))])
+        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+
+
+@every_engine
+@every_optimizer
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_backward_that_fails_leaves_no_trace(engine, optimizer, deferred):
+    embeddings = build(engine, optimizer)
+    embeddings.defer_updates(deferred)
+    oracle, before = Dense(embeddings, optimizer), weights(embeddings)
+    failing = Fails.apply(torch.ones(1, requires_grad=True))  # made first: its backward comes after the tables'
+    loss = loss_of(embeddings, EXAMPLE, OTHER) + failing.sum()
+    for _ in range(2):
+        with pytest.raises(ArithmeticError):
+            loss.backward(retain_graph=True)
+    assert_same_tables(weights(embeddings), before, rtol=0, atol=0)
+    assert embeddings.optimizer_state_dict()["step"] == 0
+    if deferred:
+        embeddings.apply_updates()  # nothing to apply
+        assert embeddings.optimizer_state_dict()["step"] == 0
+    train(embeddings, EXAMPLE, random_grad(EXAMPLE))
+    if deferred:
+        embeddings.apply_updates()
+    oracle.update([(EXAMPLE, random_grad(EXAMPLE))])
+    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+
+
 # Deferred updates -----------------------------------------------------------------------------------------------------
 
 
@@ -352,6 +446,54 @@ def test_state_inside_a_model_and_what_does_not_fit(engine):
 
 
 @every_engine
+def test_any_name_of_a_table_and_a_feature_trains_and_is_saved(engine):
+    names = ("cat_0.bin", "cat_1.bin", "a b/ç.weight", "cat_0")
+    tables = [Table(name=name, rows=3, dim=2, features=(name,)) for name in names]
+    embeddings = build(engine, OPTIMIZERS[5], tables, names)
+    before, columns = weights(embeddings), tuple(torch.tensor([1, 2, 1]) for _ in names)
+    embeddings(columns).sum().backward()
+    for name in names:
+        assert torch.equal(embeddings.table_rows(name)[0], before[name][0])
+        assert not (embeddings.table_rows(name)[1:] == before[name][1:]).any()
+    model, other = torch.nn.ModuleDict({"e": embeddings}), build(engine, OPTIMIZERS[5], tables, names)
+    assert list(model.state_dict()) == [f"e.tables.{name}.weight" for name in names]
+    torch.nn.ModuleDict({"e": other}).load_state_dict(copy.deepcopy(model.state_dict()))
+    other.load_optimizer_state_dict(copy.deepcopy(embeddings.optimizer_state_dict()))
+    for each in (embeddings, other):
+        each(columns).sum().backward()
+    assert_same_tables(weights(other), weights(embeddings), rtol=0, atol=0)
+
+
+@every_engine
+@every_optimizer
+def test_frozen_tables_have_no_optimizer_state_and_can_be_made_trainable(engine, optimizer):
+    trained, frozen = build(engine, optimizer), build(engine, optimizer, trainable=False)
+    assert frozen.optimizer_state_dict()["tables"] == {table.name: {} for table in TABLES}
+    sizes = [sum(t.numel() for t in embeddings.buffers()) for embeddings in (trained, frozen)]
+    assert sizes[1] == sum(table.rows * table.dim for table in TABLES)
+    assert sizes[0] > sizes[1] or not optimizer.states()
+    assert not frozen(EXAMPLE).requires_grad
+    train(trained, EXAMPLE, random_grad(EXAMPLE))
+    frozen.load_optimizer_state_dict(trained.optimizer_state_dict())  # there is nothing to take
+    assert frozen.optimizer_state_dict()["tables"] == {table.name: {} for table in TABLES}
+    if optimizer.states():
+        with pytest.raises(EngineError, match="(?s)state of table.*accumulator|first_moment"):
+            trained.load_optimizer_state_dict(frozen.optimizer_state_dict())
+    frozen.trainable = True
+    frozen.load_state_dict(trained.state_dict())
+    frozen.load_optimizer_state_dict(trained.optimizer_state_dict())
+    for embeddings in (trained, frozen):
+        train(embeddings, EXAMPLE, random_grad(EXAMPLE, 1))
+    assert_same_tables(weights(frozen), weights(trained), rtol=0, atol=0)
+    thawed = build(engine, optimizer, trainable=False)
+    oracle = Dense(thawed, optimizer)
+    thawed.trainable = True
+    train(thawed, EXAMPLE, random_grad(EXAMPLE))
+    oracle.update([(EXAMPLE, random_grad(EXAMPLE))])
+    assert_same_tables(weights(thawed), oracle.weight, rtol=1e-4, atol=1e-5)
+
+
+@every_engine
 def test_a_copy_trains_apart_from_its_original(engine):
     embeddings = build(engine)
     clone = copy.deepcopy(embeddings)
@@ -417,3 +559,13 @@ def test_columns_that_do_not_fit(engine):
         embeddings((*EXAMPLE[:3], torch.tensor([0, 1])))
     with pytest.raises(EngineError, match="nothing"):
         embeddings.table_rows("nothing")
+
+
+@every_engine
+@pytest.mark.parametrize("ids", [torch.zeros(3, 1, dtype=torch.int64), torch.zeros(3, 0, dtype=torch.int64),
+                                 torch.tensor(1), Ragged(torch.zeros(3, 2), torch.tensor([0, 1, 1, 3]))],
+                         ids=["[3, 1]", "[3, 0]", "[]", "ragged"])
+def test_ids_that_are_no_vector_are_refused(engine, ids):
+    for place, feature in enumerate(FEATURES):
+        with pytest.raises(EngineError, match=rf"(?s)'{feature}'.*shape \(.*\[B\]"):
+            build(engine)((*EXAMPLE[:place], ids, *EXAMPLE[place + 1:]))

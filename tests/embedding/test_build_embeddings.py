@@ -1,6 +1,7 @@
 import pytest
+import torch
 
-from clickwise.embedding import Table, TableOptimizer, build_embeddings
+from clickwise.embedding import Table, TableOptimizer, build_embeddings, lookup, table
 from clickwise.errors import EngineError
 from clickwise.recipe import Invalid
 
@@ -26,7 +27,7 @@ def test_tables_and_features_that_do_not_fit(tables, features, message):
 
 
 @pytest.mark.parametrize("settings", [
-    {"rows": 0}, {"dim": True}, {"name": "a.b"}, {"pooling": "max"}, {"init": "ones"},
+    {"rows": 0}, {"dim": True}, {"name": ""}, {"pooling": "max"}, {"init": "ones"},
 ])
 def test_a_table_that_cannot_be(settings):
     with pytest.raises(EngineError, match="table"):
@@ -39,3 +40,44 @@ def test_a_table_that_cannot_be(settings):
 def test_an_optimizer_that_cannot_be(settings):
     with pytest.raises(Invalid):
         TableOptimizer(**settings)
+
+
+@pytest.mark.parametrize("part", [1, 7, 10, 299, 300])
+def test_first_values_are_the_same_bits_however_many_are_drawn_at_a_time(part, monkeypatch):
+    large = Table(name="large", rows=100, dim=3, features=("f",))
+    whole_RD, parts_RD = torch.empty(100, 3), torch.empty(100, 3)
+    table.fill_first_values(whole_RD, large, seed=5)
+    monkeypatch.setattr(table, "PART", part)
+    table.fill_first_values(parts_RD, large, seed=5)
+    assert torch.equal(parts_RD, whole_RD)
+    table.fill_first_values(torch.empty(100, 3, device="meta"), large, seed=5)
+
+
+def test_without_a_signal_at_the_end_of_backward_every_look_up_takes_its_step(monkeypatch):
+    monkeypatch.delattr(torch._C, "_current_graph_task_id")
+    embeddings = build_embeddings("reference", [TABLE], ("f",), TableOptimizer(lr=1.0))
+    before = embeddings.table_rows("t").clone()
+    ids = torch.tensor([0, 2, 2])
+    (embeddings((ids,)).sum() + embeddings((ids,)).sum()).backward()
+    assert embeddings.step == 2
+    torch.testing.assert_close(embeddings.table_rows("t"), before - torch.tensor([[2.0], [0.0], [4.0]]))
+
+
+def test_a_failed_backward_keeps_no_memory_after_the_next_forward():
+    embeddings = build_embeddings("reference", [TABLE], ("f",), TableOptimizer())
+    first = torch.ones(2, 1, requires_grad=True) * 2  # made first: its backward comes after the tables'
+    first.register_hook(lambda grad: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        (first * embeddings((torch.tensor([0, 2]),))).sum().backward()
+    assert len(embeddings._received) == 1
+    embeddings((torch.tensor([0, 2]),))
+    assert embeddings._received == {}
+
+
+def test_constants_of_a_look_up_are_made_once():
+    embeddings = build_embeddings("reference", [TABLE], ("f",), TableOptimizer())
+    with torch.inference_mode():
+        embeddings((torch.tensor([0, 2]),))
+    made = lookup._constant.cache_info().misses
+    embeddings((torch.tensor([1]),)).sum().backward()
+    assert lookup._constant.cache_info().misses == made

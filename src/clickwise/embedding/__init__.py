@@ -1,8 +1,8 @@
 """Ids become rows: one door, several engines.
 
-An engine owns the tables and their optimizer: in training it updates the touched rows inside backward, so that the
-loop sees one dense optimizer and no table gradient. `reference` is plain torch and is the meaning; every engine
-passes `tests/contracts/test_embedding_contract.py`.
+An engine owns the tables and their optimizer: in training it updates the touched rows at the end of backward, so
+that the loop sees one dense optimizer and no table gradient. `reference` is plain torch and is the meaning; every
+engine passes `tests/contracts/test_embedding_contract.py`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Embeddings(nn.Module, abc.ABC):
     tables     the tables, in the order given
     features   the features, in channel order: one column of a batch and one slice of the rows each
     dims       per feature the width of its slice
-    trainable  False freezes the tables: backward ends at the rows
+    trainable  False freezes the tables: backward ends at the rows, and the optimizer has no state
     lr_factor  multiplies `optimizer.lr`; the loop sets it from its schedule before every step
 
-    In train mode, with gradients on, one backward is one optimizer step: a row that occurs several times in the batch
-    gets the sum of its gradients once; rows that do not occur stay as they are. A model that calls its embeddings
-    several times before one step defers the updates, so that they are summed over the calls too.
+    In train mode, with gradients on, one backward is one optimizer step, taken as backward ends: a row that occurs
+    several times, in one call or in several, gets the sum of its gradients once; rows that do not occur stay as they
+    are. A backward that fails changes no row and leaves nothing behind.
     """
 
     def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *,

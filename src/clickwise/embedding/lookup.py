@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import torch
 
@@ -48,32 +49,48 @@ def look_up(group: Group, columns: tuple[Column, ...]) -> Lookup:
     dtype = torch.int64 if wide else torch.int32
     bags = len(mine[0]) * features
     if not any(isinstance(column, Ragged) for column in mine):
-        starts_F = torch.tensor(group.starts, dtype=dtype, device=mine[0].device)
+        starts_F = _constant(group.starts, dtype, mine[0].device)
         rows_BF = torch.stack([column.to(dtype) for column in mine], dim=1).add_(starts_F)
         return Lookup(rows_BF.view(-1), bags)
 
     # Every column becomes bags (a one-hot id is a bag of one), and the bags are interleaved by sample.
     device = next(column.values_V.device for column in mine if isinstance(column, Ragged))
+    values = iter(torch.stack([c.offsets[-1].long() for c in mine if isinstance(c, Ragged)]).tolist())  # one wait
+    counts = [next(values) if isinstance(column, Ragged) else len(column) for column in mine]
+    total = sum(counts)
     lengths = [column.lengths_B().long() if isinstance(column, Ragged) else
                torch.ones(len(column), dtype=torch.int64, device=device) for column in mine]
     lengths_BF = torch.stack(lengths, dim=1)
     starts_G = torch.cat([torch.zeros(1, dtype=torch.int64, device=device), lengths_BF.view(-1).cumsum(0)])
     starts_BF = starts_G[:-1].view(-1, features)
-    rows_V = torch.empty(int(starts_G[-1]), dtype=dtype, device=device)
+    rows_V = torch.empty(total, dtype=dtype, device=device)
     for place, (column, first) in enumerate(zip(mine, group.starts, strict=True)):
         if isinstance(column, Ragged):
-            values_V = column.values_V[:int(column.offsets[-1])]
+            values_V = column.values_V[:counts[place]]
             shift_B = starts_BF[:, place] - column.offsets[:-1]
-            at_V = torch.arange(len(values_V), device=device) + torch.repeat_interleave(shift_B, lengths[place])
+            at_V = torch.arange(counts[place], device=device) + _repeated(shift_B, lengths[place], counts[place])
             rows_V[at_V] = values_V.to(dtype) + first
         else:
             rows_V[starts_BF[:, place]] = column.to(dtype) + first
-    bag_V = torch.repeat_interleave(torch.arange(bags, device=device), lengths_BF.view(-1))
+    bag_V = _repeated(torch.arange(bags, device=device), lengths_BF.view(-1), total)
     weight_V = None
     if any(mean and isinstance(column, Ragged) for mean, column in zip(group.mean, mine, strict=True)):
-        weight_BF = torch.where(torch.tensor(group.mean, device=device), 1.0 / lengths_BF.clamp(min=1), 1.0)
-        weight_V = torch.repeat_interleave(weight_BF.view(-1), lengths_BF.view(-1))
+        mean_F = _constant(group.mean, torch.bool, device)
+        weight_BF = torch.where(mean_F, 1.0 / lengths_BF.clamp(min=1), 1.0)
+        weight_V = _repeated(weight_BF.view(-1), lengths_BF.view(-1), total)
     return Lookup(rows_V, bags, starts_G.to(dtype), bag_V.to(dtype), weight_V)
+
+
+@functools.lru_cache(maxsize=256)
+def _constant(values: tuple, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """`values` on the device, copied there once and not in every step; not to be written to."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
+def _repeated(of_B: torch.Tensor, times_B: torch.Tensor, total: int) -> torch.Tensor:
+    """Each value as often as told, [total]; told the total, a GPU is not waited for."""
+    return torch.repeat_interleave(of_B, times_B, output_size=total)
 
 
 def joined(lookups: list[Lookup]) -> Lookup:

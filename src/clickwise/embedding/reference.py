@@ -5,17 +5,21 @@ All tables of one width live in one matrix, so that one gather serves them all a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 
-from clickwise.batch import Column
+from clickwise.batch import Column, Ragged
 from clickwise.embedding import Embeddings
 from clickwise.embedding.lookup import Group, Lookup, check_ids_of, joined, look_up
 from clickwise.embedding.table import Table, TableOptimizer, fill_first_values
 from clickwise.errors import EngineError
 from clickwise.kernels.sparse_update import sparse_update
 from clickwise.memory import ask_for_huge_pages
+
+# A look-up and the gradient of its rows, [B, sum of dims].
+Received = tuple[tuple[Lookup, ...], torch.Tensor]
 
 
 class ReferenceEmbeddings(Embeddings):
@@ -34,13 +38,22 @@ class ReferenceEmbeddings(Embeddings):
                 fill_first_values(weight_RD[start:start + table.rows], table, seed)
             # Buffers, not parameters: the dense optimizer must not see them. Saved by table, not by group.
             self.register_buffer(f"weight_{group.dim}", weight_RD, persistent=False)
-            for name, (per_row, first) in optimizer.states().items():
-                shape = (rows,) if per_row else (rows, group.dim)
-                state = torch.full(shape, first, device=device)
+        self._has_states = False
+        if trainable:
+            self._make_states()
+        self._received: dict[int, list[Received]] = {}  # by backward
+        self._deferred: list[Received] | None = None
+
+    def _make_states(self) -> None:
+        """Gives the optimizer its state; a frozen engine has none until it is made trainable."""
+        if self._has_states:
+            return
+        for group in self._groups:
+            weight_RD = self._weight(group)
+            for name, (per_row, first) in self.optimizer.states().items():
+                state = torch.full(weight_RD.shape[:1] if per_row else weight_RD.shape, first, device=weight_RD.device)
                 self.register_buffer(f"{name}_{group.dim}", state, persistent=False)
-        self._deferred: list[tuple[tuple[Lookup, ...], torch.Tensor]] | None = None
-        # Gives the rows a gradient function, so that backward reaches this engine; itself never gets a gradient.
-        self._anchor = torch.zeros(0, requires_grad=True)
+        self._has_states = True
 
     def _group(self, dim: int) -> Group:
         tables = tuple(table for table in self.tables if table.dim == dim)
@@ -57,6 +70,7 @@ class ReferenceEmbeddings(Embeddings):
         return getattr(self, f"weight_{group.dim}")
 
     def _states(self, group: Group) -> dict[str, torch.Tensor]:
+        self._make_states()
         return {name: getattr(self, f"{name}_{group.dim}") for name in self.optimizer.states()}
 
     # Forward ---------------------------------------------------------------------------------------------------------
@@ -64,20 +78,25 @@ class ReferenceEmbeddings(Embeddings):
     def forward(self, columns: Sequence[Column]) -> torch.Tensor:
         columns = tuple(columns)
         self._check_columns(columns)
-        device = self._anchor.device if not self._groups else self._weight(self._groups[0]).device
+        if not self._groups:
+            return torch.zeros(0, 0)
+        device = self._weight(self._groups[0]).device
         cast = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if cast else torch.float32
         lookups = tuple(look_up(group, columns) for group in self._groups)
-        if self.training and self.trainable and torch.is_grad_enabled() and self._groups:
-            return _RowsOfTables.apply(self._anchor, self, lookups, dtype)
-        return self._rows(lookups, dtype)
+        if not (self.training and self.trainable and torch.is_grad_enabled()):
+            return self._rows(lookups, dtype)
+        if _this_backward() is None:
+            self._received.clear()  # left behind by a backward that failed
+        # The anchor gives the rows a gradient function, so that backward reaches this engine; on their device, so
+        # that autograd knows the stream. Itself it never gets a gradient.
+        anchor = torch.empty(0, device=device, requires_grad=True)
+        return _RowsOfTables.apply(anchor, self, lookups, dtype)
 
     def _rows(self, lookups: tuple[Lookup, ...], dtype: torch.dtype) -> torch.Tensor:
         """Rows [B, sum of dims]."""
         parts = [_pooled(self._weight(group), lookup, dtype)
                  for group, lookup in zip(self._groups, lookups, strict=True)]
-        if not parts:
-            return torch.zeros(0, 0)
         if len(parts) == 1:
             return parts[0].view(-1, sum(self.dims))
         by_feature: list[torch.Tensor] = [parts[0]] * len(self.features)
@@ -92,6 +111,12 @@ class ReferenceEmbeddings(Embeddings):
             raise EngineError("embeddings", found=f"{len(columns)} columns",
                               expected=f"{len(self.features)}: {', '.join(self.features)}")
         for feature, column in zip(self.features, columns, strict=True):
+            ids = column.values_V if isinstance(column, Ragged) else column
+            if ids.dim() != 1:
+                raise EngineError(f"feature {feature!r}", found=f"ids of the shape {tuple(ids.shape)}",
+                                  expected="one id per sample [B], or a bag per sample (Ragged)",
+                                  do="a categorical feature has no `dimensions`: several ids per sample are multi-hot, "
+                                     "with max_hotness above 1")
             if len(column) != len(columns[0]):
                 raise EngineError(f"feature {feature!r}", found=f"{len(column)} samples",
                                   expected=f"{len(columns[0])}, as {self.features[0]!r}")
@@ -101,18 +126,34 @@ class ReferenceEmbeddings(Embeddings):
     # Backward --------------------------------------------------------------------------------------------------------
 
     def _receive(self, lookups: tuple[Lookup, ...], grad: torch.Tensor) -> None:
-        """Called by backward with the gradient of the rows, [B, sum of dims]."""
-        if self._deferred is None:
-            self._update([(lookups, grad)], 1.0)
+        """Called by backward with the gradient of the rows, [B, sum of dims]; acted on when that backward ends."""
+        backward = _this_backward()
+        if backward is None:
+            self._finish([(lookups, grad)])
+        elif backward in self._received:
+            self._received[backward].append((lookups, grad))
         else:
-            self._deferred.append((lookups, grad))
+            self._received[backward] = [(lookups, grad)]
+            end = functools.partial(self._end_of_backward, backward)
+            torch.autograd.Variable._execution_engine.queue_callback(end)
 
-    def _update(self, pending: list[tuple[tuple[Lookup, ...], torch.Tensor]], scale: float) -> None:
+    def _end_of_backward(self, backward: int) -> None:
+        """Called by autograd when all of a backward has succeeded."""
+        self._finish(self._received.pop(backward))
+
+    @torch.no_grad()
+    def _finish(self, received: list[Received]) -> None:
+        if self._deferred is None:
+            self._update(received, 1.0)
+        else:
+            self._deferred += received
+
+    def _update(self, received: list[Received], scale: float) -> None:
         self.step += 1
         lr = self.optimizer.lr * self.lr_factor
         for place, group in enumerate(self._groups):
-            lookup = joined([lookups[place] for lookups, _ in pending])
-            grads = [self._grad_of(group, grad) for _, grad in pending]
+            lookup = joined([lookups[place] for lookups, _ in received])
+            grads = [self._grad_of(group, grad) for _, grad in received]
             grad_GD = grads[0] if len(grads) == 1 else torch.cat(grads)
             sparse_update(self._weight(group), self._states(group), lookup.rows_V, grad_GD, self.optimizer, lr=lr,
                           step=self.step, bag_V=lookup.bag_V, weight_V=lookup.weight_V, scale=scale)
@@ -126,22 +167,24 @@ class ReferenceEmbeddings(Embeddings):
 
     def defer_updates(self, on: bool) -> None:
         if self._deferred:
-            raise EngineError("embedding updates", found=f"{len(self._deferred)} deferred backward passes",
+            raise EngineError("embedding updates", found=f"deferred gradients of {len(self._deferred)} look-ups",
                               expected="none", do="call apply_updates() or discard_updates() first")
         self._deferred = [] if on else None
 
     @torch.no_grad()
     def apply_updates(self, scale: float = 1.0) -> None:
         if self._deferred:
-            pending, self._deferred = self._deferred, []
-            self._update(pending, scale)
+            received, self._deferred = self._deferred, []
+            self._update(received, scale)
 
     def discard_updates(self) -> None:
         if self._deferred:
             self._deferred = []
 
     def pending_gradients_finite(self) -> bool:
-        return all(bool(torch.isfinite(grad).all()) for _, grad in self._deferred or ())
+        if not self._deferred:
+            return True
+        return bool(torch.stack([grad.isfinite().all() for _, grad in self._deferred]).all())
 
     # State -----------------------------------------------------------------------------------------------------------
 
@@ -174,15 +217,17 @@ class ReferenceEmbeddings(Embeddings):
         unexpected_keys.extend(key for key in state_dict if key.startswith(prefix) and key not in expected)
 
     def optimizer_state_dict(self) -> dict:
-        tables = {table.name: {name: self._by_table(table.name, name) for name in self.optimizer.states()}
-                  for table in self.tables}
+        names = self.optimizer.states() if self._has_states else ()
+        tables = {table.name: {name: self._by_table(table.name, name) for name in names} for table in self.tables}
         return {"optimizer": self.optimizer.name, "step": self.step, "tables": tables}
 
     def load_optimizer_state_dict(self, state: dict) -> None:
         if state["optimizer"] != self.optimizer.name:
             raise EngineError("embedding optimizer state", found=f"state of {state['optimizer']!r}",
                               expected=f"state of {self.optimizer.name!r}")
-        found = {table: {name: tuple(value.shape) for name, value in states.items()}
+        if self.trainable:
+            self._make_states()
+        found = {table: {name: tuple(value.shape) for name, value in states.items() if self._has_states}
                  for table, states in state["tables"].items()}
         mine = self.optimizer_state_dict()["tables"]
         expected = {table: {name: tuple(value.shape) for name, value in states.items()}
@@ -195,6 +240,19 @@ class ReferenceEmbeddings(Embeddings):
             for name, value in states.items():
                 value.copy_(state["tables"][table][name])
         self.step = int(state["step"])
+
+
+def _this_backward() -> int | None:
+    """A number for the backward pass that is running; None outside of one.
+
+    None, too, where torch no longer has the two functions needed (they are not public; FSDP uses the second in the
+    same way): then every look-up takes its own optimizer step, as soon as its gradient is there.
+    """
+    number = getattr(torch._C, "_current_graph_task_id", None)
+    engine = getattr(torch.autograd.Variable, "_execution_engine", None)
+    if number is None or not hasattr(engine, "queue_callback") or number() == -1:
+        return None
+    return number()
 
 
 class _RowsOfTables(torch.autograd.Function):

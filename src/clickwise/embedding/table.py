@@ -15,6 +15,7 @@ from clickwise.recipe import require, require_no_idle
 POOLINGS = ("sum", "mean")
 INITS = ("uniform", "zeros")
 OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "adam")
+PART = 2**24  # values drawn at a time: 64 MB
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +37,8 @@ class Table:
 
     def __post_init__(self) -> None:
         where = f"table {self.name!r}"
-        if not self.name or "." in self.name:
-            raise EngineError(where, found=f"the name {self.name!r}", expected="a name without '.'")
+        if not self.name:
+            raise EngineError(where, found="no name", expected="a name")
         for key in ("rows", "dim"):
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -93,7 +94,8 @@ class TableOptimizer:
 def fill_first_values(rows_RD: torch.Tensor, table: Table, seed: int) -> None:
     """Writes the first values of `table` into `rows_RD` [rows, dim].
 
-    The stream of random numbers depends on the seed and the table's name alone, not on the other tables.
+    The stream of random numbers depends on the seed and the table's name alone, not on the other tables nor on the
+    device: it is drawn on the CPU, and for another device a part of the rows at a time.
     """
     if table.init == "zeros":
         rows_RD.zero_()
@@ -101,7 +103,8 @@ def fill_first_values(rows_RD: torch.Tensor, table: Table, seed: int) -> None:
     digest = hashlib.sha256(f"{seed}/{table.name}".encode()).digest()
     generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     bound = math.sqrt(1.0 / table.rows)
-    if rows_RD.device.type == "cpu":
-        rows_RD.uniform_(-bound, bound, generator=generator)
-    else:
-        rows_RD.copy_(torch.empty(rows_RD.shape).uniform_(-bound, bound, generator=generator))
+    for part_RD in rows_RD.split(max(1, PART // rows_RD.shape[1])):
+        if rows_RD.device.type == "cpu":
+            part_RD.uniform_(-bound, bound, generator=generator)
+        else:
+            part_RD.copy_(torch.empty(part_RD.shape).uniform_(-bound, bound, generator=generator))
