@@ -40,7 +40,8 @@ class Progress:
         self.done += amount
         self.note = note or self.note
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, rate=self._rate(), note=self.note)
+            self._bar.update(self._task, completed=self.done if self.total is None else min(self.done, self.total),
+                             total=self.total, rate=self._rate(), note=self.note)
         elif time.monotonic() - self._last_line >= self.every_s:
             self._last_line = time.monotonic()
             self._print_line()
@@ -52,16 +53,19 @@ class Progress:
                 return f"{rate / size:.1f}{letter} {self.unit}/s"
         return f"{rate:.0f} {self.unit}/s"
 
-    def _print_line(self) -> None:
+    def _print_line(self, ended: bool = False) -> None:
         seconds = time.monotonic() - self.started
-        share = f" {100 * self.done / self.total:.0f} %" if self.total else ""
-        new = self.done - self.skipped
-        left = f", {seconds * max(self.total - self.done, 0) / new:.0f} s left" if self.total and new else ""
-        print(f"{self.title}: {self.done:,} {self.unit}{share}, {self._rate()}{left} {self.note}".rstrip(),
-              file=sys.stderr, flush=True)
+        done = self.done if self.total is None else min(self.done, self.total)  # a total may be an estimate
+        new = done - self.skipped
+        share = f" {100 * done / self.total:.0f} %" if self.total and not ended else ""
+        left = f", {seconds * (self.total - done) / new:.0f} s left" if self.total and new > 0 else ""
+        unit = self.unit.removesuffix("s") if done == 1 else self.unit
+        took, behind = (f" in {seconds:,.1f} s", "") if ended else ("", f"{left} {self.note}")
+        print(f"{self.title}: {done:,} {unit}{share}{took}, {self._rate()}{behind}".rstrip(), file=sys.stderr,
+              flush=True)
 
     def __exit__(self, kind, error, trace) -> None:
         if self._bar is not None:
             self._bar.stop()
         if kind is None and (self._bar is not None or time.monotonic() - self.started >= 1.0):
-            self._print_line()
+            self._print_line(ended=True)
