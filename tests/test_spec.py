@@ -366,3 +366,31 @@ def test_the_example_of_the_documentation_loads(tmp_path):
     assert spec.features["tags"].is_multi_hot and spec.features["city"].cardinality == "auto"
     for channel in CHANNELS:
         assert f"`{channel}`" in text
+
+
+GOOD_NAMES = ["cat_0.bin", "user id", "preis_€", "город", "a..b", "...", ".hidden", "a:b", "?", "x" * 100]
+BAD_NAMES = ["", " ", "/etc/passwd", "a/b", "../up", "..", ".", "a\\b", "a\nb", "tab\t", "nul\0", "\x7f", "\u2028"]
+
+
+def one_feature(name, mapping="train"):
+    chunk = Chunk("split_binary", (name,), ("x.bin",))
+    return FeatureSpec({name: Feature(name, "int8", 9)}, {mapping: (chunk,)}, {"categorical": (name,)})
+
+
+@pytest.mark.parametrize("name", GOOD_NAMES)
+def test_names_that_may_be(name, tmp_path):
+    one_feature(name).save(tmp_path)
+    assert list(FeatureSpec.load(tmp_path).features) == [name]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_that_would_lead_elsewhere(name):
+    with pytest.raises(SpecError, match=r"feature_spec\n.*the name"):
+        one_feature(name)
+    with pytest.raises(SpecError, match=r"source_spec\n.*the name"):
+        one_feature("c", mapping=name)
+
+
+def test_a_spec_that_is_not_there_says_how_to_get_one(tmp_path):
+    with pytest.raises(SpecError, match=r"nowhere\n.*no such file or folder\n.*\n.*clickwise prepare"):
+        FeatureSpec.load(tmp_path / "nowhere")

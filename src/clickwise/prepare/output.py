@@ -42,10 +42,10 @@ class Output:
     buffer_bytes  how much the writer may hold
 
     Both folders lie in `.<name>.partial` beside `out`. A run that ends early leaves them there if it had finished a
-    stage (`mark`), its tables lie on disk, and neither recipe nor input were at fault. The next run with the same recipe and
-    the same input files (path, size, time of change) goes on behind it (`done`); any other run starts clean. Either is
-    said on stderr. `unchanged` is true where `out` is already the result of this very preparation: there is nothing to
-    do then.
+    stage (`mark`), its tables lie on disk, and neither recipe nor input were at fault. The next run with the same
+    recipe and input files (path, size, time of change) goes on behind it (`done`); any other run starts clean. Either
+    is said on stderr. `unchanged` is true where `out` is already the result of this very preparation: there is nothing
+    to do then.
     """
 
     def __init__(self, out: str | os.PathLike, *, recipe: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]],

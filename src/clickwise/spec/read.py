@@ -34,7 +34,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"), str(path), SpecError)
     except FileNotFoundError:
-        raise SpecError(path, found="no such file", expected="a Feature Spec in YAML") from None
+        raise SpecError(path, found="no such file or folder", expected="a Feature Spec in YAML",
+                        do="run `clickwise prepare …`, or give the folder it wrote") from None
     except OSError as slip:
         raise SpecError(path, found=f"a file that cannot be read: {slip.strerror}", expected="a Feature Spec") from None
     except UnicodeDecodeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 def check(spec: FeatureSpec) -> None:
     """Raises SpecError at the first rule that `spec` breaks."""
+    for section, names in (("feature_spec", spec.features), ("source_spec", spec.mappings)):
+        for name in names:
+            _check_name(f"{spec.path}: {section}", name)
     channel_of = _check_channels(spec)
     for name in spec.features:
         if name not in channel_of:
@@ -37,6 +41,18 @@ def check(spec: FeatureSpec) -> None:
         _check_feature(f"{spec.path}: feature_spec.{name}", feature, channel_of[name])
     for mapping, chunks in spec.mappings.items():
         _check_mapping(spec, mapping, chunks, channel_of)
+
+
+def _check_name(where: str, name: object) -> None:
+    """Features and mappings name files and folders: a name must not lead elsewhere, nor break a line."""
+    if not isinstance(name, str) or not name.strip():
+        raise SpecError(where, found=f"the name {name!r}", expected="a text of at least one letter")
+    if name in (".", "..") or any(letter in "/\\" or unicodedata.category(letter) in _UNNAMEABLE for letter in name):
+        raise SpecError(where, found=f"the name {name!r}", do="rename it",
+                        expected="a name without /, \\ and control characters, and neither . nor ..: it names a file")
+
+
+_UNNAMEABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of a surrogate pair, line and paragraph separators
 
 
 def _check_channels(spec: FeatureSpec) -> dict[str, str]:
