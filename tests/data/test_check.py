@@ -151,3 +151,11 @@ def test_auto_cardinality_asks_for_transcode(tmp_path):
     (tmp_path / "c.csv").write_text("1\n2\n")
     with pytest.raises(SpecError, match="transcode"):
         check_columns(spec, "all")
+
+
+def test_an_id_too_large_for_its_type_is_told_as_one_out_of_range(tmp_path):
+    spec = FeatureSpec({"c": Feature("c", "int8", 100)}, {"all": (Chunk("csv", ("c",), ("c.csv",)),)},
+                       {"categorical": ["c"]}, {}, tmp_path)
+    (tmp_path / "c.csv").write_text("1\n300\n")
+    with pytest.raises(SpecError, match="row 1\n.*id 300 of the feature 'c'\n.*0 … 99 "):
+        check_columns(spec, "all")

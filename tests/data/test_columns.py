@@ -209,14 +209,18 @@ def test_csv_gzip_and_other_delimiters(tmp_path):
 CSV_SLIPS = {
     "wrong delimiter": ([line.replace(",", "\t") for line in LINES], "line 1", "1 field(s)", "set delimiter: '\\t'"),
     "field too many": (["1,0.5,-1,299,3|49,1|2,9"], "line 1", "7 field(s)", "6: label, x"),
-    "later row too short": ([*LINES, "1,2"], "a.csv", "Expected 6 columns, got 2"),
-    "word for an id": ([LINES[0], LINES[1].replace(",0,0,", ",0,abc,")], "a.csv", "abc"),
+    "later row too short": ([*LINES, "", "1,2"], f"line {len(LINES) + 2}\n", "2 field(s): '1,2'", "6: label"),
+    "word for an id": ([LINES[0], LINES[1].replace(",0,0,", ",0,abc,")], "column 'c', line 2\n", "'abc'",
+                       "an integer"),
     "word in a list": ([LINES[0], LINES[1].replace("3|4", "3|x")], "row 1", "'x'", "'pair'"),
     "nothing for an id": ([LINES[0], LINES[1].replace(",0,0,", ",0,,")], "row 1", "'c'", "missing value"),
     "label 2": (["2" + LINES[0][1:]], "row 0", "0 or 1"),
     "label a word": ([LINES[0], "yes" + LINES[1][1:]], "row 1", "'yes'", "0 or 1"),
     "header misspelt": (["label,x,y,c,tag,pair", *LINES], "a.csv"),
-    "empty": ([], "an empty file"),
+    "word for a number, behind a header and an empty line": (
+        ["label,x,y,c,tags,pair", "", *LINES, LINES[0].replace(LINES[0].split(",")[1], "1 or 2", 1)],
+        f"column 'x', line {len(LINES) + 3}\n", "'1 or 2'", "a number"),
+    "empty": ([], "line 1\n", "an empty file"),
 }
 
 

@@ -86,7 +86,8 @@ def test_rows_survive(tmp_path, type_, chunk_rows, pieces):
     assert spec.features["small"] == Feature("small", "int8", greatest + 1)
     assert spec.features["large"] == Feature("large", "int32", 2_000_000)
     assert spec.features["tags"].dtype == "int16" and spec.features["tags"].extra == {"alpha": 1.5}
-    assert spec.features["n0"].dtype == "float16" and spec.features["display"].dtype == "int32"
+    assert spec.features["n0"].dtype == spec.features["n1"].dtype == "float32"  # declared float32 and float64
+    assert spec.features["display"].dtype == "int32"
     assert (spec.channels, spec.metadata) == (CHANNELS, {"made by": "a test"})
     assert not [path for path in (tmp_path / "out").rglob(".*") if path.name != ".checked.json"]
 
@@ -96,9 +97,20 @@ def test_split_binary_is_narrowed(tmp_path):
     columns.arrays["large"] = columns.arrays["large"].astype("int64")
     wide = {**small_spec().features, "large": Feature("large", "int64", 1_000_000)}
     source = write(dataclasses.replace(small_spec(tmp_path / "in"), features=wide), columns)
-    spec = transcode(source, tmp_path / "out", chunk_rows=7, numerical_dtype="float32")
+    spec = transcode(source, tmp_path / "out", chunk_rows=7)
     equal(read_columns(spec, "train"), columns)
-    assert spec.features["large"].dtype == "int32" and read_columns(spec, "train").numerical.dtype == "float32"
+    assert spec.features["large"].dtype == "int32" and read_columns(spec, "train").numerical.dtype == "float16"
+
+
+@pytest.mark.parametrize(("declared", "written"), [
+    (("float16", "float16"), "float16"), (("float32", "float32"), "float32"), (("float64", "float64"), "float32"),
+    (("float16", "float32"), "float32"), (("int64", "float32"), "float32")])
+def test_numericals_keep_the_type_that_is_declared(tmp_path, declared, written):
+    features = {name: Feature(name, dtype) for name, dtype in zip(("x1", "x2"), declared, strict=True)}
+    spec = transcode(source_with(tmp_path, "3,0.1\n-4,2.5\n", features), tmp_path / "out")
+    assert [spec.features[name].dtype for name in features] == [written] * 2
+    expected = np.array([[3, 0.1], [-4, 2.5]]).astype(written)
+    np.testing.assert_array_equal(read_columns(spec, "train").numerical, expected)
 
 
 def test_a_mapping_without_the_display(tmp_path):
@@ -126,7 +138,7 @@ SLIPS = {
     "label 2": ("1\n2\n", {"y": Feature("y", "int8")}, ("row 1", "label 2")),
     "not finite": ("1\n-inf\n", {"x": Feature("x", "float32")}, ("row 1", "'x'", "-inf")),
     "missing": ("1\nnan\n", {"x": Feature("x", "float32")}, ("row 1", "'x'", "missing")),
-    "too great for float16": ("1\n70000\n", {"x": Feature("x", "float32")}, ("row 1", "70000", "float16")),
+    "too great for float16": ("1\n70000\n", {"x": Feature("x", "float16")}, ("row 1", "70000", "float16")),
 }
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from clickwise.data.columns import Array, RaggedArray, check_loadable, column_file, read_columns
+from clickwise.data.columns import Array, Columns, RaggedArray, check_loadable, column_file, read_columns
 from clickwise.errors import SpecError
 from clickwise.files import write_json
 from clickwise.progress import Progress
@@ -47,14 +47,19 @@ def _remembered(path: Path) -> dict[str, object]:
 
 
 def _scan(spec: FeatureSpec, mapping: str) -> None:
-    columns = read_columns(spec, mapping)
+    columns = read_columns(spec, mapping, wide_ids=True)
     file_of = {name: _place(spec, chunk.files) for chunk in spec.chunks(mapping) for name in chunk.features}
+    check_values(spec, columns, file_of, f"checking {mapping}")
+
+
+def check_values(spec: FeatureSpec, columns: Columns, file_of: Mapping[str, str], title: str = "checking") -> None:
+    """Raises SpecError for the first value that the spec does not allow, with the file of its feature and the row."""
     numerical = spec.channels.get("numerical", ())
     ids = [(name, feature) for channel in ID_CHANNELS for feature in spec.channel(channel)
            if (name := feature.name) in columns.arrays]
     labels = [name for name in spec.channels.get("label", ()) if name in columns.arrays]
     total = columns.rows * (len(ids) + len(labels) + len(numerical))
-    with Progress(f"checking {mapping}", total=total, unit="values") as bar:
+    with Progress(title, total=total, unit="values") as bar:
         if columns.numerical is not None:
             check_finite(columns.numerical, file_of[numerical[0]], numerical)
             bar.advance(columns.numerical.size)

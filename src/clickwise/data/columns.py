@@ -44,11 +44,14 @@ class Columns:
     numerical: np.ndarray | None = None
 
 
-def read_columns(spec: FeatureSpec, mapping: str, channels: Iterable[str] | None = None) -> Columns:
+def read_columns(spec: FeatureSpec, mapping: str, channels: Iterable[str] | None = None,
+                 wide_ids: bool = False) -> Columns:
     """The columns of a mapping, of the channels asked for (by default all).
 
-    `split_binary` stays on disk and is mapped; ids keep their stored type. What can be seen without reading is checked
-    here: raises DataError for a file that is missing or cannot be read, SpecError for sizes that contradict the spec.
+    `split_binary` stays on disk and is mapped; ids keep their stored type, those of csv and parquet get the type that
+    the spec says (`wide_ids`: int64, in which an id that is too large is still seen as one). What can be seen without
+    reading is checked here: raises DataError for a file that is missing or cannot be read, SpecError for sizes that
+    contradict the spec.
     """
     wanted = {name for channel in (spec.channels if channels is None else channels)
               for name in spec.channels.get(channel, ())}
@@ -62,7 +65,7 @@ def read_columns(spec: FeatureSpec, mapping: str, channels: Iterable[str] | None
         if chunk.type == "split_binary":
             found = map_chunk(spec, chunk)
         else:
-            blocks = list(stream_chunk(spec, chunk, names))
+            blocks = list(stream_chunk(spec, chunk, names, wide_ids=wide_ids))
             found = {name: join([block[name] for block in blocks]) for name in names}
         arrays |= found
         rows_of.append((spec.folder / chunk.files[-1], len(found[names[0]])))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,35 +61,75 @@ def _batches(path: Path, chunk: Chunk, columns: list[str], has_header: bool, typ
                 for start in range(0, len(batch), rows):
                     yield batch.slice(start, rows)
     except (pa.ArrowInvalid, OSError) as slip:
-        raise DataError(path, found=str(slip).splitlines()[0], expected="rows of " + ", ".join(columns[:8])) from None
+        raise _explained(path, columns, str(slip)) from None
 
 
-def _columns(path: Path, chunk: Chunk) -> tuple[list[str], bool]:
-    """The names of the columns, and whether the first line is a header; checks the number of fields."""
-    delimiter = chunk.options.get("delimiter", ",")
+_ARROW_ERROR = re.compile(r"(In CSV column #(?P<column>\d+)|CSV parse error): (Row #(?P<row>\d+): )?(?P<what>.*)", re.S)
+_BAD_VALUE = re.compile(r"CSV conversion error to (?P<kind>\w+): invalid value '(?P<value>.*)'", re.S)
+_BAD_LENGTH = re.compile(r"Expected \d+ columns, got (?P<fields>\d+)(: (?P<line>.*))?", re.S)
+
+
+def _explained(path: Path, columns: list[str], text: str) -> DataError:
+    """Arrow's error with the name of the column and the line of the file."""
+    parts = _ARROW_ERROR.match(text)
+    if parts is None:
+        return DataError(path, found=text.splitlines()[0], expected="rows of " + ", ".join(columns[:8]))
+    where, what = str(path), parts["what"]
+    if parts["column"] is not None:
+        where += f", column {columns[int(parts['column'])]!r}"
+    if parts["row"] is not None:
+        where += f", line {_line_of_row(path, int(parts['row']))}"
+    if bad := _BAD_VALUE.match(what):
+        kind = {"int64": "an integer (int64)", "double": "a number"}.get(bad["kind"], bad["kind"])
+        return DataError(where, found=repr(bad["value"][:40]), expected=kind,
+                         do="correct it; texts are encoded to ids first, with 0 for what is missing")
+    if bad := _BAD_LENGTH.match(what):
+        return DataError(where, found=f"{bad['fields']} field(s): {(bad['line'] or '')[:60]!r}",
+                         expected=f"{len(columns)}: {', '.join(columns[:8])}" + (", …" if len(columns) > 8 else ""))
+    return DataError(where, found=what.splitlines()[0], expected="rows of " + ", ".join(columns[:8]))
+
+
+def _line_of_row(path: Path, row: int) -> int:
+    """The line, from 1 on, of Arrow's row number, which counts from 1 too, the header as well, but no empty lines."""
+    with pa.input_stream(str(path), compression="detect") as stream:
+        for number, line in enumerate(io.BufferedReader(stream), 1):
+            row -= bool(line.rstrip(b"\r\n"))
+            if row == 0:
+                return number
+    return number
+
+
+def first_fields(path: Path, delimiter: str = ",") -> list[str]:
+    """The fields of the first line: the names of the columns, where the file has a header. Raises DataError."""
     try:
         with pa.input_stream(str(path), compression="detect") as stream:
             line = stream.read(1 << 16).split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
     except (OSError, UnicodeDecodeError) as slip:
         raise DataError(path, found=f"no text: {slip}", expected="a csv file") from None
     if not line:
-        raise DataError(path, found="an empty file" if path.stat().st_size == 0 else "an empty first line",
-                        expected="rows of " + ", ".join(chunk.features))
-    fields = [field.strip() for field in next(csv.reader([line], delimiter=delimiter))]
+        raise DataError(f"{path}, line 1", found="an empty file" if path.stat().st_size == 0 else "an empty line",
+                        expected="rows of the same number of fields")
+    return [field.strip() for field in next(csv.reader([line], delimiter=delimiter))]
+
+
+def _columns(path: Path, chunk: Chunk) -> tuple[list[str], bool]:
+    """The names of the columns, and whether the first line is a header; checks the number of fields."""
+    delimiter = chunk.options.get("delimiter", ",")
+    fields = first_fields(path, delimiter)
     has_header = chunk.options.get("header", set(chunk.features) <= set(fields))
     if not has_header and len(fields) == len(chunk.features):
         return list(chunk.features), False
     if has_header and set(chunk.features) <= set(fields):
         return fields, True
     for other in ",\t;| ":
-        parts = next(csv.reader([line], delimiter=other))
+        parts = first_fields(path, other)
         if other != delimiter and len(parts) > 1 and len(parts) == len(chunk.features):
             raise DataError(f"{path}, line 1", found=f"{len(fields)} field(s) between {delimiter!r}",
                             expected=f"{len(chunk.features)}", do=f"set delimiter: {other!r} in the chunk")
     if has_header:
         missing = next(name for name in chunk.features if name not in fields)
         raise DataError(f"{path}, line 1", found=f"a header without {missing!r}", expected="a column for every feature",
-                        do=nearest(missing, fields))
+                        do=nearest(missing, fields) or f"add a column named {missing!r}")
     raise DataError(f"{path}, line 1", found=f"{len(fields)} field(s) between {delimiter!r}",
                     expected=f"{len(chunk.features)}: {', '.join(chunk.features)}",
                     do="correct delimiter, or the features of the chunk")

@@ -1,4 +1,4 @@
-"""csv, parquet or split_binary, with its Feature Spec -> split_binary in the narrowest types, in bounded memory."""
+"""csv, parquet or split_binary, with its Feature Spec -> split_binary with the narrowest ids, in bounded memory."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ from clickwise.spec import (
 )
 
 
-def transcode(spec: FeatureSpec | str | Path, out: str | Path, chunk_rows: int = 1 << 18,
-              numerical_dtype: str = "float16") -> FeatureSpec:
+def transcode(spec: FeatureSpec | str | Path, out: str | Path, chunk_rows: int = 1 << 18) -> FeatureSpec:
     """The spec of the dataset written to `out`, which holds the rows of every mapping of `spec` as split_binary.
 
     Names, channels and metadata stay. A cardinality `auto` becomes the greatest id of all mappings + 1; a declared one
-    must be large enough. Labels become bool. What stood in `out` is replaced at the end, whole. About `chunk_rows` rows
-    are in memory at a time. Raises SpecError or DataError with file and row for values that cannot be stored.
+    must be large enough. Labels become bool. Numericals keep their type, float16 or float32; where the types differ, or
+    one is another (float64, an integer), all become float32. What stood in `out` is replaced at the end, whole. About
+    `chunk_rows` rows are in memory at a time. Raises SpecError or DataError with file and row for values that cannot
+    be stored.
     """
     spec = spec if isinstance(spec, FeatureSpec) else FeatureSpec.load(spec)
     out = Path(out)
     _check_out(spec, out)
     if not spec.mappings:
         raise SpecError(f"{spec.path}: source_spec", found="no mapping", expected="at least one with data to transcode")
-    features = _narrow(spec, _find_cardinalities(spec, chunk_rows), numerical_dtype)
+    features = _narrow(spec, _find_cardinalities(spec, chunk_rows))
     mappings = {mapping: _layout(spec, features, mapping) for mapping in spec.mappings}
     with whole_folder(out) as folder:
         written = FeatureSpec(features, mappings, spec.channels, spec.metadata, folder)
@@ -96,14 +97,16 @@ def _find_cardinalities(spec: FeatureSpec, rows: int) -> dict[str, int]:
     return found
 
 
-def _narrow(spec: FeatureSpec, found: dict[str, int], numerical_dtype: str) -> dict[str, Feature]:
-    """The features as they are written: cardinalities found, the narrowest types."""
+def _narrow(spec: FeatureSpec, found: dict[str, int]) -> dict[str, Feature]:
+    """The features as they are written: cardinalities found, ids as narrow as they go."""
     features = {name: dataclasses.replace(feature, cardinality=found.get(name, feature.cardinality))
                 for name, feature in spec.features.items()}
     for channel in ID_CHANNELS:
         for name in spec.channels.get(channel, ()):
             dtype = narrowest_id_dtype(features[name].cardinality)
             features[name] = dataclasses.replace(features[name], dtype=dtype)
+    declared = {np.dtype(feature.dtype) for feature in spec.channel("numerical")}
+    numerical_dtype = "float16" if declared == {np.dtype("float16")} else "float32"
     for channel, dtype in (("numerical", numerical_dtype), ("label", "bool")):
         for name in spec.channels.get(channel, ()):
             features[name] = dataclasses.replace(features[name], dtype=dtype)
