@@ -18,22 +18,24 @@ OPTIONAL = {"ibis-framework": ("preparation of raw logs", "pip install 'ibis-fra
 
 
 def doctor() -> dict[str, Any]:
-    """Versions of packages, devices, and `problems`: a list of texts, empty where all is well."""
-    packages, problems = {}, []
+    """Versions of packages, devices, embedding engines, free disk; `problems`, texts about what cannot work at all
+    (empty where all is well), and `notes` about what is not there but not needed by everyone."""
+    packages, problems, notes = {}, [], []
     for name in NEEDED:
         packages[name] = _version(name)
         if packages[name] is None:
             problems.append(f"{name} is missing ({NEEDED[name]}): pip install {name}")
     for name, (purpose, how) in OPTIONAL.items():
         packages[name] = _version(name)
-        if packages[name] is None and name in ("ibis-framework", "duckdb"):
-            problems.append(f"{name} is missing, needed for {purpose}: {how}")
-    devices = _devices(problems)
+        if packages[name] is None:
+            notes.append(f"{name} is missing, needed for {purpose}: {how}")
+    devices, engines = _devices(problems, notes)
     free = shutil.disk_usage(".").free
     if free < 1 << 30:
         problems.append(f"only {free / 1e6:.0f} MB are free on the disk of the working folder")
     return {"clickwise": clickwise.__version__, "python": platform.python_version(), "system": platform.platform(),
-            "packages": packages, "devices": devices, "free_disk_bytes": free, "problems": problems}
+            "packages": packages, "devices": devices, "engines": engines, "free_disk_bytes": free, "notes": notes,
+            "problems": problems}
 
 
 def _version(package: str) -> str | None:
@@ -43,26 +45,37 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _devices(problems: list[str]) -> dict[str, Any]:
+def _devices(problems: list[str], notes: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The devices and the embedding engines; both empty where torch cannot be loaded."""
     try:
         import torch
-    except ImportError:
-        return {}
+    except (ImportError, OSError) as slip:  # OSError: one of torch's libraries does not load
+        if _version("torch") is not None:
+            problems.append(f"torch is installed but cannot be loaded ({slip}): pip install --force-reinstall torch")
+        return {}, []
+    from clickwise.embedding import ENGINES
+
     cpu = torch.backends.cpu.get_cpu_capability()
     devices: dict[str, Any] = {"cpu": f"{cpu}, {torch.get_num_threads()} threads", "bf16_on_cpu": _bf16(cpu)}
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
         devices[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     if torch.version.cuda and not torch.cuda.is_available():
-        problems.append(f"torch is built for CUDA {torch.version.cuda} but sees no GPU: check the driver (nvidia-smi)")
-    return devices
+        notes.append(f"torch is built for CUDA {torch.version.cuda} but sees no GPU: training runs on the CPU; "
+                     "if there is a GPU, check its driver (nvidia-smi)")
+    return devices, list(ENGINES)
 
 
 def _bf16(capability: str) -> str:
     """How fast bfloat16 matrix products are to be expected on this CPU."""
     import torch
 
-    flags = torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()
-    if torch.cpu._is_amx_tile_supported():
+    def has(name: str) -> bool:
+        asked = getattr(torch.cpu, name, None)  # private: another torch may not have it
+        return bool(asked is not None and asked())
+
+    if has("_is_amx_tile_supported"):
         return "AMX: fastest"
-    return "AVX512-BF16: faster than fp32" if flags else f"emulated on {capability}: use fp32"
+    if torch.backends.mkldnn.is_available() and has("_is_avx512_bf16_supported"):
+        return "AVX512-BF16: faster than fp32"
+    return f"emulated on {capability}: use fp32"

@@ -6,15 +6,35 @@ from pathlib import Path
 from typing import Any
 
 from clickwise.data.synthetic import SignalConfig, synthesize, synthesize_raw_criteo
+from clickwise.data.synthetic.generate import VARIANTS
 from clickwise.recipe import parse
+from clickwise.spec import FeatureSpec
 
 
 def synth(variant: str, *, out: Path, rows: int, test_rows: int | None, alpha: float, signal: str, seed: int,
           threads: int | None) -> dict[str, Any]:
-    """What was written: the folder, its rows, and the best AUC that any model can reach on it."""
+    """What was written: `folder`, and of every mapping its rows and the best that any model can reach on it, as
+    `train rows`, `train best_auc` and so on.
+
+    `variant` is one of Criteo's tables, the path of a Feature Spec, all of whose mappings are made (`test_rows` each,
+    but `rows` for train), or criteo_raw: raw logs, no mappings.
+    """
     test_rows = test_rows or max(rows // 10, 1)
     kind = parse(SignalConfig, {"kind": signal}, "--signal")
     if variant == "criteo_raw":
-        return synthesize_raw_criteo(out, rows=rows, seed=seed, signal=kind)
-    return synthesize(variant, {"train": rows, "test": test_rows}, out, seed=seed, alpha=alpha, signal=kind,
-                      threads=threads)
+        figures = synthesize_raw_criteo(out, rows=rows, seed=seed, alpha=alpha, signal=kind, threads=threads)
+        return {"folder": str(out), **figures}
+    figures = synthesize(variant, _rows_of(variant, rows, test_rows), out, seed=seed, alpha=alpha, signal=kind,
+                         threads=threads)
+    return {"folder": str(out), **{f"{mapping} {name}": value for mapping, values in figures.items()
+                                   for name, value in values.items()}}
+
+
+def _rows_of(variant: str, rows: int, test_rows: int) -> dict[str, int]:
+    """Mapping -> its rows; a spec without mappings, or without train, gets train and test."""
+    mappings: tuple[str, ...] = ()
+    if variant not in VARIANTS and Path(variant).exists():
+        mappings = tuple(FeatureSpec.load(variant).mappings)
+    if "train" not in mappings:
+        mappings = ("train", "test")
+    return {mapping: rows if mapping == "train" else test_rows for mapping in mappings}

@@ -1,0 +1,111 @@
+"""`clickwise predict`: rows keep their order, the display travels along, and no bad value gets past the check."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from small_dataset import write
+
+from clickwise.data.columns import Columns, RaggedArray
+from clickwise.spec import Feature, FeatureSpec, split_binary_chunks
+
+FEATURES = {"y": Feature("y", "bool"), "n0": Feature("n0", "float32"), "n1": Feature("n1", "float32"),
+            "city": Feature("city", "int8", 20), "shop": Feature("shop", "int16", 300),
+            "tags": Feature("tags", "int8", 50, max_hotness=3), "session": Feature("session", "int64")}
+CHANNELS = {"label": ("y",), "numerical": ("n0", "n1"), "categorical": ("city", "shop", "tags"),
+            "display": ("session",)}
+INPUTS = ("n0", "n1", "city", "shop", "tags")
+ROWS = 60
+
+
+def table(rows: int = ROWS, seed: int = 0) -> dict[str, list]:
+    random = np.random.default_rng(seed)
+    return {"y": (random.random(rows) < 0.4).tolist(), "n0": random.normal(size=rows).astype("float32").tolist(),
+            "n1": random.normal(size=rows).astype("float32").tolist(), "city": random.integers(0, 20, rows).tolist(),
+            "shop": random.integers(0, 300, rows).tolist(), "session": (10**12 + np.arange(rows)).tolist(),
+            "tags": [random.integers(0, 50, count).tolist() for count in random.integers(0, 4, rows)]}
+
+
+@pytest.fixture
+def run(clickwise, tmp_path):
+    """A run on `table()`, whose rows are the mapping test."""
+    mappings = {mapping: split_binary_chunks(FEATURES, CHANNELS, mapping) for mapping in ("train", "test")}
+    spec, rows = FeatureSpec(FEATURES, mappings, CHANNELS, {}, tmp_path / "ds"), table()
+    tags = RaggedArray(np.array(sum(rows["tags"], []), "int8"), np.cumsum([0, *map(len, rows["tags"])]))
+    arrays = {name: np.array(rows[name], FEATURES[name].dtype) for name in ("y", "city", "shop", "session")}
+    columns = Columns(ROWS, {**arrays, "tags": tags}, np.array([rows["n0"], rows["n1"]], "float32").T.copy())
+    for mapping in mappings:
+        write(spec, columns, mapping)
+    result = clickwise("train", "tiny/dlrm", "data={path: ds}", "train.batch_size=20", "train.epochs=1",
+                       "model.embedding_dim=4", "model.bottom_mlp=[4]", "--json")
+    assert result.code == 0, result.err
+    return json.loads(result.out)["run"]
+
+
+def put(path, rows: dict[str, list]) -> None:
+    if path.suffix == ".csv":
+        rows = {name: ["|".join(map(str, value)) if isinstance(value, list) else value for value in values]
+                for name, values in rows.items()}
+        pa.csv.write_csv(pa.table(rows), path)
+    else:
+        pq.write_table(pa.table(rows), path)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_scores_as_the_mapping_with_the_same_rows(clickwise, run, tmp_path, ending):
+    rows = table()
+    put(tmp_path / f"in.{ending}", {name: rows[name] for name in ("session", *INPUTS[::-1])})
+    for source in ("test", f"in.{ending}"):
+        assert clickwise("predict", run, "--input", source, "--out", f"{source}.p.parquet").code == 0
+    of_mapping, of_file = (pq.read_table(tmp_path / f"{source}.p.parquet") for source in ("test", f"in.{ending}"))
+    assert of_mapping.column_names == of_file.column_names == ["session", "logit", "probability"]
+    assert of_file["session"].to_pylist() == of_mapping["session"].to_pylist() == rows["session"]
+    np.testing.assert_allclose(of_file["logit"], of_mapping["logit"], atol=1e-6)
+    put(tmp_path / f"in.{ending}", {name: rows[name] for name in INPUTS})
+    assert clickwise("predict", run, "--input", f"in.{ending}", "--out", "p.parquet").code == 0
+    assert pq.read_table(tmp_path / "p.parquet").column_names == ["logit", "probability"]
+
+
+BAD = {
+    "id beyond the table": ("city", 20, ("row 7", "id 20", "0 … 19")),
+    "id beyond its type": ("city", 300, ("row 7", "id 300", "0 … 19")),
+    "negative id": ("shop", -1, ("row 7", "id -1", "0 … 299", "do")),
+    "id in a list": ("tags", [1, 50], ("row 7", "id 50", "0 … 49")),
+    "list too long": ("tags", [1, 2, 3, 4], ("row 7", "a list of 4", "at most 3")),
+    "no number": ("n1", math.nan, ("row 7", "'n1'")),
+    "infinite": ("n0", -math.inf, ("row 7", "'n0'", "-inf")),
+}
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_values_are_refused(clickwise, run, tmp_path, kind, ending):
+    name, value, words = BAD[kind]
+    rows = {column: table()[column] for column in INPUTS}
+    rows[name][7] = value
+    put(tmp_path / f"in.{ending}", rows)
+    result = clickwise("predict", run, "--input", f"in.{ending}", "--out", "p.csv")
+    assert result.code == 1 and "Traceback" not in result.err and not (tmp_path / "p.csv").exists()
+    for word in (f"in.{ending}", *words):
+        assert word in result.err, result.err
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_missing_column_is_named_with_what_to_do(clickwise, run, tmp_path, ending):
+    rows = table()
+    put(tmp_path / f"in.{ending}", {**{name: rows[name] for name in INPUTS if name != "shop"}, "shops": rows["shop"]})
+    result = clickwise("predict", run, "--input", f"in.{ending}", "--out", "p.csv")
+    assert result.code == 1 and "'shop'" in result.err and "did you mean 'shops'?" in result.err
+
+
+def test_files_that_are_none(clickwise, run, tmp_path):
+    for name in ("in.parquet", "in.csv"):
+        (tmp_path / name).write_bytes(b"")
+        result = clickwise("predict", run, "--input", name, "--out", "p.csv")
+        assert result.code == 1 and name in result.err and "Traceback" not in result.err
