@@ -45,8 +45,9 @@ class KuaiRandConfig:
     numerical, categorical   the features, in their order, out of NUMERICAL and CATEGORICAL
     frequency_limit     a value keeps an id of its own if it occurs at least so often in the training rows;
                         `frequency_limits` overrides it by feature
-    count_until         earlier_days: counts and click rates of all days before an impression, as a job of every night
-                        would renew them · training: they stand still from the first test day on
+    count_until         training: counts and click rates are those of the days before the impression's own, and stand
+                        still from the first test day on · earlier_days: they are renewed in the test period too, as
+                        a job of every night would
     rate_weight         a click rate is drawn towards the mean as by so many more impressions
     shuffle             permute the training rows, by `seed`; the others stay in the order of time
     max_bad_rows        so many lines that cannot be read are skipped and counted before preparation gives up
@@ -67,7 +68,7 @@ class KuaiRandConfig:
         *(f"onehot_feat{i}" for i in (0, 1, 4, 6, 9, 10, 11)), TAGS))
     frequency_limit: int = 10
     frequency_limits: dict[str, int] = field(default_factory=dict)
-    count_until: Literal["earlier_days", "training"] = "earlier_days"
+    count_until: Literal["earlier_days", "training"] = "training"
     rate_weight: float = 10.0
     shuffle: bool = True
     seed: int = 0
