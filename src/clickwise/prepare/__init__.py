@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,12 +78,13 @@ def _told(out: Path, name: str, found: Mapping[str, Any]) -> str:
 
 
 def _next_command(out: Path, name: str) -> str:
+    path = shlex.quote(f"data.path={out}")
     try:
         trained_on = load(f"{name}/dlrm").get("data", {}).get("path")
     except RecipeError:  # a dataset of one's own
-        return f"clickwise train RECIPE data.path={out}"
+        return f"clickwise train RECIPE {path}"
     same = trained_on is not None and Path(trained_on).resolve() == out.resolve()
-    return f"clickwise train {name}/dlrm" + ("" if same else f" data.path={out}")
+    return f"clickwise train {name}/dlrm" + ("" if same else f" {path}")
 
 
 def _check_packages() -> None:
