@@ -32,10 +32,6 @@ class Ragged:
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Ragged:
         return Ragged(function(self.values_V), function(self.offsets))
 
-    def samples_V(self) -> torch.Tensor:
-        """For every value the sample it belongs to, int64 of length `offsets[-1]`."""
-        return torch.repeat_interleave(torch.arange(len(self), device=self.offsets.device), self.lengths_B())
-
 
 Column = torch.Tensor | Ragged
 
@@ -73,8 +69,43 @@ class Batch:
                      label=each(self.label), display=each(self.display))
 
     def to(self, device: torch.device | str) -> Batch:
-        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+        """A batch on `device`, itself if it is there; what shares one buffer, as in a loader's batch, crosses in one
+        copy. From page-locked memory the copy to a GPU runs beside the computation."""
+        device = torch.empty(0, device=device).device  # of "cuda", the GPU that it means
+        tensors: list[torch.Tensor] = []
+        self.map(lambda tensor: tensors.append(tensor) or tensor)
+        tensors = [tensor for tensor in tensors if tensor.device != device]
+        if not tensors:
+            return self
+        # The copy to the CPU is waited for: its reader would not know when it has arrived.
+        copies = _copied(tensors, lambda tensor: tensor.to(device, non_blocking=device.type != "cpu"))
+        there = {id(tensor): copy for tensor, copy in zip(tensors, copies, strict=True)}
+        return self.map(lambda tensor: there.get(id(tensor), tensor))
 
-    def pin_memory(self) -> Batch:
-        """A batch in page-locked memory, so that the copy to a GPU runs beside the computation."""
-        return self.map(torch.Tensor.pin_memory)
+
+_ALIGNMENT = 64  # bytes
+_SLACK = 2**16  # bytes between tensors that are not worth a copy of their own
+
+
+def _copied(tensors: list[torch.Tensor], copy: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
+    """A copy of each tensor, by as few calls of `copy` as sensible: tensors that lie side by side in one storage are
+    views of one copy of their bytes. Where they are small parts of something large, each is copied alone."""
+    in_storage: dict[tuple, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        if tensor.is_contiguous() and tensor.nbytes and not tensor.requires_grad:
+            storage = tensor.untyped_storage()
+            in_storage.setdefault((tensor.device, storage.data_ptr(), storage.nbytes()), []).append(place)
+    copies: dict[int, torch.Tensor] = {}
+    for places in in_storage.values():
+        starts = [tensors[place].storage_offset() * tensors[place].element_size() for place in places]
+        ends = [start + tensors[place].nbytes for start, place in zip(starts, places, strict=True)]
+        first = min(starts) // _ALIGNMENT * _ALIGNMENT
+        size = max(ends) - first
+        if len(places) == 1 or size > 2 * sum(tensors[place].nbytes for place in places) + _SLACK:
+            continue
+        one = tensors[places[0]]
+        raw = torch.empty(0, dtype=torch.uint8, device=one.device).set_(one.untyped_storage(), first, (size,))
+        raw = copy(raw)
+        for place, start, end in zip(places, starts, ends, strict=True):
+            copies[place] = raw[start - first:end - first].view(tensors[place].dtype).view(tensors[place].shape)
+    return [copies[place] if place in copies else copy(tensor) for place, tensor in enumerate(tensors)]
