@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clickwise.data.columns import Columns, RaggedArray
+from clickwise.data.arrays import Columns, RaggedArray
 from clickwise.spec import Feature, FeatureSpec, split_binary_chunks
 
 FEATURES = {

@@ -183,8 +183,8 @@ class Trainer:
         features = spec.channel(channel)
         for mapping in mappings:
             if not features or features[0].name not in self.dataset.columns(mapping).arrays:
-                raise SpecError(f"{spec.path}: channel_spec.{channel}", found=f"no {channel} in the mapping {mapping!r}",
-                                expected=f"a feature, for {purpose}",
+                raise SpecError(f"{spec.path}: channel_spec.{channel}",
+                                found=f"no {channel} in the mapping {mapping!r}", expected=f"a feature, for {purpose}",
                                 do=f"name it in channel_spec.{channel} and in source_spec.{mapping}")
 
     def train_loader(self) -> Loader:

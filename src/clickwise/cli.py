@@ -101,7 +101,7 @@ def prepare(recipe: RecipeName, overrides: Overrides = None,
     from clickwise.recipe import load
 
     folder = prepare.run(load(recipe, overrides or []), where=recipe, overwrite=overwrite)
-    _print_json({"folder": str(folder)}) if as_json else print(folder)
+    _print_json(prepare.summary(folder)) if as_json else print(folder)
 
 
 @app.command()
@@ -109,7 +109,7 @@ def synth(variant: Annotated[str, typer.Argument(help="criteo_t15, criteo_t3, cr
           out: Annotated[Path, typer.Option(help="The folder to write.")],
           rows: Annotated[int, typer.Option(min=1, help="Training rows.")] = 1_000_000,
           test_rows: Annotated[int | None, typer.Option(min=1, help="Test rows; a tenth by default.")] = None,
-          alpha: Annotated[float, typer.Option(min=0.0, help="Skew of the ids' power law.")] = 1.05,
+          alpha: Annotated[float, typer.Option(min=0.0, help="Skew of the ids' power law.")] = 1.45,
           signal: Annotated[str, typer.Option(help="The planted signal.")] = "additive",
           seed: int = 0,
           threads: Annotated[int | None, typer.Option(min=1, help="The bytes do not depend on it.")] = None,
@@ -199,7 +199,7 @@ def predict(run: RunFolder, overrides: Overrides = None,
             source: Annotated[Path, typer.Option("--input", help="Parquet, CSV, or a mapping's name.")] = Path("test"),
             out: Annotated[Path, typer.Option(help="The .parquet or .csv to write.")] = Path("predictions.parquet"),
             as_json: AsJson = False) -> None:
-    """Write probabilities for a file of encoded rows."""
+    """Write probabilities for a file of encoded rows; the display column is carried along."""
     from clickwise.verbs.predict import predict
 
     rows = predict(run, source=source, out=out, overrides=overrides or [])
@@ -265,7 +265,10 @@ def doctor(as_json: AsJson = False) -> None:
         for section in ("packages", "devices"):
             for name, value in found[section].items():
                 print(f"{name:<16} {value or 'missing'}")
-        print(f"{'problems':<16} " + ("\n                 ".join(found["problems"]) or "none"))
+        print(f"{'engines':<16} {', '.join(found['engines'])}")
+        print(f"{'free disk':<16} {found['free_disk_bytes'] / 1e9:.1f} GB")
+        for section in ("notes", "problems"):
+            print(f"{section:<16} " + (("\n" + " " * 17).join(found[section]) or "none"))
     if found["problems"]:
         raise typer.Exit(1)
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from small_dataset import small_columns, small_spec, write
 
-from clickwise.data.columns import RaggedArray, read_columns
+from clickwise.data.arrays import RaggedArray
+from clickwise.data.columns import read_columns
 from clickwise.errors import ClickwiseError, DataError, SpecError
 from clickwise.spec import Chunk, Feature, FeatureSpec
 

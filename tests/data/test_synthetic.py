@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clickwise.data.columns import RaggedArray, read_columns
+from clickwise.data.arrays import RaggedArray
+from clickwise.data.columns import read_columns
 from clickwise.data.synthetic import (
     VARIANTS,
     PowerLaw,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clickwise.data.columns import Array, Columns, RaggedArray, check_loadable, column_file, read_columns
+from clickwise.data.arrays import Array, Columns, RaggedArray, column_file
+from clickwise.data.columns import check_loadable, read_columns
 from clickwise.errors import SpecError
 from clickwise.files import write_json
 from clickwise.progress import Progress

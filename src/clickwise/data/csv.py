@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from clickwise.data.columns import Array, column_file
+from clickwise.data.arrays import Array, column_file
 from clickwise.data.parquet import to_array
 from clickwise.errors import DataError, SpecError, nearest
 from clickwise.spec import Chunk, Feature, FeatureSpec

@@ -7,8 +7,9 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
+from clickwise.data.arrays import Columns
 from clickwise.data.check import check_columns
-from clickwise.data.columns import Columns, read_columns
+from clickwise.data.columns import read_columns
 from clickwise.data.loader import Loader
 from clickwise.data.synthetic import SyntheticConfig, synthetic_columns, synthetic_spec
 from clickwise.errors import DataError, nearest

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from clickwise.batch import Batch, Ragged
-from clickwise.data.columns import Array, Columns, RaggedArray, check_loadable, join
+from clickwise.data.arrays import Array, Columns, RaggedArray, join
+from clickwise.data.columns import check_loadable
 from clickwise.data.read_ahead import Buffers, read_ahead
 from clickwise.errors import DataError, nearest
 from clickwise.spec import FeatureSpec

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clickwise.data.columns import Array, RaggedArray, column_file, fit
+from clickwise.data.arrays import Array, RaggedArray, column_file, fit
 from clickwise.errors import DataError, SpecError, nearest
 from clickwise.spec import ID_CHANNELS, Chunk, Feature, FeatureSpec
 

@@ -10,8 +10,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from clickwise.data.arrays import Array, RaggedArray, fit
 from clickwise.data.check import check_finite, check_ids, check_labels
-from clickwise.data.columns import Array, RaggedArray, fit, map_chunk, stream_chunk
+from clickwise.data.columns import map_chunk, stream_chunk
 from clickwise.errors import SpecError, UsageError
 from clickwise.files import whole_folder
 from clickwise.progress import Progress

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clickwise.data.columns import Columns, RaggedArray
+from clickwise.data.arrays import Columns, RaggedArray
 from clickwise.data.synthetic.ceiling import Ceiling
 from clickwise.data.synthetic.power_law import power_law
 from clickwise.data.synthetic.signal import SignalConfig, build_signal

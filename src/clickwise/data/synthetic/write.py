@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from clickwise import recipe
-from clickwise.data.columns import Columns
+from clickwise.data.arrays import Columns
 from clickwise.data.synthetic.ceiling import Ceiling
 from clickwise.data.synthetic.generate import (
     Synthesizer,
