@@ -211,7 +211,7 @@ class Trainer:
         """The model's part of a checkpoint."""
         return {"model": self.model.state_dict(),
                 "tables": [engine.optimizer_state_dict() for engine in engines_of(self.model)],
-                "data": self.dataset.identity(), "inputs": self.dataset.inputs(),
+                "data": self.dataset.identity, "inputs": self.dataset.inputs(),
                 "recipe": self.recipe.to_yaml()}
 
     def load_state(self, content: dict[str, Any], *, optimizer: bool = True) -> None:

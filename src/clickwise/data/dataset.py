@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any, Literal
@@ -90,6 +91,7 @@ class Dataset:
         ids = [self.spec.features[name] for name in channels["categorical"]]
         return {**channels, "cardinalities": [feature.cardinality for feature in ids]}
 
+    @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """What must be the same for training to go on exactly: the Feature Spec, and a fingerprint of each file."""
         files = sorted({file for chunks in self.spec.mappings.values() for chunk in chunks for file in chunk.files})

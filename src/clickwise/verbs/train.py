@@ -104,7 +104,7 @@ def _checkpoint_to_resume(folder: Path, trainer: Trainer) -> dict[str, Any] | No
     if differences:
         raise CheckpointError(folder / "recipe.yaml", found="changed since: " + "; ".join(differences[:5]),
                               expected="the recipe this run was started with", do="undo the change, or start a new run")
-    if content["data"] != trainer.dataset.identity():
+    if content["data"] != trainer.dataset.identity:
         raise CheckpointError(folder, found=f"the data in {trainer.dataset.spec.folder} has changed since this run",
                               expected="the dataset it was started on", do="prepare that dataset again, or start anew")
     return content
