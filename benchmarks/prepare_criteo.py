@@ -168,6 +168,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         return child(*options.child)
+    Path(options.folder or tempfile.gettempdir()).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     try:
         generate(folder / "raw", options.rows)
