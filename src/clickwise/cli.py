@@ -35,11 +35,11 @@ class What(StrEnum):
 
 def main() -> None:
     """Runs the command line; a person's mistake ends in one message and exit code 1 or 2, never in a traceback."""
-    # Threads that wait for each other shall spin for some microseconds only, then sleep: beside other work on the same
-    # cores OpenMP's default makes training many times slower (benchmarks/waiting.py). OpenMP reads this when torch is
-    # loaded, which is later.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # Threads that wait for each other shall sleep, not spin. That costs some speed on idle cores, but beside other work
+    # on the same cores a spinning thread keeps the one it waits for from running (benchmarks/waiting.py). OpenMP reads
+    # this when torch is loaded, which is later.
+    if "GOMP_SPINCOUNT" not in os.environ:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
