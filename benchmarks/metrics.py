@@ -1,5 +1,8 @@
 """Time and value of the metrics on 10 M scored impressions, beside scikit-learn's on the same arrays.
 
+    python benchmarks/metrics.py --save
+    python benchmarks/metrics.py --rows 90000000 --repeats 1 --name metrics-90m --save    # a Criteo test day
+
 Cases: 3 % of clicks, 0.2 % of clicks, and saturated scores (one logit in ten beyond ±30). All runs use one thread and
 batches of 65,536 rows. `error` is |value − scikit-learn's value|; for `auc` the proven `bound` stands beside it.
 """
@@ -52,6 +55,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--batch-size", type=int, default=65_536)
+    parser.add_argument("--name", default="metrics", help="of the result file")
     options = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -97,7 +101,7 @@ def main() -> None:
         lambda: report_arrays(options.batch_size, logit_B, label_B, features))
 
     columns = ["case", "what", "rows/s", "value", "error", "bound", "cpu_s", "cpu_min_s", "cpu_max_s"]
-    finish("metrics", table, options, columns=columns, impressions=options.rows, batch_size=options.batch_size,
+    finish(options.name, table, options, columns=columns, impressions=options.rows, batch_size=options.batch_size,
            threads=1)
 
 

@@ -98,7 +98,7 @@ def find_model(name: str, where: str) -> type[CTRModel]:
         raise RecipeError(f"{where}.model.name", found=repr(name), expected=f"one of {', '.join(MODELS)}",
                           do=nearest(name, MODELS) + " A dotted path to a class of your own works too.")
     module, _, attribute = path.replace(":", ".").rpartition(".")
-    if os.getcwd() not in sys.path:
+    if name not in MODELS and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a model of one's own stands beside one's recipes
     try:
         found = getattr(importlib.import_module(module), attribute)
