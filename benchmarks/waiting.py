@@ -2,8 +2,8 @@
 
     python benchmarks/waiting.py --save
 
-`clickwise` lets them sleep (OMP_WAIT_POLICY=PASSIVE), unless OMP_WAIT_POLICY or GOMP_SPINCOUNT is set already. The other
-work is one process that keeps one core busy.
+`clickwise` lets them sleep (OMP_WAIT_POLICY=PASSIVE), unless OMP_WAIT_POLICY or GOMP_SPINCOUNT is set already. The
+other work is one process that keeps one core busy.
 """
 
 import json

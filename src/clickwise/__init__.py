@@ -6,7 +6,7 @@ import importlib
 
 __version__ = "0.1.0"
 
-# The public names and where they live; each is imported when it is first asked for, so that `import clickwise` is light.
+# The public names and where they live; each is imported when first asked for, so that `import clickwise` is light.
 _PLACES = {
     "FeatureSpec": "clickwise.spec",
     "Batch": "clickwise.batch",
