@@ -14,8 +14,8 @@ from clickwise.verbs import doctor
 def without(monkeypatch):
     """Packages that are not there."""
     def hide(*names):
-        version = doctor._version
-        monkeypatch.setattr(doctor, "_version", lambda name: None if name in names else version(name))
+        version = doctor.version_of
+        monkeypatch.setattr(doctor, "version_of", lambda name: None if name in names else version(name))
     return hide
 
 

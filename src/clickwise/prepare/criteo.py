@@ -284,29 +284,19 @@ def _write(output: Output, config: CriteoConfig, parts: Mapping[str, Sequence[Pa
     features |= {name: Feature(name, narrowest_id_dtype(size), cardinality=size)
                  for name, size in cardinalities.items()}
     features[LABEL] = Feature(LABEL, "bool")
-    mappings = {}
-    for mapping in parts:
-        mappings[mapping] = write.split_binary_chunks(features, CHANNELS, mapping)
-        if output.done(f"{mapping} written"):
-            continue
-        rows = _count(parts[mapping])
 
-        def columns(names: tuple[str, ...], part=parts[mapping]) -> ir.Table:
-            table = _rows(engine, part, names)
-            if names == NUMERICAL:
-                return table.select("row", **{name: steps.log_shifted(table[name], LOG_SHIFT) for name in names})
-            if names == (LABEL,):
-                return table
-            return steps.encode(table, names[0], engine.table(f"vocabulary_{names[0]}"))
+    def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
+        table = _rows(engine, parts[mapping], names)
+        if names == NUMERICAL:
+            return table.select("row", **{name: steps.log_shifted(table[name], LOG_SHIFT) for name in names})
+        if names == (LABEL,):
+            return table
+        return steps.encode(table, names[0], engine.table(f"vocabulary_{names[0]}"))
 
-        with Progress(f"writing {mapping}", total=rows * len(mappings[mapping]), unit="values") as bar:
-            write.write_mapping(
-                engine, output.dataset, mapping, columns, features=features, channels=CHANNELS, rows=rows,
-                shuffle_seed=config.seed if config.shuffle and mapping == "train" else None,
-                buffer_bytes=output.buffer_bytes, spill_folder=output.work / "spill", report=bar.advance)
-        output.mark(f"{mapping} written")
-    FeatureSpec(features, mappings, CHANNELS, folder=output.dataset).save(output.dataset)
-    if set(mappings) > {"train", "test"}:  # NVIDIA's loaders refuse a spec with any other mapping
-        two = {mapping: mappings[mapping] for mapping in ("train", "test")}
+    written = write.write_dataset(output, columns, features=features, channels=CHANNELS,
+                                  rows={mapping: _count(part) for mapping, part in parts.items()},
+                                  shuffle_seed=config.seed if config.shuffle else None)
+    if set(parts) > {"train", "test"}:  # NVIDIA's loaders refuse a spec with any other mapping
+        two = {mapping: written.mappings[mapping] for mapping in ("train", "test")}
         spec = FeatureSpec(features, two, CHANNELS, folder=output.dataset)
         write_text(output.dataset / "feature_spec_train_test.yaml", to_yaml(spec.to_dict()))

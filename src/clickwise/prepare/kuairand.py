@@ -27,7 +27,7 @@ from clickwise.prepare.output import Output, say
 from clickwise.prepare.raw_files import find_files
 from clickwise.progress import Progress
 from clickwise.recipe import require, to_dict
-from clickwise.spec import Feature, FeatureSpec, narrowest_id_dtype
+from clickwise.spec import Feature, narrowest_id_dtype
 
 REQUEST_CATEGORICAL = ("user_id", "video_id", "tab", "hour", "day_of_week")
 CATEGORICAL = (*REQUEST_CATEGORICAL, *USER_CATEGORICAL, *VIDEO_CATEGORICAL, TAGS)
@@ -240,27 +240,18 @@ def _write(output: Output, config: KuaiRandConfig, parts: Mapping[str, tuple[int
     features |= {name: Feature(name, narrowest_id_dtype(size), cardinality=size, max_hotness=hotness)
                  for name, (size, hotness) in cardinalities.items()}
     features |= {DISPLAY: Feature(DISPLAY, "int64"), LABEL: Feature(LABEL, "bool")}
-    mappings = {}
-    for mapping, part in parts.items():
-        mappings[mapping] = write.split_binary_chunks(features, channels, mapping)
-        if output.done(f"{mapping} written"):
-            continue
-        rows = part[1] - part[0]
 
-        def columns(names: tuple[str, ...], part=part) -> ir.Table:
-            if set(names) <= set(scales):
-                table = steps.rows_between(engine.table("numbers"), *part)
-                return table.select("row", **{name: steps.scale(table[name], **scales[name]) for name in names})
-            if names == (TAGS,):
-                return steps.rows_between(engine.table("tag_ids"), *part)
-            table = _rows(engine, part, names)
-            return table if names[0] in (DISPLAY, LABEL) \
-                else steps.encode(table, names[0], engine.table(f"vocabulary_{names[0]}"))
+    def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
+        part = parts[mapping]
+        if set(names) <= set(scales):
+            table = steps.rows_between(engine.table("numbers"), *part)
+            return table.select("row", **{name: steps.scale(table[name], **scales[name]) for name in names})
+        if names == (TAGS,):
+            return steps.rows_between(engine.table("tag_ids"), *part)
+        table = _rows(engine, part, names)
+        return table if names[0] in (DISPLAY, LABEL) \
+            else steps.encode(table, names[0], engine.table(f"vocabulary_{names[0]}"))
 
-        with Progress(f"writing {mapping}", total=rows * len(mappings[mapping]), unit="values") as bar:
-            write.write_mapping(
-                engine, output.dataset, mapping, columns, features=features, channels=channels, rows=rows,
-                shuffle_seed=config.seed if config.shuffle and mapping == "train" else None,
-                buffer_bytes=output.buffer_bytes, spill_folder=output.work / "spill", report=bar.advance)
-        output.mark(f"{mapping} written")
-    FeatureSpec(features, mappings, channels, folder=output.dataset).save(output.dataset)
+    write.write_dataset(output, columns, features=features, channels=channels,
+                        rows={mapping: end - first for mapping, (first, end) in parts.items()},
+                        shuffle_seed=config.seed if config.shuffle else None)

@@ -7,6 +7,7 @@ number of its threads can change a byte of the output.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,11 +17,36 @@ import pyarrow as pa
 
 from clickwise.errors import PrepareError
 from clickwise.prepare.engine import Engine
-from clickwise.spec import Chunk, Feature, split_binary_chunks
+from clickwise.prepare.output import Output
+from clickwise.progress import Progress
+from clickwise.spec import Chunk, Feature, FeatureSpec, split_binary_chunks
 
 BUFFER_BYTES = 256 * 2**20
 _MAX_BUCKETS = 200  # two open files each
 _PERMUTED_AT_ONCE = 1 << 16
+
+
+def write_dataset(output: Output, columns: Callable[[str, tuple[str, ...]], ir.Table], *,
+                  features: Mapping[str, Feature], channels: Mapping[str, Sequence[str]], rows: Mapping[str, int],
+                  shuffle_seed: int | None) -> FeatureSpec:
+    """The Feature Spec of the dataset in `output`, of which every mapping of `rows` is now written.
+
+    `columns(mapping, names)` gives the table as `write_mapping` asks for it; with `shuffle_seed` the rows of `train`
+    are permuted. A mapping that an earlier, interrupted run has written is left as it is.
+    """
+    engine, mappings = output.engine(), {}
+    for mapping, count in rows.items():
+        mappings[mapping] = split_binary_chunks(features, channels, mapping)
+        if output.done(f"{mapping} written"):
+            continue
+        with Progress(f"writing {mapping}", total=count * len(mappings[mapping]), unit="values") as bar:
+            write_mapping(engine, output.dataset, mapping, functools.partial(columns, mapping), features=features,
+                          channels=channels, rows=count, shuffle_seed=shuffle_seed if mapping == "train" else None,
+                          buffer_bytes=output.buffer_bytes, spill_folder=output.work / "spill", report=bar.advance)
+        output.mark(f"{mapping} written")
+    spec = FeatureSpec(features, mappings, channels, folder=output.dataset)
+    spec.save(output.dataset)
+    return spec
 
 
 def write_mapping(engine: Engine, folder: Path, mapping: str, columns: Callable[[tuple[str, ...]], ir.Table], *,

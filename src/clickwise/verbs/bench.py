@@ -6,6 +6,7 @@ over windows for throughput, and p50, p90 and p99 for single steps.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -29,8 +30,8 @@ def bench(name: str, overrides: list[str], *, what: What = "train", steps: int =
     recipe = load_recipe(name, overrides)
     rows = []
     for size in batch_sizes or (recipe.train.batch_size,):
-        trainer = build_trainer(load_recipe(name, [*overrides, f"train.batch_size={size}",
-                                                   f"train.evaluation_batch_size={size}"]))
+        sizes = dataclasses.replace(recipe.train, batch_size=size, evaluation_batch_size=size)
+        trainer = build_trainer(dataclasses.replace(recipe, train=sizes))
         measure = {"train": _train, "inference": _inference, "data": _data}[what]
         rows.append({"batch_size": size, **measure(trainer, steps, warmup)})
         del trainer  # before the next one takes its place

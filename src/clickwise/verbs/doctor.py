@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import shutil
 from typing import Any
 
 import clickwise
+from clickwise.machine import version_of
 
 NEEDED = {"torch": "training", "numpy": "everything", "pyarrow": "reading Parquet and CSV", "PyYAML": "recipes",
           "typer": "the command line", "rich": "progress bars"}
@@ -22,11 +22,11 @@ def doctor() -> dict[str, Any]:
     (empty where all is well), and `notes` about what is not there but not needed by everyone."""
     packages, problems, notes = {}, [], []
     for name in NEEDED:
-        packages[name] = _version(name)
+        packages[name] = version_of(name)
         if packages[name] is None:
             problems.append(f"{name} is missing ({NEEDED[name]}): pip install {name}")
     for name, (purpose, how) in OPTIONAL.items():
-        packages[name] = _version(name)
+        packages[name] = version_of(name)
         if packages[name] is None:
             notes.append(f"{name} is missing, needed for {purpose}: {how}")
     devices, engines = _devices(problems, notes)
@@ -38,19 +38,12 @@ def doctor() -> dict[str, Any]:
             "problems": problems}
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _devices(problems: list[str], notes: list[str]) -> tuple[dict[str, Any], list[str]]:
     """The devices and the embedding engines; both empty where torch cannot be loaded."""
     try:
         import torch
     except (ImportError, OSError) as slip:  # OSError: one of torch's libraries does not load
-        if _version("torch") is not None:
+        if version_of("torch") is not None:
             problems.append(f"torch is installed but cannot be loaded ({slip}): pip install --force-reinstall torch")
         return {}, []
     from clickwise.embedding import ENGINES
