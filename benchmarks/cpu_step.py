@@ -154,7 +154,7 @@ def _take_away(changes: list[str]) -> None:
     import clickwise.kernels.sparse_update as update
 
     if "-onednn" in changes:
-        mlp.cpu.works_for = lambda x: False
+        onednn.works_for = lambda x: False
     if "-interaction" in changes:
         interaction.cpu.dot_interaction = interaction.reference.dot_interaction
     if "-update" in changes:
