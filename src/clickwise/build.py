@@ -31,6 +31,7 @@ from clickwise.train.step import TrainStep, set_matmul_precision
 
 MODELS = {
     "dlrm": "clickwise.models.dlrm:DLRM",
+    "dcnv2": "clickwise.models.dcnv2:DCNv2",
 }
 
 

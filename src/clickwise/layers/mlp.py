@@ -14,16 +14,13 @@ from clickwise.kernels.mlp import mlp
 class MLP(nn.ModuleList):
     """Linear, ReLU and dropout for each of `sizes`; x [B, inputs] → [B, sizes[-1]], or x itself without sizes.
 
-    Initialised as the reference DLRM is: weights N(0, 2/(fan_in + fan_out)), biases N(0, 1/fan_out) (variances).
+    First values as in `fill`.
     """
 
-    def __init__(self, inputs: int, sizes: Sequence[int], *, dropout: float = 0.0) -> None:
+    def __init__(self, inputs: int, sizes: Sequence[int], *, dropout: float = 0.0, truncated: bool = False) -> None:
         super().__init__()
         for outputs in sizes:
-            linear = nn.Linear(inputs, outputs)
-            nn.init.normal_(linear.weight, std=math.sqrt(2.0 / (inputs + outputs)))
-            nn.init.normal_(linear.bias, std=math.sqrt(1.0 / outputs))
-            self.append(linear)
+            self.append(fill(nn.Linear(inputs, outputs), truncated=truncated))
             inputs = outputs
         self.outputs = inputs
         self.dropout = dropout
@@ -39,3 +36,23 @@ class MLP(nn.ModuleList):
         """Sets the first layer's weights of these inputs to 0: for inputs that are padding and always 0."""
         with torch.no_grad():
             self[0].weight[:, columns] = 0.0
+
+
+def fill(linear: nn.Linear, *, truncated: bool = False) -> nn.Linear:
+    """`linear` with first values as the references have them: weights N(0, 2/(inputs + outputs)), biases
+    N(0, 1/outputs) (variances); `truncated` (Keras' GlorotNormal) cuts the weights' normal at two deviations."""
+    std = math.sqrt(2.0 / (linear.in_features + linear.out_features))
+    if truncated:
+        truncated_normal_(linear.weight, std / TRUNCATED_STD)
+    else:
+        nn.init.normal_(linear.weight, std=std)
+    nn.init.normal_(linear.bias, std=math.sqrt(1.0 / linear.out_features))
+    return linear
+
+
+TRUNCATED_STD = 0.87962566103423978  # the standard deviation of N(0, 1) cut at ± 2
+
+
+def truncated_normal_(tensor: torch.Tensor, std: float) -> torch.Tensor:
+    """`tensor` filled from N(0, std²) cut at ± 2 std."""
+    return nn.init.trunc_normal_(tensor, std=std, a=-2 * std, b=2 * std)

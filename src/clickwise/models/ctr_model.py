@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from clickwise.batch import Batch
+from clickwise.recipe import require
 
 
 class CTRModel(nn.Module):
@@ -24,3 +25,16 @@ class CTRModel(nn.Module):
         logit_B = self(batch)
         label_B = batch.label.to(logit_B.dtype)
         return {"log_loss": nn.functional.binary_cross_entropy_with_logits(logit_B, label_B)}
+
+
+def require_sizes(config: object, *keys: str) -> None:
+    """Raises unless each of these settings holds positive sizes of layers; for `__post_init__` of a model's Config."""
+    for key in keys:
+        require(all(size > 0 for size in getattr(config, key)), key, found=list(getattr(config, key)),
+                expected="positive sizes")
+
+
+def require_shares(config: object, *keys: str) -> None:
+    """Raises unless each of these settings is a share of values to drop."""
+    for key in keys:
+        require(0 <= getattr(config, key) < 1, key, found=getattr(config, key), expected="a share from 0 to below 1")

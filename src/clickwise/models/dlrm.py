@@ -16,7 +16,7 @@ from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.kernels.dot_interaction import dot_interaction, output_width
 from clickwise.layers.mlp import MLP
-from clickwise.models.ctr_model import CTRModel
+from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes
 from clickwise.recipe import require
 from clickwise.spec import FeatureSpec
 
@@ -39,11 +39,8 @@ class DLRMConfig:
         require(bool(self.bottom_mlp) and self.bottom_mlp[-1] == self.embedding_dim, "bottom_mlp",
                 found=list(self.bottom_mlp), expected=f"sizes that end in embedding_dim={self.embedding_dim}",
                 do="change the last size, or embedding_dim: the interaction needs vectors of one length")
-        for key in ("bottom_mlp", "top_mlp"):
-            require(all(size > 0 for size in getattr(self, key)), key, found=list(getattr(self, key)),
-                    expected="positive sizes")
-        for key in ("dropout", "embedding_dropout"):
-            require(0 <= getattr(self, key) < 1, key, found=getattr(self, key), expected="a share from 0 to below 1")
+        require_sizes(self, "bottom_mlp", "top_mlp")
+        require_shares(self, "dropout", "embedding_dropout")
 
 
 class DLRM(CTRModel):
