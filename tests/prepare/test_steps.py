@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 
@@ -106,3 +107,30 @@ def test_rows_between(engine):
     table = stored(engine, list("abcde"), "string")
     assert engine.rows(steps.rows_between(table, 1, 3, start=10).order_by("row")) == [
         {"row": 10, "x": "b"}, {"row": 11, "x": "c"}]
+
+
+@QUICK
+@given(texts=st.lists(st.none() | st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")),
+                      min_size=1),
+       buckets=st.integers(1, 2**40))
+def test_hash_bucket_is_what_any_program_works_out(engine, texts, buckets):
+    table = stored(engine, texts, "string")
+    hashes = [None if text is None else int(hashlib.md5(text.encode()).hexdigest()[:15], 16) for text in texts]
+    assert by_row(engine, table.select("row", x=steps.hash60(table.x))) == hashes
+    assert by_row(engine, table.select("row", x=steps.hash_bucket(table.x, buckets))) == [
+        None if hash_ is None else hash_ % buckets for hash_ in hashes]
+
+
+def test_hashed_ids_stand_behind_the_vocabulary(engine):
+    vocabulary = engine.materialise(steps.vocabulary(stored(engine, ["a", "b", "a", "b", "c"], "string"), "x", 2), "v")
+    values = stored(engine, ["a", "c", None, "d", "c"], "string")
+    found = engine.rows(steps.hashed_vocabulary(vocabulary, values, "x", 7, 3).order_by("value"))
+    bucket = {text: 3 + int(hashlib.md5(text.encode()).hexdigest()[:15], 16) % 7 for text in "cd"}
+    assert found == [{"value": "a", "id": 1}, {"value": "b", "id": 2}, {"value": "c", "id": bucket["c"]},
+                     {"value": "d", "id": bucket["d"]}]
+
+
+def test_signed_log(engine):
+    table = stored(engine, [None, 0.0, math.e - 1, 1 - math.e], "float64")
+    found = by_row(engine, table.select("row", x=steps.signed_log(table.x)))
+    assert found[0] is None and np.allclose(found[1:], [0.0, 1.0, -1.0])

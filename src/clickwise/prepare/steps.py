@@ -106,3 +106,38 @@ def rows_between(table: ir.Table, first: int, end: int, *, row: str = "row", sta
     """The rows numbered first … end−1, numbered anew from `start`: a split in the order of the input."""
     part = table.filter((table[row] >= first) & (table[row] < end))
     return part.mutate(**{row: part[row] - first + start})
+
+
+def hash60(column: ir.StringColumn) -> ir.IntegerColumn:
+    """The first 60 bits of the MD5 sum of the UTF-8 text, as int64: `int(md5(text).hexdigest()[:15], 16)`.
+
+    The same number on every engine, and in any other program; missing stays missing.
+    """
+    digits, number = column.hexdigest("md5"), ibis.literal(0, "int64")
+    for place in range(15):
+        digit = ibis.literal("0123456789abcdef").find(digits.substr(place, 1))
+        number = number + digit.cast("int64") * 16 ** (14 - place)
+    return number
+
+
+def hash_bucket(column: ir.StringColumn, buckets: int) -> ir.IntegerColumn:
+    """`hash60(column)` modulo `buckets`: 0 … buckets−1, int64."""
+    return hash60(column) % buckets
+
+
+def hashed_vocabulary(vocabulary: ir.Table, values: ir.Table, column: str, buckets: int, first_id: int) -> ir.Table:
+    """`vocabulary` (value, id), and the other values of the text column `column` with ids of their own behind it:
+    first_id … first_id + buckets − 1, by `hash_bucket`.
+
+    Ids of values that neither has seen follow from the text alone: an encoder that meets one later finds the same id.
+    """
+    others = values.select(value=values[column]).filter(lambda t: t.value.notnull()).distinct()
+    others = others.anti_join(vocabulary, others["value"] == vocabulary["value"])
+    ids = (hash_bucket(others["value"], buckets) + first_id).cast("int32")
+    return vocabulary.select("value", "id").union(others.select("value", id=ids))
+
+
+def signed_log(column: ir.NumericColumn) -> ir.FloatingColumn:
+    """`sign(column) · ln(1 + |column|)` in float64: a heavy tail on either side drawn in; missing stays missing."""
+    column = column.cast("float64")
+    return column.sign() * (column.abs() + 1).ln()
