@@ -1,4 +1,4 @@
-"""`cross` at CPU speed: oneDNN for every product, and every element-wise step in one pass over a cacheful of samples."""
+"""`cross` at CPU speed: oneDNN for every product, one pass for every element-wise step, no gradient kept twice."""
 
 from __future__ import annotations
 

@@ -1,0 +1,110 @@
+"""What every model keeps, whatever the features. A new model joins with one line in MODELS."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from model_inputs import batch_of, model_of, spec_of
+
+from clickwise import build
+from clickwise.models.dcnv2 import DCNv2
+from clickwise.models.dlrm import DLRM
+
+MODELS = {  # the class, and settings that use all it has, small
+    "dlrm": (DLRM, dict(embedding_dim=4, bottom_mlp=(8, 4), top_mlp=(16,), dropout=0.1, embedding_dropout=0.1)),
+    "dcnv2": (DCNv2, dict(embedding_dim=4, bottom_mlp=(8, 6), cross_layers=2, cross_rank=3, top_mlp=(16,), dropout=0.1,
+                          embedding_dropout=0.1)),
+    "dcnv2, parallel, full rank": (DCNv2, dict(embedding_dim=4, bottom_mlp=(), cross_rank=None, structure="parallel",
+                                               top_mlp=(16, 8), dropout=0.1)),
+}
+FEATURES = {  # numericals, cardinalities, max_hotness
+    "no numericals": (0, [5, 9, 4], ()), "no categoricals": (4, [], ()), "one categorical": (0, [5], ()),
+    "one of each": (1, [5], ()), "one-hot and multi-hot": (2, [5, 30], (None, 4)),
+    "multi-hot only": (0, [7, 7], (3, 3)),
+}
+
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def make(name, spec):
+    model_class, settings = MODELS[name]
+    return model_of(model_class, spec, **settings)
+
+
+def dense(model):
+    return [parameter for name, parameter in model.named_parameters() if not name.startswith("embeddings.")]
+
+
+def test_every_registered_model_is_held_to_the_contract():
+    held = {model_class for model_class, _ in MODELS.values()}
+    assert {build.find_model(name, "here") for name in build.MODELS} <= held
+
+
+@every_model
+@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("rows", [1, 17])
+def test_any_features_train(name, features, rows):
+    spec = spec_of(*FEATURES[features])
+    model, batch = make(name, spec), batch_of(spec, rows)
+    losses = model.losses(batch)
+    assert losses and all(loss.dim() == 0 and loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in dense(model))
+    with torch.no_grad():
+        logit_B = model.eval()(batch)
+    assert logit_B.shape == (rows,) and logit_B.dtype == torch.float32
+
+
+@every_model
+def test_prediction_needs_no_label(name):
+    spec = spec_of(2, [5, 6])
+    model, batch = make(name, spec).eval(), batch_of(spec, 5)
+    torch.testing.assert_close(model(dataclasses.replace(batch, label=None)), model(batch))
+
+
+@every_model
+def test_every_sample_is_scored_by_itself(name):
+    spec = spec_of(2, [5, 6, 40], (None, None, 3))
+    model, both = make(name, spec).eval(), batch_of(spec, 6)
+    with torch.no_grad():
+        whole = model(both)
+        for row in range(6):
+            columns = tuple(one_row(column, row) for column in both.categorical)
+            one = dataclasses.replace(both, numerical=both.numerical[row:row + 1], categorical=columns, label=None)
+            torch.testing.assert_close(model(one), whole[row:row + 1], rtol=1e-4, atol=1e-5)
+
+
+def one_row(column, row):
+    if isinstance(column, torch.Tensor):
+        return column[row:row + 1]
+    first, end = column.offsets[row:row + 2].tolist()
+    return dataclasses.replace(column, values_V=column.values_V[first:end], offsets=torch.tensor([0, end - first]))
+
+
+@every_model
+def test_the_same_seed_gives_the_same_model_and_every_input_counts(name):
+    spec = spec_of(3, [5, 6])
+    one, other = make(name, spec).eval(), make(name, spec).eval()
+    batch = batch_of(spec, 8)
+    assert torch.equal(one(batch), other(batch))
+    with torch.no_grad():
+        for table in one.embeddings.tables:
+            one.embeddings.table_rows(table.name).mul_(10)
+        before = one(batch)
+        assert not torch.equal(one(dataclasses.replace(batch, numerical=batch.numerical.flip(1))), before)
+        swapped = (batch.categorical[0].flip(0), batch.categorical[1])
+        assert not torch.equal(one(dataclasses.replace(batch, categorical=swapped)), before)
+
+
+@every_model
+def test_bf16_autocast_gives_float32_logits_close_to_full_precision(name):
+    spec = spec_of(3, [50, 60])
+    model, batch = make(name, spec).eval(), batch_of(spec, 64)
+    with torch.no_grad():
+        full = model(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(batch)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, full, rtol=0.05, atol=0.05)

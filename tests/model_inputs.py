@@ -1,0 +1,51 @@
+"""Specs, batches and models for the tests of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from clickwise.batch import Batch, Ragged
+from clickwise.embedding import build_embeddings
+from clickwise.embedding.table import TableOptimizer
+from clickwise.models.ctr_model import CTRModel
+from clickwise.spec import Feature, FeatureSpec
+
+
+def spec_of(numerical: int, cardinalities, max_hotness=()) -> FeatureSpec:
+    hotness = max_hotness or [None] * len(cardinalities)
+    numericals = {f"n{i}": Feature(f"n{i}", "float16") for i in range(numerical)}
+    categoricals = {f"c{i}": Feature(f"c{i}", "int32", cardinality=rows, max_hotness=hot)
+                    for i, (rows, hot) in enumerate(zip(cardinalities, hotness, strict=True))}
+    channels = {"numerical": tuple(numericals), "categorical": tuple(categoricals), "label": ("label",)}
+    return FeatureSpec(features={**numericals, **categoricals, "label": Feature("label", "bool")}, mappings={},
+                       channels=channels, metadata={}, folder=Path())
+
+
+def model_of(model_class: type[CTRModel], spec: FeatureSpec, **settings) -> CTRModel:
+    torch.manual_seed(0)
+    config = model_class.Config(**settings)
+    tables = model_class.tables(spec, config)
+    features = tuple(feature for table in tables for feature in table.features)
+    return model_class(spec, build_embeddings("reference", tables, features, TableOptimizer(lr=0.1)), config)
+
+
+def batch_of(spec: FeatureSpec, rows: int, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    columns = []
+    for feature in spec.channel("categorical"):
+        if feature.is_multi_hot:
+            lengths = torch.randint(0, feature.max_hotness + 1, (rows,), generator=generator)
+            offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+            values = torch.randint(feature.cardinality, (int(offsets[-1]),), generator=generator)
+            columns.append(Ragged(values, offsets))
+        else:
+            columns.append(torch.randint(feature.cardinality, (rows,), generator=generator, dtype=torch.int32))
+    numericals = len(spec.channel("numerical"))
+    return Batch(numerical=torch.rand(rows, numericals, generator=generator).half() if numericals else None,
+                 categorical=tuple(columns), label=torch.rand(rows, generator=generator) < 0.5)
+
+
+def dense_parameters(model: CTRModel) -> int:
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith("embeddings."))
