@@ -27,10 +27,14 @@ OPTIMIZERS = [
     TableOptimizer(name="rowwise_adagrad", lr=0.5, eps=1e-3),
     TableOptimizer(name="rowwise_adagrad", lr=0.5, eps=1e-3, weight_decay=0.1),
     TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-6),
+    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-2, eps_hat=True),
+    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-6, lazy=False),
+    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-2, lazy=False, eps_hat=True, weight_decay=0.1),
 ]
 every_engine = pytest.mark.parametrize("engine", ENGINES)
 every_optimizer = pytest.mark.parametrize(
-    "optimizer", OPTIMIZERS, ids=lambda o: o.name + ("+decay" if o.weight_decay else ""))
+    "optimizer", OPTIMIZERS, ids=lambda o: "+".join([o.name, *["decay"] * bool(o.weight_decay),
+                                                     *["eps_hat"] * o.eps_hat, *["all rows"] * (not o.lazy)]))
 
 # Two widths, a shared table, a mean table, and features in another order than their tables.
 TABLES = (
@@ -101,12 +105,15 @@ class Dense:
         """One step for the sum over (columns, gradient of the rows)."""
         self.step += 1
         total = sum((self.rows(columns) * grad.double()).sum() for columns, grad in batches_and_grads)
-        grads = dict(zip(self.weight, torch.autograd.grad(total, list(self.weight.values()), allow_unused=True,
-                                                          materialize_grads=True), strict=True)) \
-            if total.requires_grad else {}
+        grads = {name: torch.zeros_like(rows) for name, rows in self.weight.items()}
+        if total.requires_grad:
+            grads = dict(zip(self.weight, torch.autograd.grad(total, list(self.weight.values()), allow_unused=True,
+                                                              materialize_grads=True), strict=True))
         touched = {(self.of[feature].name, i) for columns, _ in batches_and_grads
                    for feature, column in zip(self.features, columns, strict=True)
                    for bag in bags_of(column) for i in bag}
+        if not self.optimizer.lazy:
+            touched = {(name, i) for name, rows in self.weight.items() for i in range(len(rows))}
         with torch.no_grad():
             for name, i in sorted(touched):
                 self.weight[name][i] -= self.optimizer.lr * lr_factor * self._direction(name, i, grads[name][i])
@@ -119,7 +126,10 @@ class Dense:
         if o.name == "adam":
             m, v = state.get(i, (0, 0))
             m, v = state[i] = (o.beta1 * m + (1 - o.beta1) * g, o.beta2 * v + (1 - o.beta2) * g * g)
-            return m / (1 - o.beta1**self.step) / ((v / (1 - o.beta2**self.step)).sqrt() + o.eps)
+            first_bias, second_bias = 1 - o.beta1**self.step, 1 - o.beta2**self.step
+            if o.eps_hat:
+                return second_bias**0.5 / first_bias * m / (v.sqrt() + o.eps)
+            return m / first_bias / ((v / second_bias).sqrt() + o.eps)
         squares = (g * g).mean() if o.name == "rowwise_adagrad" else g * g
         state[i] = state.get(i, torch.full_like(squares, o.initial_accumulator)) + squares
         return g / (state[i].sqrt() + o.eps)

@@ -11,6 +11,10 @@ CONSTANTS = {"sgd": {}, "adam": {"eps": 1e-3, "beta1": 0.8},
              "rowwise_adagrad": {"eps": 1e-3, "initial_accumulator": 0.1}}
 RULES = [TableOptimizer(name=name, weight_decay=decay, **constants)
          for name, constants in CONSTANTS.items() for decay in (0.0, 0.1)]
+RULES += [TableOptimizer(name="adam", weight_decay=decay, eps_hat=eps_hat, lazy=lazy, **CONSTANTS["adam"])
+          for decay, eps_hat, lazy in ((0.0, True, True), (0.0, False, False), (0.1, True, False))]
+every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.name}+{rule.weight_decay}"
+                                     + ("+eps_hat" if rule.eps_hat else "") + ("" if rule.lazy else "+all rows"))
 
 
 def tables(rule, rows, dim):
@@ -20,12 +24,12 @@ def tables(rule, rows, dim):
     return weight, states
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.name}+{rule.weight_decay}")
+@every_rule
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_cpu_equals_reference(rule, data):
     rows, dim = data.draw(st.integers(1, 40)), data.draw(st.sampled_from((1, 3, 16)))
-    ids = data.draw(st.lists(st.integers(0, rows - 1), min_size=1, max_size=60))
+    ids = data.draw(st.lists(st.integers(0, rows - 1), min_size=rule.lazy, max_size=60))
     rows_V = torch.tensor(ids, dtype=data.draw(st.sampled_from((torch.int32, torch.int64))))
     bag_V = weight_V = None
     bags = len(ids)
@@ -48,7 +52,8 @@ def test_cpu_equals_reference(rule, data):
         torch.testing.assert_close(found[1][name], state, rtol=1e-4, atol=1e-5)
     untouched = torch.ones(rows, dtype=torch.bool)
     untouched[ids] = False
-    assert torch.equal(found[0][untouched], tables(rule, rows, dim)[0][untouched])
+    if rule.lazy:
+        assert torch.equal(found[0][untouched], tables(rule, rows, dim)[0][untouched])
 
 
 def test_the_gradient_is_left_as_it_was():
@@ -65,6 +70,40 @@ def test_no_rows_change_nothing():
     kept = weight.clone()
     sparse_update(weight, states, torch.zeros(0, dtype=torch.int32), torch.zeros(0, 2), RULES[0], lr=1.0, step=1)
     assert torch.equal(weight, kept)
+
+
+@pytest.mark.parametrize("update", [cpu.sparse_update, reference.sparse_update], ids=["cpu", "reference"])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adam_on_all_rows_is_that_of_torch_on_a_dense_table(update, decay, monkeypatch):
+    monkeypatch.setattr(cpu, "CHUNK", 12)
+    rule = TableOptimizer(name="adam", lazy=False, weight_decay=decay, eps=1e-3, beta1=0.8)
+    weight, states = tables(rule, 10, 4)
+    dense = torch.nn.EmbeddingBag.from_pretrained(weight.clone(), freeze=False, mode="sum")
+    adam = torch.optim.Adam(dense.parameters(), lr=0.3, betas=(0.8, rule.beta2), eps=1e-3, weight_decay=decay)
+    for step, bags in enumerate(([[2, 2, 7], [0]], [[9], [9, 2]], [], [[1, 1, 1]]), start=1):
+        rows_V = torch.tensor(sum(bags, []), dtype=torch.int64)
+        bag_V = torch.tensor([bag for bag, rows in enumerate(bags) for _ in rows], dtype=torch.int64)
+        grad_GD = torch.randn(len(bags), 4, generator=torch.Generator().manual_seed(step))
+        update(weight, states, rows_V, grad_GD, rule, lr=0.3, step=step, bag_V=bag_V)
+        adam.zero_grad(set_to_none=False)
+        if bags:
+            (dense(rows_V, torch.tensor([0, *map(len, bags[:-1])])) * grad_GD).sum().backward()
+        adam.step()
+        torch.testing.assert_close(weight, dense.weight.detach())
+
+
+@pytest.mark.parametrize("update", [cpu.sparse_update, reference.sparse_update], ids=["cpu", "reference"])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_eps_hat_is_added_before_the_bias_is_corrected(update, lazy):
+    rule = TableOptimizer(name="adam", lazy=lazy, eps_hat=True, eps=0.5, beta1=0.8, beta2=0.9)
+    weight = torch.tensor([[1.0], [2.0]])
+    states = {"first_moment": torch.zeros(2, 1), "second_moment": torch.zeros(2, 1)}
+    w, m, v = 2.0, 0.0, 0.0
+    for t, g in enumerate((3.0, -1.0, 0.5), start=1):
+        update(weight, states, torch.tensor([1]), torch.tensor([[g]]), rule, lr=0.3, step=t)
+        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
+        w -= 0.3 * (1 - 0.9**t) ** 0.5 / (1 - 0.8**t) * m / (v**0.5 + 0.5)
+        torch.testing.assert_close(weight, torch.tensor([[1.0], [w]]))
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)

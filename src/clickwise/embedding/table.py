@@ -52,15 +52,20 @@ class Table:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TableOptimizer:
-    """How touched rows are updated; g is the sum of a row's gradients over the batch, plus `weight_decay` · row.
+    """How rows are updated; g is the sum of a row's gradients over the batch, plus `weight_decay` · row.
 
     sgd              row −= lr · g
     adagrad          a += g²          row −= lr · g / (√a + eps)
     rowwise_adagrad  a += mean(g²)    row −= lr · g / (√a + eps), one a per row
-    adam             m, v of touched rows only; bias correction with the number of steps taken so far
+    adam             m += (1 − beta1)(g − m)   v += (1 − beta2)(g² − v)   in step t, counted over all rows alike:
+                     row −= lr · m̂ / (√v̂ + eps) with m̂ = m / (1 − beta1^t), v̂ = v / (1 − beta2^t)
+    eps_hat          of adam: row −= lr · √(1 − beta2^t) / (1 − beta1^t) · m / (√v + eps), the "ε̂" of Kingma & Ba
+                     (before section 2.1), which Keras uses; the default is their algorithm 1, as in torch
+    lazy             of adam: true steps the rows that a batch touched; false all rows, with g = 0 where there is no
+                     gradient, as a dense table under `torch.optim.Adam` (every step reads and writes whole tables)
 
-    NOTE[DIFF] rows that a batch does not touch keep m and v as they are (LazyAdam), and weight decay reaches touched
-    rows only: a dense optimizer would change every row of every table in every step.
+    NOTE[DIFF] but for adam with `lazy: false`, rows that a batch does not touch keep their state as it is (LazyAdam),
+    and weight decay reaches touched rows only: a dense optimizer would change every row in every step.
     """
 
     name: Literal["sgd", "adagrad", "rowwise_adagrad", "adam"] = "sgd"
@@ -68,6 +73,8 @@ class TableOptimizer:
     eps: float = 1e-8
     beta1: float = 0.9
     beta2: float = 0.999
+    eps_hat: bool = False
+    lazy: bool = True
     initial_accumulator: float = 0.0
     weight_decay: float = 0.0
 
@@ -78,8 +85,11 @@ class TableOptimizer:
             require(getattr(self, key) >= 0, key, found=getattr(self, key), expected="a number from 0")
         for key in ("beta1", "beta2"):
             require(0 <= getattr(self, key) < 1, key, found=getattr(self, key), expected="a number from 0 to below 1")
-        used = {"sgd": (), "adam": ("eps", "beta1", "beta2")}.get(self.name, ("eps", "initial_accumulator"))
-        require_no_idle(self, ("eps", "beta1", "beta2", "initial_accumulator"), used)
+        of_adam = ("beta1", "beta2", "eps_hat", "lazy")
+        used = {"sgd": (), "adam": ("eps", *of_adam)}.get(self.name, ("eps", "initial_accumulator"))
+        require_no_idle(self, ("eps", *of_adam, "initial_accumulator"), used)
+        require(self.lazy or self.eps > 0, "eps", found=self.eps, expected="a number above 0 with lazy: false",
+                do="rows never looked up have m = v = 0, and 0 / 0 is no number")
 
     def states(self) -> dict[str, tuple[bool, float]]:
         """State name → (one value per row instead of one per element, first value)."""

@@ -1,4 +1,4 @@
-"""One optimizer step on the rows that a batch touched; repeated rows are summed first."""
+"""One optimizer step on the rows that a batch touched, or on all; repeated rows are summed first."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class UpdateRule(Protocol):
     eps: float
     beta1: float
     beta2: float
+    eps_hat: bool
+    lazy: bool
     weight_decay: float
 
 
@@ -23,6 +25,8 @@ def sparse_update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], rows
                   rule: UpdateRule, *, lr: float, step: int, bag_V: torch.Tensor | None = None,
                   weight_V: torch.Tensor | None = None, scale: float = 1.0) -> None:
     """Changes `weight_RD` and `states` in place; the same on every device up to the order of summation.
+
+    Rows that are not in `rows_V` stay as they are, unless the rule is not lazy: then their gradient is 0.
 
     rows_V   the rows looked up, int32 or int64, in any order and with repeats
     grad_GD  the gradient of each bag, of any float type; sums are in float32
@@ -32,7 +36,7 @@ def sparse_update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], rows
     step     this step's number from 1, for Adam's bias correction
     scale    multiplies every gradient
     """
-    if len(rows_V) == 0:
+    if len(rows_V) == 0 and rule.lazy:
         return
     update = cpu.sparse_update if weight_RD.device.type == "cpu" else reference.sparse_update
     update(weight_RD, states, rows_V, grad_GD, rule, lr=lr, step=step, bag_V=bag_V, weight_V=weight_V, scale=scale)

@@ -1,11 +1,15 @@
 """`sparse_update` at CPU speed: sort once, then sum runs of equal rows and step them, a cacheful at a time.
 
+Where Adam steps all rows, torch's fused Adam goes once through a cacheful of rows and of both moments.
+
 Summing runs is what an embedding bag does: the gradients are its table, a run of equal rows is one bag. Row-wise
 `index_add_` with an index [U] goes through the rows one by one; with the index expanded to [U, D] `scatter_add_`
 takes a parallel path that is several times faster (`benchmarks/results` has the figures).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 
@@ -34,17 +38,21 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
     elif factor != 1.0:
         factor_V = grad_GD.new_full((len(order_V),), factor)
 
+    def summed(first: int, last: int) -> torch.Tensor:
+        """The gradients of `touched_U[first:last]`."""
+        here_V = slice(int(ends_U[first - 1]) if first else 0, int(ends_U[last - 1]))
+        factor_C = None if factor_V is None else factor_V[here_V]
+        return torch.embedding_bag(grad_GD, bag_sorted_V[here_V], starts_U[first:last] - here_V.start, False, 0, False,
+                                   factor_C, False)[0]
+
     rows_at_once = max(1, CHUNK // weight_RD.shape[1])
-    ends = [*ends_U[rows_at_once - 1:-1:rows_at_once].tolist(), len(order_V)]
-    begin = 0
-    for at, end in zip(range(0, len(touched_U), rows_at_once), ends, strict=True):
-        here = slice(at, at + rows_at_once)
-        factor_C = None if factor_V is None else factor_V[begin:end]
-        grad_CD = torch.embedding_bag(grad_GD, bag_sorted_V[begin:end], starts_U[here] - begin, False, 0, False,
-                                      factor_C, False)[0]
-        change_CD = grad_CD if plain else _change(weight_RD, states, touched_U[here], grad_CD, rule, step).mul_(-lr)
-        weight_RD.scatter_add_(0, touched_U[here, None].expand(-1, weight_RD.shape[1]), change_CD)
-        begin = end
+    if not rule.lazy:
+        return _step_all_rows(weight_RD, states, touched_U, summed, rule, lr, step, rows_at_once)
+    for first in range(0, len(touched_U), rows_at_once):
+        touched_C = touched_U[first:first + rows_at_once]
+        grad_CD = summed(first, first + len(touched_C))
+        change_CD = grad_CD if plain else _change(weight_RD, states, touched_C, grad_CD, rule, step).mul_(-lr)
+        weight_RD.scatter_add_(0, touched_C[:, None].expand(-1, weight_RD.shape[1]), change_CD)
 
 
 def _sorted(rows_V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,5 +85,28 @@ def _change(weight_RD, states, touched_C, grad_CD, rule, step) -> torch.Tensor:
     second_CD.addcmul_(grad_CD, grad_CD, value=1 - rule.beta2)
     states["first_moment"].index_copy_(0, touched_C, first_CD)
     states["second_moment"].index_copy_(0, touched_C, second_CD)
-    second_CD.div_(1 - rule.beta2**step).sqrt_().add_(rule.eps)
+    second_CD.div_(1 - rule.beta2**step).sqrt_().add_(_eps(rule, step))
     return first_CD.div_(second_CD).div_(1 - rule.beta1**step)
+
+
+def _step_all_rows(weight_RD, states, touched_U, summed, rule, lr, step, rows_at_once) -> None:
+    """Adam on every row; rows that are not in `touched_U` have the gradient 0."""
+    dense_CD = weight_RD.new_zeros(min(rows_at_once, len(weight_RD)), weight_RD.shape[1])
+    step_of_torch = torch.tensor(float(step))
+    begins = range(0, len(weight_RD), rows_at_once)
+    cuts = [*torch.searchsorted(touched_U, torch.tensor(begins)).tolist(), len(touched_U)]
+    for begin, first, last in zip(begins, cuts, cuts[1:], strict=False):
+        weight_CD, *moments = (whole_RD[begin:begin + rows_at_once] for whole_RD in
+                               (weight_RD, states["first_moment"], states["second_moment"]))
+        touched_C = touched_U[first:last] - begin
+        if last > first:
+            dense_CD.index_copy_(0, touched_C, summed(first, last))
+        torch._fused_adam_([weight_CD], [dense_CD[:len(weight_CD)]], *([moment_CD] for moment_CD in moments), [],
+                           [step_of_torch], lr=lr, beta1=rule.beta1, beta2=rule.beta2, weight_decay=rule.weight_decay,
+                           eps=_eps(rule, step), amsgrad=False, maximize=False)
+        dense_CD.index_fill_(0, touched_C, 0.0)
+
+
+def _eps(rule, step: int) -> float:
+    """What is added to √v̂: `eps_hat` stands beside √v, which is smaller by the factor of the bias."""
+    return rule.eps / math.sqrt(1 - rule.beta2**step) if rule.eps_hat else rule.eps

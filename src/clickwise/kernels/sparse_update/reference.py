@@ -1,4 +1,4 @@
-"""The meaning of `sparse_update`: one optimizer step on the rows that a batch touched, in obvious torch."""
+"""The meaning of `sparse_update`: one optimizer step on the rows that a batch touched, or on all, in obvious torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
     grad_VD = (grad_GD if bag_V is None else grad_GD[bag_V]).float() * scale
     if weight_V is not None:
         grad_VD = grad_VD * weight_V[:, None]
-    touched_U, inverse_V = torch.unique(rows_V, return_inverse=True)
+    if rule.lazy:
+        touched_U, inverse_V = torch.unique(rows_V, return_inverse=True)
+    else:
+        touched_U, inverse_V = torch.arange(len(weight_RD), device=weight_RD.device), rows_V
     grad_UD = torch.zeros(len(touched_U), weight_RD.shape[1], device=weight_RD.device).index_add_(0, inverse_V, grad_VD)
     row_UD = weight_RD[touched_U]
     grad_UD = grad_UD + rule.weight_decay * row_UD
@@ -26,7 +29,9 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
         first, second = states["first_moment"], states["second_moment"]
         first[touched_U] = rule.beta1 * first[touched_U] + (1 - rule.beta1) * grad_UD
         second[touched_U] = rule.beta2 * second[touched_U] + (1 - rule.beta2) * grad_UD**2
-        first_UD = first[touched_U] / (1 - rule.beta1**step)
-        second_UD = second[touched_U] / (1 - rule.beta2**step)
-        change_UD = first_UD / (second_UD.sqrt() + rule.eps)
+        first_bias, second_bias = 1 - rule.beta1**step, 1 - rule.beta2**step
+        if rule.eps_hat:
+            change_UD = second_bias**0.5 / first_bias * first[touched_U] / (second[touched_U].sqrt() + rule.eps)
+        else:
+            change_UD = first[touched_U] / first_bias / ((second[touched_U] / second_bias).sqrt() + rule.eps)
     weight_RD[touched_U] = row_UD - lr * change_UD
