@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clickwise.errors import DataError
-from clickwise.spec import FeatureSpec
+from clickwise.spec import Chunk, Feature, FeatureSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,28 @@ class Columns:
     numerical: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Block:
+    """Rows of one file of a chunk, from its row `first` on: features by name, and columns `carried` as they stand in
+    the file, arrow arrays."""
+
+    path: Path
+    first: int
+    arrays: dict[str, Array]
+    carried: dict[str, pa.Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter((self.arrays or self.carried).values())))
+
+
+def side_by_side(spec: FeatureSpec, arrays: dict[str, Array], rows: int) -> Columns:
+    """Columns of features by name, the numericals joined in the order of their channel."""
+    order, numerical = spec.channels.get("numerical", ()), None
+    if order and order[0] in arrays:
+        numerical = arrays[order[0]] if arrays[order[0]].ndim == 2 else np.stack([arrays[n] for n in order], axis=1)
+    return Columns(rows, {name: array for name, array in arrays.items() if name not in order}, numerical)
+
+
 def column_file(spec: FeatureSpec, name: str) -> Path:
     """The path of a chunk's file; raises DataError where it is not a file."""
     path = spec.folder / name
@@ -51,6 +77,28 @@ def column_file(spec: FeatureSpec, name: str) -> Path:
         raise DataError(path, found="no such file", expected=f"a column file that {spec.path} names",
                         do="prepare the dataset again, or correct files in source_spec")
     return path
+
+
+def chunk_files(spec: FeatureSpec, chunk: Chunk) -> list[Path]:
+    """The paths of the files of a csv or parquet chunk; raises DataError where one is no file, or of another type."""
+    paths = [column_file(spec, name) for name in chunk.files]
+    starts = [_first_bytes(path) for path in paths]
+    are_parquet = [start == b"PAR1" for start in starts]
+    for path, start, is_parquet in zip(paths, starts, are_parquet, strict=True):
+        if is_parquet == (chunk.type == "parquet"):
+            continue
+        found, do = "an empty file", "write it again"
+        if start:
+            found = f"a file that starts with {start!r}" + (", a Parquet file" if is_parquet else ", no Parquet file")
+            do = f"set type: {'parquet' if is_parquet else 'csv'} for this chunk" if len(set(are_parquet)) == 1 else \
+                "all files of a chunk are of one type: write them as " + chunk.type
+        raise DataError(path, found=found, expected=f"{chunk.type}, the type of its chunk in {spec.name}", do=do)
+    return paths
+
+
+def _first_bytes(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(4)
 
 
 def join(parts: list[Array]) -> Array:
@@ -63,6 +111,17 @@ def join(parts: list[Array]) -> Array:
         return RaggedArray(np.concatenate([part.values for part in parts]),
                            np.concatenate([np.zeros(1, np.int64), *offsets]))
     return np.concatenate(parts)
+
+
+def keep_known(ids: np.ndarray, feature: Feature) -> np.ndarray:
+    """Integers of any type as `feature.unknown_ids` says: the same where that is error, else all within
+    0 … cardinality−1 in a type that holds them. Integer division rounds down: −1 modulo 10 is 9."""
+    if feature.unknown_ids in (None, "error") or ids.dtype.kind not in "iu":
+        return ids
+    wide = ids.astype(np.uint64 if ids.dtype.kind == "u" else np.int64)
+    if feature.unknown_ids == "modulo":
+        return wide % wide.dtype.type(feature.cardinality)
+    return np.where((wide >= 0) & (wide < feature.cardinality), wide, 0)
 
 
 def fit(source: np.ndarray, dtype: np.dtype, where: str, row_of: Callable[[int], int]) -> np.ndarray:

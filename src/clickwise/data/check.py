@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from clickwise.data.arrays import Array, Columns, RaggedArray, column_file
-from clickwise.data.columns import check_loadable, read_columns
+from clickwise.data.arrays import Array, Block, RaggedArray, column_file
+from clickwise.data.columns import agreed_rows, check_loadable, map_chunk, stream_chunk
 from clickwise.errors import SpecError
 from clickwise.files import write_json
 from clickwise.progress import Progress
@@ -48,38 +48,48 @@ def _remembered(path: Path) -> dict[str, object]:
 
 
 def _scan(spec: FeatureSpec, mapping: str) -> None:
-    columns = read_columns(spec, mapping, wide_ids=True)
-    file_of = {name: _place(spec, chunk.files) for chunk in spec.chunks(mapping) for name in chunk.features}
-    check_values(spec, columns, file_of, f"checking {mapping}")
+    chunks = spec.chunks(mapping)
+    mapped = {place: Block(spec.folder / chunk.files[0], 0, map_chunk(spec, chunk))
+              for place, chunk in enumerate(chunks) if chunk.type == "split_binary"}
+    rows_of = {place: len(block) for place, block in mapped.items()}
+    files = [spec.folder / chunk.files[-1] for chunk in chunks]
+    agreed_rows([(files[place], rows) for place, rows in rows_of.items()])
+    total = sum(rows * len(chunks[place].features) for place, rows in rows_of.items())
+    with Progress(f"checking {mapping}", total=total if len(mapped) == len(chunks) else None, unit="values") as bar:
+        for block in mapped.values():
+            check_block(spec, block, bar)
+        for place, chunk in enumerate(chunks):
+            if place not in mapped:
+                rows_of[place] = 0
+                for block in stream_chunk(spec, chunk, list(chunk.features), wide_ids=True):
+                    check_block(spec, block, bar)
+                    rows_of[place] += len(block)
+    agreed_rows([(files[place], rows_of[place]) for place in range(len(chunks))])
 
 
-def check_values(spec: FeatureSpec, columns: Columns, file_of: Mapping[str, str], title: str = "checking") -> None:
-    """Raises SpecError for the first value that the spec does not allow, with the file of its feature and the row."""
+def check_block(spec: FeatureSpec, block: Block, bar: Progress | None = None) -> None:
+    """Raises SpecError for the first value that the spec does not allow, with file and row; `bar` counts values."""
+    channel_of = {name: channel for channel, names in spec.channels.items() if channel != "display" for name in names}
     numerical = spec.channels.get("numerical", ())
-    ids = [(name, feature) for channel in ID_CHANNELS for feature in spec.channel(channel)
-           if (name := feature.name) in columns.arrays]
-    labels = [name for name in spec.channels.get("label", ()) if name in columns.arrays]
-    total = columns.rows * (len(ids) + len(labels) + len(numerical))
-    with Progress(title, total=total, unit="values") as bar:
-        if columns.numerical is not None:
-            check_finite(columns.numerical, file_of[numerical[0]], numerical)
-            bar.advance(columns.numerical.size)
-        for name in labels:
-            check_labels(columns.arrays[name], file_of[name])
-            bar.advance(columns.rows)
-        for name, feature in ids:
-            check_ids(columns.arrays[name], feature, file_of[name])
-            bar.advance(columns.rows, name)
+    for name, array in block.arrays.items():
+        channel = channel_of.get(name)
+        if channel == "numerical" and array.ndim == 1:
+            check_finite(array, block.path, (name,), block.first)
+        elif channel == "numerical" and name == numerical[0]:  # all of them, side by side
+            check_finite(array, block.path, numerical, block.first)
+        elif channel == "label":
+            check_labels(array, block.path, block.first)
+        elif channel in ID_CHANNELS:
+            check_ids(array, spec.features[name], block.path, block.first)
+        if bar is not None:
+            bar.advance(len(block), name)
 
 
-def _place(spec: FeatureSpec, files: tuple[str, ...]) -> str:
-    return str(spec.folder / files[0])
-
-
-def check_ids(array: Array, feature: Feature, where: str, first: int = 0) -> None:
+def check_ids(array: Array, feature: Feature, where: Path | str, first: int = 0) -> None:
     """Raises SpecError for the first id outside 0 … cardinality−1 or list longer than max_hotness.
 
-    `first` is the number of the array's first row, for the message.
+    `first` is the number of the array's first row, for the message. What `unknown_ids` says was applied where the ids
+    came in (csv, parquet, transcode); mapped files are not rewritten.
     """
     values = array.values if isinstance(array, RaggedArray) else array.reshape(-1)
     row_length = 1
@@ -94,12 +104,16 @@ def check_ids(array: Array, feature: Feature, where: str, first: int = 0) -> Non
         row = place // row_length
         if isinstance(array, RaggedArray):
             row = int(np.searchsorted(array.offsets, place, side="right")) - 1
-        do = "-1 is no id here: 0 is missing, rare, unseen and padding" if values[place] < 0 else ""
+        if feature.unknown_ids in (None, "error"):
+            do = "unknown_ids: zero or modulo in feature_spec takes it in" if values[place] >= 0 else \
+                f"{values[place]} is no id here: 0 is missing, rare, unseen and padding"
+        else:
+            do = f"clickwise transcode applies unknown_ids: {feature.unknown_ids}; columns on disk are not rewritten"
         raise SpecError(f"{where}, row {first + row}", found=f"id {values[place]} of the feature {feature.name!r}",
                         expected=f"0 … {feature.cardinality - 1} (cardinality {feature.cardinality})", do=do)
 
 
-def _check_offsets(offsets: np.ndarray, feature: Feature, where: str, first: int) -> None:
+def _check_offsets(offsets: np.ndarray, feature: Feature, where: Path | str, first: int) -> None:
     limit = feature.max_hotness
     for start in range(0, len(offsets) - 1, STEP):
         lengths = np.diff(offsets[start : start + STEP + 1])
@@ -114,7 +128,7 @@ def _check_offsets(offsets: np.ndarray, feature: Feature, where: str, first: int
                             expected=f"at most {limit} (max_hotness)")
 
 
-def check_finite(numerical: np.ndarray, where: str, names: tuple[str, ...], first: int = 0) -> None:
+def check_finite(numerical: np.ndarray, where: Path | str, names: tuple[str, ...], first: int = 0) -> None:
     """Raises SpecError for the first NaN or infinity in [rows, N]."""
     flat = numerical.reshape(-1)
     for start, part in _parts(flat):
@@ -129,7 +143,7 @@ def check_finite(numerical: np.ndarray, where: str, names: tuple[str, ...], firs
                             expected="finite numbers", do="fill missing values, clip or scale large ones")
 
 
-def check_labels(array: np.ndarray, where: str, first: int = 0) -> None:
+def check_labels(array: np.ndarray, where: Path | str, first: int = 0) -> None:
     """Raises SpecError for the first label that is neither 0 nor 1."""
     raw = array.view(np.uint8) if array.dtype == np.bool_ else array
     for start, part in _parts(raw):

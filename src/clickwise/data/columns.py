@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clickwise.data.arrays import Array, Columns, RaggedArray, column_file, join
+from clickwise.data.arrays import Array, Block, Columns, RaggedArray, column_file, join, side_by_side
 from clickwise.errors import DataError, SpecError
 from clickwise.spec import AUTO, Chunk, FeatureSpec
 
@@ -27,7 +27,6 @@ def read_columns(spec: FeatureSpec, mapping: str, channels: Iterable[str] | None
               for name in spec.channels.get(channel, ())}
     arrays: dict[str, Array] = {}
     rows_of: list[tuple[Path, int]] = []
-    numerical = None
     for chunk in spec.chunks(mapping):
         names = [name for name in chunk.features if name in wanted]
         if not names:
@@ -35,15 +34,11 @@ def read_columns(spec: FeatureSpec, mapping: str, channels: Iterable[str] | None
         if chunk.type == "split_binary":
             found = map_chunk(spec, chunk)
         else:
-            blocks = list(stream_chunk(spec, chunk, names, wide_ids=wide_ids))
+            blocks = [block.arrays for block in stream_chunk(spec, chunk, names, wide_ids=wide_ids)]
             found = {name: join([block[name] for block in blocks]) for name in names}
         arrays |= found
         rows_of.append((spec.folder / chunk.files[-1], len(found[names[0]])))
-    rows = _agreed_rows(rows_of)
-    order = spec.channels.get("numerical", ())
-    if order and order[0] in arrays:
-        numerical = arrays[order[0]] if arrays[order[0]].ndim == 2 else np.stack([arrays[n] for n in order], axis=1)
-    return Columns(rows, {name: array for name, array in arrays.items() if name not in order}, numerical)
+    return side_by_side(spec, arrays, agreed_rows(rows_of))
 
 
 def check_loadable(spec: FeatureSpec) -> None:
@@ -97,8 +92,9 @@ def _map_lists(spec: FeatureSpec, chunk: Chunk, dtype: np.dtype) -> RaggedArray:
 
 
 def stream_chunk(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 << 20,
-                 wide_ids: bool = False) -> Iterator[dict[str, Array]]:
-    """Blocks of at most about `rows` rows of a csv or parquet chunk; `wide_ids` gives ids in int64."""
+                 wide_ids: bool = False, carry: tuple[str, ...] = ()) -> Iterator[Block]:
+    """Blocks of at most about `rows` rows of a csv or parquet chunk, unknown ids as their features say; `wide_ids`
+    gives ids in int64, `carry` names further columns of the files."""
     if chunk.type == "parquet":
         from clickwise.data.parquet import stream_parquet as stream
     elif chunk.type == "csv":
@@ -106,10 +102,10 @@ def stream_chunk(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 
     else:
         raise DataError(f"{spec.path}: source_spec", found=f"a chunk of the type {chunk.type!r}",
                         expected="split_binary, parquet or csv", do="only these can be read as columns")
-    return stream(spec, chunk, names, rows, wide_ids)
+    return stream(spec, chunk, names, rows, wide_ids, carry)
 
 
-def _agreed_rows(rows_of: list[tuple[Path, int]]) -> int:
+def agreed_rows(rows_of: list[tuple[Path, int]]) -> int:
     """The number of rows that all chunks have; the file blamed is the one that differs from most others."""
     if not rows_of:
         return 0

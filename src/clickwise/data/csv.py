@@ -13,36 +13,37 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from clickwise.data.arrays import Array, column_file
+from clickwise.data.arrays import Block, chunk_files
 from clickwise.data.parquet import to_array
 from clickwise.errors import DataError, SpecError, nearest
 from clickwise.spec import Chunk, Feature, FeatureSpec
 
 
 def stream_csv(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 << 20,
-               wide_ids: bool = False) -> Iterator[dict[str, Array]]:
+               wide_ids: bool = False, carry: tuple[str, ...] = ()) -> Iterator[Block]:
     """Blocks of about `rows` rows of the features `names`; the columns are the chunk's features in their order, or
     those that a header names. Options of the chunk: `delimiter` (,), `list_delimiter` (|), `header` (seen by itself).
+    The columns `carry` travel along, as numbers where they are features of the spec, else as text.
 
     Raises DataError with the row for a value that is no number, a row of another length, or a wrong delimiter.
     """
     labels = spec.channels.get("label", ())
     list_delimiter = chunk.options.get("list_delimiter", "|")
-    for name in chunk.files:
-        path = column_file(spec, name)
+    for path in chunk_files(spec, chunk):
         columns, has_header = _columns(path, chunk)
-        types = {feature: _arrow_type(spec, spec.features[feature]) for feature in names}
+        types = {name: _arrow_type(spec, spec.features[name]) if name in spec.features else pa.string()
+                 for name in (*names, *carry)}
         first = 0
         for batch in _batches(path, chunk, columns, has_header, types, rows):
-            block = {}
+            arrays = {}
             for feature in names:
                 column, where = batch.column(feature), f"{path}, column {feature!r}"
                 if feature in labels:
                     column = _truth(column, where, first)
                 elif pa.types.is_string(column.type):
                     column = _split(column, list_delimiter, where, first)
-                block[feature] = to_array(spec, feature, column, path, first, wide_ids)
-            yield block
+                arrays[feature] = to_array(spec, feature, column, path, first, wide_ids)
+            yield Block(path, first, arrays, {name: batch.column(name) for name in carry})
             first += len(batch)
         if first == 0:
             raise SpecError(path, found="no rows", expected="at least one row")
@@ -80,7 +81,7 @@ def _explained(path: Path, columns: list[str], text: str) -> DataError:
     if parts["row"] is not None:
         where += f", line {_line_of_row(path, int(parts['row']))}"
     if bad := _BAD_VALUE.match(what):
-        kind = {"int64": "an integer (int64)", "double": "a number"}.get(bad["kind"], bad["kind"])
+        kind = {"int64": "an integer (int64), no decimal point", "double": "a number"}.get(bad["kind"], bad["kind"])
         return DataError(where, found=repr(bad["value"][:40]), expected=kind,
                          do="correct it; texts are encoded to ids first, with 0 for what is missing")
     if bad := _BAD_LENGTH.match(what):

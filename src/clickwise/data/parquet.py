@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,35 +12,51 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clickwise.data.arrays import Array, RaggedArray, column_file, fit
+from clickwise.data.arrays import Array, Block, RaggedArray, chunk_files, fit, keep_known
 from clickwise.errors import DataError, SpecError, nearest
 from clickwise.spec import ID_CHANNELS, Chunk, Feature, FeatureSpec
 
 
 def stream_parquet(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 << 20,
-                   wide_ids: bool = False) -> Iterator[dict[str, Array]]:
-    """Blocks of at most `rows` rows of the features `names`, one row group in memory at a time.
+                   wide_ids: bool = False, carry: tuple[str, ...] = ()) -> Iterator[Block]:
+    """Blocks of at most `rows` rows of the features `names`, one row group in memory at a time; the columns `carry`
+    travel along.
 
     Raises DataError for a file that is no parquet, misses a column or holds values of another type.
     """
-    for name in chunk.files:
-        path = column_file(spec, name)
-        try:
-            with pq.ParquetFile(path) as file:
-                columns = file.schema_arrow.names
-                for feature in names:
-                    if feature not in columns:
-                        raise DataError(path, found=f"no column {feature!r}", expected="a column for every feature",
-                                        do=nearest(feature, columns))
-                first = 0
-                for batch in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
-                    yield {feature: to_array(spec, feature, batch.column(feature), path, first, wide_ids)
-                           for feature in names}
-                    first += len(batch)
-        except (pa.ArrowInvalid, OSError) as slip:
-            raise DataError(path, found=str(slip).splitlines()[0], expected="a parquet file") from None
+    wanted = list(dict.fromkeys([*names, *carry]))
+    for path in chunk_files(spec, chunk):
+        with open_parquet(path) as file:
+            columns = file.schema_arrow.names
+            for feature in names:
+                if columns.count(feature) != 1:
+                    found = "no" if feature not in columns else f"{columns.count(feature)} times the"
+                    raise DataError(path, found=f"{found} column {feature!r}", expected="one column for every feature",
+                                    do=nearest(feature, set(columns) - {feature}))
+            first = 0
+            for batch in file.iter_batches(batch_size=rows, columns=wanted, use_threads=False):
+                arrays = {feature: to_array(spec, feature, batch.column(feature), path, first, wide_ids)
+                          for feature in names}
+                yield Block(path, first, arrays, {name: batch.column(name) for name in carry})
+                first += len(batch)
         if first == 0:
             raise SpecError(path, found="no rows", expected="at least one row")
+
+
+@contextlib.contextmanager
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """The opened file; whatever Arrow finds wrong with it, then or while it is read, becomes a DataError."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as slip:
+        with open(path, "rb") as file:
+            start, whole = file.read(4), path.stat().st_size >= 12
+            file.seek(-4, 2) if whole else None
+            whole = whole and file.read(4) == b"PAR1"
+        found = str(slip).splitlines()[0] if whole or start != b"PAR1" else "a Parquet file without its end (PAR1)"
+        raise DataError(path, found=found, expected="a Parquet file that can be read",
+                        do="it is damaged or cut off: write or copy it again") from None
 
 
 def to_array(spec: FeatureSpec, name: str, column: pa.Array, path: Path, first: int, wide_ids: bool = False) -> Array:
@@ -48,20 +65,19 @@ def to_array(spec: FeatureSpec, name: str, column: pa.Array, path: Path, first: 
     is_id = any(name in spec.channels.get(channel, ()) for channel in ID_CHANNELS)
     dtype = np.dtype("int64") if is_id and wide_ids else np.dtype(feature.dtype)
     where = f"{path}, column {name!r}"
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
     if isinstance(column, pa.DictionaryArray):
         column = column.dictionary_decode()
     is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    of_integers = dtype.kind in "iu" and name not in spec.channels.get("label", ())
     if not is_list and not pa.types.is_fixed_size_list(column.type):
-        array = _numbers(column, dtype, where, lambda place: first + place)
+        array = _numbers(column, feature, dtype, of_integers, where, lambda place: first + place)
         if feature.is_multi_hot:
             return RaggedArray(array, np.arange(len(array) + 1))
         return array.reshape(-1, *feature.dimensions) if feature.dimensions == (1,) else array
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    values = _numbers(column.flatten(), dtype, where,
+    values = _numbers(column.flatten(), feature, dtype, of_integers, where,
                       lambda place: first + int(np.searchsorted(offsets, place, side="right")) - 1)
     if feature.is_multi_hot:
         return RaggedArray(values, offsets)
@@ -77,8 +93,10 @@ def _expected_list(feature: Feature) -> str:
     return f"a list of {math.prod(feature.dimensions)} (dimensions)" if feature.dimensions else "one value"
 
 
-def _numbers(column: pa.Array, dtype: np.dtype, where: str, row_of: Callable[[int], int]) -> np.ndarray:
-    """A writable numpy array of `dtype`; a value that `dtype` cannot hold is an error, never wrapped or cut."""
+def _numbers(column: pa.Array, feature: Feature, dtype: np.dtype, of_integers: bool, where: str,
+             row_of: Callable[[int], int]) -> np.ndarray:
+    """A writable numpy array of `dtype`, unknown ids as the feature says; a value that `dtype` cannot hold is an
+    error, never wrapped or cut."""
     kind = column.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise DataError(where, found=f"values of the type {kind}", expected=f"numbers ({dtype.name})",
@@ -87,4 +105,16 @@ def _numbers(column: pa.Array, dtype: np.dtype, where: str, row_of: Callable[[in
         place = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
         raise DataError(f"{where}, row {row_of(place)}", found="a missing value", expected=f"a number ({dtype.name})",
                         do="fill it (an id with 0, which means missing)")
-    return fit(column.to_numpy(zero_copy_only=False), dtype, where, row_of)
+    values = column.to_numpy(zero_copy_only=False)
+    if of_integers:
+        _check_integers(values, feature, where, row_of)
+    return fit(keep_known(values, feature), dtype, where, row_of)
+
+
+def _check_integers(values: np.ndarray, feature: Feature, where: str, row_of: Callable[[int], int]) -> None:
+    """Raises DataError for floats, where integers belong: 3.0 is refused as 1.5 is."""
+    if values.dtype.kind == "f" and len(values):
+        place = int((values != np.floor(values)).argmax())  # the first that is not whole, else the first
+        ids = f", ids 0 … {feature.cardinality - 1}" if isinstance(feature.cardinality, int) else ""
+        raise DataError(f"{where}, row {row_of(place)}", found=f"{values[place]}, in a column of {values.dtype.name}",
+                        expected=f"a column of integers{ids}", do="store it as integers, 0 for what is missing")

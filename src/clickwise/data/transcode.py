@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from clickwise.data.arrays import Array, RaggedArray, fit
+from clickwise.data.arrays import Array, Block, RaggedArray, fit, keep_known
 from clickwise.data.check import check_finite, check_ids, check_labels
 from clickwise.data.columns import map_chunk, stream_chunk
 from clickwise.errors import SpecError, UsageError
@@ -23,6 +23,7 @@ from clickwise.spec import (
     Chunk,
     Feature,
     FeatureSpec,
+    check_encoded,
     narrowest_id_dtype,
     split_binary_chunks,
 )
@@ -32,12 +33,13 @@ def transcode(spec: FeatureSpec | str | Path, out: str | Path, chunk_rows: int =
     """The spec of the dataset written to `out`, which holds the rows of every mapping of `spec` as split_binary.
 
     Names, channels and metadata stay. A cardinality `auto` becomes the greatest id of all mappings + 1; a declared one
-    must be large enough. Labels become bool. Numericals keep their type, float16 or float32; where the types differ, or
-    one is another (float64, an integer), all become float32. What stood in `out` is replaced at the end, whole. About
-    `chunk_rows` rows are in memory at a time. Raises SpecError or DataError with file and row for values that cannot
-    be stored.
+    must be large enough, but where the feature's `unknown_ids` says what becomes of other ids. Labels become bool.
+    Numericals keep their type, float16 or float32; where the types differ, or one is another (float64, an integer), all
+    become float32. What stood in `out` is replaced at the end, whole. About `chunk_rows` rows are in memory at a time.
+    Raises SpecError or DataError with file and row for values that cannot be stored.
     """
     spec = spec if isinstance(spec, FeatureSpec) else FeatureSpec.load(spec)
+    check_encoded(spec)
     out = Path(out)
     _check_out(spec, out)
     if not spec.mappings:
@@ -64,23 +66,26 @@ def _check_out(spec: FeatureSpec, out: Path) -> None:
                          expected="an earlier output, an empty folder, or a name that is free")
 
 
-def _stream(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int) -> Iterator[dict[str, Array]]:
-    """Blocks of the features `names` of any chunk, ids in int64 where they come from text or parquet."""
+def _stream(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int) -> Iterator[Block]:
+    """Blocks of the features `names` of any chunk, unknown ids as their features say; ids in int64 where they come
+    from text or parquet."""
     if chunk.type != "split_binary":
         yield from stream_chunk(spec, chunk, names, rows, wide_ids=True)
         return
     arrays = map_chunk(spec, chunk)
     for start in range(0, len(arrays[names[0]]), rows):
-        block = {}
-        for name, array in arrays.items():
+        block: dict[str, Array] = {}
+        for name in names:
+            array, feature = arrays[name], spec.features[name]
             if isinstance(array, RaggedArray):
                 offsets = array.offsets[start : start + rows + 1]
-                block[name] = RaggedArray(array.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+                values = keep_known(array.values[offsets[0] : offsets[-1]], feature)
+                block[name] = RaggedArray(values, offsets - offsets[0])
             elif name in spec.channels.get("numerical", ()):
                 block[name] = array[start : start + rows, chunk.features.index(name)]
             else:
-                block[name] = array[start : start + rows]
-        yield {name: block[name] for name in names}
+                block[name] = keep_known(array[start : start + rows], feature)
+        yield Block(spec.folder / chunk.files[0], start, block)
 
 
 def _find_cardinalities(spec: FeatureSpec, rows: int) -> dict[str, int]:
@@ -92,9 +97,10 @@ def _find_cardinalities(spec: FeatureSpec, rows: int) -> dict[str, int]:
             names = [name for name in chunk.features if name in unknown]
             for block in _stream(spec, chunk, names, rows) if names else ():
                 for name in names:
-                    values = block[name].values if isinstance(block[name], RaggedArray) else block[name]
+                    array = block.arrays[name]
+                    values = array.values if isinstance(array, RaggedArray) else array
                     found[name] = max(found.get(name, 1), int(values.max(initial=0)) + 1)
-                bar.advance(len(block[names[0]]))
+                bar.advance(len(block))
     return found
 
 
@@ -129,7 +135,7 @@ def _write_mapping(spec: FeatureSpec, written: FeatureSpec, mapping: str, chunk_
     rows_of: dict[str, int] = {}
     with Progress(f"transcoding {mapping}", unit="rows") as bar:
         for place, chunk in enumerate(spec.mappings[mapping]):
-            where, rows = str(spec.folder / chunk.files[0]), 0
+            where, rows = str(spec.folder / chunk.files[-1]), 0
             with contextlib.ExitStack() as stack:
                 writers = [_ColumnWriter(stack, written, target[name]) for name in chunk.features if name not in order]
                 if numerical := [name for name in order if name in chunk.features]:
@@ -137,10 +143,9 @@ def _write_mapping(spec: FeatureSpec, written: FeatureSpec, mapping: str, chunk_
                     writers.append(_NumericalWriter(stack, written, *parts[-1]))
                 for block in _stream(spec, chunk, list(chunk.features), chunk_rows):
                     for writer in writers:
-                        writer.write(block, where, rows)
-                    count = len(block[chunk.features[0]])
-                    rows += count
-                    bar.advance(count)
+                        writer.write(block)
+                    rows += len(block)
+                    bar.advance(len(block))
             rows_of[where] = rows
     _check_rows(rows_of)
     if parts:
@@ -159,12 +164,12 @@ class _ColumnWriter:
         if self.feature.is_multi_hot:
             _append(self.files[1], np.zeros(1, np.int64))
 
-    def write(self, block: dict[str, Array], where: str, first: int) -> None:
-        array, dtype = block[self.feature.name], np.dtype(self.feature.dtype)
+    def write(self, block: Block) -> None:
+        array, dtype = block.arrays[self.feature.name], np.dtype(self.feature.dtype)
         if self.feature.cardinality is not None:
-            check_ids(array, self.feature, where, first)
+            check_ids(array, self.feature, block.path, block.first)
         if self.is_label:
-            check_labels(array, where, first)
+            check_labels(array, block.path, block.first)
         if isinstance(array, RaggedArray):
             _append(self.files[0], array.values.astype(dtype))
             _append(self.files[1], array.offsets[1:] + self.values)
@@ -180,11 +185,11 @@ class _NumericalWriter:
         self.names, self.dtype = names, np.dtype(spec.features[names[0]].dtype)
         self.file = stack.enter_context(open(path, "wb"))
 
-    def write(self, block: dict[str, Array], where: str, first: int) -> None:
-        columns = [fit(block[name], self.dtype, f"{where}, column {name!r}", lambda place: first + place)
-                   for name in self.names]
+    def write(self, block: Block) -> None:
+        columns = [fit(block.arrays[name], self.dtype, f"{block.path}, column {name!r}",
+                       lambda place: block.first + place) for name in self.names]
         matrix = np.stack(columns, axis=1)
-        check_finite(matrix, where, tuple(self.names), first)
+        check_finite(matrix, block.path, tuple(self.names), block.first)
         _append(self.file, matrix)
 
 

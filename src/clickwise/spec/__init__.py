@@ -20,13 +20,13 @@ import yaml
 
 from clickwise.errors import SpecError, nearest
 from clickwise.files import write_text
-from clickwise.spec.feature import AUTO, CHANNELS, ID_CHANNELS, Chunk, Feature, narrowest_id_dtype
+from clickwise.spec.feature import AUTO, CHANNELS, ID_CHANNELS, UNKNOWN_IDS, Chunk, Feature, narrowest_id_dtype
 from clickwise.spec.layout import split_binary_chunks
 from clickwise.spec.read import ALIASES, read_parts
-from clickwise.spec.rules import check
+from clickwise.spec.rules import check, check_encoded
 
 __all__ = ["ALIASES", "AUTO", "CHANNELS", "Chunk", "FILE_NAME", "Feature", "FeatureSpec", "ID_CHANNELS",
-           "narrowest_id_dtype", "split_binary_chunks"]
+           "UNKNOWN_IDS", "check_encoded", "narrowest_id_dtype", "split_binary_chunks"]
 
 FILE_NAME = "feature_spec.yaml"
 
@@ -104,7 +104,7 @@ class FeatureSpec:
 
 def _feature_dict(feature: Feature) -> dict[str, Any]:
     known = {"dtype": feature.dtype, "cardinality": feature.cardinality, "max_hotness": feature.max_hotness,
-             "dimensions": feature.dimensions}
+             "dimensions": feature.dimensions, "unknown_ids": feature.unknown_ids}
     return {**{key: value for key, value in known.items() if value is not None}, **feature.extra}
 
 

@@ -10,12 +10,15 @@ CHANNELS = ("numerical", *ID_CHANNELS, "display", "label")
 CHUNK_KEYS = ("type", "features", "files")
 CSV_KEYS = ("delimiter", "list_delimiter", "header")
 CHUNK_TYPES = ("split_binary", "parquet", "csv", "events", "tfrecord", "split_tfrecords")
+RAW_TEXT = "str"  # the dtype of values that `prepare` encodes; only in csv and parquet
 AUTO = "auto"  # a cardinality that `transcode` will find
+UNKNOWN_IDS = ("error", "zero", "modulo")  # what becomes of an id outside 0 … cardinality−1
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature: `dtype` is numpy's name of the stored type, `dimensions` the shape of one row's value."""
+    """One feature: `dtype` is numpy's name of the stored type, `dimensions` the shape of one row's value,
+    `unknown_ids` (one of UNKNOWN_IDS; None is error) what becomes of ids outside 0 … cardinality−1 that come in."""
 
     name: str
     dtype: str
@@ -23,6 +26,11 @@ class Feature:
     max_hotness: int | None = None
     dimensions: tuple[int, ...] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    unknown_ids: str | None = None
+
+    @property
+    def is_raw_text(self) -> bool:
+        return self.dtype == RAW_TEXT
 
     @property
     def is_multi_hot(self) -> bool:

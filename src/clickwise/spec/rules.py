@@ -16,6 +16,7 @@ from clickwise.spec.feature import (
     CHUNK_TYPES,
     CSV_KEYS,
     ID_CHANNELS,
+    UNKNOWN_IDS,
     Chunk,
     Feature,
     narrowest_id_dtype,
@@ -82,7 +83,9 @@ def _check_channels(spec: FeatureSpec) -> dict[str, str]:
 
 
 def _check_feature(where: str, feature: Feature, channel: str) -> None:
-    dtype = _check_dtype(where, feature.dtype)
+    if feature.is_raw_text:
+        _check_raw_text(where, feature, channel)
+    dtype = np.dtype("int64") if feature.is_raw_text else _check_dtype(where, feature.dtype)
     kinds = {"numerical": ("fiu", "a float type"), "label": ("biuf", ""), "display": ("iu", "an integer type")}
     kinds |= {name: ("iu", "an integer type for ids, int32 for example") for name in ID_CHANNELS}
     allowed, expected = kinds.get(channel, ("biuf", ""))
@@ -98,8 +101,27 @@ def _check_feature(where: str, feature: Feature, channel: str) -> None:
     if feature.is_multi_hot and feature.dimensions:
         raise SpecError(f"{where}.dimensions", found=f"{list(feature.dimensions)} beside max_hotness",
                         expected="dimensions for lists of fixed length, max_hotness for lists of any length")
-    if channel in ID_CHANNELS or feature.cardinality is not None:
+    if (channel in ID_CHANNELS and not feature.is_raw_text) or feature.cardinality is not None:
         _check_cardinality(where, feature, dtype)
+    _check_unknown_ids(f"{where}.unknown_ids", feature)
+
+
+def _check_raw_text(where: str, feature: Feature, channel: str) -> None:
+    """Texts that are still to be encoded: of anything but numbers, and their ids are not counted yet."""
+    if channel == "numerical":
+        raise SpecError(f"{where}.dtype", found="str in the channel 'numerical'", expected="a type of numbers: float32")
+    if feature.cardinality not in (None, AUTO):
+        raise SpecError(f"{where}.cardinality", found=f"{feature.cardinality!r} for texts (dtype: str)", expected=AUTO,
+                        do="clickwise prepare gives the values ids and counts them")
+
+
+def check_encoded(spec: FeatureSpec) -> None:
+    """Raises SpecError where a feature holds texts: only `clickwise prepare` reads those."""
+    for name, feature in spec.features.items():
+        if feature.is_raw_text:
+            raise SpecError(f"{spec.path}: feature_spec.{name}", found="raw text (dtype: str)",
+                            expected="numbers and ids",
+                            do=f"clickwise prepare table/prepare dataset.spec={spec.folder}")
 
 
 def _check_dtype(where: str, name: object) -> np.dtype:
@@ -131,6 +153,23 @@ def _check_cardinality(where: str, feature: Feature, dtype: np.dtype) -> None:
                         expected=f"dtype {narrowest_id_dtype(cardinality)} or wider")
 
 
+def _check_unknown_ids(where: str, feature: Feature) -> None:
+    value, choices = feature.unknown_ids, ", ".join(UNKNOWN_IDS)
+    for key in feature.extra:  # other keys are kept; a slip in this one would change what is read
+        if nearest(key, ["unknown_ids"]).startswith("did you mean"):
+            raise SpecError(f"{where.removesuffix('unknown_ids')}{key}", found=f"the unknown key {key!r}",
+                            expected=f"unknown_ids ({choices}), or a name less like it")
+    if value is None:
+        return
+    if not isinstance(value, str) or value not in UNKNOWN_IDS:
+        raise SpecError(where, found=repr(value), expected=choices, do=nearest(value, UNKNOWN_IDS))
+    if feature.cardinality is None:
+        raise SpecError(where, found=f"{value!r} for a feature without ids", expected="the key only beside cardinality")
+    if feature.cardinality == AUTO and value != "error":
+        raise SpecError(where, found=f"{value!r} with cardinality {AUTO}, which counts every id as known",
+                        expected="an integer for cardinality", do="write the number of ids, or remove unknown_ids")
+
+
 def _check_mapping(spec: FeatureSpec, mapping: str, chunks: tuple[Chunk, ...], channel_of: Mapping[str, str]) -> None:
     seen: dict[str, int] = {}
     for place, chunk in enumerate(chunks):
@@ -145,6 +184,10 @@ def _check_mapping(spec: FeatureSpec, mapping: str, chunks: tuple[Chunk, ...], c
             if name not in spec.features:
                 raise SpecError(f"{where}.features", found=f"the feature {name!r}, which feature_spec does not have",
                                 expected="names of feature_spec", do=nearest(name, spec.features))
+        for name in chunk.features:
+            if spec.features[name].is_raw_text and chunk.type not in ("csv", "parquet"):
+                raise SpecError(f"{where}.features", found=f"texts ({name!r} has dtype: str) in a {chunk.type} chunk",
+                                expected="texts only in csv and parquet", do="split_binary holds the ids of the texts")
         for name in _repeated(chunk.features):
             raise SpecError(f"{where}.features", found=f"the feature {name!r} twice", expected="every feature once")
         for name in chunk.features:
