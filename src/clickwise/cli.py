@@ -105,7 +105,8 @@ def prepare(recipe: RecipeName, overrides: Overrides = None,
 
 
 @app.command()
-def synth(variant: Annotated[str, typer.Argument(help="criteo_t15, criteo_t3, criteo_t0, criteo_raw, or a spec file.")],
+def synth(variant: Annotated[str, typer.Argument(help="criteo_t15, criteo_t3, criteo_t0, criteo_raw, outbrain_raw, or "
+                                                      "a spec file.")],
           out: Annotated[Path, typer.Option(help="The folder to write.")],
           rows: Annotated[int, typer.Option(min=1, help="Training rows.")] = 1_000_000,
           test_rows: Annotated[int | None, typer.Option(min=1, help="Test rows; a tenth by default.")] = None,
