@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from clickwise.data.synthetic import SignalConfig, synthesize, synthesize_raw_criteo
+from clickwise.data.synthetic import SignalConfig, synthesize, synthesize_raw_criteo, synthesize_raw_outbrain
 from clickwise.data.synthetic.generate import VARIANTS
+from clickwise.errors import UsageError
 from clickwise.recipe import parse
 from clickwise.spec import FeatureSpec
 
@@ -17,12 +18,17 @@ def synth(variant: str, *, out: Path, rows: int, test_rows: int | None, alpha: f
     `train rows`, `train best_auc` and so on.
 
     `variant` is one of Criteo's tables, the path of a Feature Spec, all of whose mappings are made (`test_rows` each,
-    but `rows` for train), or criteo_raw: raw logs, no mappings.
+    but `rows` for train), or raw logs, which have no mappings: criteo_raw, or outbrain_raw, whose signal is its own.
     """
     test_rows = test_rows or max(rows // 10, 1)
     kind = parse(SignalConfig, {"kind": signal}, "--signal")
     if variant == "criteo_raw":
         figures = synthesize_raw_criteo(out, rows=rows, seed=seed, alpha=alpha, signal=kind, threads=threads)
+        return {"folder": str(out), **figures}
+    if variant == "outbrain_raw":
+        if signal != "additive":
+            raise UsageError("--signal", found=signal, expected="additive, or nothing: outbrain_raw has its own signal")
+        figures = synthesize_raw_outbrain(out, rows=rows, test_rows=test_rows, seed=seed, alpha=alpha, threads=threads)
         return {"folder": str(out), **figures}
     figures = synthesize(variant, _rows_of(variant, rows, test_rows), out, seed=seed, alpha=alpha, signal=kind,
                          threads=threads)
