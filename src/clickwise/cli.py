@@ -104,6 +104,34 @@ def prepare(recipe: RecipeName, overrides: Overrides = None,
     _print_json(prepare.summary(folder)) if as_json else print(folder)
 
 
+spec_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Feature Specs: infer drafts one from a file.")
+app.add_typer(spec_app, name="spec")
+
+
+@spec_app.command()
+def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="CSV, plain or .gz, or Parquet.")],
+          out: Annotated[Path, typer.Option(help="The folder to write feature_spec.yaml into.")],
+          label: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
+          display: Annotated[str | None, typer.Option(help="The column that groups rows for GAUC.")] = None,
+          delimiter: Annotated[str | None, typer.Option(help="Of CSV; found by itself.")] = None,
+          header: Annotated[bool | None, typer.Option(help="Whether CSV has one; found by itself.")] = None,
+          overwrite: Annotated[bool, typer.Option(help="Replace a spec that is there.")] = False,
+          as_json: AsJson = False) -> None:
+    """Draft a Feature Spec from raw files: types, cardinalities, hotness, a guess at channels."""
+    from clickwise.verbs.spec import infer
+
+    found = infer(files, out=out, label=label, display=display, delimiter=delimiter, header=header, overwrite=overwrite)
+    if as_json:
+        _print_json(found)
+        return
+    print(f"{found['spec']}  {found['rows']:,} rows")
+    for channel, names in found["channels"].items():
+        print(f"  {channel:<12} {', '.join(names)}")
+    if found["left_out"]:
+        print(f"  {'left out':<12} {', '.join(found['left_out'])}")
+    print(f"read it, correct it, then: {found['next']}")
+
+
 @app.command()
 def synth(variant: Annotated[str, typer.Argument(help="criteo_t15, criteo_t3, criteo_t0, criteo_raw, outbrain_raw, or "
                                                       "a spec file.")],
@@ -199,11 +227,14 @@ def evaluate(run: RunFolder, overrides: Overrides = None,
 def predict(run: RunFolder, overrides: Overrides = None,
             source: Annotated[Path, typer.Option("--input", help="Parquet, CSV, or a mapping's name.")] = Path("test"),
             out: Annotated[Path, typer.Option(help="The .parquet or .csv to write.")] = Path("predictions.parquet"),
+            carry: Annotated[str | None, typer.Option(help="Further columns to carry along: a,b.")] = None,
             as_json: AsJson = False) -> None:
-    """Write probabilities for a file of encoded rows; the display column is carried along."""
+    """Write probabilities for a file of encoded rows; display, target item and columns of your own channels go along.
+    """
     from clickwise.verbs.predict import predict
 
-    rows = predict(run, source=source, out=out, overrides=overrides or [])
+    names = tuple(name.strip() for name in carry.split(",") if name.strip()) if carry else ()
+    rows = predict(run, source=source, out=out, overrides=overrides or [], carry=names)
     _print_json({"rows": rows, "out": str(out)}) if as_json else print(f"{rows:,} rows  {out}")
 
 
@@ -213,12 +244,17 @@ def bench(recipe: RecipeName, overrides: Overrides = None,
           batch_sizes: Annotated[str | None, typer.Option(help="Several sizes: 1,64,4096.")] = None,
           steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps that count.")] = 50,
           warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 10,
+          with_loading: Annotated[bool, typer.Option("--with-loading", help="Inference: time the loader too.")] = False,
           as_json: AsJson = False) -> None:
     """Measure throughput and latency: synchronized, without warm-up, medians and percentiles."""
     from clickwise.verbs.bench import bench
 
     sizes = _sizes(batch_sizes)
-    result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=sizes)
+    if with_loading and what is not What.inference:
+        raise UsageError("--with-loading", found=f"--what {what.value}", expected="--what inference",
+                         do="train and data read from the loader anyway")
+    result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=sizes,
+                   with_loading=with_loading)
     if as_json:
         _print_json(result)
         return

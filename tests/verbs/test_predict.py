@@ -1,9 +1,10 @@
-"""`clickwise predict`: rows keep their order, the display travels along, and no bad value gets past the check."""
+"""`clickwise predict`: rows keep their order, columns travel along, and no bad value gets past the check."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +18,10 @@ from clickwise.spec import Feature, FeatureSpec, split_binary_chunks
 
 FEATURES = {"y": Feature("y", "bool"), "n0": Feature("n0", "float32"), "n1": Feature("n1", "float32"),
             "city": Feature("city", "int8", 20), "shop": Feature("shop", "int16", 300),
-            "tags": Feature("tags", "int8", 50, max_hotness=3), "session": Feature("session", "int64")}
+            "tags": Feature("tags", "int8", 50, max_hotness=3), "session": Feature("session", "int64"),
+            "sku": Feature("sku", "int64")}
 CHANNELS = {"label": ("y",), "numerical": ("n0", "n1"), "categorical": ("city", "shop", "tags"),
-            "display": ("session",)}
+            "display": ("session",), "item": ("sku",)}
 INPUTS = ("n0", "n1", "city", "shop", "tags")
 ROWS = 60
 
@@ -29,6 +31,7 @@ def table(rows: int = ROWS, seed: int = 0) -> dict[str, list]:
     return {"y": (random.random(rows) < 0.4).tolist(), "n0": random.normal(size=rows).astype("float32").tolist(),
             "n1": random.normal(size=rows).astype("float32").tolist(), "city": random.integers(0, 20, rows).tolist(),
             "shop": random.integers(0, 300, rows).tolist(), "session": (10**12 + np.arange(rows)).tolist(),
+            "sku": random.permutation(rows).tolist(),
             "tags": [random.integers(0, 50, count).tolist() for count in random.integers(0, 4, rows)]}
 
 
@@ -38,7 +41,7 @@ def run(clickwise, tmp_path):
     mappings = {mapping: split_binary_chunks(FEATURES, CHANNELS, mapping) for mapping in ("train", "test")}
     spec, rows = FeatureSpec(FEATURES, mappings, CHANNELS, {}, tmp_path / "ds"), table()
     tags = RaggedArray(np.array(sum(rows["tags"], []), "int8"), np.cumsum([0, *map(len, rows["tags"])]))
-    arrays = {name: np.array(rows[name], FEATURES[name].dtype) for name in ("y", "city", "shop", "session")}
+    arrays = {name: np.array(rows[name], FEATURES[name].dtype) for name in ("y", "city", "shop", "session", "sku")}
     columns = Columns(ROWS, {**arrays, "tags": tags}, np.array([rows["n0"], rows["n1"]], "float32").T.copy())
     for mapping in mappings:
         write(spec, columns, mapping)
@@ -60,16 +63,75 @@ def put(path, rows: dict[str, list]) -> None:
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_file_scores_as_the_mapping_with_the_same_rows(clickwise, run, tmp_path, ending):
     rows = table()
-    put(tmp_path / f"in.{ending}", {name: rows[name] for name in ("session", *INPUTS[::-1])})
+    put(tmp_path / f"in.{ending}", {name: rows[name] for name in ("sku", "session", *INPUTS[::-1])})
     for source in ("test", f"in.{ending}"):
         assert clickwise("predict", run, "--input", source, "--out", f"{source}.p.parquet").code == 0
     of_mapping, of_file = (pq.read_table(tmp_path / f"{source}.p.parquet") for source in ("test", f"in.{ending}"))
-    assert of_mapping.column_names == of_file.column_names == ["session", "logit", "probability"]
-    assert of_file["session"].to_pylist() == of_mapping["session"].to_pylist() == rows["session"]
+    assert of_mapping.column_names == of_file.column_names == ["session", "sku", "logit", "probability"]
+    for name in ("session", "sku"):
+        assert of_file[name].to_pylist() == of_mapping[name].to_pylist() == rows[name]
     np.testing.assert_allclose(of_file["logit"], of_mapping["logit"], atol=1e-6)
     put(tmp_path / f"in.{ending}", {name: rows[name] for name in INPUTS})
     assert clickwise("predict", run, "--input", f"in.{ending}", "--out", "p.parquet").code == 0
     assert pq.read_table(tmp_path / "p.parquet").column_names == ["logit", "probability"]
+
+
+@pytest.mark.parametrize("to", ["csv", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_any_column_is_carried_block_by_block(clickwise, run, tmp_path, monkeypatch, ending, to):
+    monkeypatch.setattr("clickwise.verbs.predict.BLOCK_ROWS", 7)
+    monkeypatch.setattr("clickwise.data.csv.BLOCK_BYTES", 300)  # whose borders are not those of the rows above
+    rows = table() | {"name": [f"0{row}, \"é\"" for row in range(ROWS)]}
+    put(tmp_path / f"in.{ending}", {name: rows[name] for name in ("name", "session", *INPUTS)})
+    assert clickwise("predict", run, "--input", "test", "--out", "all.parquet").code == 0
+    assert clickwise("predict", run, "--input", f"in.{ending}", "--out", f"p.{to}", "--carry", "tags, name,city",
+                     "train.evaluation_batch_size=5").code == 0
+    read = pa.csv.read_csv if to == "csv" else pq.read_table
+    found, as_text = read(tmp_path / f"p.{to}"), "csv" in (ending, to)
+    assert found.column_names == ["session", "tags", "name", "city", "logit", "probability"]
+    for name in ("session", "name", "city", "tags"):
+        expected = ["|".join(map(str, value)) for value in rows[name]] if as_text and name == "tags" else rows[name]
+        assert found[name].to_pylist() == expected
+    np.testing.assert_allclose(found["logit"], pq.read_table(tmp_path / "all.parquet")["logit"], atol=1e-6)
+
+
+def test_a_mapping_carries_its_features(clickwise, run, tmp_path):
+    assert clickwise("predict", run, "--input", "test", "--out", "p.parquet", "--carry", "y,n1,tags").code == 0
+    found, rows = pq.read_table(tmp_path / "p.parquet"), table()
+    assert found.column_names == ["session", "sku", "y", "n1", "tags", "logit", "probability"]
+    assert all(found[name].to_pylist() == rows[name] for name in ("y", "n1", "tags"))
+
+
+def test_what_cannot_be_carried(clickwise, run, tmp_path):
+    rows = table()
+    put(tmp_path / "in.parquet", {**{name: rows[name] for name in INPUTS}, "logit": rows["n0"],
+                                  "both": [{"a": 1}] * ROWS})
+    for source, name, code, words in (("in.parquet", "towns,city", 2, ("--carry towns", "in.parquet", "city")),
+                                      ("in.parquet", "citys", 2, ("did you mean 'city'?",)),
+                                      ("test", "tag", 2, ("'test'", "did you mean 'tags'?")),
+                                      ("in.parquet", "logit", 2, ("predict writes",)),
+                                      ("in.parquet", "both", 1, ("'both'", "struct", ".parquet"))):
+        result = clickwise("predict", run, "--input", source, "--out", "p.csv", "--carry", name)
+        assert result.code == code and "Traceback" not in result.err, result.err
+        assert all(word in result.err for word in words), result.err
+        assert not list(tmp_path.glob("*p.csv*"))
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_unknown_ids_are_taken_in_as_the_spec_says(clickwise, run, tmp_path, ending):
+    spec = tmp_path / "ds" / "feature_spec.yaml"
+    for name, policy in (("city", "zero"), ("tags", "modulo")):
+        spec.write_text(re.sub(rf"(  {name}: {{.*?)}}", rf"\1, unknown_ids: {policy}}}", spec.read_text()))
+    rows = {name: table()[name] for name in INPUTS}
+    rows["city"][:3], rows["tags"][:2] = [0, 0, 0], [[3, 49], [0]]
+    put(tmp_path / f"known.{ending}", rows)
+    rows["city"][:3], rows["tags"][:2] = [20, -1, 10**12], [[53, -1], [50 * 10**15]]
+    put(tmp_path / f"unknown.{ending}", rows)
+    for name in ("known", "unknown"):
+        result = clickwise("predict", run, "--input", f"{name}.{ending}", "--out", f"{name}.p.parquet")
+        assert result.code == 0, result.err
+    known, unknown = (pq.read_table(tmp_path / f"{name}.p.parquet") for name in ("known", "unknown"))
+    assert known == unknown
 
 
 BAD = {

@@ -18,6 +18,8 @@ from clickwise.data.parquet import to_array
 from clickwise.errors import DataError, SpecError, nearest
 from clickwise.spec import Chunk, Feature, FeatureSpec
 
+BLOCK_BYTES = 1 << 16  # read at a time, at least
+
 
 def stream_csv(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 << 20,
                wide_ids: bool = False, carry: tuple[str, ...] = ()) -> Iterator[Block]:
@@ -51,7 +53,7 @@ def stream_csv(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 
 
 def _batches(path: Path, chunk: Chunk, columns: list[str], has_header: bool, types: dict[str, pa.DataType],
              rows: int) -> Iterator[pa.RecordBatch]:
-    block = max(1 << 16, min(rows * 8 * len(columns), 1 << 26))  # bytes: about 8 for a value
+    block = max(BLOCK_BYTES, min(rows * 8 * len(columns), 1 << 26))  # bytes: about 8 for a value
     read = pa_csv.ReadOptions(use_threads=False, column_names=columns, skip_rows=int(has_header), block_size=block)
     parse = pa_csv.ParseOptions(delimiter=chunk.options.get("delimiter", ","))
     convert = pa_csv.ConvertOptions(column_types=types, include_columns=list(types), strings_can_be_null=False)

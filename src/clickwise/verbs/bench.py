@@ -18,38 +18,62 @@ import torch
 from clickwise import machine, memory
 from clickwise.batch import Batch
 from clickwise.build import Trainer, build_trainer, load_recipe
+from clickwise.data.loader import Loader
+from clickwise.errors import DataError
 from clickwise.train.evaluate import predictions
 
 What = Literal["train", "inference", "data"]
 
 
 def bench(name: str, overrides: list[str], *, what: What = "train", steps: int = 50, warmup: int = 10,
-          batch_sizes: tuple[int, ...] = ()) -> dict[str, Any]:
-    """One row of figures per batch size (`rows`), and under which circumstances they were measured."""
+          batch_sizes: tuple[int, ...] = (), with_loading: bool = False) -> dict[str, Any]:
+    """One row of figures per batch size (`rows`), and under which circumstances they were measured.
+
+    Inference is of batches of the test mapping, held in memory, or with `with_loading` as the loader gives them.
+    """
     memory.keep_freed_memory()
     recipe = load_recipe(name, overrides)
     rows = []
     for size in batch_sizes or (recipe.train.batch_size,):
         sizes = dataclasses.replace(recipe.train, batch_size=size, evaluation_batch_size=size)
         trainer = build_trainer(dataclasses.replace(recipe, train=sizes))
-        measure = {"train": _train, "inference": _inference, "data": _data}[what]
+        inference = _inference_with_loading if with_loading else _inference
+        measure = {"train": _train, "inference": inference, "data": _data}[what]
         rows.append({"batch_size": size, **measure(trainer, steps, warmup)})
         del trainer  # before the next one takes its place
-    return {"what": what, "recipe": name, "overrides": list(overrides), "model": recipe.model_name,
+    loading = {"loading": "included" if with_loading else "excluded"} if what == "inference" else {}
+    return {"what": what, **loading, "recipe": name, "overrides": list(overrides), "model": recipe.model_name,
             "precision": recipe.train.precision, "steps": steps, "warmup": warmup, "rows": rows,
             **machine.circumstances()}
 
 
 def _train(trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
     """Whole steps: waiting for the loader, copy to the device, forward, backward, update."""
-    batches = _endless(trainer)
+    batches = _endless(trainer.train_loader())
     return _time(lambda: trainer.step(next(batches)), trainer, steps, warmup)
 
 
 def _inference(trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
     """Forward passes over batches that are in memory already: copy to the device, logits."""
-    held = list(itertools.islice(_endless(trainer), min(steps, 20)))
-    batches = itertools.cycle(held)
+    held = list(itertools.islice(_endless(_test_loader(trainer)), min(steps, 20)))
+    return _time_predictions(trainer, itertools.cycle(held), steps, warmup)
+
+
+def _inference_with_loading(trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
+    """The same with waiting for the loader, which reads ahead while the model works, as when a file is scored."""
+    return _time_predictions(trainer, _endless(_test_loader(trainer)), steps, warmup)
+
+
+def _test_loader(trainer: Trainer) -> Loader:
+    """Batches of the test mapping; raises DataError where it does not fill one."""
+    loader, size = trainer.evaluation_loader(trainer.recipe.data.test), trainer.evaluation_batch_size
+    if loader.columns.rows < size:
+        raise DataError(f"batch size {size:,}", found=f"the mapping {trainer.recipe.data.test!r} has only "
+                        f"{loader.columns.rows:,} rows", expected="a batch no larger than the data")
+    return loader
+
+
+def _time_predictions(trainer: Trainer, batches: Iterator[Batch], steps: int, warmup: int) -> dict[str, float]:
     results = predictions(trainer.model, batches, precision=trainer.recipe.train.precision, device=trainer.device)
     return _time(lambda: next(results), trainer, steps, warmup)
 
@@ -68,12 +92,11 @@ def _data(trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
     return _figures(np.array(rates), np.array(milliseconds))
 
 
-def _endless(trainer: Trainer) -> Iterator[Batch]:
-    """Full batches of the training mapping, epoch after epoch."""
-    loader = trainer.train_loader()
+def _endless(loader: Loader) -> Iterator[Batch]:
+    """Full batches, epoch after epoch."""
     for epoch in itertools.count():
         for batch in loader.epoch(epoch):
-            if len(batch) == trainer.recipe.train.batch_size:
+            if len(batch) == loader.batch_size:
                 yield batch
 
 
