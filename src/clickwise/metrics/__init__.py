@@ -1,6 +1,6 @@
 """Metrics of scored impressions: streaming, mergeable, float64.
 
-    metrics = MetricSet(build_metrics(["auc", "log_loss", "gauc"]))
+    metrics = MetricSet(build_metrics(["auc", "log_loss", "map_at_12"]))
     metrics.update(logit_B, label_B, group_B)     # per batch, tensors on any device
     metrics.merge(of_another_process)
     metrics.compute()                             # {"rows": …, "base_rate": …, "auc": …, "auc_error_bound": …, …}
@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -18,14 +19,17 @@ import torch
 from clickwise.errors import RecipeError, nearest
 from clickwise.metrics.auc import AUC, ExactAUC
 from clickwise.metrics.calibration import Calibration
+from clickwise.metrics.displays import ByDisplay, in_one_pass
 from clickwise.metrics.gauc import GAUC
 from clickwise.metrics.log_loss import Accuracy, Counts, LogLoss, NormalizedEntropy
 from clickwise.metrics.metric import Flaws, Kept, Metric, Scored, Sums
+from clickwise.metrics.ranking import MAP, MRR, NDCG, HitRate, RankingMetric
 from clickwise.metrics.report_material import ReportMaterial
 from clickwise.metrics.slices import Slices
 
-__all__ = ["AUC", "Accuracy", "Calibration", "Counts", "ExactAUC", "GAUC", "Kept", "LogLoss", "METRICS", "Metric",
-           "MetricSet", "NormalizedEntropy", "ReportMaterial", "Scored", "Slices", "Sums", "build_metrics"]
+__all__ = ["AUC", "Accuracy", "ByDisplay", "Calibration", "Counts", "ExactAUC", "GAUC", "HitRate", "Kept", "LogLoss",
+           "MAP", "METRICS", "MRR", "Metric", "MetricSet", "NDCG", "NormalizedEntropy", "RankingMetric",
+           "ReportMaterial", "Scored", "Slices", "Sums", "build_metric", "build_metrics"]
 
 METRICS: dict[str, type[Metric]] = {
     "auc": AUC,
@@ -35,26 +39,47 @@ METRICS: dict[str, type[Metric]] = {
     "calibration": Calibration,
     "gauc": GAUC,
     "accuracy": Accuracy,
+    "map": MAP,
+    "ndcg": NDCG,
+    "mrr": MRR,
+    "hit_rate": HitRate,
 }
 
 
 def build_metrics(names: Iterable[str], where: str = "metrics") -> dict[str, Metric]:
-    """Fresh metrics by name, in the order given. Raises RecipeError, told to stand at `where`, for an unknown name."""
-    names = list(names)
-    for name in names:
-        if name not in METRICS:
-            raise RecipeError(where, found=repr(name), expected="names of metrics", do=nearest(name, METRICS))
-    return {name: METRICS[name]() for name in names}
+    """Fresh metrics by name, in the order given; docs/metrics.md lists the names.
+
+    Those of rankings may say how many of a display's first items count, and how ties are broken: `map_at_12`,
+    `mrr`, `ndcg_at_5_pessimistic`. Raises RecipeError, told to stand at `where`, for any other name.
+    """
+    return {name: build_metric(name, where) for name in names}
+
+
+def build_metric(name: str, where: str = "metrics") -> Metric:
+    """A fresh metric; see `build_metrics`."""
+    if name in METRICS and name != "hit_rate":
+        return METRICS[name]()
+    parts = re.fullmatch(r"(?P<measure>\w+?)(_at_(?P<k>[1-9]\d{0,8}))?(_(?P<ties>pessimistic|optimistic))?", name)
+    metric = METRICS.get(parts["measure"]) if parts else None
+    if metric is None or not issubclass(metric, RankingMetric) or (metric is HitRate and parts["k"] is None):
+        examples = ["hit_rate_at_1" if known == "hit_rate" else known for known in METRICS]
+        raise RecipeError(where, found=repr(name), expected="names of metrics, such as auc or map_at_12",
+                          do=nearest(name, [*examples, "map_at_12", "ndcg_at_5"]))
+    return metric(k=int(parts["k"]) if parts["k"] else None, ties=parts["ties"] or "average")
 
 
 class MetricSet(Metric):
     """Several metrics fed together: what they share (sigmoid, bins, losses) is computed once per block.
 
+    Those by display keep the same rows, so only the first of them is fed, and all are read from it in one pass.
     `compute` returns the results of all, after `rows` and `base_rate`.
     """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
-        self.metrics = {"counts": Counts(), **metrics}
+        self.names = ["counts", *metrics]
+        self.by_display = {name: metric for name, metric in metrics.items() if isinstance(metric, ByDisplay)}
+        spared = list(self.by_display)[1:]
+        self.metrics = {"counts": Counts(), **{name: metrics[name] for name in metrics if name not in spared}}
         self.flaws = Flaws()
 
     def add(self, scored: Scored) -> None:
@@ -62,7 +87,9 @@ class MetricSet(Metric):
             metric.add(scored)
 
     def result(self) -> dict[str, float]:
-        return {key: value for metric in self.metrics.values() for key, value in metric.result().items()}
+        found = dict(zip(self.by_display, in_one_pass(list(self.by_display.values())), strict=True))
+        found |= {name: metric.result() for name, metric in self.metrics.items() if name not in found}
+        return {key: value for name in self.names for key, value in found[name].items()}
 
     def merge(self, other: MetricSet) -> None:
         self.flaws.raise_if_any()

@@ -20,10 +20,6 @@ class Calibration(Sums):
         self.bins, self.shift = bins, shift_to(bins)
         super().__init__()
 
-    @staticmethod
-    def goodness(value: float) -> float:
-        return -abs(value - 1)
-
     def zeros(self) -> dict[str, torch.Tensor]:
         return {"rows": torch.zeros(self.bins, dtype=torch.int64), "clicks": torch.zeros(self.bins, dtype=torch.int64),
                 "predicted": torch.zeros(self.bins, dtype=torch.float64)}

@@ -12,9 +12,7 @@ from clickwise.metrics.metric import Scored, Sums
 class LogLoss(Sums):
     """Mean of −ln p(label), in nats; inf if a logit of ±inf meets the other label. Result: `log_loss`."""
 
-    @staticmethod
-    def goodness(value: float) -> float:
-        return -value
+    ideal = 0.0
 
     def zeros(self) -> dict[str, torch.Tensor]:
         return {"loss": torch.zeros((), dtype=torch.float64), "clicks": torch.zeros((), dtype=torch.int64),

@@ -105,15 +105,15 @@ class Metric(abc.ABC):
     """
 
     needs_groups = False  # whether `update` must be given groups
+    ideal = 1.0  # the best value; the nearer, the better
 
     def __init__(self) -> None:
         self.flaws = Flaws()
         self.reset()
 
-    @staticmethod
-    def goodness(value: float) -> float:
+    def goodness(self, value: float) -> float:
         """A number that is greater for a better `value` of this metric."""
-        return value
+        return -abs(value - self.ideal)
 
     def update(self, logit_B: torch.Tensor, label_B: torch.Tensor, group_B: torch.Tensor | None = None) -> None:
         """Adds B impressions: logits of any float type, labels 0 or 1 of any type, groups of any integer type."""

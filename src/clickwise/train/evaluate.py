@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from clickwise.batch import Batch
-from clickwise.metrics import METRICS, MetricSet
+from clickwise.metrics import MetricSet, build_metric
 from clickwise.train.step import Precision, compute_in
 
 
@@ -44,5 +44,5 @@ def is_better(metric: str, value: float, than: float | None) -> bool:
     """Whether `value` of this metric improves on `than` (None: on nothing yet); NaN never does."""
     if math.isnan(value):
         return False
-    goodness = METRICS[metric].goodness
+    goodness = build_metric(metric).goodness
     return than is None or goodness(value) > goodness(than)
