@@ -17,6 +17,7 @@ from clickwise.errors import SpecError
 from clickwise.spec import (
     CHANNELS,
     ID_CHANNELS,
+    UNKNOWN_IDS,
     Chunk,
     Feature,
     FeatureSpec,
@@ -209,7 +210,8 @@ def specs(draw) -> FeatureSpec:
         if channel in ID_CHANNELS:
             cardinality = draw(st.integers(1, 2**40))
             hotness = draw(st.none() | st.integers(1, 9))
-            feature = Feature(name, narrowest_id_dtype(cardinality), cardinality, hotness, extra=extra)
+            feature = Feature(name, narrowest_id_dtype(cardinality), cardinality, hotness, extra=extra,
+                              unknown_ids=draw(st.sampled_from([None, *UNKNOWN_IDS])))
         else:
             feature = Feature(name, "float16" if channel == "numerical" else "int64", extra=extra)
         features[name] = feature
@@ -277,6 +279,17 @@ RULES = {  # what is wrong: (the content, then words that the message must hold)
     "cardinality zero": (changed("feature_spec", "cat_2.bin", "cardinality", to=0), "cardinality", "at least 1"),
     "cardinality too great for the dtype": (
         changed("feature_spec", "cat_10.bin", "cardinality", to=129), "129 ids in int8", "int16"),
+    "unknown_ids misspelt": (
+        changed("feature_spec", "cat_2.bin", "unkown_ids", to="zero"), "cat_2.bin.unkown_ids", "error, zero, modulo"),
+    "unknown_ids that no one knows": (
+        changed("feature_spec", "cat_2.bin", "unknown_ids", to="modul"), "cat_2.bin.unknown_ids",
+        "did you mean 'modulo'"),
+    "unknown_ids a bool": (changed("feature_spec", "cat_2.bin", "unknown_ids", to=False), "unknown_ids", "False"),
+    "unknown_ids without ids": (
+        changed("feature_spec", "num_0", "unknown_ids", to="error"), "num_0.unknown_ids", "without ids"),
+    "unknown_ids with cardinality auto": (
+        "feature_spec: {a: {cardinality: auto, unknown_ids: zero}}\nchannel_spec: {categorical: [a]}",
+        "feature_spec.a.unknown_ids", "counts every id as known"),
     "cardinality auto in raw files": (
         changed("feature_spec", "cat_10.bin", "cardinality", to="auto"), "auto", "transcode"),
     "max_hotness a text": (changed("feature_spec", "cat_2.bin", "max_hotness", to="x"), "max_hotness", "'x'"),
