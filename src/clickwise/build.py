@@ -17,7 +17,7 @@ from clickwise.checkpoint import CheckpointFolder
 from clickwise.data.dataset import DataConfig, Dataset
 from clickwise.data.loader import Loader
 from clickwise.embedding import Embeddings, build_embeddings
-from clickwise.embedding.table import TableOptimizer
+from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import CheckpointError, EngineError, RecipeError, SpecError, nearest
 from clickwise.metrics import MetricSet, build_metrics
 from clickwise.models.ctr_model import CTRModel
@@ -25,6 +25,7 @@ from clickwise.optim.dense import DenseOptimizer
 from clickwise.optim.schedule import Schedule
 from clickwise.spec import FeatureSpec
 from clickwise.train.evaluate import evaluate
+from clickwise.train.freeze import freeze_parameters, frozen_tables
 from clickwise.train.log import RunLog
 from clickwise.train.loop import Loop, TrainConfig
 from clickwise.train.step import TrainStep, set_matmul_precision
@@ -37,16 +38,38 @@ MODELS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmbeddingConfig:
-    """The `embedding` section: which engine holds the tables, and how touched rows are updated."""
+    """The `embedding` section: which engine holds the tables, and how their rows are updated.
+
+    hash_indices     ids are taken modulo the rows of their table, which then may be fewer than there are ids
+    max_table_size   the most rows that a table has; needs hash_indices
+    """
 
     engine: str = "auto"
     optimizer: TableOptimizer = TableOptimizer()
-    trainable: bool = True
+    hash_indices: bool = False
+    max_table_size: int | None = None
+
+    def __post_init__(self) -> None:
+        size = self.max_table_size
+        recipes.require(size is None or size > 0, "max_table_size", found=size, expected="a number above 0")
+        recipes.require(size is None or self.hash_indices, "max_table_size", found=size,
+                        expected="hash_indices: true beside it, which says how ids find a row in a smaller table",
+                        do="set embedding.hash_indices=true, or leave max_table_size out")
+
+    def clipped(self, table: Table) -> Table:
+        """The table with no more rows than allowed."""
+        if self.max_table_size is None or table.rows <= self.max_table_size:
+            return table
+        return dataclasses.replace(table, rows=self.max_table_size, modulo=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training recipe; every section stands beside the class it configures."""
+    """A training recipe; every section stands beside the class it configures.
+
+    freeze       parts of the model that stay as they are: `top`, `top.0`, `embeddings`, `embeddings.<table>`
+    start_from   a run folder whose weights (of its best checkpoint, else its last) training starts from
+    """
 
     data: DataConfig
     model: Any
@@ -55,7 +78,14 @@ class Recipe:
     schedule: Schedule = Schedule()
     train: TrainConfig = TrainConfig()
     metrics: tuple[str, ...] = ("auc", "log_loss", "normalized_entropy", "calibration")
+    freeze: tuple[str, ...] = ()
+    start_from: str | None = None
     model_name: str = dataclasses.field(default="", metadata={"hidden": True})
+
+    def absolute(self) -> Recipe:
+        """The same, with paths that hold from any working folder."""
+        start_from = None if self.start_from is None else str(Path(self.start_from).resolve())
+        return dataclasses.replace(self, data=self.data.absolute(), start_from=start_from)
 
     def to_yaml(self) -> str:
         sections = recipes.to_dict(self)
@@ -140,12 +170,17 @@ def build_model(recipe: Recipe, spec: FeatureSpec, device: torch.device) -> CTRM
                         do="list features in channel_spec.numerical or channel_spec.categorical")
     model_class = find_model(recipe.model_name, "recipe")
     torch.manual_seed(recipe.train.seed)
-    tables = model_class.tables(spec, recipe.model)
+    tables = [recipe.embedding.clipped(table) for table in model_class.tables(spec, recipe.model)]
+    names = [table.name for table in tables]
+    frozen = frozen_tables(recipe.freeze, names)
     embeddings = build_embeddings(
-        recipe.embedding.engine, tables, features=tuple(feature for table in tables for feature in table.features),
-        optimizer=recipe.embedding.optimizer, seed=recipe.train.seed, device=device,
-        trainable=recipe.embedding.trainable)
-    return model_class(spec, embeddings, recipe.model).to(device)
+        recipe.embedding.engine, [dataclasses.replace(table, trainable=False) if table.name in frozen else table
+                                  for table in tables],
+        features=tuple(feature for table in tables for feature in table.features),
+        optimizer=recipe.embedding.optimizer, seed=recipe.train.seed, device=device)
+    model = model_class(spec, embeddings, recipe.model).to(device)
+    freeze_parameters(model, recipe.freeze, names)
+    return model
 
 
 def engines_of(model: torch.nn.Module) -> list[Embeddings]:
@@ -213,7 +248,7 @@ class Trainer:
         return {"model": self.model.state_dict(),
                 "tables": [engine.optimizer_state_dict() for engine in engines_of(self.model)],
                 "data": self.dataset.identity, "inputs": self.dataset.inputs(),
-                "recipe": self.recipe.to_yaml()}
+                "recipe": self.recipe.absolute().to_yaml()}
 
     def load_state(self, content: dict[str, Any], *, optimizer: bool = True) -> None:
         """Takes weights (and the tables' optimizer state) from a checkpoint of the same model and features."""
@@ -226,7 +261,9 @@ class Trainer:
             self.model.load_state_dict(content["model"])
         except RuntimeError as slip:
             raise CheckpointError("checkpoint", found=str(slip).splitlines()[-1].strip(),
-                                  expected="the model it was saved from", do="remove overrides of `model`") from None
+                                  expected="the model it was saved from",
+                                  do="remove overrides of `model`, or take over `model` and the limit of table sizes "
+                                     "from that run's recipe") from None
         if optimizer:
             for engine, state in zip(engines_of(self.model), content["tables"], strict=True):
                 engine.load_optimizer_state_dict(state)

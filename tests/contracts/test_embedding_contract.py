@@ -6,6 +6,7 @@ A new engine joins by its name in ENGINES.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -48,6 +49,9 @@ ROWS = {feature: table.rows for table in TABLES for feature in table.features}
 
 def build(engine, optimizer=OPTIMIZERS[0], tables=TABLES, features=FEATURES, **settings):
     return build_embeddings(engine, tables, features, optimizer, seed=3, **settings)
+
+
+with_ = dataclasses.replace
 
 
 def ragged(bags, dtype=torch.int32, offsets=torch.int64, padding=0):
@@ -96,7 +100,8 @@ class Dense:
             parts = []
             for feature, column in zip(self.features, columns, strict=True):
                 table, bag = self.of[feature], bags_of(column)[sample]
-                row = sum((self.weight[table.name][i] for i in bag), torch.zeros(table.dim, dtype=torch.float64))
+                zeros = torch.zeros(table.dim, dtype=torch.float64)
+                row = sum((self.weight[table.name][i % table.rows] for i in bag), zeros)
                 parts.append(row / len(bag) if table.pooling == "mean" and bag else row)
             samples.append(torch.cat(parts))
         return torch.stack(samples) if samples else torch.zeros(0, sum(self.of[f].dim for f in self.features)).double()
@@ -109,11 +114,11 @@ class Dense:
         if total.requires_grad:
             grads = dict(zip(self.weight, torch.autograd.grad(total, list(self.weight.values()), allow_unused=True,
                                                               materialize_grads=True), strict=True))
-        touched = {(self.of[feature].name, i) for columns, _ in batches_and_grads
+        touched = {(self.of[feature].name, i % self.of[feature].rows) for columns, _ in batches_and_grads
                    for feature, column in zip(self.features, columns, strict=True)
-                   for bag in bags_of(column) for i in bag}
+                   for bag in bags_of(column) for i in bag if self.of[feature].trainable}
         if not self.optimizer.lazy:
-            touched = {(name, i) for name, rows in self.weight.items() for i in range(len(rows))}
+            touched = {(t.name, i) for t in self.of.values() if t.trainable for i in range(t.rows)}
         with torch.no_grad():
             for name, i in sorted(touched):
                 self.weight[name][i] -= self.optimizer.lr * lr_factor * self._direction(name, i, grads[name][i])
@@ -268,11 +273,8 @@ def test_nothing_but_a_training_backward_updates(engine):
     embeddings.eval()
     assert not embeddings(EXAMPLE).requires_grad
     embeddings.train()
-    embeddings.trainable = False
-    assert not embeddings(EXAMPLE).requires_grad
     assert_same_tables(weights(embeddings), before, rtol=0, atol=0)
     assert embeddings.optimizer_state_dict()["step"] == 0
-    embeddings.trainable = True
     train(embeddings, EXAMPLE, grad)
     assert not torch.equal(embeddings.table_rows("item"), before["item"])
     assert list(embeddings.parameters()) == []
@@ -476,31 +478,76 @@ def test_any_name_of_a_table_and_a_feature_trains_and_is_saved(engine):
 
 @every_engine
 @every_optimizer
-def test_frozen_tables_have_no_optimizer_state_and_can_be_made_trainable(engine, optimizer):
-    trained, frozen = build(engine, optimizer), build(engine, optimizer, trainable=False)
-    assert frozen.optimizer_state_dict()["tables"] == {table.name: {} for table in TABLES}
-    sizes = [sum(t.numel() for t in embeddings.buffers()) for embeddings in (trained, frozen)]
-    assert sizes[1] == sum(table.rows * table.dim for table in TABLES)
-    assert sizes[0] > sizes[1] or not optimizer.states()
-    assert not frozen(EXAMPLE).requires_grad
+@pytest.mark.parametrize("deferred", [False, True])
+@pytest.mark.parametrize("frozen", [("item",), ("user",), ("tag",), ("item", "tag")], ids="+".join)
+def test_a_frozen_table_stays_as_it_is_while_others_of_its_width_are_trained(engine, optimizer, frozen, deferred):
+    embeddings = build(engine, optimizer, [with_(table, trainable=table.name not in frozen) for table in TABLES])
+    embeddings.defer_updates(deferred)
+    oracle, before = Dense(embeddings, optimizer), weights(embeddings)
+    for calls in ((EXAMPLE,), (OTHER, EXAMPLE), (OTHER,)):
+        loss_of(embeddings, *calls).backward()
+        embeddings.apply_updates()
+        oracle.update([(columns, random_grad(columns, seed)) for seed, columns in enumerate(calls)])
+    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+    after = weights(embeddings)
+    assert {name for name in before if torch.equal(before[name], after[name])} == set(frozen)
+    states = embeddings.optimizer_state_dict()["tables"]
+    assert {name for name, state in states.items() if state.keys() == optimizer.states().keys()} >= \
+        {table.name for table in TABLES} - set(frozen)
+    assert all(states[name] == {} for name in frozen)
+    whole, spare = (sum(t.numel() for t in e.buffers()) for e in (build(engine, optimizer), embeddings))
+    assert spare < whole or not optimizer.states()
+
+
+@every_engine
+@every_optimizer
+def test_where_all_tables_are_frozen_nothing_is_kept_for_their_training(engine, optimizer):
+    trained = build(engine, optimizer)
+    frozen = build(engine, optimizer, [with_(table, trainable=False) for table in TABLES])
+    assert not frozen.trainable and not frozen(EXAMPLE).requires_grad
+    assert sum(t.numel() for t in frozen.buffers()) == sum(table.rows * table.dim for table in TABLES)
     train(trained, EXAMPLE, random_grad(EXAMPLE))
+    frozen.load_state_dict(trained.state_dict())
     frozen.load_optimizer_state_dict(trained.optimizer_state_dict())  # there is nothing to take
     assert frozen.optimizer_state_dict()["tables"] == {table.name: {} for table in TABLES}
+    assert torch.equal(frozen(EXAMPLE), trained(EXAMPLE))
     if optimizer.states():
         with pytest.raises(EngineError, match="(?s)state of table.*accumulator|first_moment"):
             trained.load_optimizer_state_dict(frozen.optimizer_state_dict())
-    frozen.trainable = True
-    frozen.load_state_dict(trained.state_dict())
-    frozen.load_optimizer_state_dict(trained.optimizer_state_dict())
-    for embeddings in (trained, frozen):
-        train(embeddings, EXAMPLE, random_grad(EXAMPLE, 1))
-    assert_same_tables(weights(frozen), weights(trained), rtol=0, atol=0)
-    thawed = build(engine, optimizer, trainable=False)
-    oracle = Dense(thawed, optimizer)
-    thawed.trainable = True
-    train(thawed, EXAMPLE, random_grad(EXAMPLE))
-    oracle.update([(EXAMPLE, random_grad(EXAMPLE))])
-    assert_same_tables(weights(thawed), oracle.weight, rtol=1e-4, atol=1e-5)
+
+
+# Ids modulo rows ------------------------------------------------------------------------------------------------------
+
+
+@every_engine
+@every_optimizer
+def test_ids_modulo_rows_share_a_row_and_the_sum_of_their_gradients(engine, optimizer):
+    tables = [with_(table, modulo=table.name != "user") for table in TABLES]  # 7, 5 and 6 rows
+    embeddings = build(engine, optimizer, tables, check_ids=True)
+    oracle = Dense(embeddings, optimizer)
+    user = torch.tensor([4, 0, 4], dtype=torch.int8)
+    for columns in (
+        (user, torch.tensor([1, 8, 100], dtype=torch.int8), torch.tensor([6, 0, 2**31 - 1]), torch.tensor([15, 8, 14])),
+        (user, ragged([[1, 8, 6], [], [2**40]], torch.int64), ragged([[], [127, 7], [2, 8]], torch.int8),
+         torch.tensor([2**62, -1, 7])),
+    ):
+        grad = random_grad(columns)
+        torch.testing.assert_close(embeddings(columns).detach().double(), oracle.rows(columns).detach())
+        train(embeddings, columns, grad)
+        oracle.update([(columns, grad)])
+        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+
+
+@every_engine
+@pytest.mark.parametrize("dtype", ID_TYPES)
+def test_ids_modulo_more_rows_than_their_type_can_count(engine, dtype):
+    table = Table(name="t", rows=40_000, dim=2, features=("f",), modulo=True)
+    embeddings = build(engine, tables=[table], features=("f",))
+    high = min(torch.iinfo(dtype).max, 10**12)
+    for ids in ([0, 1, 127, high], [high - 1, high, 0, 5]):
+        expected = embeddings.table_rows("t")[torch.tensor(ids) % 40_000]
+        assert torch.equal(embeddings((torch.tensor(ids, dtype=dtype),)).detach(), expected)
+        assert torch.equal(embeddings((ragged([[i] for i in ids], dtype),)).detach(), expected)
 
 
 @every_engine

@@ -26,21 +26,20 @@ class Embeddings(nn.Module, abc.ABC):
     tables     the tables, in the order given
     features   the features, in channel order: one column of a batch and one slice of the rows each
     dims       per feature the width of its slice
-    trainable  False freezes the tables: backward ends at the rows, and the optimizer has no state
+    trainable  whether any table is: where none is, backward ends at the rows
     lr_factor  multiplies `optimizer.lr`; the loop sets it from its schedule before every step
 
     In train mode, with gradients on, one backward is one optimizer step, taken as backward ends: a row that occurs
     several times, in one call or in several, gets the sum of its gradients once; rows that do not occur stay as they
-    are. A backward that fails changes no row and leaves nothing behind.
+    are, unless `optimizer.lazy` is false. A backward that fails changes no row and leaves nothing behind.
     """
 
-    def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *,
-                 trainable: bool = True) -> None:
+    def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer) -> None:
         super().__init__()
         self.tables, self.features, self.optimizer = tuple(tables), tuple(features), optimizer
         self.table_of = _tables_by_feature(self.tables, self.features)
         self.dims = tuple(self.table_of[feature].dim for feature in self.features)
-        self.trainable = trainable
+        self.trainable = any(table.trainable for table in self.tables)
         self.lr_factor = 1.0
 
     @abc.abstractmethod
@@ -81,8 +80,8 @@ class Embeddings(nn.Module, abc.ABC):
 
     def extra_repr(self) -> str:
         rows = sum(table.rows for table in self.tables)
-        frozen = "" if self.trainable else ", frozen"
-        return f"{len(self.tables)} tables, {rows:,} rows, {self.optimizer.name}{frozen}"
+        frozen = sum(not table.trainable for table in self.tables)
+        return f"{len(self.tables)} tables, {rows:,} rows, {self.optimizer.name}" + f", {frozen} frozen" * bool(frozen)
 
 
 def _tables_by_feature(tables: tuple[Table, ...], features: tuple[str, ...]) -> dict[str, Table]:
@@ -123,8 +122,7 @@ ENGINES = {"reference": _reference}
 
 
 def build_embeddings(engine: str, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *,
-                     seed: int = 0, device: torch.device | str = "cpu", trainable: bool = True,
-                     check_ids: bool = False) -> Embeddings:
+                     seed: int = 0, device: torch.device | str = "cpu", check_ids: bool = False) -> Embeddings:
     """Embeddings of the engine asked for; `auto` takes the fastest that runs on `device`.
 
     The first values of a table follow from `seed` and the table's name alone. `check_ids` looks at every id before
@@ -134,5 +132,4 @@ def build_embeddings(engine: str, tables: Sequence[Table], features: Sequence[st
         raise EngineError("embedding engine", found=repr(engine), expected=f"one of auto, {', '.join(ENGINES)}",
                           do=nearest(engine, (*ENGINES, "auto")))
     name = "reference" if engine == "auto" else engine
-    return ENGINES[name](tables, features, optimizer, seed=seed, device=device, trainable=trainable,
-                         check_ids=check_ids)
+    return ENGINES[name](tables, features, optimizer, seed=seed, device=device, check_ids=check_ids)

@@ -14,14 +14,25 @@ from clickwise.errors import EngineError
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """The tables of one width: `features` are positions in the engine's features, `starts` their tables' first rows."""
+    """The tables of one width, trainable or frozen, whose rows are one joint matrix.
+
+    first_row  by table the place of its row 0 in the joint matrix
+    features   positions in the engine's features; for each of them:
+    table_of   its table
+    starts     that table's first row
+    """
 
     dim: int
+    trainable: bool
     tables: tuple[Table, ...]
     first_row: dict[str, int]
     features: tuple[int, ...]
+    table_of: tuple[Table, ...]
     starts: tuple[int, ...]
-    mean: tuple[bool, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.dim}" if self.trainable else f"{self.dim}_frozen"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +61,8 @@ def look_up(group: Group, columns: tuple[Column, ...]) -> Lookup:
     bags = len(mine[0]) * features
     if not any(isinstance(column, Ragged) for column in mine):
         starts_F = _constant(group.starts, dtype, mine[0].device)
-        rows_BF = torch.stack([column.to(dtype) for column in mine], dim=1).add_(starts_F)
+        of_F = [_rows_of(column, table, dtype) for column, table in zip(mine, group.table_of, strict=True)]
+        rows_BF = torch.stack(of_F, dim=1).add_(starts_F)
         return Lookup(rows_BF.view(-1), bags)
 
     # Every column becomes bags (a one-hot id is a bag of one), and the bags are interleaved by sample.
@@ -64,21 +76,30 @@ def look_up(group: Group, columns: tuple[Column, ...]) -> Lookup:
     starts_G = torch.cat([torch.zeros(1, dtype=torch.int64, device=device), lengths_BF.view(-1).cumsum(0)])
     starts_BF = starts_G[:-1].view(-1, features)
     rows_V = torch.empty(total, dtype=dtype, device=device)
-    for place, (column, first) in enumerate(zip(mine, group.starts, strict=True)):
+    for place, (column, table, first) in enumerate(zip(mine, group.table_of, group.starts, strict=True)):
         if isinstance(column, Ragged):
             values_V = column.values_V[:counts[place]]
             shift_B = starts_BF[:, place] - column.offsets[:-1]
             at_V = torch.arange(counts[place], device=device) + _repeated(shift_B, lengths[place], counts[place])
-            rows_V[at_V] = values_V.to(dtype) + first
+            rows_V[at_V] = _rows_of(values_V, table, dtype) + first
         else:
-            rows_V[starts_BF[:, place]] = column.to(dtype) + first
+            rows_V[starts_BF[:, place]] = _rows_of(column, table, dtype) + first
     bag_V = _repeated(torch.arange(bags, device=device), lengths_BF.view(-1), total)
     weight_V = None
-    if any(mean and isinstance(column, Ragged) for mean, column in zip(group.mean, mine, strict=True)):
-        mean_F = _constant(group.mean, torch.bool, device)
+    mean = tuple(table.pooling == "mean" for table in group.table_of)
+    if any(mean_of and isinstance(column, Ragged) for mean_of, column in zip(mean, mine, strict=True)):
+        mean_F = _constant(mean, torch.bool, device)
         weight_BF = torch.where(mean_F, 1.0 / lengths_BF.clamp(min=1), 1.0)
         weight_V = _repeated(weight_BF.view(-1), lengths_BF.view(-1), total)
     return Lookup(rows_V, bags, starts_G.to(dtype), bag_V.to(dtype), weight_V)
+
+
+def _rows_of(ids_V: torch.Tensor, table: Table, dtype: torch.dtype) -> torch.Tensor:
+    """The rows of the table that ids of any integer type mean."""
+    if not table.modulo:
+        return ids_V.to(dtype)
+    wide = torch.promote_types(ids_V.dtype, dtype)  # holds every id and the number of rows
+    return ids_V.to(wide).remainder(table.rows).to(dtype)
 
 
 @functools.lru_cache(maxsize=256)
@@ -113,6 +134,8 @@ def joined(lookups: list[Lookup]) -> Lookup:
 
 def check_ids_of(feature: str, column: Column, table: Table) -> None:
     """EngineError naming feature, sample and id of the first id that is not a row of the table."""
+    if table.modulo:
+        return
     ids_V = column.values_V[:int(column.offsets[-1])] if isinstance(column, Ragged) else column
     if len(ids_V) == 0:
         return

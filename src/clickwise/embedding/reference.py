@@ -1,11 +1,13 @@
 """The engine `reference`: plain torch on any device; what it computes is what every engine must compute.
 
-All tables of one width live in one matrix, so that one gather serves them all and one sort finds the repeats.
+All tables of one width live in one matrix, so that one gather serves them all and one sort finds the repeats; frozen
+ones in a matrix of their own, which no update sees.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -24,10 +26,10 @@ Received = tuple[tuple[Lookup, ...], torch.Tensor]
 
 class ReferenceEmbeddings(Embeddings):
     def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *, seed: int = 0,
-                 device: torch.device | str = "cpu", trainable: bool = True, check_ids: bool = False) -> None:
-        super().__init__(tables, features, optimizer, trainable=trainable)
+                 device: torch.device | str = "cpu", check_ids: bool = False) -> None:
+        super().__init__(tables, features, optimizer)
         self.check_ids, self.step = check_ids, 0
-        self._groups = tuple(self._group(dim) for dim in sorted({table.dim for table in self.tables}))
+        self._groups = tuple(self._group(*kind) for kind in sorted({(t.dim, t.trainable) for t in self.tables}))
         for group in self._groups:
             rows = sum(table.rows for table in group.tables)
             weight_RD = torch.empty(rows, group.dim, device=device)
@@ -37,41 +39,27 @@ class ReferenceEmbeddings(Embeddings):
                 start = group.first_row[table.name]
                 fill_first_values(weight_RD[start:start + table.rows], table, seed)
             # Buffers, not parameters: the dense optimizer must not see them. Saved by table, not by group.
-            self.register_buffer(f"weight_{group.dim}", weight_RD, persistent=False)
-        self._has_states = False
-        if trainable:
-            self._make_states()
+            self.register_buffer(f"weight_{group.name}", weight_RD, persistent=False)
+            for name, (per_row, first) in optimizer.states().items() if group.trainable else ():
+                state = torch.full(weight_RD.shape[:1] if per_row else weight_RD.shape, first, device=device)
+                self.register_buffer(f"{name}_{group.name}", state, persistent=False)
         self._received: dict[int, list[Received]] = {}  # by backward
         self._deferred: list[Received] | None = None
 
-    def _make_states(self) -> None:
-        """Gives the optimizer its state; a frozen engine has none until it is made trainable."""
-        if self._has_states:
-            return
-        for group in self._groups:
-            weight_RD = self._weight(group)
-            for name, (per_row, first) in self.optimizer.states().items():
-                state = torch.full(weight_RD.shape[:1] if per_row else weight_RD.shape, first, device=weight_RD.device)
-                self.register_buffer(f"{name}_{group.dim}", state, persistent=False)
-        self._has_states = True
-
-    def _group(self, dim: int) -> Group:
-        tables = tuple(table for table in self.tables if table.dim == dim)
-        first_row, row = {}, 0
-        for table in tables:
-            first_row[table.name] = row
-            row += table.rows
-        features = tuple(f for f, feature in enumerate(self.features) if self.table_of[feature].dim == dim)
-        of = [self.table_of[self.features[f]] for f in features]
-        return Group(dim, tables, first_row, features, tuple(first_row[table.name] for table in of),
-                      tuple(table.pooling == "mean" for table in of))
+    def _group(self, dim: int, trainable: bool) -> Group:
+        tables = tuple(table for table in self.tables if (table.dim, table.trainable) == (dim, trainable))
+        ends = itertools.accumulate((table.rows for table in tables), initial=0)
+        first_row = {table.name: row for table, row in zip(tables, ends, strict=False)}
+        features = tuple(f for f, feature in enumerate(self.features) if self.table_of[feature] in tables)
+        table_of = tuple(self.table_of[self.features[f]] for f in features)
+        return Group(dim, trainable, tables, first_row, features, table_of,
+                      tuple(first_row[table.name] for table in table_of))
 
     def _weight(self, group: Group) -> torch.Tensor:
-        return getattr(self, f"weight_{group.dim}")
+        return getattr(self, f"weight_{group.name}")
 
     def _states(self, group: Group) -> dict[str, torch.Tensor]:
-        self._make_states()
-        return {name: getattr(self, f"{name}_{group.dim}") for name in self.optimizer.states()}
+        return {name: getattr(self, f"{name}_{group.name}") for name in self.optimizer.states()}
 
     # Forward ---------------------------------------------------------------------------------------------------------
 
@@ -152,6 +140,8 @@ class ReferenceEmbeddings(Embeddings):
         self.step += 1
         lr = self.optimizer.lr * self.lr_factor
         for place, group in enumerate(self._groups):
+            if not group.trainable:
+                continue
             lookup = joined([lookups[place] for lookups, _ in received])
             grads = [self._grad_of(group, grad) for _, grad in received]
             grad_GD = grads[0] if len(grads) == 1 else torch.cat(grads)
@@ -193,7 +183,7 @@ class ReferenceEmbeddings(Embeddings):
             if name in group.first_row:
                 start = group.first_row[name]
                 rows = next(table.rows for table in group.tables if table.name == name)
-                return getattr(self, f"{buffer}_{group.dim}")[start:start + rows]
+                return getattr(self, f"{buffer}_{group.name}")[start:start + rows]
         raise EngineError("embeddings", found=f"the table {name!r}", expected="a table of this model")
 
     def table_rows(self, name: str) -> torch.Tensor:
@@ -217,17 +207,17 @@ class ReferenceEmbeddings(Embeddings):
         unexpected_keys.extend(key for key in state_dict if key.startswith(prefix) and key not in expected)
 
     def optimizer_state_dict(self) -> dict:
-        names = self.optimizer.states() if self._has_states else ()
-        tables = {table.name: {name: self._by_table(table.name, name) for name in names} for table in self.tables}
+        names = self.optimizer.states()
+        tables = {table.name: {name: self._by_table(table.name, name) for name in names if table.trainable}
+                  for table in self.tables}
         return {"optimizer": self.optimizer.name, "step": self.step, "tables": tables}
 
     def load_optimizer_state_dict(self, state: dict) -> None:
         if state["optimizer"] != self.optimizer.name:
             raise EngineError("embedding optimizer state", found=f"state of {state['optimizer']!r}",
                               expected=f"state of {self.optimizer.name!r}")
-        if self.trainable:
-            self._make_states()
-        found = {table: {name: tuple(value.shape) for name, value in states.items() if self._has_states}
+        frozen = {table.name for table in self.tables if not table.trainable}
+        found = {table: {name: tuple(value.shape) for name, value in states.items() if table not in frozen}
                  for table, states in state["tables"].items()}
         mine = self.optimizer_state_dict()["tables"]
         expected = {table: {name: tuple(value.shape) for name, value in states.items()}

@@ -22,10 +22,12 @@ PART = 2**24  # values drawn at a time: 64 MB
 class Table:
     """One embedding table.
 
-    rows      ids run over 0 … rows − 1
-    features  the features looked up in it, usually one; several share the table
-    pooling   how the rows of one bag become one: `sum` or `mean`; an empty bag gives zeros
-    init      `uniform`: U(−√(1/rows), +√(1/rows)), or `zeros`
+    rows       ids run over 0 … rows − 1
+    features   the features looked up in it, usually one; several share the table
+    pooling    how the rows of one bag become one: `sum` or `mean`; an empty bag gives zeros
+    init       `uniform`: U(−√(1/rows), +√(1/rows)), or `zeros`
+    modulo     ids may be any integers, and id i means row i mod rows (from 0, for negative ids too)
+    trainable  False: the rows stay as they are, and the optimizer has no state for them
     """
 
     name: str
@@ -34,6 +36,8 @@ class Table:
     features: tuple[str, ...]
     pooling: str = "sum"
     init: str = "uniform"
+    modulo: bool = False
+    trainable: bool = True
 
     def __post_init__(self) -> None:
         where = f"table {self.name!r}"

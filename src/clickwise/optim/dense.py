@@ -46,8 +46,8 @@ class DenseOptimizer:
         require_no_idle(self, ("momentum", "eps", *of_adam, "initial_accumulator"), used[self.name])
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """The torch optimizer for these parameters."""
-        parameters = list(parameters)
+        """The torch optimizer for these parameters, none where only tables are trained."""
+        parameters = [{"params": list(parameters)}]
         if self.name == "sgd":
             return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay,
                                    fused=True)

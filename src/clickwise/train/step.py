@@ -105,8 +105,9 @@ class TrainStep:
         scale = self.scale.value
         (total * scale).backward()
         grads = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(grads, 1.0 / scale)
-        finite = bool(torch.stack([grad.isfinite().all() for grad in grads]).all()) \
+        if grads:  # none where only tables are trained
+            torch._foreach_mul_(grads, 1.0 / scale)
+        finite = (not grads or bool(torch.stack([grad.isfinite().all() for grad in grads]).all())) \
             and all(engine.pending_gradients_finite() for engine in self.tables)
         if finite:
             self.optimizer.step()

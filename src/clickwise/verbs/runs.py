@@ -34,18 +34,28 @@ def create(root: Path, name: str) -> Path:
             number += 1
 
 
-def open_run(folder: Path, *, overrides: list[str] = (), which: str | None = None) -> tuple[Trainer, str, int]:
-    """A trainer with the weights of a run's checkpoint, which one (`best` where there is one), and its step."""
+def recipe_of(folder: Path, overrides: list[str] = ()) -> Recipe:
+    """The recipe of a run."""
     if not (folder / "recipe.yaml").exists():
         raise DataError(folder, found="no run folder" if folder.exists() else "no such folder",
                         expected="a folder written by clickwise train", do="runs/<dataset>-<model>/<time>")
-    trainer = build_trainer(load_recipe(str(folder / "recipe.yaml"), list(overrides)))
+    return load_recipe(str(folder / "recipe.yaml"), list(overrides))
+
+
+def load_weights(trainer: Trainer, folder: Path, recipe: Recipe, which: str | None = None) -> tuple[str, int]:
+    """Gives the trainer's model the weights of a run's checkpoint: which one (`best` where there is one), its step."""
     checkpoints = checkpoint.CheckpointFolder(folder / "checkpoint")
-    use_best = trainer.recipe.data.validation is not None and checkpoints.best.exists()
+    use_best = recipe.data.validation is not None and checkpoints.best.exists()
     which = which or ("best" if use_best else "last")
     content = checkpoint.load(checkpoints.best if which == "best" else checkpoints.last)
     trainer.load_state(content, optimizer=False)
-    return trainer, which, content["position"]["step"]
+    return which, content["position"]["step"]
+
+
+def open_run(folder: Path, *, overrides: list[str] = (), which: str | None = None) -> tuple[Trainer, str, int]:
+    """A trainer with the weights of a run's checkpoint, which one (`best` where there is one), and its step."""
+    trainer = build_trainer(recipe_of(folder, overrides))
+    return trainer, *load_weights(trainer, folder, trainer.recipe, which)
 
 
 MAY_CHANGE = ("data.path", "data.prefetch", "train.device", "train.threads")  # without changing what is computed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,11 @@ def train(name: str | None, overrides: list[str], *, resume: Path | None = None,
                          do="clickwise train kuairand/dlrm")
     trainer = build_trainer(load_recipe(name, overrides))
     trainer.check_data()  # whatever can refuse this recipe speaks before the folder appears
+    _start_from(trainer)
     recipe = trainer.recipe
     folder = runs.create(out, f"{recipe.data.name}-{recipe.model_name}")
     with files.only_one(folder, CheckpointError):
-        files.write_text(folder / "recipe.yaml", dataclasses.replace(recipe, data=recipe.data.absolute()).to_yaml())
+        files.write_text(folder / "recipe.yaml", recipe.absolute().to_yaml())
         _run(folder, trainer, None)
     return folder
 
@@ -44,8 +44,20 @@ def _resume(folder: Path, name: str | None, overrides: list[str]) -> Path:
             return folder
         trainer = build_trainer(recipe)
         trainer.check_data()
-        _run(folder, trainer, _checkpoint_to_resume(folder, trainer))
+        content = _checkpoint_to_resume(folder, trainer)
+        if content is None:
+            _start_from(trainer)
+        _run(folder, trainer, content)
     return folder
+
+
+def _start_from(trainer: Trainer) -> None:
+    """Takes over the weights of the run that the recipe starts from, if it names one; optimizers start anew."""
+    if trainer.recipe.start_from is None:
+        return
+    folder = Path(trainer.recipe.start_from)
+    which, step = runs.load_weights(trainer, folder, runs.recipe_of(folder))
+    print(f"weights of {folder}, its {which} checkpoint (step {step:,})", file=sys.stderr)
 
 
 def _run(folder: Path, trainer: Trainer, content: dict[str, Any] | None) -> None:
@@ -84,7 +96,7 @@ def _recipe_of_resumed(folder: Path, name: str | None, overrides: list[str]) -> 
                               do="see runs/<dataset>-<model>/")
     recipe = load_recipe(str(recipe_file), [])
     if name is not None or overrides:
-        asked = load_recipe(name or str(recipe_file), overrides)
+        asked = load_recipe(name or str(recipe_file), overrides).absolute()
         differences = runs.differences(recipe, asked)
         if differences:
             raise CheckpointError(folder, found="another recipe: " + "; ".join(differences[:5]),
