@@ -15,7 +15,7 @@ from clickwise.data.loader import Loader
 from clickwise.data.synthetic import SyntheticConfig, synthetic_columns, synthetic_spec
 from clickwise.errors import DataError, nearest
 from clickwise.recipe import require
-from clickwise.spec import FeatureSpec
+from clickwise.spec import FeatureSpec, check_encoded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,7 @@ class Dataset:
             self.spec = synthetic_spec(config.synthetic)
         else:
             self.spec = FeatureSpec.load(config.path)
+            check_encoded(self.spec)
 
     def columns(self, mapping: str) -> Columns:
         """The columns of a mapping, checked once per dataset (ids in range, files whole, no NaN)."""

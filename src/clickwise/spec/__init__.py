@@ -20,13 +20,22 @@ import yaml
 
 from clickwise.errors import SpecError, nearest
 from clickwise.files import write_text
-from clickwise.spec.feature import AUTO, CHANNELS, ID_CHANNELS, UNKNOWN_IDS, Chunk, Feature, narrowest_id_dtype
+from clickwise.spec.feature import (
+    AUTO,
+    CHANNELS,
+    ID_CHANNELS,
+    MISSING_NUMBERS,
+    UNKNOWN_IDS,
+    Chunk,
+    Feature,
+    narrowest_id_dtype,
+)
 from clickwise.spec.layout import split_binary_chunks
 from clickwise.spec.read import ALIASES, read_parts
 from clickwise.spec.rules import check, check_encoded
 
 __all__ = ["ALIASES", "AUTO", "CHANNELS", "Chunk", "FILE_NAME", "Feature", "FeatureSpec", "ID_CHANNELS",
-           "UNKNOWN_IDS", "check_encoded", "narrowest_id_dtype", "split_binary_chunks"]
+           "MISSING_NUMBERS", "UNKNOWN_IDS", "check_encoded", "narrowest_id_dtype", "split_binary_chunks"]
 
 FILE_NAME = "feature_spec.yaml"
 

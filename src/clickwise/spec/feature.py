@@ -11,6 +11,7 @@ CHUNK_KEYS = ("type", "features", "files")
 CSV_KEYS = ("delimiter", "list_delimiter", "header")
 CHUNK_TYPES = ("split_binary", "parquet", "csv", "events", "tfrecord", "split_tfrecords")
 RAW_TEXT = "str"  # the dtype of values that `prepare` encodes; only in csv and parquet
+MISSING_NUMBERS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "\\N", "?")  # in a raw column of numbers
 AUTO = "auto"  # a cardinality that `transcode` will find
 UNKNOWN_IDS = ("error", "zero", "modulo")  # what becomes of an id outside 0 … cardinality−1
 

@@ -1,0 +1,304 @@
+"""What the columns of raw CSV and Parquet files hold, learned block by block in bounded memory."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from clickwise.errors import DataError, UsageError
+from clickwise.progress import Progress
+from clickwise.spec import MISSING_NUMBERS
+
+DISTINCT_LIMIT = 100_000  # values of a column that are remembered; a million texts would take 100 MB
+BLOCK_BYTES = 1 << 22
+DELIMITERS = ",\t;|"
+LIST_DELIMITERS = "|;,"
+_TIME = r"^\d{4}-\d\d?-\d\d?([T ]\d\d?:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?$"
+
+
+@dataclass
+class Facts:
+    """What is known of a column after `add` has seen all of it.
+
+    kind      integer, number, truth, text, time, or empty (no value at all); `unknown` holds an Arrow type that none of
+              these describes
+    values    the distinct values as text, all of them unless `more`
+    low, high of numbers
+    longest   the most values in a row, of list columns; `parts` are the facts of the lists' values
+    split     delimiter -> the rows with it, the most parts of a row, and the facts of the parts
+    """
+
+    rows: int = 0
+    missing: int = 0
+    kind: str = "empty"
+    unknown: str = ""
+    values: set[str] = field(default_factory=set)
+    more: bool = False
+    stands_for_missing: int = 0
+    low: float | None = None
+    high: float | None = None
+    has_leading_zeros: bool = False
+    longest: int | None = None
+    parts: Facts | None = None
+    split: dict[str, Split] = field(default_factory=dict)
+
+    @property
+    def known(self) -> int:
+        return self.rows - self.missing - (self.stands_for_missing if self.is_number else 0)
+
+    @property
+    def is_number(self) -> bool:
+        return self.kind in ("integer", "number")
+
+    @property
+    def distinct(self) -> int:
+        words = len(self.values)
+        return words - len(self.values & set(MISSING_NUMBERS)) if self.is_number else words
+
+    def add(self, column: pa.Array) -> None:
+        """Takes in the next rows."""
+        if isinstance(column, pa.DictionaryArray):
+            column = column.dictionary_decode()
+        type_ = column.type
+        if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+            self.rows += len(column)
+            self.missing += column.null_count
+            self.parts = self.parts or Facts()
+            self.longest = max(self.longest or 0, pc.max(pc.list_value_length(column)).as_py() or 0)
+            self.parts.add(column.flatten())
+        elif pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
+            self._add_texts(pc.utf8_trim_whitespace(column.cast(pa.string())))
+        elif pa.types.is_temporal(type_):
+            self._add_typed(column, "time")
+        elif pa.types.is_boolean(type_):
+            self._add_typed(column, "truth")
+        elif pa.types.is_integer(type_):
+            self._add_typed(column, "integer")
+        elif pa.types.is_floating(type_) or pa.types.is_decimal(type_):
+            self._add_typed(column.cast(pa.float64()), "number")
+        else:
+            self.rows += len(column)
+            self.missing += column.null_count
+            self.unknown = "" if pa.types.is_null(type_) else str(type_)
+
+    def _add_typed(self, column: pa.Array, kind: str) -> None:
+        self.rows += len(column)
+        if kind == "number":
+            column = pc.if_else(pc.is_nan(column), None, column)
+        self.missing += column.null_count
+        unique = pc.unique(column.drop_null())
+        if not len(unique):
+            return
+        self.kind = kind
+        if self.is_number:
+            self._stretch(unique)
+        if not self.more:
+            self._remember([str(value).lower() if kind == "truth" else str(value) for value in unique.to_pylist()])
+
+    def _add_texts(self, texts: pa.StringArray) -> None:
+        self.rows += len(texts)
+        counts = pc.value_counts(texts.drop_null())
+        unique, counts = counts.field(0), counts.field(1)
+        is_empty = pc.equal(unique, "")
+        self.missing += len(texts) - (pc.sum(counts.filter(pc.invert(is_empty))).as_py() or 0)
+        unique, counts = unique.filter(pc.invert(is_empty)), counts.filter(pc.invert(is_empty))
+        for_missing = pc.is_in(unique, value_set=pa.array(MISSING_NUMBERS))
+        self.stands_for_missing += pc.sum(counts.filter(for_missing)).as_py() or 0
+        self._narrow(unique.filter(pc.invert(for_missing)))
+        if not self.more:
+            self._remember(unique.to_pylist())
+        if self.kind == "text":
+            for delimiter in LIST_DELIMITERS:
+                self._add_parts(delimiter, unique, counts)
+
+    def _remember(self, values: list[str]) -> None:
+        self.values.update(values)
+        self.more = len(self.values) > DISTINCT_LIMIT
+
+    def _stretch(self, numbers: pa.Array) -> None:
+        ends = pc.min_max(numbers).as_py()
+        self.low = ends["min"] if self.low is None else min(self.low, ends["min"])
+        self.high = ends["max"] if self.high is None else max(self.high, ends["max"])
+
+    def _narrow(self, unique: pa.StringArray) -> None:
+        """Finds the kind that also holds the texts `unique`: integer, number, truth, time, else text."""
+        if not len(unique) or self.kind == "text":
+            return
+        if self.kind in ("empty", "integer", "number"):
+            self.has_leading_zeros |= pc.any(pc.match_substring_regex(unique, r"^[+-]?0\d")).as_py()
+            for kind, type_ in (("integer", pa.int64()), ("number", pa.float64())):
+                if self.has_leading_zeros or (kind, self.kind) == ("integer", "number"):
+                    continue
+                try:
+                    numbers = pc.cast(unique, type_)
+                except pa.ArrowInvalid:
+                    continue
+                self.kind = kind
+                self._stretch(numbers)
+                return
+        for kind, holds in (("truth", _are_truths), ("time", _are_times)):
+            if self.kind in ("empty", kind) and holds(unique):
+                self.kind = kind
+                return
+        self.kind = "text"
+
+    def _add_parts(self, delimiter: str, unique: pa.StringArray, counts: pa.Array) -> None:
+        has = pc.match_substring(unique, delimiter)
+        rows = pc.sum(counts.filter(has)).as_py() or 0
+        if not rows and delimiter not in self.split:
+            return
+        split = self.split.setdefault(delimiter, Split())
+        split.rows += rows
+        split.longest = max(split.longest, 1 + (pc.max(pc.count_substring(unique, delimiter)).as_py() or 0))
+        split.parts.add(pc.split_pattern(unique, delimiter).flatten())
+
+
+@dataclass
+class Split:
+    """A text column cut at a delimiter."""
+
+    rows: int = 0
+    longest: int = 1
+    parts: Facts = field(default_factory=Facts)
+
+
+def _are_truths(unique: pa.StringArray) -> bool:
+    return pc.all(pc.is_in(pc.utf8_lower(unique), value_set=pa.array(["true", "false"]))).as_py()
+
+
+def _are_times(unique: pa.StringArray) -> bool:
+    return pc.all(pc.match_substring_regex(unique, _TIME)).as_py()
+
+
+# ---- the columns of files
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns by name of files that hold rows of the same columns; `delimiter` and `has_header` of CSV."""
+
+    type: str
+    files: dict[Path, int]
+    columns: dict[str, Facts]
+    delimiter: str = ","
+    has_header: bool = True
+
+    @property
+    def rows(self) -> int:
+        return sum(self.files.values())
+
+
+def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: bool | None = None) -> Table:
+    """Reads every row once. `delimiter` and `header` (None: looked for) say how CSV is written.
+
+    Columns without a header are called column_1, column_2, … Raises DataError for a file that is missing, empty,
+    unreadable or unlike the others, and for names that occur twice; UsageError for mixed types.
+    """
+    types = {"parquet" if file.suffix == ".parquet" else "csv" for file in map(_checked, files)}
+    if len(types) > 1:
+        raise UsageError("FILE", found="CSV and Parquet at once", expected="files of one type")
+    (type_,) = types
+    delimiter = delimiter or (_find_delimiter(files[0]) if type_ == "csv" else ",")
+    names, has_header = _names(files[0], type_, delimiter, header)
+    for name in names:
+        if name and names.count(name) > 1:
+            raise DataError(files[0], found=f"two columns named {name!r}", do="rename one of them",
+                            expected="a name of its own for every column")
+    columns, rows = {name: Facts() for name in names if name}, {}
+    with Progress("reading", unit="rows") as bar:
+        for file in files:
+            other = _names(file, type_, delimiter, has_header)[0]
+            if set(other) != set(names) or (type_ == "csv" and len(other) != len(names)):
+                raise DataError(file, found=f"the columns {', '.join(other[:8])}", do="describe each kind in a run",
+                                expected=f"those of {files[0]}: {', '.join(names[:8])}")
+            rows[file] = 0
+            for batch in _blocks(file, type_, delimiter, has_header, other):
+                for name, facts in columns.items():
+                    facts.add(batch.column(name))
+                rows[file] += len(batch)
+                bar.advance(len(batch), file.name)
+            if not rows[file]:
+                raise DataError(file, found="no rows", expected="at least one row")
+    return Table(type_, rows, columns, delimiter, has_header)
+
+
+def _checked(file: Path) -> Path:
+    if not file.is_file():
+        raise DataError(file, found="a folder" if file.is_dir() else "no such file", expected="a CSV or Parquet file",
+                        do=f"name its files: {file}/*.csv" if file.is_dir() else "")
+    if file.stat().st_size == 0:
+        raise DataError(file, found="an empty file", expected="at least one row")
+    return file
+
+
+def _first_lines(file: Path, count: int = 50) -> list[str]:
+    try:
+        with pa.input_stream(str(file), compression="detect") as stream:
+            head = stream.read(1 << 20)
+        lines = head.decode("utf-8-sig", errors="strict" if len(head) < 1 << 20 else "ignore").splitlines()
+    except (OSError, UnicodeDecodeError) as slip:
+        raise DataError(file, found=f"no text: {slip}", expected="a CSV file in UTF-8, or .parquet") from None
+    lines = [line for line in lines if line.strip()][:count]
+    if not lines:
+        raise DataError(file, found="no lines", expected="at least one row")
+    return lines
+
+
+def _find_delimiter(file: Path) -> str:
+    """The delimiter that cuts the first lines into the same number of fields, into the most if several do."""
+    lines, best = _first_lines(file), (1, ",")
+    for delimiter in DELIMITERS:
+        widths = {len(row) for row in csv.reader(lines, delimiter=delimiter)}
+        if len(widths) == 1 and (width := widths.pop()) > best[0]:
+            best = (width, delimiter)
+    return best[1]
+
+
+def _names(file: Path, type_: str, delimiter: str, header: bool | None) -> tuple[list[str], bool]:
+    """The names of a file's columns, and whether its first line gives them."""
+    if type_ == "parquet":
+        try:
+            return pq.read_schema(file).names, True
+        except (pa.ArrowInvalid, OSError) as slip:
+            raise DataError(file, found=str(slip).splitlines()[0], expected="a Parquet file") from None
+    first, *others = csv.reader(_first_lines(file), delimiter=delimiter)
+    first = [text.strip() for text in first]
+    if header is None:
+        header = not any(map(_is_number, first)) and (len(set(first)) == len(first) or any(
+            _is_number(field) for row in others for field in row))
+    return (first, True) if header else ([f"column_{place}" for place in range(1, len(first) + 1)], False)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.strip().lower().lstrip("+-") not in ("nan", "inf", "infinity")
+
+
+def _blocks(file: Path, type_: str, delimiter: str, has_header: bool, names: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        if type_ == "parquet":
+            with pq.ParquetFile(file) as parquet:
+                yield from parquet.iter_batches(batch_size=1 << 16, use_threads=False)
+            return
+        names = [name or f"\0{place}" for place, name in enumerate(names)]
+        read = pa_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=int(has_header),
+                                  block_size=BLOCK_BYTES)
+        parse = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+        convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
+        with pa.input_stream(str(file), compression="detect") as stream, \
+                pa_csv.open_csv(stream, read, parse, convert) as reader:
+            yield from reader
+    except (pa.ArrowInvalid, OSError) as slip:
+        raise DataError(file, found=str(slip).splitlines()[0][:160], expected=f"a readable {type_} file",
+                        do=f"fields between {delimiter!r}: another one is --delimiter" if type_ == "csv" else "") \
+            from None

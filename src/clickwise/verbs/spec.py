@@ -1,0 +1,59 @@
+"""`clickwise spec infer`: from raw files to a draft of their Feature Spec."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from clickwise.data.infer import Draft
+from clickwise.data.infer import infer as draft_of
+from clickwise.errors import UsageError
+from clickwise.spec import FILE_NAME, FeatureSpec
+from clickwise.strict_yaml import parse_yaml
+
+
+def infer(files: list[Path], *, out: Path, label: str | None = None, display: str | None = None,
+          delimiter: str | None = None, header: bool | None = None, overwrite: bool = False) -> dict[str, Any]:
+    """What was written: `spec` (the file), `rows`, `channels` (channel -> features), `left_out`, and `next`, the
+    command that goes on from there."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}", found="a file", expected="a folder, or a name that is free")
+    path = out / FILE_NAME
+    if path.exists() and not overwrite:
+        raise UsageError(path, found="a Feature Spec that is there already", expected="a folder without one",
+                         do="another folder as --out, or --overwrite to lose what was corrected in it")
+    if delimiter is not None and len(delimiter) != 1:
+        raise UsageError("--delimiter", found=repr(delimiter), expected="one character")
+    draft = draft_of(files, label=label, display=display, delimiter=delimiter, header=header)
+    spec = draft.save(out)
+    return {"spec": str(path), "rows": draft.table.rows,
+            "channels": {channel: list(names) for channel, names in spec.channels.items()},
+            "left_out": draft.of(""), "next": _next_command(draft, spec, out)}
+
+
+def _next_command(draft: Draft, spec: FeatureSpec, out: Path) -> str:
+    label = draft.table.columns[draft.label]
+    encoded = not any(feature.is_raw_text for feature in spec.features.values()) and \
+        spec.features[draft.label].dtype == "bool"
+    whole = not any(draft.table.columns[name].rows > draft.table.columns[name].known for name in spec.features)
+    if encoded and whole and "test" in spec.mappings:
+        return shlex.join(["clickwise", "transcode", str(out), "--out", str(out / "columns")])
+    words = ["clickwise", "prepare", "table/prepare", f"dataset.spec={out}"]
+    if label.is_number and label.distinct > 2:
+        words.append("dataset.label_above=NUMBER")
+    elif spec.features[draft.label].dtype != "bool":
+        value = max(label.values) if label.distinct == 2 and not label.more else "VALUE"
+        words.append(f"dataset.label_is={_quoted(value)}")
+    return " ".join(map(_for_shell, [*words, f"out={out / 'columns'}"]))
+
+
+def _for_shell(word: str) -> str:
+    """`word` in double quotes where it holds single ones, which shlex would make unreadable."""
+    return f'"{word}"' if "'" in word and not set('"$`\\!') & set(word) else shlex.quote(word)
+
+
+def _quoted(value: str) -> str:
+    """`value` as YAML that is read back as this text, or as the number it is."""
+    plain = value.isalnum() and str(parse_yaml(value, "--label")) == value
+    return value if plain else "'" + value.replace("'", "''") + "'"
