@@ -81,8 +81,9 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def read_text(self, files: Sequence[Path], columns: Mapping[str, str], *, delimiter: str = "\t",
-                  header: bool = False, quote: str = "", missing: str = "") -> ir.Table:
-        """Delimited text, plain or gz, the files one after another; `columns` maps name -> Ibis type."""
+                  header: bool = False, quote: str = "", missing: Sequence[str] = ("",)) -> ir.Table:
+        """Delimited text, plain or gz, the files one after another; `columns` maps name -> Ibis type, `missing` are
+        the texts that stand for a missing value."""
 
     @abc.abstractmethod
     def read_parquet(self, files: Sequence[Path]) -> ir.Table:
@@ -167,10 +168,10 @@ class DuckDBEngine(Engine):
         self._tables: dict[str, ir.Table] = {}
         self.duckdb.execute("SET enable_progress_bar=false")
 
-    def read_text(self, files, columns, *, delimiter="\t", header=False, quote="", missing=""):
+    def read_text(self, files, columns, *, delimiter="\t", header=False, quote="", missing=("",)):
         types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}
         return self.ibis.read_csv([str(file) for file in files], columns=types, delim=delimiter, header=header,
-                                  quote=quote, escape=quote, nullstr=missing, auto_detect=False)
+                                  quote=quote, escape=quote, nullstr=list(missing), auto_detect=False)
 
     def read_parquet(self, files):
         return self.ibis.read_parquet([str(file) for file in files])

@@ -24,7 +24,7 @@ from clickwise.prepare.engine import Engine, EngineConfig
 from clickwise.prepare.kuairand_log import DISPLAY, LABEL, TAGS, USER_CATEGORICAL, VIDEO_CATEGORICAL, store_impressions
 from clickwise.prepare.kuairand_numbers import NUMERICAL, store_numbers
 from clickwise.prepare.output import Output, say
-from clickwise.prepare.raw_files import find_files
+from clickwise.prepare.raw_files import find_tables, raw_folder
 from clickwise.progress import Progress
 from clickwise.recipe import require, to_dict
 from clickwise.spec import Feature, narrowest_id_dtype
@@ -123,11 +123,10 @@ def prepare(config: KuaiRandConfig, out: Path, *, engine: EngineConfig | None = 
     then `out` is as before.
     """
     engine = engine or EngineConfig()
-    folder = shipped("data/kuairand_pure") if config.folder is None else Path(config.folder)
-    if not folder.is_dir():
-        raise PrepareError(f"{where}.dataset.folder: {folder}", found="a file" if folder.exists() else "no such folder",
-                           expected="the folder of the raw files", do="or null, for the sample that is shipped")
-    files = {key: _find(folder, getattr(config, key), f"{where}.dataset.{key}") for key in ("log", "users", "videos")}
+    folder = raw_folder(shipped("data/kuairand_pure") if config.folder is None else Path(config.folder),
+                        f"{where}.dataset.folder", do="or null, for the sample that is shipped")
+    files = {key: find_tables(folder, getattr(config, key), f"{where}.dataset.{key}")
+             for key in ("log", "users", "videos")}
     recipe = {"dataset": {"name": "kuairand", **to_dict(config)}}
     output = Output(out, recipe=recipe, inputs=files, file_keys=("folder", "log", "users", "videos"), engine=engine,
                     overwrite=overwrite)
@@ -146,16 +145,6 @@ def prepare(config: KuaiRandConfig, out: Path, *, engine: EngineConfig | None = 
         return output.finish({
             "dataset": "kuairand", "rows": {mapping: end - first for mapping, (first, end) in parts.items()}, **read,
             "cardinalities": {name: size for name, (size, _) in cardinalities.items()}, "ibis": ibis.__version__})
-
-
-def _find(folder: Path, patterns: Sequence[str], where: str) -> list[Path]:
-    endings = (".csv", ".csv.gz", ".parquet")
-    files = [file for file in find_files([str(folder / pattern) for pattern in patterns], where)
-             if file.name.endswith(endings)]
-    if not files:
-        raise PrepareError(f"{where}: {folder}", found="no file of that pattern that ends in .csv, .csv.gz or .parquet",
-                           expected=", ".join(patterns))
-    return files
 
 
 # ---- which rows belong to which mapping

@@ -28,14 +28,16 @@ class RawTable:
     """What is wanted of a raw table.
 
     columns   name -> type: int64, float64 or string; the files may hold others
-    required  columns with a value in every row; elsewhere an empty field and NaN are missing values
+    required  columns with a value in every row; elsewhere a field of `missing` and NaN are missing values
     binary    columns that hold 0 or 1
+    missing   the texts in CSV that stand for a missing value
     """
 
     name: str
     columns: Mapping[str, str]
     required: Sequence[str] = ()
     binary: Sequence[str] = ()
+    missing: Sequence[str] = ("",)
 
     def described(self) -> str:
         return ", ".join(f"{name} ({'0 or 1' if name in self.binary else type_})"
@@ -52,14 +54,19 @@ class Reader:
     max_bad_rows: int = 0
     bad_rows: dict[str, int] = field(default_factory=dict)
 
-    def store(self, raw: RawTable, files: Sequence[Path]) -> ir.Table:
-        """The table `raw.name` with `raw.columns`, the rows of `files` in no set order."""
+    def headers(self, raw: RawTable, files: Sequence[Path]) -> dict[Path, list[str]]:
+        """The columns of every file; raises PrepareError where one of `raw.columns` is not among them."""
         headers = {file: _columns_of(file) for file in files}
         for file, header in headers.items():
             for column in raw.columns:
                 if column not in header:
                     raise PrepareError(file, found=f"no column {column!r} among {len(header)}",
                                        expected=f"the columns {', '.join(raw.columns)}", do=nearest(column, header))
+        return headers
+
+    def store(self, raw: RawTable, files: Sequence[Path]) -> ir.Table:
+        """The table `raw.name` with `raw.columns`, the rows of `files` in no set order."""
+        headers = self.headers(raw, files)
         try:
             return self._store(raw, list(files), headers)
         except BadInput as error:
@@ -92,7 +99,8 @@ class Reader:
             table = self.engine.read_parquet([file])
         else:
             types = {name: raw.columns.get(name, "string") for name in header}
-            table = self.engine.read_text([file], types, delimiter=",", header=True, quote='"')
+            table = self.engine.read_text([file], types, delimiter=",", header=True, quote='"',
+                                          missing=raw.missing)
         return table.select(**{name: _without_nan(table[name].cast(type_)) for name, type_ in raw.columns.items()})
 
     def _without_bad_rows(self, raw: RawTable, file: Path, headers: dict[Path, Sequence[str]]) -> Path:
@@ -119,7 +127,7 @@ def bad_line(line: bytes, raw: RawTable, header: Sequence[str]) -> str | None:
     row = dict(zip(header, fields, strict=True))
     for column, type_ in raw.columns.items():
         text = row[column]
-        if text == "":
+        if text in raw.missing:
             if column in raw.required:
                 return f"no value of {column}"
             continue

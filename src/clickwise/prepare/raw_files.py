@@ -26,6 +26,28 @@ def find_files(patterns: Iterable[str], where: str) -> list[Path]:
     return files
 
 
+TABLE_ENDINGS = (".csv", ".csv.gz", ".parquet")
+
+
+def find_tables(folder: Path, patterns: Iterable[str], where: str) -> list[Path]:
+    """The files of `find_files` in `folder` that hold tables: .csv, .csv.gz or .parquet."""
+    patterns = list(patterns)
+    files = [file for file in find_files([str(folder / pattern) for pattern in patterns], where)
+             if file.name.endswith(TABLE_ENDINGS)]
+    if not files:
+        raise PrepareError(f"{where}: {folder}", found="no file of that pattern that ends in .csv, .csv.gz or .parquet",
+                           expected=", ".join(patterns))
+    return files
+
+
+def raw_folder(folder: Path, where: str, do: str = "") -> Path:
+    """`folder`, which is there; raises PrepareError where it is not."""
+    if not folder.is_dir():
+        raise PrepareError(f"{where}: {folder}", found="a file" if folder.exists() else "no such folder",
+                           expected="the folder of the raw files", do=do)
+    return folder
+
+
 def _natural(name: str) -> list:
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", name) if part]
 
