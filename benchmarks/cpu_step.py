@@ -1,8 +1,13 @@
-"""One DLRM training step on the CPU: clickwise against plain PyTorch, samples/s.
+"""One training step on the CPU: clickwise against plain PyTorch, samples/s.
 
-Model: 13 numerical features, 26 tables of 100,000 rows, bottom MLP 512-256-D, top MLP 1024-1024-512-256-1, plain SGD.
-Plain: one nn.EmbeddingBag(sparse=True) per table, stack, bmm, Z[:, i, j], nn.Linear, torch.optim.SGD; it gets its ids
-as int64 and its numericals as float32 ready made. Clickwise gets int32 and float16, as they come from disk.
+    python benchmarks/cpu_step.py                                    DLRM, plain SGD
+    python benchmarks/cpu_step.py --model dcnv2 --table-rows 50000   DCNv2, Adam (of touched rows in the tables)
+
+Models: 13 numerical features, 26 tables, bottom MLP 512-256-D, top MLP 1024-1024-512-256-1; DCNv2 with three cross
+layers of rank 512 between x0 and the top MLP.
+Plain: one nn.EmbeddingBag(sparse=True) per table, nn.Linear, torch.optim.SGD, or Adam and SparseAdam; DLRM: stack, bmm,
+Z[:, i, j]; DCNv2: x0 * V(U(x)) + x. It gets its ids as int64 and its numericals as float32 ready made. Clickwise gets
+int32 and float16, as they come from disk.
 Ids: uniform, or the power law P(id) ~ (id + 1)^-1.05.
 
 Every rival is a process of its own, and they step in turns, so that a noisy moment of the machine meets all of them.
@@ -24,11 +29,12 @@ import time
 
 from measure import arguments, finish
 
-TABLES, ROWS, NUMERICALS, ALPHA, BATCHES = 26, 100_000, 13, 1.05, 3
+TABLES, NUMERICALS, ALPHA, BATCHES = 26, 13, 1.05, 3
+TOP, CROSS_LAYERS, CROSS_RANK, ADAM_LR, SGD_LR = (1024, 1024, 512, 256), 3, 512, 1e-4, 0.1
 RIVALS = ("plain fp32", "plain bf16", "ours fp32", "ours bf16")
 
 
-def worker(rival: str, dim: int, samples: int, ids: str, threads: int) -> None:
+def worker(rival: str, name: str, dim: int, samples: int, ids: str, table_rows: int, threads: int) -> None:
     """Builds one rival, then takes one step per line read, and answers each with its seconds (wall, processor)."""
     kind, precision, *changes = rival.split()
     if ("-memory" not in changes) if kind == "ours" else ("+memory" in changes):
@@ -40,9 +46,9 @@ def worker(rival: str, dim: int, samples: int, ids: str, threads: int) -> None:
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    batches = [_columns(samples, ids) for _ in range(BATCHES)]
+    batches = [_columns(samples, ids, table_rows) for _ in range(BATCHES)]
     make = _plain if kind == "plain" else _ours
-    step = make(dim, batches, precision == "bf16", changes)
+    step = make(name, dim, table_rows, batches, precision == "bf16", changes)
     for index in range(3):
         step(index % BATCHES)
     print("ready", flush=True)
@@ -52,20 +58,20 @@ def worker(rival: str, dim: int, samples: int, ids: str, threads: int) -> None:
         print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu, loss]), flush=True)
 
 
-def _columns(samples: int, ids: str):
+def _columns(samples: int, ids: str, table_rows: int):
     """numerical [B, 13] in float16, ids [26, B] in int32, label [B]."""
     import torch
 
     numerical, label = torch.rand(samples, NUMERICALS).half(), torch.rand(samples) < 0.25
     if ids == "uniform":
-        return numerical, torch.randint(0, ROWS, (TABLES, samples), dtype=torch.int32), label
+        return numerical, torch.randint(0, table_rows, (TABLES, samples), dtype=torch.int32), label
     power = 1 - ALPHA  # the inverse of the law's distribution function on 1 … rows + 1
     u = torch.rand(TABLES, samples, dtype=torch.float64)
-    ids_FB = (u * ((ROWS + 1) ** power - 1) + 1) ** (1 / power)
-    return numerical, (ids_FB.int() - 1).clamp_(0, ROWS - 1), label
+    ids_FB = (u * ((table_rows + 1) ** power - 1) + 1) ** (1 / power)
+    return numerical, (ids_FB.int() - 1).clamp_(0, table_rows - 1), label
 
 
-def _plain(dim: int, batches: list, bf16: bool, changes: list[str]):
+def _plain(name: str, dim: int, table_rows: int, batches: list, bf16: bool, changes: list[str]):
     import torch
     from torch import nn
 
@@ -78,45 +84,76 @@ def _plain(dim: int, batches: list, bf16: bool, changes: list[str]):
             inputs = outputs
         return nn.Sequential(*layers)
 
+    class Dots(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.li, self.lj = torch.tril_indices(TABLES + 1, TABLES + 1, offset=-1)
+            self.outputs = dim + len(self.li)
+
+        def forward(self, z0, rows):
+            x = torch.stack([z0, *rows], dim=1)
+            dots = torch.bmm(x, x.transpose(1, 2))
+            return torch.cat([z0, dots[:, self.li, self.lj]], dim=1)
+
+    class Crosses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.outputs = (TABLES + 1) * dim
+            self.u = nn.ModuleList(nn.Linear(self.outputs, CROSS_RANK, bias=False) for _ in range(CROSS_LAYERS))
+            self.v = nn.ModuleList(nn.Linear(CROSS_RANK, self.outputs) for _ in range(CROSS_LAYERS))
+
+        def forward(self, z0, rows):
+            x0 = x = torch.cat([z0, *rows], dim=1)
+            for u, v in zip(self.u, self.v, strict=True):
+                x = x0 * v(u(x)) + x
+            return x
+
     class Plain(nn.Module):
         def __init__(self):
             super().__init__()
             self.bottom = mlp(NUMERICALS, (512, 256, dim), True)
-            self.tables = nn.ModuleList(nn.EmbeddingBag(ROWS, dim, mode="sum", sparse=True) for _ in range(TABLES))
-            self.li, self.lj = torch.tril_indices(TABLES + 1, TABLES + 1, offset=-1)
-            self.top = mlp(dim + len(self.li), (1024, 1024, 512, 256, 1), False)
+            self.tables = nn.ModuleList(nn.EmbeddingBag(table_rows, dim, mode="sum", sparse=True)
+                                        for _ in range(TABLES))
+            self.interaction = Dots() if name == "dlrm" else Crosses()
+            self.top = mlp(self.interaction.outputs, (*TOP, 1), False)
 
         def forward(self, numerical, ids):
             z0 = self.bottom(numerical)
             rows = [table(column[:, None]).to(z0.dtype) for table, column in zip(self.tables, ids, strict=True)]
-            x = torch.stack([z0, *rows], dim=1)
-            dots = torch.bmm(x, x.transpose(1, 2))
-            return self.top(torch.cat([z0, dots[:, self.li, self.lj]], dim=1)).squeeze(1)
+            return self.top(self.interaction(z0, rows)).squeeze(1)
 
     model = Plain()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    if name == "dlrm":
+        optimizers = [torch.optim.SGD(model.parameters(), lr=SGD_LR)]
+    else:
+        dense = [parameter for key, parameter in model.named_parameters() if not key.startswith("tables.")]
+        optimizers = [torch.optim.Adam(dense, lr=ADAM_LR),
+                      torch.optim.SparseAdam(model.tables.parameters(), lr=ADAM_LR)]
     loss_of = nn.BCEWithLogitsLoss()
     batches = [(numerical.float(), ids.long(), label.float()) for numerical, ids, label in batches]
 
     def step(index):
         numerical, ids, label = batches[index]
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logit = model(numerical, ids)
         loss = loss_of(logit.float(), label)
         loss.backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         return loss.item()
 
     return step
 
 
-def _ours(dim: int, batches: list, bf16: bool, changes: list[str]):
+def _ours(name: str, dim: int, table_rows: int, batches: list, bf16: bool, changes: list[str]):
     import torch
 
     from clickwise.batch import Batch
+    from clickwise.build import find_model
     from clickwise.embedding import TableOptimizer, build_embeddings
-    from clickwise.models.dlrm import DLRM, DLRMConfig
+    from clickwise.optim.dense import DenseOptimizer
     from clickwise.spec import Feature
 
     _take_away(changes)
@@ -126,14 +163,16 @@ def _ours(dim: int, batches: list, bf16: bool, changes: list[str]):
         def channel(name):
             if name == "numerical":
                 return tuple(Feature(f"num_{i}", "float16") for i in range(NUMERICALS))
-            return tuple(Feature(f"cat_{i}", "int32", cardinality=ROWS) for i in range(TABLES))
+            return tuple(Feature(f"cat_{i}", "int32", cardinality=table_rows) for i in range(TABLES))
 
-    config = DLRMConfig(embedding_dim=dim, bottom_mlp=(512, 256, dim), top_mlp=(1024, 1024, 512, 256))
+    model_class = find_model(name, "--model")
+    crosses = {} if name == "dlrm" else {"cross_layers": CROSS_LAYERS, "cross_rank": CROSS_RANK}
+    config = model_class.Config(embedding_dim=dim, bottom_mlp=(512, 256, dim), top_mlp=TOP, **crosses)
     features = tuple(feature.name for feature in Spec.channel("categorical"))
-    tables = DLRM.tables(Spec, config)
-    model = DLRM(Spec, build_embeddings("auto", tables, features, TableOptimizer(name="sgd", lr=0.1)), config)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(parameters, lr=0.1, fused="-fused" not in changes)
+    settings = {"name": "sgd", "lr": SGD_LR} if name == "dlrm" else {"name": "adam", "lr": ADAM_LR}
+    tables = model_class.tables(Spec, config)
+    model = model_class(Spec, build_embeddings("auto", tables, features, TableOptimizer(**settings)), config)
+    optimizer = DenseOptimizer(**settings).build(p for p in model.parameters() if p.requires_grad)
     batches = [Batch(numerical=numerical, categorical=tuple(ids), label=label) for numerical, ids, label in batches]
 
     def step(index):
@@ -150,7 +189,7 @@ def _ours(dim: int, batches: list, bf16: bool, changes: list[str]):
 def _take_away(changes: list[str]) -> None:
     """Replaces a fast kernel by its reference, so that the table shows what it brings."""
     import clickwise.kernels.dot_interaction as interaction
-    import clickwise.kernels.mlp as mlp
+    import clickwise.kernels.onednn as onednn
     import clickwise.kernels.sparse_update as update
 
     if "-onednn" in changes:
@@ -161,11 +200,13 @@ def _take_away(changes: list[str]) -> None:
         update.cpu.sparse_update = update.reference.sparse_update
 
 
-def race(rivals: list[str], dim: int, samples: int, ids: str, threads: int, repeats: int) -> list[dict[str, object]]:
+def race(rivals: list[str], name: str, dim: int, samples: int, ids: str, table_rows: int, threads: int,
+         repeats: int) -> list[dict[str, object]]:
     processes = {}
     try:
         for rival in rivals:
-            command = [sys.executable, __file__, "--worker", rival, str(dim), str(samples), ids, str(threads)]
+            command = [sys.executable, __file__, "--worker", rival, name, str(dim), str(samples), ids, str(table_rows),
+                       str(threads)]
             # The rivals share the cores: threads of one that waits for its turn must not spin.
             processes[rival] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                                 env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"})
@@ -188,7 +229,7 @@ def race(rivals: list[str], dim: int, samples: int, ids: str, threads: int, repe
         wall, cpu, loss = zip(*times[rival], strict=True)
         ratios = sorted(plain[0] / mine for plain, mine in zip(times[rivals[0]], wall, strict=True))
         cpus = [plain[1] / mine for plain, mine in zip(times[rivals[0]], cpu, strict=True)]
-        rows.append({"dim": dim, "batch": samples, "ids": ids, "rival": rival,
+        rows.append({"model": name, "dim": dim, "batch": samples, "ids": ids, "rival": rival,
                      "step_ms": 1e3 * statistics.median(wall), "min_ms": 1e3 * min(wall), "max_ms": 1e3 * max(wall),
                      "cpu_ms": 1e3 * statistics.median(cpu), "samples/s": samples / statistics.median(wall),
                      "× wall": statistics.median(ratios), "low": ratios[len(ratios) // 10],
@@ -199,25 +240,31 @@ def race(rivals: list[str], dim: int, samples: int, ids: str, threads: int, repe
 def main() -> None:
     parser = arguments(__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--model", default="dlrm", choices=["dlrm", "dcnv2"])
+    parser.add_argument("--table-rows", type=int, default=100_000)
     parser.add_argument("--dims", type=int, nargs="+", default=[16, 128])
     parser.add_argument("--batches", type=int, nargs="+", default=[2048, 16384])
     parser.add_argument("--ids", nargs="+", default=["uniform", "power"], choices=["uniform", "power"])
     parser.add_argument("--rivals", nargs="+", default=list(RIVALS), help="the first is what the others are held to")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--name", default="cpu_step", help="of the result file")
+    parser.add_argument("--name", help="of the result file; cpu_step or cpu_step-dcnv2 by default")
     options = parser.parse_args()
     rows = []
     for dim in options.dims:
         for samples in options.batches:
             for ids in options.ids:
-                rows += race(options.rivals, dim, samples, ids, options.threads, options.repeats)
+                rows += race(options.rivals, options.model, dim, samples, ids, options.table_rows, options.threads,
+                             options.repeats)
                 print(f"measured: dim {dim}, batch {samples:,}, {ids} ids", file=sys.stderr, flush=True)
-    finish(options.name, rows, options, threads=options.threads, tables=TABLES, table_rows=ROWS, alpha=ALPHA,
-           target="ours ≥ 1.5 × plain in fp32, ≥ 3 × in bf16 on a CPU with AMX")
+    target = "ours ≥ 1.5 × plain in fp32, ≥ 3 ×" if options.model == "dlrm" else "ours ≥ 1.2 × plain in fp32, ≥ 2.5 ×"
+    finish(options.name or ("cpu_step" if options.model == "dlrm" else f"cpu_step-{options.model}"), rows, options,
+           threads=options.threads, tables=TABLES, table_rows=options.table_rows, alpha=ALPHA,
+           target=f"{target} in bf16 on a CPU with AMX")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        worker(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5], int(sys.argv[6]))
+        rival, name, dim, samples, ids, table_rows, threads = sys.argv[2:]
+        worker(rival, name, int(dim), int(samples), ids, int(table_rows), int(threads))
     else:
         main()
