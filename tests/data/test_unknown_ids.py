@@ -87,7 +87,7 @@ def test_without_it_the_first_unknown_id_is_an_error(tmp_path, type_, policy):
     (tmp_path / "in").mkdir()
     spec = source(tmp_path / "in", type_, policy)
     for work in (lambda: check_columns(spec, "train"), lambda: transcode(spec, tmp_path / "out")):
-        with pytest.raises(SpecError, match="row 2\n.*id 10 of the feature 'c'\n.*0 … 9 .*\n.*unknown_ids: zero or"):
+        with pytest.raises(SpecError, match="row 2\n.*id 10 .*'c'\n.*0 … 9 .*\n.*set unknown_ids: zero or"):
             work()
     assert not (tmp_path / "out").exists()
 

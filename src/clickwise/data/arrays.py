@@ -87,12 +87,14 @@ def chunk_files(spec: FeatureSpec, chunk: Chunk) -> list[Path]:
     for path, start, is_parquet in zip(paths, starts, are_parquet, strict=True):
         if is_parquet == (chunk.type == "parquet"):
             continue
-        found, do = "an empty file", "write it again"
-        if start:
-            found = f"a file that starts with {start!r}" + (", a Parquet file" if is_parquet else ", no Parquet file")
-            do = f"set type: {'parquet' if is_parquet else 'csv'} for this chunk" if len(set(are_parquet)) == 1 else \
-                "all files of a chunk are of one type: write them as " + chunk.type
-        raise DataError(path, found=found, expected=f"{chunk.type}, the type of its chunk in {spec.name}", do=do)
+        found = f"a file that starts with {start!r}" + (", a Parquet file" if is_parquet else ", no Parquet file")
+        do = "write or copy the file again"
+        if len(set(are_parquet)) > 1:
+            do = f"all files of a chunk are of one type: write them as {chunk.type}"
+        elif is_parquet or start.decode(errors="replace").replace("\n", " ").isprintable():
+            do = f"set type: {'parquet' if is_parquet else 'csv'} for this chunk"
+        raise DataError(path, found=found if start else "an empty file", do=do if start else "",
+                        expected=f"{chunk.type}, the type of its chunk in {spec.name}")
     return paths
 
 

@@ -105,7 +105,7 @@ def check_ids(array: Array, feature: Feature, where: Path | str, first: int = 0)
         if isinstance(array, RaggedArray):
             row = int(np.searchsorted(array.offsets, place, side="right")) - 1
         if feature.unknown_ids in (None, "error"):
-            do = "unknown_ids: zero or modulo in feature_spec takes it in" if values[place] >= 0 else \
+            do = "raise cardinality, or set unknown_ids: zero or modulo for the feature" if values[place] >= 0 else \
                 f"{values[place]} is no id here: 0 is missing, rare, unseen and padding"
         else:
             do = f"clickwise transcode applies unknown_ids: {feature.unknown_ids}; columns on disk are not rewritten"

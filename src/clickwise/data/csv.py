@@ -111,7 +111,7 @@ def first_fields(path: Path, delimiter: str = ",") -> list[str]:
         raise DataError(path, found=f"no text: {slip}", expected="a csv file") from None
     if not line:
         raise DataError(f"{path}, line 1", found="an empty file" if path.stat().st_size == 0 else "an empty line",
-                        expected="rows of the same number of fields")
+                        expected="rows, or a header and rows")
     return [field.strip() for field in next(csv.reader([line], delimiter=delimiter))]
 
 
@@ -123,6 +123,10 @@ def _columns(path: Path, chunk: Chunk) -> tuple[list[str], bool]:
     if not has_header and len(fields) == len(chunk.features):
         return list(chunk.features), False
     if has_header and set(chunk.features) <= set(fields):
+        for name in chunk.features:
+            if fields.count(name) > 1:
+                raise DataError(f"{path}, line 1", found=f"{fields.count(name)} times the column {name!r}",
+                                expected="one column for every feature")
         return fields, True
     for other in ",\t;| ":
         parts = first_fields(path, other)

@@ -29,10 +29,11 @@ def stream_parquet(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int 
         with open_parquet(path) as file:
             columns = file.schema_arrow.names
             for feature in names:
-                if columns.count(feature) != 1:
-                    found = "no" if feature not in columns else f"{columns.count(feature)} times the"
-                    raise DataError(path, found=f"{found} column {feature!r}", expected="one column for every feature",
-                                    do=nearest(feature, set(columns) - {feature}))
+                count = columns.count(feature)
+                if count != 1:
+                    raise DataError(path, found=f"{count} times the column {feature!r}" if count else
+                                    f"no column {feature!r}", expected="one column for every feature",
+                                    do="" if count else nearest(feature, columns))
             first = 0
             for batch in file.iter_batches(batch_size=rows, columns=wanted, use_threads=False):
                 arrays = {feature: to_array(spec, feature, batch.column(feature), path, first, wide_ids)
@@ -54,7 +55,8 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
             start, whole = file.read(4), path.stat().st_size >= 12
             file.seek(-4, 2) if whole else None
             whole = whole and file.read(4) == b"PAR1"
-        found = str(slip).splitlines()[0] if whole or start != b"PAR1" else "a Parquet file without its end (PAR1)"
+        found = f"damaged content: {str(slip).splitlines()[0].rstrip(': ')}" if whole else \
+            "a Parquet file without its end (PAR1)" if start == b"PAR1" else "no Parquet file"
         raise DataError(path, found=found, expected="a Parquet file that can be read",
                         do="it is damaged or cut off: write or copy it again") from None
 
