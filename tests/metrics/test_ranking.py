@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickwise.errors import DataError
-from clickwise.metrics import MAP, MRR, NDCG, HitRate, MetricSet, build_metric, build_metrics, displays
+from clickwise.metrics import MAP, MRR, NDCG, HitRate, MetricSet, build_metric, build_metrics, displays, kept_rows
 
 
 def average_precision(label_I, k):
@@ -78,6 +78,8 @@ def test_the_very_same_bits_in_any_order_cut_and_merge(data, rows, scattered, se
     parts = np.split(order, sorted(data.draw(st.lists(st.integers(0, len(order)), max_size=3))))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(displays, "PENDING", data.draw(st.integers(1, 50)))
+        patched.setattr(kept_rows, "SAMPLE", sample := data.draw(st.integers(1, 5)))
+        patched.setattr(kept_rows, "READ", sample * data.draw(st.integers(1, 5)))
         metrics = []
         for part in parts:
             columns = score_B[part], label_B[part], display_B[part]

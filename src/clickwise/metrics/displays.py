@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import torch
 
 from clickwise.errors import DataError
-from clickwise.metrics.metric import Kept, Scored
+from clickwise.metrics.kept_rows import NO_ROWS, Rows, in_id_order, joined, packed, starts
+from clickwise.metrics.metric import Flaws, Metric, Scored
 
 PENDING = 1 << 20  # rows that wait, on the device they came from, until they are moved and packed together
-CHUNK = 1 << 17  # rows that are sorted at a time: the temporaries stay near the cache
+CHUNK = 1 << 16  # rows that are ranked at a time: the temporaries stay in the cache
 
 TIES = ("average", "pessimistic", "optimistic")
 
@@ -80,12 +81,26 @@ def standing(items_G: np.ndarray, score_B: np.ndarray, label_B: np.ndarray) -> S
                     clicks_to_R - clicks_R - (clicks_to_G - clicks_G)[display_R], rows_R, clicks_R)
 
 
-def starts(value_V: np.ndarray) -> np.ndarray:
-    """Where each run of equal values begins."""
-    return np.flatnonzero(np.concatenate(([True], value_V[1:] != value_V[:-1]))[: len(value_V)])
+def chunks(rows: Rows, last: bool = False) -> Generator[Standing, None, Rows]:
+    """The standing of displays in order, a chunk at a time; returns the rows of the chunk that is not yet full.
+
+    `last`: no rows follow, so that one is given too.
+    """
+    stretch = row = 0
+    while stretch < len(rows.rows_S):
+        rows_to_S = np.cumsum(rows.rows_S[stretch : stretch + CHUNK])
+        full = min(int(rows_to_S.searchsorted(CHUNK)), len(rows_to_S) - 1)
+        end = int(rows.display_S.searchsorted(rows.display_S[stretch + full], "right"))  # the last display whole
+        if end == len(rows.rows_S) and not last:
+            break
+        some = rows.cut(stretch, end, row)
+        items_G = np.add.reduceat(some.rows_S, starts(some.display_S), dtype=np.int64)
+        yield standing(items_G, some.logit_B, some.label_B)
+        stretch, row = end, row + len(some.logit_B)
+    return rows.cut(stretch, len(rows.rows_S), row)
 
 
-class ByDisplay(Kept):
+class ByDisplay(Metric):
     """A metric of whole displays. A subclass says what each display adds up to (`tally`, `results`).
 
     It keeps 5 bytes per row, and 12 per stretch of consecutive rows of one display; equal input gives the very same
@@ -93,7 +108,6 @@ class ByDisplay(Kept):
     """
 
     needs_groups = True
-    names = ("logit_B", "label_B", "display_S", "rows_S")  # S stretches: the id of the display, rows in the stretch
     name: str
 
     @abc.abstractmethod
@@ -105,9 +119,10 @@ class ByDisplay(Kept):
         """What `compute` returns, from the tally of all displays, float64."""
 
     def reset(self) -> None:
-        super().reset()
+        self.flaws = Flaws()
         self.pending: list[tuple[torch.Tensor, ...]] = []
         self.pending_rows = 0
+        self.parts: list[Rows] = []
 
     def add(self, scored: Scored) -> None:
         if scored.group_B is None:
@@ -120,62 +135,37 @@ class ByDisplay(Kept):
             self.pack()
 
     def pack(self) -> None:
-        """Moves what is pending to the CPU, and writes each display id once per stretch."""
+        """Moves what is pending to the CPU, in as few bytes as it needs."""
         if self.pending_rows:
-            logit_B, label_B, display_B = (torch.cat(parts).cpu() for parts in zip(*self.pending, strict=True))
-            first_S = starts(display_B.numpy())
-            rows_S = np.diff(first_S, append=len(display_B)).astype(np.int32)
-            self.keep(logit_B=logit_B, label_B=label_B, display_S=display_B[torch.from_numpy(first_S)],
-                      rows_S=torch.from_numpy(rows_S))
+            self.parts.append(packed(*(torch.cat(parts).cpu().numpy() for parts in zip(*self.pending, strict=True))))
         self.pending, self.pending_rows = [], 0
 
-    def kept(self, name: str) -> torch.Tensor:
-        self.pack()
-        return super().kept(name)
-
     def merge(self, other: ByDisplay) -> None:
+        self.flaws.raise_if_any()
+        other.flaws.raise_if_any()
         self.pack()
         other.pack()
-        super().merge(other)
+        self.parts += other.parts
+
+    def state_dict(self) -> dict:
+        self.flaws.raise_if_any()
+        self.pack()
+        return {name: torch.from_numpy(column) for name, column in vars(joined([NO_ROWS, *self.parts])).items()}
 
     def load_state_dict(self, state: dict) -> None:
         self.reset()
-        super().load_state_dict(state)
+        self.parts = Rows(**{name: column.numpy() for name, column in state.items()}).ascending_parts()
 
     def standings(self) -> Iterator[Standing]:
-        """The standing of all displays in the order of their ids, some whole displays at a time."""
-        if not len(self.kept("rows_S")):
-            return
-        self._sort()
-        logit_B, label_B, display_S, rows_S = (self.kept(name).numpy() for name in self.names)
-        stretch = row = 0
-        while stretch < len(rows_S):
-            rows_to_S = np.cumsum(rows_S[stretch : stretch + CHUNK])
-            last = stretch + min(int(rows_to_S.searchsorted(CHUNK)), len(rows_to_S) - 1)
-            end = int(display_S.searchsorted(display_S[last], "right"))  # the last display whole
-            items_G = np.add.reduceat(rows_S[stretch:end], starts(display_S[stretch:end]), dtype=np.int64)
-            row_end = row + int(items_G.sum())
-            yield standing(items_G, logit_B[row:row_end], label_B[row:row_end])
-            stretch, row = end, row_end
+        """The standing of all displays in the order of their ids, some whole displays at a time.
 
-    def _sort(self) -> None:
-        """Brings the stretches of a display together, in ascending order of the display ids."""
-        display_S, rows_S = self.kept("display_S").numpy(), self.kept("rows_S").numpy()
-        if (display_S[1:] >= display_S[:-1]).all():
-            return
-        order_S = np.argsort(display_S, kind="stable")
-        first_S = np.cumsum(rows_S, dtype=np.int64) - rows_S
-        for name in ("logit_B", "label_B"):
-            column_B = self.kept(name).numpy()
-            sorted_B, row = np.empty_like(column_B), 0
-            for start in range(0, len(order_S), CHUNK):
-                some_S = order_S[start : start + CHUNK]
-                place_B = ranges(first_S[some_S], rows_S[some_S])
-                sorted_B[row : row + len(place_B)] = column_B[place_B]
-                row += len(place_B)
-            self.columns[name] = [torch.from_numpy(sorted_B)]
-        self.columns["display_S"] = [torch.from_numpy(display_S[order_S])]
-        self.columns["rows_S"] = [torch.from_numpy(rows_S[order_S])]
+        A chunk ends with the display that holds its row number CHUNK, however the rows came: the same sums, bit by bit.
+        """
+        self.pack()
+        rest = NO_ROWS
+        for rows in in_id_order(self.parts):
+            rest = yield from chunks(joined([rest, rows]))
+        yield from chunks(rest, last=True)
 
     def result(self) -> dict[str, float]:
         return in_one_pass([self])[0]
@@ -187,9 +177,3 @@ def in_one_pass(metrics: Sequence[ByDisplay]) -> list[dict[str, float]]:
     for some in metrics[0].standings() if metrics else ():
         totals = [total + metric.tally(some) for metric, total in zip(metrics, totals, strict=True)]
     return [metric.results(total) for metric, total in zip(metrics, totals, strict=True)]
-
-
-def ranges(first_S: np.ndarray, length_S: np.ndarray) -> np.ndarray:
-    """first, first + 1, … (`length` of them) for every entry, one after the other, int64."""
-    ends_S = np.cumsum(length_S, dtype=np.int64)
-    return np.arange(ends_S[-1] if len(ends_S) else 0) + np.repeat(first_S - (ends_S - length_S), length_S)

@@ -22,7 +22,8 @@ import math
 
 import numpy as np
 
-from clickwise.metrics.displays import TIES, ByDisplay, Standing, ranges
+from clickwise.metrics.displays import TIES, ByDisplay, Standing
+from clickwise.metrics.kept_rows import ranges
 
 
 class RankingMetric(ByDisplay):
