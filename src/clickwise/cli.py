@@ -113,6 +113,8 @@ def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="C
           out: Annotated[Path, typer.Option(help="The folder to write feature_spec.yaml into.")],
           label: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
           display: Annotated[str | None, typer.Option(help="The column that groups rows for GAUC.")] = None,
+          categorical: Annotated[list[str] | None, typer.Option(help="A column that is categorical; repeatable.")] = None,
+          numerical: Annotated[list[str] | None, typer.Option(help="A column that is numerical; repeatable.")] = None,
           delimiter: Annotated[str | None, typer.Option(help="Of CSV; found by itself.")] = None,
           header: Annotated[bool | None, typer.Option(help="Whether CSV has one; found by itself.")] = None,
           overwrite: Annotated[bool, typer.Option(help="Replace a spec that is there.")] = False,
@@ -120,7 +122,8 @@ def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="C
     """Draft a Feature Spec from raw files: types, cardinalities, hotness, a guess at channels."""
     from clickwise.verbs.spec import infer
 
-    found = infer(files, out=out, label=label, display=display, delimiter=delimiter, header=header, overwrite=overwrite)
+    found = infer(files, out=out, label=label, display=display, categorical=categorical or [],
+                  numerical=numerical or [], delimiter=delimiter, header=header, overwrite=overwrite)
     if as_json:
         _print_json(found)
         return

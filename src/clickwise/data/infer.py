@@ -92,22 +92,33 @@ class Draft:
 
 
 def infer(files: Sequence[Path], *, label: str | None = None, display: str | None = None,
-          delimiter: str | None = None, header: bool | None = None) -> Draft:
-    """A draft for files of one kind, read once. `label` and `display` name columns (else found by their names).
+          categorical: Sequence[str] = (), numerical: Sequence[str] = (), delimiter: str | None = None,
+          header: bool | None = None) -> Draft:
+    """A draft for files of one kind, read once. What the other arguments name is not guessed.
 
     Raises DataError for files that cannot be read, UsageError where a named column or a label is missing.
     """
     table = read_table(files, delimiter=delimiter, header=header)
-    for option, name in (("--label", label), ("--display", display)):
+    asked = [("--label", label), ("--display", display), *(("--categorical", name) for name in categorical),
+             *(("--numerical", name) for name in numerical)]
+    for option, name in asked:
         if name is not None and name not in table.columns:
             raise UsageError(f"{option} {name}", found="no such column", expected="a column of the file",
                              do=nearest(name, table.columns))
+        if name is not None and [other for _, other in asked].count(name) > 1:
+            raise UsageError(f"{option} {name}", found="a column that is named twice", expected="one use of a column")
     label = label or _find_label(table)
     list_delimiter = _list_delimiter(table)
     guesses = {}
     for name, facts in table.columns.items():
         if name == label:
             guesses[name] = _label(name, facts)
+        elif name in categorical:
+            guesses[name] = Guess("categorical", _ids(facts), f"as asked: {_described(facts)}")
+        elif name in numerical:
+            if not facts.is_number:
+                raise UsageError(f"--numerical {name}", found=facts.unknown or _described(facts), expected="numbers")
+            guesses[name] = Guess("numerical", {"dtype": "float32"}, f"as asked: {_described(facts)}")
         elif name == display or (display is None and _is_display(name, facts)):
             guesses[name] = _display(facts)
             display = name

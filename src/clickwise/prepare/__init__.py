@@ -17,7 +17,9 @@ from clickwise.recipe import load, parse
 
 # A dataset is a module with CONFIG, the dataclass of its recipe section, and
 # prepare(config, out, *, engine, overwrite, where) -> Path.
-DATASETS = {"criteo": "clickwise.prepare.criteo", "kuairand": "clickwise.prepare.kuairand"}
+DATASETS = {"criteo": "clickwise.prepare.criteo", "kuairand": "clickwise.prepare.kuairand",
+            "table": "clickwise.prepare.table"}
+TRAINED_BY = {"table": "table/dcnv2"}  # the recipe that is named as the next step; else <dataset>/dlrm
 KEYS = ("dataset", "engine", "out")
 
 
@@ -78,13 +80,13 @@ def _told(out: Path, name: str, found: Mapping[str, Any]) -> str:
 
 
 def _next_command(out: Path, name: str) -> str:
-    path = shlex.quote(f"data.path={out}")
+    path, recipe = shlex.quote(f"data.path={out}"), TRAINED_BY.get(name, f"{name}/dlrm")
     try:
-        trained_on = load(f"{name}/dlrm").get("data", {}).get("path")
+        trained_on = load(recipe).get("data", {}).get("path")
     except RecipeError:  # a dataset of one's own
         return f"clickwise train RECIPE {path}"
     same = trained_on is not None and Path(trained_on).resolve() == out.resolve()
-    return f"clickwise train {name}/dlrm" + ("" if same else f" {path}")
+    return f"clickwise train {recipe}" + ("" if same else f" {path}")
 
 
 def _check_packages() -> None:

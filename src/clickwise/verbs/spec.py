@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from clickwise.strict_yaml import parse_yaml
 
 
 def infer(files: list[Path], *, out: Path, label: str | None = None, display: str | None = None,
-          delimiter: str | None = None, header: bool | None = None, overwrite: bool = False) -> dict[str, Any]:
+          categorical: Sequence[str] = (), numerical: Sequence[str] = (), delimiter: str | None = None,
+          header: bool | None = None, overwrite: bool = False) -> dict[str, Any]:
     """What was written: `spec` (the file), `rows`, `channels` (channel -> features), `left_out`, and `next`, the
     command that goes on from there."""
     if out.exists() and not out.is_dir():
@@ -25,7 +27,8 @@ def infer(files: list[Path], *, out: Path, label: str | None = None, display: st
                          do="another folder as --out, or --overwrite to lose what was corrected in it")
     if delimiter is not None and len(delimiter) != 1:
         raise UsageError("--delimiter", found=repr(delimiter), expected="one character")
-    draft = draft_of(files, label=label, display=display, delimiter=delimiter, header=header)
+    draft = draft_of(files, label=label, display=display, categorical=categorical, numerical=numerical,
+                     delimiter=delimiter, header=header)
     spec = draft.save(out)
     return {"spec": str(path), "rows": draft.table.rows,
             "channels": {channel: list(names) for channel, names in spec.channels.items()},

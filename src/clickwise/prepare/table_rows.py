@@ -1,0 +1,262 @@
+"""Raw rows of the files of a Feature Spec as stored tables, and the readings of their columns: text, number, list."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+from pyarrow import parquet
+
+from clickwise.errors import PrepareError, nearest
+from clickwise.prepare.engine import BadInput, Engine
+from clickwise.prepare.output import Output, say
+from clickwise.prepare.raw_files import BadRows
+from clickwise.progress import Progress
+from clickwise.spec import ID_CHANNELS, Chunk, FeatureSpec
+
+if TYPE_CHECKING:
+    from clickwise.prepare.table import TableConfig
+
+BYTES_ON_DISK = {".gz": 10, ".parquet": 8}  # a byte of such a file in the engine's tables, held twice; 2 of plain text
+
+
+ENCODED = tuple(channel for channel in ID_CHANNELS if "history" not in channel)
+
+
+def list_delimiter(spec: FeatureSpec, name: str, mapping: str) -> str:
+    """What lies between the values of a multi-hot text column; rows cut off `train` come from its chunks."""
+    chunks = spec.mappings.get(mapping, spec.mappings["train"])
+    return next((chunk.options.get("list_delimiter", "|") for chunk in chunks if name in chunk.features), "|")
+
+
+def text(column: ir.Column) -> ir.StringColumn:
+    """The value as text without space around it; missing where nothing is left."""
+    return column.cast("string").strip().nullif("")
+
+
+def number(column: ir.Column, missing: Sequence[str]) -> ir.FloatingColumn:
+    """The value in float64; missing for NaN and the texts of `missing`, and for what is no number (see `check`)."""
+    if column.type().is_string():
+        found = text(column)
+        column = found.isin(missing).ifelse(ibis.null("string"), found).try_cast("float64")
+    column = column.cast("float64")
+    return column.isnan().ifelse(ibis.null("float64"), column)
+
+
+def integer(column: ir.Column, missing: Sequence[str]) -> ir.IntegerColumn:
+    """The value in int64, likewise."""
+    if column.type().is_string():
+        found = text(column)
+        return found.isin(missing).ifelse(ibis.null("string"), found).try_cast("int64")
+    return column.cast("int64")
+
+
+def list_of_texts(column: ir.Column, delimiter: str) -> ir.ArrayColumn:
+    """The values of a list column, or of a text cut at `delimiter`; those without any letter are left out."""
+    if column.type().is_array():
+        return column.map(lambda value: value.cast("string").strip()).filter(
+            lambda value: value.notnull() & (value != ""))
+    return column.cast("string").split(delimiter).map(lambda part: part.strip()).filter(lambda part: part != "")
+
+
+def store_rows(output: Output, spec: FeatureSpec, config: TableConfig, columns: Sequence[str]) -> dict[str, int]:
+    """Stores `raw_<mapping>` with `columns` for every mapping, the rows in the order of its files, values checked.
+    File -> bad rows that were left out."""
+    if output.done("raw files read"):
+        return output.facts("raw files read")
+    files = [spec.folder / file for chunks in spec.mappings.values() for chunk in chunks for file in chunk.files]
+    engine = output.engine(tables_bytes=sum(BYTES_ON_DISK.get(file.suffix, 2) * file.stat().st_size for file in files))
+    reader = _Reader(engine, output.work / "without_bad_rows", config.max_bad_rows)
+    for mapping, chunks in spec.mappings.items():
+        with Progress(f"reading {mapping}", unit="rows") as bar:
+            reader.store(spec, chunks, columns, f"raw_{mapping}")
+            bar.advance(engine.count(engine.table(f"raw_{mapping}")))
+        check(engine, spec, config, mapping)
+    output.mark("raw files read", reader.bad_rows)
+    return reader.bad_rows
+
+
+class _Reader:
+    """Reads chunks; over all of them up to `max_bad_rows` lines of CSV that cannot be read are left out."""
+
+    def __init__(self, engine: Engine, work: Path, max_bad_rows: int) -> None:
+        self.engine, self.work, self.max_bad_rows = engine, work, max_bad_rows
+        self.bad_rows: dict[str, int] = {}
+
+    def store(self, spec: FeatureSpec, chunks: Sequence[Chunk], columns: Sequence[str], name: str) -> None:
+        left, stored = list(columns), []
+        for place, chunk in enumerate(chunks):
+            files = [spec.folder / file for file in chunk.files]
+            headers = {file: _header(file, chunk) for file in files}
+            wanted = [column for column in left if all(column in header for header in headers.values())]
+            for column in (column for column in chunk.features if column in left and column not in wanted):
+                file, header = next((file, header) for file, header in headers.items() if column not in header)
+                raise PrepareError(file, found=f"no column {column!r}", expected="a column for every feature",
+                                   do=nearest(column, header))
+            left = [column for column in left if column not in wanted]
+            if wanted:
+                self._store(chunk, headers, wanted, f"{name}_{place}" if len(chunks) > 1 else name)
+                stored.append(f"{name}_{place}")
+        if left and (missing := [column for column in left if column not in spec.features]):
+            raise PrepareError(f"{spec.folder / chunks[0].files[0]}", found=f"no column {missing[0]!r}",
+                               expected="the column that the split goes by", do=nearest(missing[0], headers[files[0]]))
+        if left:
+            raise PrepareError(f"{spec.path}: source_spec", found=f"no chunk with {left[0]!r} for {name[4:]!r}",
+                               expected="every feature in every mapping")
+        if len(chunks) > 1:
+            self._side_by_side(stored, columns, name)
+
+    def _side_by_side(self, parts: Sequence[str], columns: Sequence[str], name: str) -> None:
+        engine = self.engine
+        tables = [engine.numbered(engine.table(part)) for part in parts]
+        counts = [engine.count(table) for table in tables]
+        if len(set(counts)) > 1:
+            raise PrepareError(name, found=f"chunks of {' and '.join(f'{count:,}' for count in counts)} rows",
+                               expected="columns of the same rows")
+        joined = tables[0]
+        for table in tables[1:]:
+            joined = joined.join(table, "row")
+        engine.materialise(joined.order_by("row").select(*columns), name)
+        for part in parts:
+            engine.drop(part)
+
+    def _store(self, chunk: Chunk, headers: Mapping[Path, list[str]], columns: Sequence[str], name: str) -> None:
+        try:
+            self._materialise(chunk, headers, columns, name)
+            return
+        except BadInput as error:
+            if chunk.type == "parquet":
+                raise PrepareError(next(iter(headers)), found=str(error).splitlines()[0]) from None
+            say(f"reading {name[4:]}: a row cannot be read ({str(error).splitlines()[0]}); looking at every line")
+            reason = str(error).splitlines()[0]
+        good = {}
+        for file, header in headers.items():
+            delimiter = chunk.options.get("delimiter", ",")
+            bad_rows = BadRows(lambda line, header=header, delimiter=delimiter: bad_line(line, len(header), delimiter),
+                               self.max_bad_rows - sum(self.bad_rows.values()),
+                               f"{len(header)} fields with {delimiter!r} between them")
+            good[bad_rows.without([file], self.work)[0]] = header
+            self.bad_rows |= bad_rows.found
+        try:
+            self._materialise(chunk, good, columns, name)
+        except BadInput:
+            raise PrepareError(", ".join(map(str, headers)), found=reason, expected="rows that can be read") from None
+
+    def _materialise(self, chunk: Chunk, headers: Mapping[Path, list[str]], columns: Sequence[str], name: str) -> None:
+        tables, groups = [], []
+        for file, header in headers.items():  # files with the same columns are read at once
+            if groups and groups[-1][0] == header:
+                groups[-1][1].append(file)
+            else:
+                groups.append((header, [file]))
+        for header, files in groups:
+            if chunk.type == "parquet":
+                table = self.engine.read_parquet(files)
+            else:
+                fields = {name or f"__{place}": "string" for place, name in enumerate(header)}
+                table = self.engine.read_text(files, fields, delimiter=chunk.options.get("delimiter", ","), quote='"',
+                                              header=_has_header(files[0], chunk))
+            tables.append(table.select(*columns))
+        self.engine.materialise(tables[0] if len(tables) == 1 else ibis.union(*tables), name)
+
+
+def bad_line(line: bytes, fields: int, delimiter: str) -> str | None:
+    """What is wrong with a line of CSV; None for a good one."""
+    try:
+        found = len(next(csv.reader([line.decode()], delimiter=delimiter, strict=True)))
+    except (csv.Error, UnicodeDecodeError) as error:
+        return f"a line that cannot be read ({error})"
+    return None if found == fields else f"{found} field{'s' * (found != 1)}"
+
+
+def _fields(file: Path, chunk: Chunk) -> list[str]:
+    """What stands between the delimiters of the first line."""
+    try:
+        with gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb") as lines:
+            line = lines.readline().decode("utf-8-sig")
+    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise PrepareError(f"{file}, line 1", found=f"no text that can be read ({error})",
+                           expected="CSV in UTF-8, plain or .gz") from None
+    return [field.strip() for field in next(csv.reader([line], delimiter=chunk.options.get("delimiter", ",")), [])]
+
+
+def _has_header(file: Path, chunk: Chunk) -> bool:
+    return chunk.options.get("header", set(chunk.features) <= set(_fields(file, chunk)))
+
+
+def _header(file: Path, chunk: Chunk) -> list[str]:
+    """The names of a file's columns."""
+    if chunk.type == "parquet":
+        try:
+            return parquet.read_schema(file).names
+        except (pa.ArrowInvalid, OSError) as error:
+            raise PrepareError(file, found=f"no Parquet file ({str(error).splitlines()[0]})",
+                               expected="a Parquet file, the type of its chunk") from None
+    fields = _fields(file, chunk)
+    if not _has_header(file, chunk):
+        if len(fields) != len(chunk.features):
+            raise PrepareError(f"{file}, line 1", found=f"{len(fields)} fields", expected=f"{len(chunk.features)}, the "
+                               "features of its chunk", do="correct delimiter, header or features of the chunk")
+        return list(chunk.features)
+    for name in fields:
+        if name and fields.count(name) > 1:
+            raise PrepareError(f"{file}, line 1", found=f"two columns named {name!r}", expected="every name once")
+    return fields
+
+
+# ---- values that are not what the spec says
+
+
+def check(engine: Engine, spec: FeatureSpec, config: TableConfig, mapping: str) -> None:
+    """Raises PrepareError for the first value of `raw_<mapping>` that is no number, or list that is too long."""
+    table = engine.numbered(engine.table(f"raw_{mapping}"))
+    if engine.count(table) == 0:
+        raise PrepareError(f"{spec.path}: source_spec.{mapping}", found="no rows", expected="at least one")
+    faults: dict[str, tuple[ir.BooleanColumn, str]] = {}
+    for name in (name for name in table.columns if name in spec.features):
+        feature, column = spec.features[name], table[name]
+        if feature.is_multi_hot:
+            length = list_of_texts(column, list_delimiter(spec, name, mapping)).length()
+            faults[name] = length > feature.max_hotness, f"at most {feature.max_hotness} values (max_hotness)"
+        elif column.type().is_array():
+            raise PrepareError(f"{spec.path}: feature_spec.{name}", found="a list column", expected="max_hotness",
+                               do="name the length of the longest list: clickwise spec infer finds it")
+        elif name in spec.channels.get("numerical", ()) or (
+                name in spec.channels["label"] and config.label_above is not None):
+            found = number(column, config.missing)
+            faults[name] = (_unread(column, found, config) | found.isinf(),
+                            "a finite number, or a text of dataset.missing")
+        elif _is_carried(spec, name) and not feature.is_raw_text:
+            found = (number if "float" in feature.dtype else integer)(column, config.missing)
+            faults[name] = _unread(column, found, config), f"a number ({feature.dtype}), or a text of dataset.missing"
+    if not faults:
+        return
+    counts = engine.row(table.aggregate(**{name: table.count(where=fault) for name, (fault, _) in faults.items()}))
+    for name, count in counts.items():
+        if count:
+            fault, expected = faults[name]
+            bad = table.filter(fault)
+            first = engine.row(bad.select("row", value=bad[name]).order_by("row"))
+            more = f" ({count:,} such rows)" if count > 1 else ""
+            raise PrepareError(f"{spec.folder / spec.mappings[mapping][0].files[0]}, column {name!r}, row "
+                               f"{first['row']:,}", found=repr(first["value"])[:80] + more, expected=expected,
+                               do=f"correct it, or the entry of {name} in {spec.path}")
+
+
+def _unread(column: ir.Column, found: ir.Column, config: TableConfig) -> ir.BooleanColumn:
+    if not column.type().is_string():
+        return ibis.literal(False)
+    written = text(column)
+    return written.notnull() & ~written.isin(config.missing) & found.isnull()
+
+
+def _is_carried(spec: FeatureSpec, name: str) -> bool:
+    known = ("numerical", "label", *ENCODED)
+    return not any(name in spec.channels.get(channel, ()) for channel in known)

@@ -1,0 +1,140 @@
+"""Labels of raw rows, and which row belongs to which mapping."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ibis
+import ibis.expr.types as ir
+
+from clickwise.errors import PrepareError
+from clickwise.prepare import steps
+from clickwise.prepare.engine import Engine
+from clickwise.prepare.output import Output, say
+from clickwise.prepare.table_rows import number, text
+from clickwise.spec import FeatureSpec
+
+if TYPE_CHECKING:
+    from clickwise.prepare.table import TableConfig
+
+POSITIVE, NEGATIVE = ("1", "1.0", "true"), ("0", "0.0", "false")
+
+
+def split(output: Output, spec: FeatureSpec, config: TableConfig, where: str) -> tuple[dict[str, int], int]:
+    """Mapping -> rows, which are stored as `rows_<mapping>` with the label, 0 or 1, as `__label`; and how many rows
+    without a label were left out."""
+    if output.done("split"):
+        return tuple(output.facts("split"))
+    engine, rows, unlabelled = output.engine(), {}, 0
+    check_label(engine, spec, config, where)
+    for mapping in spec.mappings:
+        raw = engine.numbered(engine.table(f"raw_{mapping}"))
+        raw = raw.mutate(__label=label_of(raw, spec, config))
+        labelled = raw.filter(raw["__label"].notnull())
+        unlabelled += engine.count(raw) - engine.count(labelled)
+        parts = cut(engine, labelled, spec, config, where) if mapping == "train" else {mapping: labelled}
+        for part, table in parts.items():
+            stored = engine.materialise(table.order_by("row").drop("row"), f"rows_{part}")
+            rows[part] = engine.count(stored)
+            if not rows[part]:
+                cause = f"{config.order_by} has too few values" if config.order_by else "too few rows"
+                raise PrepareError(f"{where}.dataset", found=f"no rows for the mapping {part!r} ({cause})",
+                                   expected="at least one in every mapping",
+                                   do="change test_share, validation_share, or what the split goes by")
+    for mapping in spec.mappings:
+        engine.drop(f"raw_{mapping}")
+    train = engine.table("rows_train")
+    positive = engine.row(train.aggregate(n=train["__label"].sum()))["n"]
+    if positive in (0, rows["train"]):
+        raise PrepareError(f"{where}.dataset", found=f"{positive:,} positive labels in {rows['train']:,} training rows",
+                           expected="labels of both kinds", do="correct label_is or label_above")
+    if unlabelled:
+        say(f"{unlabelled:,} rows without a label are left out")
+    order = [name for name in ("train", "validation", "test") if name in rows]
+    rows = {name: rows[name] for name in (*order, *(name for name in rows if name not in order))}
+    output.mark("split", [rows, unlabelled])
+    return rows, unlabelled
+
+
+def label_of(table: ir.Table, spec: FeatureSpec, config: TableConfig) -> ir.IntegerColumn:
+    """1 for the positive label, 0 for any other, missing where there is none."""
+    (name,) = spec.channels["label"]
+    if config.label_above is not None:
+        found = number(table[name], config.missing)
+        return (found > config.label_above).cast("int8")
+    found = text(table[name])
+    if not spec.features[name].is_raw_text:
+        found = found.isin(config.missing).ifelse(ibis.null("string"), found)
+    if config.label_is is not None:
+        return (found == positive_text(config)).cast("int8")
+    return ibis.cases((found.lower().isin(POSITIVE), 1), (found.lower().isin(NEGATIVE), 0),
+                      else_=ibis.null("int8")).cast("int8")
+
+
+def positive_text(config: TableConfig) -> str:
+    """`label_is` as text: YAML reads true and 1 as no text."""
+    return str(config.label_is).lower() if isinstance(config.label_is, bool) else str(config.label_is).strip()
+
+
+def check_label(engine: Engine, spec: FeatureSpec, config: TableConfig, where: str) -> None:
+    """Raises PrepareError where values of the label do not fit `label_is`, or are neither 0 nor 1 without it."""
+    if config.label_above is not None:
+        return
+    (name,) = spec.channels["label"]
+    raw = engine.table("raw_train")
+    values = raw.select(value=text(raw[name])).filter(lambda t: t.value.notnull())
+    if not spec.features[name].is_raw_text:
+        values = values.filter(~values.value.isin(config.missing))
+    counts = values.group_by("value").aggregate(rows=lambda t: t.count())
+    most = engine.rows(counts.order_by([ibis.desc("rows"), "value"]).limit(7))
+    shown = ", ".join(f"{row['value']!r} ({row['rows']:,} rows)" for row in most[:6])
+    shown += ", …" * (len(most) > 6) if most else "no value at all"
+    if config.label_is is not None:
+        if not engine.count(counts.filter(counts.value == positive_text(config))):
+            raise PrepareError(f"{where}.dataset.label_is", found=f"{positive_text(config)!r}, which {name!r} never is",
+                               expected=f"one of its values: {shown}")
+        return
+    other = counts.filter(~counts.value.lower().isin(POSITIVE + NEGATIVE))
+    if engine.count(other):
+        numbers = spec.features[name].dtype.startswith(("float", "int"))
+        raise PrepareError(f"{where}.dataset.label_is", found=f"nothing, and {name!r} holds {shown}",
+                           expected="the positive value, unless the label is 0 or 1, true or false",
+                           do="dataset.label_is=VALUE" + (", or dataset.label_above=NUMBER" if numbers else ""))
+
+
+def cut(engine: Engine, table: ir.Table, spec: FeatureSpec, config: TableConfig, where: str) -> dict[str, ir.Table]:
+    """The rows of `train` by mapping: what stays, and the shares for mappings that the spec does not have."""
+    shares = {name: share for name, share in (("test", config.test_share), ("validation", config.validation_share))
+              if name not in spec.mappings and share > 0}
+    if not shares:
+        return {"train": table}
+    if config.order_by is not None:
+        return cut_in_order(engine, table, shares, config, where)
+    key = table["row"].cast("string") if config.split_by is None else ibis.coalesce(text(table[config.split_by]), "")
+    table = table.mutate(__dealt=steps.hash60(ibis.literal(f"{config.seed}:") + key))
+    parts, first = {}, 0
+    for name, share in shares.items():
+        end = first + int(share * 2**60)
+        parts[name] = table.filter((table["__dealt"] >= first) & (table["__dealt"] < end)).drop("__dealt")
+        first = end
+    return {"train": table.filter(table["__dealt"] >= first).drop("__dealt"), **parts}
+
+
+def cut_in_order(engine: Engine, table: ir.Table, shares: dict[str, float], config: TableConfig,
+                 where: str) -> dict[str, ir.Table]:
+    """Test rows have the greatest values of `order_by`, validation rows the next."""
+    written = text(table[config.order_by])
+    counts = engine.row(table.aggregate(rows=table.count(), without=table.count(where=written.isnull()),
+                                        words=table.count(where=written.try_cast("float64").isnull())))
+    if counts["without"]:
+        raise PrepareError(f"{where}.dataset.order_by", found=f"{counts['without']:,} rows without {config.order_by!r}",
+                           expected="a value in every row", do="drop those rows, or order by another column")
+    table = table.mutate(__key=written if counts["words"] else written.cast("float64"))
+    parts, end = {}, None
+    left = counts["rows"]
+    for name, share in shares.items():
+        left -= round(share * counts["rows"])
+        first = engine.row(table.select("__key").order_by("__key").limit(1, offset=max(left, 0)))["__key"]
+        chosen = table["__key"] >= first if end is None else (table["__key"] >= first) & (table["__key"] < end)
+        parts[name], end = table.filter(chosen).drop("__key"), first
+    return {"train": table.filter(table["__key"] < end).drop("__key"), **parts}
