@@ -88,6 +88,7 @@ def test_every_number_as_worked_out_row_by_row(prepare, count_until):
     for mapping, days in {"train": TRAIN, "validation": VALIDATION, "test": TEST}.items():
         found, rows = read(out, mapping), in_order(LOG, *days)
         assert found["is_click"].tolist() == [bool(row["is_click"]) for row in rows]
+        assert found["item_id"].tolist() == [row["video_id"] for row in rows]
         assert found["user_day"].tolist() == [row["user_id"] * 10**8 + row["date"] for row in rows]
         expected = [raw_numbers(LOG, row, prior, 4, last_day) for row in rows]
         for name in kuairand.NUMERICAL:
@@ -197,7 +198,7 @@ def test_shuffle_permutes_whole_training_rows(prepare):
 def test_only_numbers_or_only_ids(prepare):
     assert "numerical.bin" not in every_file(prepare(LOG, name="a", numerical=[]), "train")
     out = prepare(LOG, name="b", categorical=[])
-    assert set(every_file(out, "train")) == {"numerical.bin", "label.bin", "user_day.bin"}
+    assert set(every_file(out, "train")) == {"numerical.bin", "label.bin", "user_day.bin", "item_id.bin"}
 
 
 @pytest.fixture(scope="module")

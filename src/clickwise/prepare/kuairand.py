@@ -21,7 +21,15 @@ from clickwise.errors import PrepareError, nearest
 from clickwise.files import shipped
 from clickwise.prepare import steps, write
 from clickwise.prepare.engine import Engine, EngineConfig
-from clickwise.prepare.kuairand_log import DISPLAY, LABEL, TAGS, USER_CATEGORICAL, VIDEO_CATEGORICAL, store_impressions
+from clickwise.prepare.kuairand_log import (
+    DISPLAY,
+    ITEM,
+    LABEL,
+    TAGS,
+    USER_CATEGORICAL,
+    VIDEO_CATEGORICAL,
+    store_impressions,
+)
 from clickwise.prepare.kuairand_numbers import NUMERICAL, store_numbers
 from clickwise.prepare.output import Output, say
 from clickwise.prepare.raw_files import find_tables, raw_folder
@@ -102,7 +110,8 @@ class KuaiRandConfig:
     @property
     def channels(self) -> dict[str, tuple[str, ...]]:
         parts = {"numerical": self.numerical, "categorical": self.categorical}
-        return {name: tuple(part) for name, part in parts.items() if part} | {"display": (DISPLAY,), "label": (LABEL,)}
+        return {name: tuple(part) for name, part in parts.items() if part} \
+            | {"display": (DISPLAY,), "item": (ITEM,), "label": (LABEL,)}
 
 
 CONFIG = KuaiRandConfig
@@ -119,8 +128,8 @@ def prepare(config: KuaiRandConfig, out: Path, *, engine: EngineConfig | None = 
             where: str = "kuairand") -> Path:
     """The folder `out` with `split_binary` columns, feature_spec.yaml and preparation/ (vocabularies, scales, counts).
 
-    Mappings: train, validation (if there is one) and test; their display is the user's day. Raises PrepareError;
-    then `out` is as before.
+    Mappings: train, validation (if there is one) and test; their display is the user's day, and the video's own id
+    goes along in the channel `item`, which no model reads. Raises PrepareError; then `out` is as before.
     """
     engine = engine or EngineConfig()
     folder = raw_folder(shipped("data/kuairand_pure") if config.folder is None else Path(config.folder),
@@ -228,7 +237,7 @@ def _write(output: Output, config: KuaiRandConfig, parts: Mapping[str, tuple[int
     features = {name: Feature(name, "float16") for name in config.numerical}
     features |= {name: Feature(name, narrowest_id_dtype(size), cardinality=size, max_hotness=hotness)
                  for name, (size, hotness) in cardinalities.items()}
-    features |= {DISPLAY: Feature(DISPLAY, "int64"), LABEL: Feature(LABEL, "bool")}
+    features |= {DISPLAY: Feature(DISPLAY, "int64"), ITEM: Feature(ITEM, "int64"), LABEL: Feature(LABEL, "bool")}
 
     def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
         part = parts[mapping]
@@ -238,7 +247,7 @@ def _write(output: Output, config: KuaiRandConfig, parts: Mapping[str, tuple[int
         if names == (TAGS,):
             return steps.rows_between(engine.table("tag_ids"), *part)
         table = _rows(engine, part, names)
-        return table if names[0] in (DISPLAY, LABEL) \
+        return table if names[0] in (DISPLAY, ITEM, LABEL) \
             else steps.encode(table, names[0], engine.table(f"vocabulary_{names[0]}"))
 
     write.write_dataset(output, columns, features=features, channels=channels,

@@ -11,7 +11,7 @@ from clickwise.errors import PrepareError
 from clickwise.prepare.named_columns import RawTable, Reader
 from clickwise.prepare.output import Output
 
-LABEL, DISPLAY, TAGS = "is_click", "user_day", "tags"
+LABEL, DISPLAY, ITEM, TAGS = "is_click", "user_day", "item_id", "tags"
 LOG = {"user_id": "int64", "video_id": "int64", "date": "int64", "hourmin": "int64", "time_ms": "int64",
        LABEL: "int64", "duration_ms": "float64", "tab": "int64"}
 LOG_REQUIRED = ("user_id", "video_id", "date", "hourmin", "time_ms", LABEL)
@@ -48,7 +48,7 @@ def store_impressions(output: Output, files: Mapping[str, Sequence[Path]], *, fe
         attributes = attributes.rename({f"__{id_}": id_})
         table = table.left_join(attributes, table[id_] == attributes[f"__{id_}"])
     table = table.mutate(hour=(table.hourmin // 100).cast("int64"), day_of_week=day_of_week(table.date),
-                         **{DISPLAY: table.user_id * 100_000_000 + table.date})
+                         **{DISPLAY: table.user_id * 100_000_000 + table.date, ITEM: table.video_id})
     stored = engine.materialise(table.order_by("date", "time_ms", "user_id", "video_id"), "impressions")
     rows, kept = engine.count(log), engine.count(stored)
     unknown = engine.row(stored.aggregate(users=stored.count(where=stored["__user_id"].isnull()),
