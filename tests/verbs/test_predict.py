@@ -19,9 +19,9 @@ from clickwise.spec import Feature, FeatureSpec, split_binary_chunks
 FEATURES = {"y": Feature("y", "bool"), "n0": Feature("n0", "float32"), "n1": Feature("n1", "float32"),
             "city": Feature("city", "int8", 20), "shop": Feature("shop", "int16", 300),
             "tags": Feature("tags", "int8", 50, max_hotness=3), "session": Feature("session", "int64"),
-            "sku": Feature("sku", "int64")}
+            "sku": Feature("sku", "int8", 60), "brand": Feature("brand", "int64")}
 CHANNELS = {"label": ("y",), "numerical": ("n0", "n1"), "categorical": ("city", "shop", "tags"),
-            "display": ("session",), "item": ("sku",)}
+            "about": ("brand",), "display": ("session",), "target_item": ("sku",)}
 INPUTS = ("n0", "n1", "city", "shop", "tags")
 ROWS = 60
 
@@ -31,7 +31,7 @@ def table(rows: int = ROWS, seed: int = 0) -> dict[str, list]:
     return {"y": (random.random(rows) < 0.4).tolist(), "n0": random.normal(size=rows).astype("float32").tolist(),
             "n1": random.normal(size=rows).astype("float32").tolist(), "city": random.integers(0, 20, rows).tolist(),
             "shop": random.integers(0, 300, rows).tolist(), "session": (10**12 + np.arange(rows)).tolist(),
-            "sku": random.permutation(rows).tolist(),
+            "sku": random.permutation(rows).tolist(), "brand": random.integers(0, 2**62, rows).tolist(),
             "tags": [random.integers(0, 50, count).tolist() for count in random.integers(0, 4, rows)]}
 
 
@@ -41,7 +41,8 @@ def run(clickwise, tmp_path):
     mappings = {mapping: split_binary_chunks(FEATURES, CHANNELS, mapping) for mapping in ("train", "test")}
     spec, rows = FeatureSpec(FEATURES, mappings, CHANNELS, {}, tmp_path / "ds"), table()
     tags = RaggedArray(np.array(sum(rows["tags"], []), "int8"), np.cumsum([0, *map(len, rows["tags"])]))
-    arrays = {name: np.array(rows[name], FEATURES[name].dtype) for name in ("y", "city", "shop", "session", "sku")}
+    arrays = {name: np.array(rows[name], FEATURES[name].dtype)
+              for name in ("y", "city", "shop", "session", "sku", "brand")}
     columns = Columns(ROWS, {**arrays, "tags": tags}, np.array([rows["n0"], rows["n1"]], "float32").T.copy())
     for mapping in mappings:
         write(spec, columns, mapping)
@@ -63,12 +64,12 @@ def put(path, rows: dict[str, list]) -> None:
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_file_scores_as_the_mapping_with_the_same_rows(clickwise, run, tmp_path, ending):
     rows = table()
-    put(tmp_path / f"in.{ending}", {name: rows[name] for name in ("sku", "session", *INPUTS[::-1])})
+    put(tmp_path / f"in.{ending}", {name: rows[name] for name in ("brand", "sku", "session", *INPUTS[::-1])})
     for source in ("test", f"in.{ending}"):
         assert clickwise("predict", run, "--input", source, "--out", f"{source}.p.parquet").code == 0
     of_mapping, of_file = (pq.read_table(tmp_path / f"{source}.p.parquet") for source in ("test", f"in.{ending}"))
-    assert of_mapping.column_names == of_file.column_names == ["session", "sku", "logit", "probability"]
-    for name in ("session", "sku"):
+    assert of_mapping.column_names == of_file.column_names == ["session", "sku", "brand", "logit", "probability"]
+    for name in ("session", "sku", "brand"):
         assert of_file[name].to_pylist() == of_mapping[name].to_pylist() == rows[name]
     np.testing.assert_allclose(of_file["logit"], of_mapping["logit"], atol=1e-6)
     put(tmp_path / f"in.{ending}", {name: rows[name] for name in INPUTS})
@@ -98,7 +99,7 @@ def test_any_column_is_carried_block_by_block(clickwise, run, tmp_path, monkeypa
 def test_a_mapping_carries_its_features(clickwise, run, tmp_path):
     assert clickwise("predict", run, "--input", "test", "--out", "p.parquet", "--carry", "y,n1,tags").code == 0
     found, rows = pq.read_table(tmp_path / "p.parquet"), table()
-    assert found.column_names == ["session", "sku", "y", "n1", "tags", "logit", "probability"]
+    assert found.column_names == ["session", "sku", "brand", "y", "n1", "tags", "logit", "probability"]
     assert all(found[name].to_pylist() == rows[name] for name in ("y", "n1", "tags"))
 
 

@@ -166,12 +166,12 @@ def _rows_of(source: Path) -> int | None:
 
 
 def _as_text(name: str, column: pa.Array) -> pa.Array:
-    """What a CSV file can hold: lists become texts such as 3|17|4."""
+    """What a CSV file can hold: lists become texts such as 3|17|4. Raises DataError for what no text stands for."""
     kind = column.type
     try:
         if pa.types.is_nested(kind):
             return pc.binary_join(pc.cast(column, pa.large_list(pa.string())), "|")
-        return column
+        return column if pa.types.is_primitive(kind) else pc.cast(column, pa.string())
     except (pa.ArrowException, KeyError):
         raise DataError(f"column {name!r}", found=f"values of the type {kind}", expected="what a csv file can hold",
                         do="write to a name that ends in .parquet") from None
