@@ -42,17 +42,26 @@ class Batch:
 
     numerical    [B, N] in its stored float type, or None where a dataset has no numerical feature
     categorical  one column per feature: ids [B] in their stored integer type, or Ragged for multi-hot
+    user, target_item   columns like `categorical`
+    history      one tensor of ids [B, L] per feature (item, category, …), position by position of the same events, the
+                 latest last; 0 is padding, and a position is padding in every feature or in none
+    negative_history    as `history`: at every position an event that did not happen
     label        [B], 0 or 1, in its stored type; None where only a prediction is wanted
     display      [B] group ids (a display, a user-day), for GAUC and MAP@k
     """
 
     numerical: torch.Tensor | None = None
     categorical: tuple[Column, ...] = ()
+    user: tuple[Column, ...] = ()
+    target_item: tuple[Column, ...] = ()
+    history: tuple[torch.Tensor, ...] = ()
+    negative_history: tuple[torch.Tensor, ...] = ()
     label: torch.Tensor | None = None
     display: torch.Tensor | None = None
 
     def __len__(self) -> int:
-        for column in (self.label, self.numerical, *self.categorical, self.display):
+        for column in (self.label, self.numerical, *self.categorical, *self.user, *self.target_item, *self.history,
+                       self.display):
             if column is not None:
                 return len(column)
         return 0
@@ -65,8 +74,8 @@ class Batch:
                 return None
             return column.map(function) if isinstance(column, Ragged) else function(column)
 
-        return Batch(numerical=each(self.numerical), categorical=tuple(map(each, self.categorical)),
-                     label=each(self.label), display=each(self.display))
+        return Batch(**{name: tuple(map(each, value)) if isinstance(value, tuple) else each(value)
+                        for name, value in vars(self).items()})
 
     def to(self, device: torch.device | str) -> Batch:
         """A batch on `device`, itself if it is there; what shares one buffer, as in a loader's batch, crosses in one
