@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import ibis
 import ibis.expr.types as ir
 
+from clickwise.prepare.steps import whole
+
 
 def daily_counts(table: ir.Table, keys: Sequence[str], day: str, label: str) -> ir.Table:
     """`keys`, `day`, impressions, clicks: one row per key and day on which it was shown; missing keys are left out."""
@@ -25,7 +27,7 @@ def earlier_counts(daily: ir.Table, keys: Sequence[str], day: str, last_day: int
     if last_day is not None:
         daily = daily.mutate(**{name: (daily[day] <= last_day).ifelse(daily[name], 0) for name in counts})
     so_far = ibis.cumulative_window(group_by=list(keys), order_by=day)
-    return daily.select(*keys, day, **{name: _integer(daily[name].sum().over(so_far)) - daily[name] for name in counts})
+    return daily.select(*keys, day, **{name: whole(daily[name].sum().over(so_far)) - daily[name] for name in counts})
 
 
 def total_counts(daily: ir.Table, keys: Sequence[str], day: str, last_day: int | None = None) -> ir.Table:
@@ -33,7 +35,7 @@ def total_counts(daily: ir.Table, keys: Sequence[str], day: str, last_day: int |
     if last_day is not None:
         daily = daily.filter(daily[day] <= last_day)
     return daily.group_by(list(keys)).aggregate(
-        **{name: _integer(daily[name].sum()) for name in ("impressions", "clicks")})
+        **{name: whole(daily[name].sum()) for name in ("impressions", "clicks")})
 
 
 def click_rate_logit(impressions: ir.NumericColumn, clicks: ir.NumericColumn, *, prior: float,
@@ -53,7 +55,7 @@ def moments_of_users(table: ir.Table, user: str, day: str, time: str) -> ir.Tabl
     today = ibis.cumulative_window(group_by=[user, day], order_by=time)
     last = moments[time].lag().over(before)
     return moments.select(user, day, time, seconds_since_last=(moments[time] - last) / 1000,
-                          earlier_today=_integer(moments.impressions.sum().over(today)) - moments.impressions)
+                          earlier_today=whole(moments.impressions.sum().over(today)) - moments.impressions)
 
 
 def last_moments(table: ir.Table, user: str, day: str, time: str) -> ir.Table:
@@ -62,9 +64,3 @@ def last_moments(table: ir.Table, user: str, day: str, time: str) -> ir.Table:
     place = ibis.row_number().over(ibis.window(group_by=user, order_by=[ibis.desc(days[time]), ibis.desc(days[day])]))
     days = days.mutate(place=place)
     return days.filter(days.place == 0).drop("place")
-
-
-def _integer(total: ir.NumericScalar | ir.NumericColumn) -> ir.IntegerValue:
-    """A sum of integers as int64: engines widen it (DuckDB to 128 bits), which Ibis does not see, so that it
-    would leave out a cast to int64 alone."""
-    return total.cast("float64").cast("int64")

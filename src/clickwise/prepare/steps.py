@@ -15,18 +15,30 @@ import ibis
 import ibis.expr.types as ir
 
 
-def vocabulary(table: ir.Table, column: str, frequency_limit: int = 0) -> ir.Table:
-    """Columns value, id, count: the values of `column` that occur at least `frequency_limit` times.
+def vocabulary(table: ir.Table, column: str, frequency_limit: int = 0, *, weight: str | None = None) -> ir.Table:
+    """Columns value, id, count: the values of `column` that occur at least `frequency_limit` times, and at least once.
+
+    A row counts as often as its integer column `weight` says, once without it.
 
     Ids are 1, 2, … by descending count; equally frequent values are put in ascending order, so that the same data
     always gives the same ids (NOTE[DIFF] the reference leaves ties to chance). Missing values get no id.
     """
-    values = table.filter(table[column].notnull()).select(value=table[column])
-    counts = values.group_by("value").aggregate(count=lambda t: t.count())
-    if frequency_limit > 1:
-        counts = counts.filter(counts["count"] >= frequency_limit)
+    known = table.filter(table[column].notnull())
+    if weight is None:
+        counts = known.select(value=known[column]).group_by("value").aggregate(count=lambda t: t.count())
+    else:
+        weighted = known.select(value=known[column], weight=known[weight])
+        counts = weighted.group_by("value").aggregate(count=whole(weighted.weight.sum()))
+    if frequency_limit > 1 or weight is not None:
+        counts = counts.filter(counts["count"] >= max(frequency_limit, 1))
     order = [ibis.desc(counts["count"]), counts["value"]]
     return counts.select("value", (ibis.row_number().over(order_by=order) + 1).cast("int32").name("id"), "count")
+
+
+def whole(total: ir.NumericValue) -> ir.IntegerValue:
+    """A sum of integers as int64: engines widen it (DuckDB to 128 bits), which Ibis does not see, so that it
+    would leave out a cast to int64 alone."""
+    return total.cast("float64").cast("int64")
 
 
 def encode(table: ir.Table, column: str, vocabulary: ir.Table) -> ir.Table:
