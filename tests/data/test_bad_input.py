@@ -98,11 +98,27 @@ def text_of(text: str, *endings: str):
     return make, endings or (".csv",)
 
 
+def declared_twice(folder, ending) -> None:
+    write_table(folder / "a.csv")
+    write_spec(folder, [("csv", "a.csv")])
+    path = folder / "feature_spec.yaml"
+    path.write_text(path.read_text().replace("feature_spec:\n", "feature_spec:\n  c: {cardinality: 5}\n"))
+
+
+def chunks_of_other_lengths(folder, ending) -> None:
+    write_table(folder / f"a{ending}")
+    pq.write_table(pa.table({"z": [0.5] * (ROWS - 3)}), folder / "z.parquet")
+    write_spec(folder, [("parquet" if ending == ".parquet" else "csv", f"a{ending}"),
+                        {"type": "parquet", "features": ["z"], "files": ["z.parquet"]}],
+               {"z": {}}, channel_spec={**SPEC["channel_spec"], "numerical": ["x", "z"]})
+
+
 def row(tags: str = "1|2", c: str = "3") -> str:
     return f"1,0.5,{c},{tags}\n"
 
 
 BAD = {  # what is wrong: ((how it is made, endings of files), words of the message)
+    "a feature declared twice": ((declared_twice, ("",)), "feature_spec.yaml, line", "'c' stands twice"),
     "a feature twice in a chunk": (
         spec_with({"type": "csv", "features": ["y", "x", "c", "tags", "c"], "files": ["a.csv"]}),
         "source_spec.train[0].features", "'c' twice"),
@@ -117,6 +133,8 @@ BAD = {  # what is wrong: ((how it is made, endings of files), words of the mess
                   features={"x": {"dtype": "float32"}, "z": {"dtype": "float32"}},
                   channel_spec={**SPEC["channel_spec"], "numerical": ["z", "x"]}),
         "source_spec.train[0].features", "another order than channel_spec.numerical", "one chunk with z, x"),
+    "chunks of other lengths": ((chunks_of_other_lengths, (".csv", ".parquet")), "z.parquet\n", "37 rows",
+                                "40 rows, as in"),
     "a row too short": (text_of(row() * 7 + "1,0.5,3\n" + row(), ".csv", ".csv.gz"), "a.csv", "line 8", "3 field(s)",
                         "4: y, x, c, tags"),
     "a row too long": (text_of(row() * 7 + "1,0.5,3,1,9\n" + row()), "a.csv", "line 8", "5 field(s)", "4: y, x, c"),
