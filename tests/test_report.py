@@ -71,7 +71,8 @@ def make_run(folder, auc_offset: float = 0.0):
     generator = torch.Generator().manual_seed(0)
     logit_B = torch.randn(2_000, generator=generator) - 2
     label_B = torch.rand(2_000, generator=generator) < logit_B.sigmoid()
-    metrics = MetricSet(build_metrics(["auc", "log_loss", "normalized_entropy", "calibration", "gauc"]))
+    names = ["auc", "log_loss", "normalized_entropy", "calibration", "gauc", "map_at_12_pessimistic"]
+    metrics = MetricSet(build_metrics(names))
     metrics.update(logit_B, label_B, torch.arange(2_000) % 50)
     material = ReportMaterial({"tab": range(3)})
     material.update(logit_B, label_B, {"tab": torch.arange(2_000) % 5})
@@ -83,10 +84,12 @@ def make_run(folder, auc_offset: float = 0.0):
     lines.sort(key=lambda line: line["step"])
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     recipe = "# see https://example.org\nmodel: {name: dlrm}\ntrain: {batch_size: 64, seed: 1}\n"
+    recipe += f"metrics: [{', '.join(names)}]\n"
     (folder / "recipe.yaml").write_text(recipe)
     test = {**metrics.compute(), "auc": 0.71234567 + auc_offset}
     (folder / "metrics.json").write_text(json.dumps({
         "mappings": {"validation": {"auc": 0.8, "log_loss": math.nan}, "test": test}, "checkpoint": "best", "step": 75,
+        "ideal": {name: metric.ideal for name, metric in build_metrics(names).items()},
         "samples_per_s": 123456.7, "wall_s": 83.2, "peak_memory_bytes": 2**31, "date": "2026-01-02T03:04:05+00:00",
         "parameters": {"dense": 1000, "tables": 2_000_000}, "commit": "abcdef",
         "machine": {"processor": "A <b>fast</b> one"}, "versions": {"torch": "9.9.9"}}))
@@ -99,7 +102,7 @@ def test_the_page_holds_the_numbers(run):
     assert path == run / "report.html"
     page = Page(path.read_text(encoding="utf-8"))
     for words in ("kuairand-dlrm · 20260102-030405", "0.71235", "123 k", "1 min 23 s", "2.00 M", "2.00 GiB", "9.9.9",
-                  "batch_size: 64", "0.712346", "tab", "all others"):
+                  "batch_size: 64", "0.712346", "tab", "all others", "MAP@12 (pessimistic)"):
         assert words in page.text, words
     titles = re.findall(r"<figcaption><b>([^<]*)", path.read_text(encoding="utf-8"))
     assert titles == ["Loss", "AUC", "Throughput", "Learning rate", "ROC", "Reliability", "Scores by label"]
@@ -185,6 +188,18 @@ def test_a_damaged_file_is_named(run, name):
     (run / name).write_bytes(b"{damaged")
     with pytest.raises(DataError, match=re.escape(name)):
         write_report(run)
+
+
+@pytest.mark.parametrize(("name", "best"), [("auc", 0.72), ("log_loss", 0.3), ("calibration", 1.01), ("mrr", 0.9)])
+def test_the_best_run_is_the_one_nearest_to_the_ideal(tmp_path, name, best):
+    values = {"auc": (0.7, 0.72), "log_loss": (0.4, 0.3), "calibration": (0.9, 1.01), "mrr": (0.9, 0.1)}[name]
+    runs = [tmp_path / str(value) for value in values]
+    for folder, value in zip(runs, values, strict=True):
+        folder.mkdir()
+        (folder / "recipe.yaml").write_text(f"metrics: [{name}]")
+        (folder / "metrics.json").write_text(json.dumps({
+            "mappings": {"test": {name: value}}, "ideal": {name: build_metrics([name])[name].ideal}}))
+    assert re.findall('<td class="best">([^<]*)</td>', compare(runs)) == [f"{best:.5f}"]
 
 
 def test_comparison(run, tmp_path):

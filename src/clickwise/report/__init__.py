@@ -6,7 +6,8 @@ imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ __all__ = ["compare", "render", "write_comparison", "write_report"]
 NAMES = {"auc": "AUC", "exact_auc": "AUC (exact)", "gauc": "GAUC", "log_loss": "log loss", "accuracy": "accuracy",
          "normalized_entropy": "normalized entropy", "calibration": "calibration", "base_rate": "click rate",
          "auc_error_bound": "AUC error bound", "gauc_groups": "GAUC groups",
-         "gauc_groups_skipped": "GAUC groups skipped"}
+         "gauc_groups_skipped": "GAUC groups skipped", "samples_per_s": "samples/s", "wall_s": "wall time"}
+# The metrics that stand first, in this order; the others of the recipe follow.
+FIRST = ("auc", "exact_auc", "gauc", "log_loss", "normalized_entropy", "calibration")
+RANKING = {"map": "MAP", "ndcg": "NDCG", "mrr": "MRR", "hit_rate": "hit rate"}
 REMARKS = {"normalized_entropy": "best constant: 1", "calibration": "predicted / observed",
            "gauc": "AUC within groups"}
-LOWER_IS_BETTER = ("log_loss", "normalized_entropy", "wall_s")
 # Parts of metrics.json that the page shows elsewhere.
-NOT_A_FACT = ("mappings", "samples_per_s", "wall_s", "parameters")
+NOT_A_FACT = ("mappings", "ideal", "samples_per_s", "wall_s", "parameters")
 
 
 def write_report(run_folder: Path) -> Path:
@@ -80,9 +83,9 @@ def _headline(run: Run) -> list[tuple[str, str, str]]:
     """The cards: metrics of the headline's mapping, then speed, time and size."""
     values = run.results.get(run.mapping, {}) if run.mapping else {}
     items = []
-    for name in ("auc", "exact_auc", "log_loss", "normalized_entropy", "calibration", "gauc"):
+    for name in _metrics([run]):
         if name in values and not (name == "exact_auc" and "auc" in values):
-            items.append((page.number(values[name]), NAMES[name], REMARKS.get(name, f"on {run.mapping}")))
+            items.append((page.number(values[name]), _title(name), REMARKS.get(name, f"on {run.mapping}")))
     if is_number(run.metrics.get("samples_per_s")):
         items.append((page.brief(run.metrics["samples_per_s"]), "samples/s", "in training"))
     wall_s = run.metrics.get("wall_s") or (run.lines[-1].get("wall_s") if run.lines else None)
@@ -117,7 +120,7 @@ def _metrics_table(run: Run) -> str:
     if not mappings:
         return ""
     names = dict.fromkeys(name for values in mappings.values() for name in values)
-    rows = [[page.cell(NAMES.get(name, name.replace("_", " "))),
+    rows = [[page.cell(_title(name)),
              *(page.cell(page.number(values.get(name), 6)) for values in mappings.values())] for name in names]
     return page.table(("", *mappings), [("", rows)])
 
@@ -150,20 +153,35 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 def _results_table(runs: Sequence[Run], names: Sequence[str]) -> str:
     columns: dict[str, list[float | None]] = {}
-    for name in ("auc", "exact_auc", "gauc", "log_loss", "normalized_entropy", "calibration"):
+    for name in _metrics(runs):
         columns[name] = [run.results.get(run.mapping, {}).get(name) for run in runs]
     for name in ("samples_per_s", "wall_s"):
         columns[name] = [run.metrics.get(name) for run in runs]
     columns = {name: values for name, values in columns.items() if any(is_number(value) for value in values)}
+    ideal = {name: value for run in runs for name, value in run.metrics.get("ideal", {}).items()}
     rows = []
     for i, (run, label) in enumerate(zip(runs, names, strict=True)):
         row = [page.cell(label), page.cell((run.mapping or "–") + ("" if run.finished else ", unfinished"))]
         for name, values in columns.items():
             rivals = [value if other.finished else None for value, other in zip(values, runs, strict=True)]
-            row.append(page.cell(_shown(name, values[i]), "best" if i == _best(name, rivals) else ""))
+            row.append(page.cell(_shown(name, values[i]), "best" if i == _best(name, rivals, ideal) else ""))
         rows.append(row)
-    titles = {"samples_per_s": "samples/s", "wall_s": "wall time", **NAMES}
-    return page.table(("run", "mapping", *(titles[name] for name in columns)), [("", rows)])
+    return page.table(("run", "mapping", *map(_title, columns)), [("", rows)])
+
+
+def _metrics(runs: Sequence[Run]) -> list[str]:
+    """The names of the metrics that the runs are judged by."""
+    asked = [name for run in runs for name in run.settings().get("metrics") or ()]
+    return list(dict.fromkeys((*FIRST, *asked)))
+
+
+def _title(name: str) -> str:
+    """What a page calls the value: `map_at_12_pessimistic` is MAP@12 (pessimistic)."""
+    parts = re.fullmatch(rf"({'|'.join(RANKING)})(?:_at_(\d+))?(?:_(pessimistic|optimistic))?", name)
+    if parts is None:
+        return NAMES.get(name, name.replace("_", " "))
+    measure, k, ties = parts.groups()
+    return RANKING[measure] + (f"@{k}" if k else "") + (f" ({ties})" if ties else "")
 
 
 def _shown(name: str, value: Any) -> str:
@@ -172,12 +190,15 @@ def _shown(name: str, value: Any) -> str:
     return {"samples_per_s": page.brief, "wall_s": page.duration}.get(name, page.number)(value)
 
 
-def _best(name: str, values: Sequence[Any]) -> int | None:
-    """Which run is best in this column (None: there are no two to compare); calibration is best next to 1."""
-    def cost(value: float) -> float:
-        return abs(value - 1) if name == "calibration" else value if name in LOWER_IS_BETTER else -value
+def _best(name: str, values: Sequence[Any], ideal: Mapping[str, float]) -> int | None:
+    """Which run is best in this column: the nearest to the ideal that the runs have noted (None: there are no two)."""
+    ideal = {"wall_s": 0.0, **ideal}
 
-    costs = [(cost(value), i) for i, value in enumerate(values) if is_number(value)]
+    def cost(value: float) -> float:
+        return -value if name == "samples_per_s" else abs(value - ideal[name])
+
+    known = name == "samples_per_s" or name in ideal
+    costs = [(cost(value), i) for i, value in enumerate(values) if known and is_number(value)]
     return min(costs)[1] if len(costs) > 1 else None
 
 

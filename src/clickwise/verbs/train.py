@@ -9,6 +9,7 @@ from typing import Any
 from clickwise import checkpoint, files, machine, memory
 from clickwise.build import Recipe, Trainer, build_trainer, load_recipe, parse_recipe
 from clickwise.errors import CheckpointError, TrainError, UsageError
+from clickwise.metrics import build_metrics
 from clickwise.report import write_report
 from clickwise.strict_yaml import parse_yaml
 from clickwise.train.log import RunLog
@@ -137,6 +138,7 @@ def _finish(folder: Path, trainer: Trainer, loop: Loop, log: RunLog) -> None:
     slices.save(folder)
     files.write_json(folder / "metrics.json", {
         "mappings": metrics,
+        "ideal": {name: metric.ideal for name, metric in build_metrics(recipe.metrics).items()},
         "checkpoint": chosen,
         "checkpoint_step": position.best_step if chosen == "best" else position.step,
         "steps": position.step,
