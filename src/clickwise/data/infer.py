@@ -14,15 +14,14 @@ import yaml
 from clickwise.data.column_facts import LIST_DELIMITERS, Facts, Table, read_table
 from clickwise.errors import UsageError, nearest
 from clickwise.files import whole_file
-from clickwise.spec import FILE_NAME, FeatureSpec, narrowest_id_dtype
+from clickwise.spec import FILE_NAME, LEFT_OUT, FeatureSpec, narrowest_id_dtype
 
 LABEL_NAMES = ("label", "target", "y", "click", "clicked", "is_click", "is_clicked", "conversion", "converted")
 _DISPLAY = re.compile(r"(display|session|impression|query|request|search|slate|group)(_?id)?", re.IGNORECASE)
 _ID = re.compile(r"(^|.*_)(id|code|zip|zipcode|postcode)", re.IGNORECASE)
 _MAPPING = re.compile(r"(?:^|[^a-z])(train|test|valid|val)(?:ing|ation)?(?=[^a-z]|$)", re.IGNORECASE)
-CHANNELS = ("label", "numerical", "categorical", "display", "unused")
+CHANNELS = ("label", "numerical", "categorical", "display", LEFT_OUT)
 FEW = 50  # so many integers at most are taken for names of categories
-UNUSED = "unused"  # the channel of columns that a file without header makes us name
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def infer(files: Sequence[Path], *, label: str | None = None, display: str | Non
         else:
             guesses[name] = _guess(name, facts, table, list_delimiter)
         if not guesses[name].channel and not table.has_header:  # the columns of the file are counted off
-            guesses[name] = Guess(UNUSED, {"dtype": "str"}, f"not used: {guesses[name].why}")
+            guesses[name] = Guess(LEFT_OUT, {"dtype": "str"}, f"not used: {guesses[name].why}")
     return Draft(table, guesses, list_delimiter)
 
 
@@ -175,7 +174,7 @@ def _guess(name: str, facts: Facts, table: Table, list_delimiter: str) -> Guess:
     if facts.kind == "time":
         return Guess("", why=f"{said}; to split by time: dataset.order_by={name}")
     if facts.kind == "text" and (split := facts.split.get(list_delimiter)) and _is_list(facts, list_delimiter):
-        why = f"{_example(facts, list_delimiter)} and the like: {_described(split.parts)}, up to {split.longest} in a row"
+        why = f"as {_example(facts, list_delimiter)}: {_described(split.parts)}, up to {split.longest} in a row"
         return Guess("categorical", _ids(split.parts, multi_hot=True) | {"max_hotness": split.longest}, why)
     unique = facts.distinct == facts.known if not facts.more else False
     if facts.kind == "text" or (_ID.fullmatch(name) and facts.kind == "integer"):

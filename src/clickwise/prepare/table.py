@@ -23,9 +23,7 @@ from clickwise.prepare.raw_files import find_files
 from clickwise.prepare.table_rows import ENCODED, integer, list_delimiter, list_of_texts, number, store_rows, text
 from clickwise.progress import Progress
 from clickwise.recipe import require, to_dict
-from clickwise.spec import MISSING_NUMBERS, Feature, FeatureSpec, narrowest_id_dtype
-
-UNUSED = "unused"  # a channel whose columns are not read
+from clickwise.spec import LEFT_OUT, MISSING_NUMBERS, Feature, FeatureSpec, narrowest_id_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +127,8 @@ def prepare(config: TableConfig, out: Path, *, engine: EngineConfig | None = Non
 
 
 def used_columns(spec: FeatureSpec, config: TableConfig) -> list[str]:
-    """The columns that are read: of every channel but `unused`, and what the split goes by."""
-    names = [name for channel, names in spec.channels.items() if channel != UNUSED for name in names]
+    """The columns that are read: of every channel but `left_out`, and what the split goes by."""
+    names = [name for channel, names in spec.channels.items() if channel != LEFT_OUT for name in names]
     return list(dict.fromkeys([*names, *(name for name in (config.split_by, config.order_by) if name)]))
 
 
@@ -249,7 +247,7 @@ def _write(output: Output, spec: FeatureSpec, config: TableConfig, rows: Mapping
            scales: Mapping[str, Mapping[str, float]]) -> None:
     engine, (label,) = output.engine(), spec.channels["label"]
     places = {feature.name: place for place, feature in enumerate(encoded(spec))}
-    channels = {channel: names for channel, names in spec.channels.items() if channel != UNUSED and names}
+    channels = {channel: names for channel, names in spec.channels.items() if channel != LEFT_OUT and names}
     features = {}
     for name in dict.fromkeys(name for names in channels.values() for name in names):
         feature = spec.features[name]

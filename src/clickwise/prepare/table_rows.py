@@ -164,7 +164,16 @@ class _Reader:
                 table = self.engine.read_text(files, fields, delimiter=chunk.options.get("delimiter", ","), quote='"',
                                               header=_has_header(files[0], chunk))
             tables.append(table.select(*columns))
-        self.engine.materialise(tables[0] if len(tables) == 1 else ibis.union(*tables), name)
+        if len(tables) == 1:
+            self.engine.materialise(tables[0], name)
+            return
+        parts = []  # a union keeps no order
+        for place, table in enumerate(tables):
+            stored = self.engine.materialise(table, f"{name}_part_{place}")
+            parts.append(self.engine.numbered(stored).mutate(__part=ibis.literal(place, "int32")))
+        self.engine.materialise(ibis.union(*parts).order_by("__part", "row").select(*columns), name)
+        for place in range(len(tables)):
+            self.engine.drop(f"{name}_part_{place}")
 
 
 def bad_line(line: bytes, fields: int, delimiter: str) -> str | None:

@@ -24,6 +24,7 @@ from clickwise.spec.feature import (
     AUTO,
     CHANNELS,
     ID_CHANNELS,
+    LEFT_OUT,
     MISSING_NUMBERS,
     UNKNOWN_IDS,
     Chunk,
@@ -35,7 +36,7 @@ from clickwise.spec.read import ALIASES, read_parts
 from clickwise.spec.rules import check, check_encoded
 
 __all__ = ["ALIASES", "AUTO", "CHANNELS", "Chunk", "FILE_NAME", "Feature", "FeatureSpec", "ID_CHANNELS",
-           "MISSING_NUMBERS", "UNKNOWN_IDS", "check_encoded", "narrowest_id_dtype", "split_binary_chunks"]
+           "LEFT_OUT", "MISSING_NUMBERS", "UNKNOWN_IDS", "check_encoded", "narrowest_id_dtype", "split_binary_chunks"]
 
 FILE_NAME = "feature_spec.yaml"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 ID_CHANNELS = ("categorical", "user", "target_item", "history", "negative_history")
 CHANNELS = ("numerical", *ID_CHANNELS, "display", "label")
+LEFT_OUT = "left_out"  # a channel of columns that stand in files without a header and that nobody wants
 CHUNK_KEYS = ("type", "features", "files")
 CSV_KEYS = ("delimiter", "list_delimiter", "header")
 CHUNK_TYPES = ("split_binary", "parquet", "csv", "events", "tfrecord", "split_tfrecords")
