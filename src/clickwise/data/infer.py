@@ -214,10 +214,12 @@ def _list_delimiter(table: Table) -> str:
 
 
 def _is_list(facts: Facts, delimiter: str) -> bool:
-    """Whether the texts are lists: cut at `delimiter` they share parts, so that there are fewer of those than texts."""
+    """Whether the texts are lists: cut at `delimiter` they share parts, so that there are no more of those than texts;
+    `3|17` is one in any case (3,17 may be a number)."""
     split = facts.split.get(delimiter)
-    return facts.kind == "text" and split is not None and split.rows >= 0.01 * facts.known and (
-        facts.more or split.parts.distinct < facts.distinct) and not split.parts.more
+    if facts.kind != "text" or split is None or split.rows < 0.01 * facts.known or split.parts.more:
+        return False
+    return facts.more or split.parts.distinct <= facts.distinct or (delimiter == "|" and split.parts.kind == "integer")
 
 
 def _example(facts: Facts, delimiter: str) -> str:

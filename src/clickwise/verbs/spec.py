@@ -39,7 +39,8 @@ def _next_command(draft: Draft, spec: FeatureSpec, out: Path) -> str:
     label = draft.table.columns[draft.label]
     encoded = not any(feature.is_raw_text for feature in spec.features.values()) and \
         spec.features[draft.label].dtype == "bool"
-    whole = not any(draft.table.columns[name].rows > draft.table.columns[name].known for name in spec.features)
+    whole = not any(draft.table.columns[name].rows > draft.table.columns[name].known
+                    for name, feature in spec.features.items() if not feature.is_multi_hot)
     if encoded and whole and "test" in spec.mappings:
         return shlex.join(["clickwise", "transcode", str(out), "--out", str(out / "columns")])
     words = ["clickwise", "prepare", "table/prepare", f"dataset.spec={out}"]

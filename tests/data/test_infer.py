@@ -1,0 +1,258 @@
+"""`clickwise spec infer`: what is found in files, what is guessed from it, and that the draft is a Feature Spec."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import gzip
+import json
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from clickwise.data import column_facts
+from clickwise.data.columns import read_columns
+from clickwise.data.infer import infer
+from clickwise.errors import ClickwiseError
+from clickwise.spec import FeatureSpec
+
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ROWS = 400
+
+
+def write_csv(path, columns, header=True, delimiter=","):
+    opened = gzip.open(path, "wt", newline="") if path.suffix == ".gz" else open(path, "w", newline="")
+    with opened as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerows(([list(columns)] if header else []) + [*zip(*columns.values(), strict=True)])
+    return path
+
+
+def cycle(*values):
+    return [values[place % len(values)] for place in range(ROWS)]
+
+
+LABEL = cycle(0, 1, 0)
+TEXT = {"dtype": "str", "cardinality": "auto"}
+NUMBER = {"dtype": "float32"}
+
+
+@pytest.mark.parametrize(("name", "values", "channel", "entry"), [
+    ("height", cycle(1.5, 2, 1.75), "numerical", NUMBER),
+    ("height", cycle("1.5", "NA", "-2e3", ""), "numerical", NUMBER),
+    ("clicks", [place * 7 for place in range(ROWS)], "numerical", NUMBER),
+    ("balance", cycle(-5, 3, 900), "categorical", TEXT),
+    ("month", cycle(*range(1, 13)), "categorical", {"dtype": "int8", "cardinality": 13}),
+    ("month", cycle(*range(1, 13), ""), "categorical", TEXT),
+    ("item", [place // 2 for place in range(ROWS)], "categorical", {"dtype": "int16", "cardinality": 200}),
+    ("user_id", cycle(*range(10**9, 10**9 + 60)), "categorical", TEXT),
+    ("zip", cycle("01234", "99999", "00001"), "categorical", TEXT),
+    ("shop", cycle("a", "b", "NA"), "categorical", TEXT),
+    ("member", cycle("true", "False"), "categorical", TEXT),
+    ("genres", cycle("Action|Comedy", "Comedy", "Action", "Drama|Action|Comedy"), "categorical",
+     TEXT | {"max_hotness": 3}),
+    ("tags", cycle("3|17|4", "3|4", "", "17"), "categorical", {"dtype": "int8", "cardinality": 18, "max_hotness": 3}),
+    ("title", cycle("a|b", "c|d", "e|f"), "categorical", TEXT),
+    ("session", cycle(*range(50)), "display", {"dtype": "int64"}),
+    ("query", cycle("shoes", "hats"), "display", {"dtype": "str"}),
+    ("impression_id", [f"i{place}" for place in range(ROWS)], "", {}),
+    ("comment", [f"text {place}" for place in range(ROWS)], "", {}),
+    ("order_id", list(range(ROWS)), "", {}),
+    ("country", cycle("DE"), "", {}),
+    ("empty", cycle(""), "", {}),
+    ("at", cycle("2024-01-02", "2024-02-03T10:11:12.5Z", "2024-1-2 10:11"), "", {}),
+])
+def test_what_a_column_is_taken_for(tmp_path, name, values, channel, entry):
+    draft = infer([write_csv(tmp_path / "rows.csv", {name: values, "label": LABEL})])
+    assert (draft.guesses[name].channel, draft.guesses[name].entry) == (channel, entry)
+    assert draft.guesses[name].why
+    if channel:
+        assert draft.save(tmp_path).channels[channel] == (name,)
+
+
+@pytest.mark.parametrize(("values", "channel", "entry"), [
+    (pa.array(cycle("a", "b")).dictionary_encode(), "categorical", TEXT),
+    (pa.array(cycle([1, 2], [7], None, [])), "categorical", {"dtype": "int8", "cardinality": 8, "max_hotness": 2}),
+    (pa.array(cycle(["x"], ["y", "z", "x"])), "categorical", TEXT | {"max_hotness": 3}),
+    (pa.array(cycle(["x"], ["y"])), "categorical", TEXT | {"max_hotness": 2}),
+    (pa.array(cycle([1.5], [2.5, 3.5])), "", {}),
+    (pa.array(cycle(1.5, None, float("nan"))), "numerical", NUMBER),
+    (pa.array(cycle(1, 2, 3), pa.int8()), "categorical", {"dtype": "int8", "cardinality": 4}),
+    (pa.array(cycle(True, False)), "categorical", TEXT),
+    (pa.array(cycle(datetime.date(2024, 1, 2), datetime.date(2024, 1, 3))), "", {}),
+    (pa.array(cycle({"a": 1}, {"a": 2})), "", {}),
+    (pa.array(cycle(b"a", b"b")), "", {}),
+    (pa.nulls(ROWS), "", {}),
+])
+def test_columns_of_parquet(tmp_path, values, channel, entry):
+    pq.write_table(pa.table({"x": values, "label": LABEL}), tmp_path / "rows.parquet", row_group_size=130)
+    draft = infer([tmp_path / "rows.parquet"])
+    assert (draft.guesses["x"].channel, draft.guesses["x"].entry) == (channel, entry)
+    draft.save(tmp_path)
+
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=6).map(str.strip)
+cells = st.one_of(st.integers(-3, 200).map(str), st.floats(-9, 9).map(str), words, st.sampled_from(["", "NA", "a|b"]))
+names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="/\\"),
+                min_size=1, max_size=8).map(str.strip).filter(lambda name: name not in ("", ".", "..", "label"))
+
+
+@QUICK
+@given(table=st.integers(2, 12).flatmap(lambda rows: st.dictionaries(
+    names, st.lists(cells, min_size=rows, max_size=rows), min_size=1, max_size=4)))
+def test_any_draft_is_a_spec_and_counts_what_is_there(tmp_path, table):
+    columns = {**table, "label": [place % 2 for place in range(len(next(iter(table.values()))))]}
+    draft = infer([write_csv(tmp_path / "rows.csv", columns)], label="label", header=True, delimiter=",")
+    spec = draft.save(tmp_path)
+    assert spec.channels["label"] == ("label",)
+    for name, values in table.items():
+        facts = draft.table.columns[name]
+        assert facts.values == {value.strip() for value in values} - {""}
+        assert facts.rows == len(values)
+        if facts.is_number:
+            numbers = [float(value) for value in values if value not in column_facts.MISSING_NUMBERS]
+            assert (facts.low, facts.high, facts.known) == (min(numbers), max(numbers), len(numbers))
+
+
+def test_the_size_of_blocks_changes_nothing(tmp_path, monkeypatch):
+    values = {"a": [*range(300), *["x"] * 100], "b": [*range(399), "1.5"], "c": cycle("x|y", "y", "z|y|x"),
+              "label": LABEL}
+    path = write_csv(tmp_path / "rows.csv", values)
+    whole = infer([path]).text(tmp_path)
+    monkeypatch.setattr(column_facts, "BLOCK_BYTES", 200)
+    assert infer([path]).text(tmp_path) == whole
+    assert "text, 301 values" in whole and "numbers 0 … 398" in whole
+
+
+def test_counting_ends_at_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(column_facts, "DISTINCT_LIMIT", 10)
+    monkeypatch.setattr(column_facts, "BLOCK_BYTES", 64)
+    draft = infer([write_csv(tmp_path / "rows.csv", {"city": [f"c{place}" for place in range(ROWS)], "label": LABEL})])
+    found = draft.table.columns["city"]
+    assert found.more and len(found.values) < 40
+    assert re.search(r"city: .*# text, more than \d+ values in 400 rows", draft.text(tmp_path))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_delimiter_and_header_are_found(tmp_path, delimiter, ending):
+    columns = {"label": LABEL, "city": cycle("a,b", "c"), "tags": cycle("x;y", "y", "x"), "n": cycle(1.5, 2.5)}
+    if delimiter == ";":
+        columns["tags"] = cycle("x|y", "y", "x")
+    draft = infer([write_csv(tmp_path / f"a.{ending}", columns, delimiter=delimiter)])
+    spec = draft.save(tmp_path)
+    (chunk,) = spec.chunks("train")
+    assert chunk.features == tuple(columns) and chunk.options["header"] is True
+    assert chunk.options.get("delimiter", ",") == delimiter
+    assert spec.features["tags"].max_hotness == 2
+    bare = infer([write_csv(tmp_path / f"b.{ending}", columns, header=False, delimiter=delimiter)], label="column_1")
+    assert list(bare.table.columns) == ["column_1", "column_2", "column_3", "column_4"] and not bare.table.has_header
+    assert [guess.entry for guess in bare.guesses.values()] == [guess.entry for guess in draft.guesses.values()]
+
+
+def test_a_file_without_header_keeps_every_column(tmp_path):
+    path = write_csv(tmp_path / "rows.csv", {"a": LABEL, "b": cycle("DE"), "c": cycle("x", "y")}, header=False)
+    spec = infer([path], label="column_1").save(tmp_path)
+    assert spec.channels["left_out"] == ("column_2",)
+    assert spec.chunks("train")[0].features == ("column_1", "column_2", "column_3")
+
+
+def test_a_column_without_a_name_is_passed_over(tmp_path):
+    path = write_csv(tmp_path / "rows.csv", {"": range(ROWS), "label": LABEL, "city": cycle("x", "y")})
+    assert infer([path]).save(tmp_path).chunks("train")[0].features == ("label", "city")
+
+
+def test_mappings_by_the_names_of_the_files(tmp_path):
+    names = ["day_1_train.csv", "train-2.csv", "test.csv", "rows_valid.csv", "contest_train.csv"]
+    paths = [write_csv(tmp_path / name, {"label": LABEL, "city": cycle("x", "y")}) for name in names]
+    spec = infer(paths).save(tmp_path / "spec")
+    assert {mapping: [file for chunk in chunks for file in chunk.files] for mapping, chunks in spec.mappings.items()} \
+        == {"train": ["../day_1_train.csv", "../train-2.csv", "../contest_train.csv"], "test": ["../test.csv"],
+            "validation": ["../rows_valid.csv"]}
+    assert list(infer([paths[2]]).mappings) == ["train"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_encoded_data_goes_straight_to_columns(clickwise, tmp_path, ending):
+    columns = {"clicked": cycle(0, 1, 1), "price": cycle(1.5, 2.5, -3), "city": cycle(*range(9)),
+               "session": cycle(*range(40))}
+    for mapping in ("train", "test"):
+        if ending == "parquet":
+            pq.write_table(pa.table({**columns, "tags": cycle([3, 17], [], [5])}), tmp_path / f"{mapping}.parquet")
+        else:
+            write_csv(tmp_path / f"{mapping}.csv", {**columns, "tags": cycle("3|17", "", "5")})
+    result = clickwise("spec", "infer", f"train.{ending}", f"test.{ending}", "--out", "draft", "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert found["next"] == "clickwise transcode draft --out draft/columns"
+    assert clickwise(*found["next"].split()[1:]).code == 0
+    read = read_columns(FeatureSpec.load("draft/columns"), "test")
+    assert read.numerical[:, 0].tolist() == columns["price"] and read.arrays["city"].tolist() == columns["city"]
+    assert read.arrays["clicked"].tolist() == [bool(value) for value in columns["clicked"]]
+    assert read.arrays["tags"][0].tolist() == [3, 17]
+    assert np.diff(read.arrays["tags"].offsets).tolist() == cycle(2, 0, 1)
+
+
+def test_raw_text_is_sent_to_preparation(clickwise, tmp_path):
+    write_csv(tmp_path / "rows.csv", {"income": cycle("<=50K", ">50K"), "city": cycle("a", "b")})
+    result = clickwise("spec", "infer", "rows.csv", "--label", "income", "--out", "draft")
+    assert result.code == 0, result.err
+    assert """clickwise prepare table/prepare dataset.spec=draft "dataset.label_is='>50K'" out=draft/columns""" \
+        in result.out
+    for words in (("transcode", "draft", "--out", "columns"), ("train", "tiny/dlrm", "data.synthetic=null",
+                                                               "data.path=draft")):
+        result = clickwise(*words)
+        assert result.code == 1
+        assert "raw text (dtype: str)" in result.err
+        assert "clickwise prepare table/prepare dataset.spec=draft" in result.err
+
+
+def test_a_spec_that_is_there_is_not_lost(clickwise, tmp_path):
+    write_csv(tmp_path / "rows.csv", {"label": LABEL, "city": cycle("a", "b")})
+    (tmp_path / "feature_spec.yaml").write_text("mine")
+    result = clickwise("spec", "infer", "rows.csv", "--out", ".")
+    assert result.code == 2 and "--overwrite" in result.err
+    assert (tmp_path / "feature_spec.yaml").read_text() == "mine"
+    assert clickwise("spec", "infer", "rows.csv", "--out", ".", "--overwrite").code == 0
+    FeatureSpec.load(tmp_path)
+
+
+@pytest.mark.parametrize(("text", "options", "words"), [
+    (None, {}, ["rows.csv", "no such file"]),
+    ("", {}, ["rows.csv", "an empty file"]),
+    ("\n\n", {}, ["rows.csv", "no lines"]),
+    ("a,label\n", {}, ["rows.csv", "no rows"]),
+    ("a,a,label\n1,2,0\n3,4,1\n", {}, ["two columns named 'a'"]),
+    ("a,b,c\n1,x,0\n2,y,1\n3,x,1\n", {}, ["--label", "two values have: b, c"]),
+    ("a,b\n1,x\n2,y\n3,z\n", {}, ["--label", "no column has two values"]),
+    ("a,label\n1,0\n", {"label": "lable"}, ["--label lable", "did you mean 'label'?"]),
+    ("a,label\n1,0\n", {"display": "b"}, ["--display b", "no such column"]),
+    ("a,label\nx,0\ny,1\n", {"numerical": ["a"]}, ["--numerical a", "'x' and 'y'"]),
+    ("a,label\nx,0\ny,1\n", {"categorical": ["label"], "label": "label"}, ["label", "named twice"]),
+    ("a,label\n1,0\n1,2,3\n", {}, ["rows.csv", "Expected 2 columns, got 3"]),
+    (b"a,label\n\xff\xfe,1\n", {}, ["rows.csv", "a CSV file in UTF-8"]),
+])
+def test_one_message_for_a_mistake(tmp_path, text, options, words):
+    path = tmp_path / "rows.csv"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ClickwiseError) as slip:
+        infer([path], **options)
+    for word in words:
+        assert word in str(slip.value), str(slip.value)
+
+
+def test_files_that_do_not_belong_together(tmp_path):
+    one = write_csv(tmp_path / "one.csv", {"label": LABEL, "city": cycle("a", "b")})
+    other = write_csv(tmp_path / "other.csv", {"label": LABEL, "town": cycle("a", "b")})
+    pq.write_table(pa.table({"label": LABEL}), tmp_path / "rows.parquet")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
+    for files, word in (([one, other], "the columns label, town"), ([one, tmp_path / "rows.parquet"], "at once"),
+                        ([tmp_path / "broken.parquet"], "a Parquet file"), ([tmp_path], "a folder")):
+        with pytest.raises(ClickwiseError, match=word):
+            infer(files)
