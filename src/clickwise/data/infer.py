@@ -174,7 +174,7 @@ def _guess(name: str, facts: Facts, table: Table, list_delimiter: str) -> Guess:
     if facts.kind == "time":
         return Guess("", why=f"{said}; to split by time: dataset.order_by={name}")
     if facts.kind == "text" and (split := facts.split.get(list_delimiter)) and _is_list(facts, list_delimiter):
-        why = f"as {_example(facts, list_delimiter)}: {_described(split.parts)}, up to {split.longest} in a row"
+        why = f"as {_example(facts, list_delimiter)}: {_described(split.parts, facts.rows)}, up to {split.longest} in a row"
         return Guess("categorical", _ids(split.parts, multi_hot=True) | {"max_hotness": split.longest}, why)
     unique = facts.distinct == facts.known if not facts.more else False
     if facts.kind == "text" or (_ID.fullmatch(name) and facts.kind == "integer"):
@@ -226,9 +226,10 @@ def _example(facts: Facts, delimiter: str) -> str:
     return repr(min((text for text in facts.values if delimiter in text), key=lambda text: (len(text), text)))[:60]
 
 
-def _described(facts: Facts) -> str:
+def _described(facts: Facts, rows: int | None = None) -> str:
+    """`rows` is the number of rows where `facts` are of the values of lists."""
     if facts.parts is not None:
-        return f"{_described(facts.parts)}, up to {facts.longest} in a row"
+        return f"{_described(facts.parts, facts.rows)}, up to {facts.longest} in a row"
     if facts.kind == "empty":
         return "no values"
     count = f"more than {len(facts.values) - 1:,} values" if facts.more else \
@@ -237,10 +238,10 @@ def _described(facts: Facts) -> str:
     text = kind[facts.kind]
     if facts.is_number:
         text += f" {facts.low:,.6g} … {facts.high:,.6g}" if facts.kind == "number" else f" {facts.low} … {facts.high}"
-    text += f", {count} in {facts.rows:,} rows"
+    text += f", {count} in {rows or facts.rows:,} rows"
     if facts.distinct == 2 and not facts.more and not facts.is_number:
-        text = " and ".join(map(repr, sorted(facts.values)))[:80] + f" in {facts.rows:,} rows"
-    missing = facts.rows - facts.known
+        text = " and ".join(map(repr, sorted(facts.values)))[:80] + f" in {rows or facts.rows:,} rows"
+    missing = facts.rows - facts.known if rows is None else 0
     return text + (f", {missing:,} missing" if missing else "")
 
 
