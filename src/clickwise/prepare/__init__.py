@@ -18,8 +18,9 @@ from clickwise.recipe import load, parse
 # A dataset is a module with CONFIG, the dataclass of its recipe section, and
 # prepare(config, out, *, engine, overwrite, where) -> Path.
 DATASETS = {"criteo": "clickwise.prepare.criteo", "kuairand": "clickwise.prepare.kuairand",
-            "table": "clickwise.prepare.table"}
-TRAINED_BY = {"table": "table/dcnv2"}  # the recipe that is named as the next step; else <dataset>/dlrm
+            "outbrain": "clickwise.prepare.outbrain", "table": "clickwise.prepare.table"}
+# The recipe that is named as the next step; else <dataset>/dlrm.
+TRAINED_BY = {"outbrain": "outbrain/wide_deep", "table": "table/dcnv2"}
 KEYS = ("dataset", "engine", "out")
 
 

@@ -1,0 +1,170 @@
+"""Outbrain Click Prediction (Kaggle, 2016): ads shown beside an article, one of each display clicked, to columns.
+
+The path: raw files → displays, split by day and hash → examples in order → what is known of documents and ads, counted
+on the training rows → ids and numbers of every example → raw columns. `outbrain_sets` lists the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import ibis
+import ibis.expr.types as ir
+
+from clickwise.errors import nearest
+from clickwise.files import write_json
+from clickwise.prepare import outbrain_numbers, write
+from clickwise.prepare.engine import EngineConfig
+from clickwise.prepare.outbrain_features import Facts, store_features
+from clickwise.prepare.outbrain_raw import FILES, store_raw_tables
+from clickwise.prepare.outbrain_rows import count_displays, store_ads, store_displays, store_examples
+from clickwise.prepare.outbrain_sets import SETS, FeatureSet, feature_set
+from clickwise.prepare.output import Output, say
+from clickwise.prepare.raw_files import find_tables, raw_folder
+from clickwise.recipe import require, to_dict
+from clickwise.spec import Feature, narrowest_id_dtype
+
+LABEL, DISPLAY = "clicked", "display_id"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutbrainConfig:
+    """The section `dataset` of a recipe for `name: outbrain`.
+
+    folder           where the raw files lie
+    files            raw table -> a file or pattern in that folder, where it has another name than Kaggle's
+    feature_set      clickwise (ours) · as published: v1_spark, v1_nvtabular (26 features), multihot (29), profiles (54)
+    test_share       of the displays before day `test_from_day` (day 0 is 14 June), chosen by a hash with `seed`; later
+                     days are test entirely
+    test_displays    a file with the column display_id: those displays are the test, whatever their day
+    folds            clickwise: click rates of a training display are those of the other folds; 0: of all training rows,
+                     its own labels included, as published
+    rate_weight      clickwise: a click rate is drawn towards the mean as by so many more views
+    frequency_limit  clickwise: a value keeps an id of its own if it occurs at least so often in the training rows;
+                     `frequency_limits` overrides it by feature
+    profile_users    profiles: all · test: only users of test displays have a profile, as published
+    max_aspects      more categories, topics or entities of one document than this are an error
+    shuffle          permute the training rows, by `seed`; test rows stand display by display
+    max_bad_rows     so many lines that cannot be read are skipped and counted before preparation gives up
+    """
+
+    folder: str
+    files: dict[str, str] = field(default_factory=dict)
+    feature_set: Literal["clickwise", "v1_spark", "v1_nvtabular", "multihot", "profiles"] = "clickwise"
+    test_share: float = 0.2
+    test_from_day: int = 11
+    test_displays: str | None = None
+    folds: int = 10
+    rate_weight: float = 20.0
+    frequency_limit: int = 10
+    frequency_limits: dict[str, int] = field(default_factory=dict)
+    profile_users: Literal["all", "test"] = "all"
+    max_aspects: int = 1000
+    shuffle: bool = True
+    seed: int = 0
+    max_bad_rows: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            require(name in FILES, "files", found=name, expected=f"raw tables out of {', '.join(FILES)}",
+                    do=nearest(name, FILES))
+        require(0 <= self.test_share < 1, "test_share", found=self.test_share, expected="0 or more, and less than 1")
+        require(self.folds == 0 or 2 <= self.folds <= 1000, "folds", found=self.folds, expected="0, or from 2 to 1000")
+        require(self.rate_weight > 0, "rate_weight", found=self.rate_weight, expected="more than 0")
+        features = feature_set(self.feature_set)
+        own = [*features.categories, *features.lists]
+        for name in self.frequency_limits:
+            require(name in own, "frequency_limits", found=name, expected=f"features out of {', '.join(own)}",
+                    do=nearest(name, own))
+        require(self.max_aspects >= 1, "max_aspects", found=self.max_aspects, expected="1 or more")
+        for key, value in {"frequency_limit": self.frequency_limit, "test_from_day": self.test_from_day,
+                           "seed": self.seed, "max_bad_rows": self.max_bad_rows, **self.frequency_limits}.items():
+            require(value >= 0, key, found=value, expected="0 or more")
+
+
+CONFIG = OutbrainConfig
+assert set(SETS) <= {"clickwise", "v1_spark", "v1_nvtabular", "multihot", "profiles"}
+
+
+def prepare(config: OutbrainConfig, out: Path, *, engine: EngineConfig | None = None, overwrite: bool = False,
+            where: str = "outbrain") -> Path:
+    """The folder `out` with `split_binary` columns, feature_spec.yaml and preparation/ (vocabularies, rates, scales).
+
+    Mappings: train and test; no display is cut. Raises PrepareError; then `out` is as before.
+    """
+    engine = engine or EngineConfig()
+    features = feature_set(config.feature_set)
+    files = _files(config, features, where)
+    output = Output(out, recipe={"dataset": {"name": "outbrain", **to_dict(config)}}, inputs=files,
+                    file_keys=("folder", "files", "test_displays"), engine=engine, overwrite=overwrite)
+    if output.unchanged:
+        say(f"{out}: already prepared from these files with this recipe")
+        return output.out
+    with output:
+        read = store_raw_tables(output, files, max_bad_rows=config.max_bad_rows, max_aspects=config.max_aspects)
+        rows = _split(output, config, features, where)
+        facts = store_features(output, config, features, files, train_rows=rows["parts"]["train"][1])
+        _write(output, config, features, rows["parts"], facts)
+        return output.finish({
+            "dataset": "outbrain", "feature_set": config.feature_set,
+            "rows": {mapping: end - first for mapping, (first, end) in rows["parts"].items()},
+            "displays": rows["displays"], **read, "cardinalities": facts["cardinalities"], "ibis": ibis.__version__})
+
+
+def _files(config: OutbrainConfig, features: FeatureSet, where: str) -> dict[str, list[Path]]:
+    folder = raw_folder(Path(config.folder), f"{where}.dataset.folder",
+                        do="the raw files are at kaggle.com/c/outbrain-click-prediction; clickwise synth outbrain_raw "
+                           "makes files like them")
+    files = {name: find_tables(folder, [config.files.get(name, pattern)], f"{where}.dataset.files.{name}")
+             for name, pattern in FILES.items() if name != "page_views" or features.profiles}
+    if config.test_displays is not None:
+        listed = Path(config.test_displays)
+        files["test_displays"] = find_tables(listed.parent, [listed.name], f"{where}.dataset.test_displays")
+    return files
+
+
+def _split(output: Output, config: OutbrainConfig, features: FeatureSet, where: str) -> dict:
+    """Stores displays, examples and ads; `parts` (mapping -> rows first … end−1) and `displays` (counts)."""
+    if output.done("displays split"):
+        return output.facts("displays split")
+    store_displays(output, test_share=config.test_share, test_from_day=config.test_from_day,
+                   listed=config.test_displays is not None, seed=config.seed,
+                   folds=config.folds if features.out_of_fold else 0, complete_events=features.complete_events)
+    parts = store_examples(output, where)
+    store_ads(output)
+    output.engine().drop("clicks")
+    output.mark("displays split", {"parts": parts, "displays": count_displays(output.engine())})
+    return output.facts("displays split")
+
+
+def _write(output: Output, config: OutbrainConfig, features: FeatureSet, parts: Mapping[str, tuple[int, int]],
+           facts: Facts) -> None:
+    engine, scales, sizes = output.engine(), facts["scales"], facts["cardinalities"]
+    stored = {name: Feature(name, "float32") for name in features.numbers}
+    stored |= {name: Feature(name, narrowest_id_dtype(sizes[name]), cardinality=sizes[name],
+                             max_hotness=features.lists[name].most if name in features.lists else None)
+               for name in (*features.categories, *features.lists)}
+    stored |= {DISPLAY: Feature(DISPLAY, "int64"), LABEL: Feature(LABEL, "bool")}
+    write_json(output.preparation / "scales.json", scales)
+
+    def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
+        first, end = parts[mapping]
+        rows = engine.table("rows")
+        rows = rows.filter(rows["row"].between(first, end - 1)).mutate(row=lambda t: t["row"] - first)
+        if names[0] in features.numbers:
+            return rows.select("row", **{
+                name: outbrain_numbers.apply(rows[name], features.numbers[name], **scales[name]) for name in names})
+        if names[0] in features.lists:
+            name, of = names[0], features.lists[names[0]].of
+            lists = engine.table(f"list_{name}").select(**{"__document": "document_id", name: "ids"})
+            rows = rows.select("row", f"__{of}").left_join(lists, [(f"__{of}", "__document")])
+            return rows.select("row", **{name: ibis.coalesce(rows[name], ibis.literal([], "array<int32>"))})
+        return rows.select("row", *names)
+
+    write.write_dataset(output, columns, features=stored,
+                        channels=features.channels | {"display": (DISPLAY,), "label": (LABEL,)},
+                        rows={mapping: end - first for mapping, (first, end) in parts.items()},
+                        shuffle_seed=config.seed if config.shuffle else None)

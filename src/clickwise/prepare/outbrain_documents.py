@@ -1,0 +1,159 @@
+"""What is known of documents: source, publisher, publish time; what they are about, and how alike two of them are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import ibis
+import ibis.expr.types as ir
+
+from clickwise.prepare import steps
+from clickwise.prepare.engine import Engine
+from clickwise.prepare.outbrain_raw import ASPECTS, published
+from clickwise.prepare.output import Output
+from clickwise.progress import Progress
+
+KINDS = tuple(ASPECTS)
+Publisher = Literal["as_is", "per_source", "per_document"]
+Idf = Literal["log", "log_log"]
+Documents = Literal["all", "with_source", "largest_id"]
+
+
+def store_documents(output: Output, *, missing_publisher: Publisher, keep_without_source: bool) -> None:
+    """Stores `documents`: document_id, source_id, publisher_id, published (seconds since 1970); one row each.
+
+    missing_publisher    as_is · per_source: documents without a publisher share a new one with the others of their
+                         source, numbered from the greatest publisher + 1 on · per_document: each gets one of its own.
+                         NOTE[DIFF] the reference numbers them by chance, and under per_source a document of a source
+                         with and without publishers comes several times; here sources (documents) are numbered in
+                         ascending order and every document comes once
+    keep_without_source  documents without a source stay; else they are as if unknown
+    """
+    engine = output.engine()
+    meta = engine.table("documents_meta")
+    table = meta.select("document_id", "source_id", "publisher_id", published=published(meta))
+    if not keep_without_source:
+        table = table.filter(table.source_id.notnull())
+    if missing_publisher != "as_is":
+        key = "source_id" if missing_publisher == "per_source" else "document_id"
+        first = (engine.row(meta.aggregate(n=meta.publisher_id.max()))["n"] or 0) + 1
+        without = table.filter(table.publisher_id.isnull() & table[key].notnull()).select(key).distinct()
+        new = without.select(new_key=without[key],
+                             new_publisher=ibis.row_number().over(order_by=without[key]).cast("int64") + first)
+        joined = table.left_join(engine.materialise(new, "new_publishers"), [(key, "new_key")])
+        table = joined.select("document_id", "source_id", "published",
+                              publisher_id=joined.publisher_id.fill_null(joined.new_publisher))
+    engine.materialise(table, "documents")
+
+
+# ---- aspects: the categories, topics and entities of documents
+
+
+def store_aspects(output: Output, *, idf: Idf, documents: Documents) -> None:
+    """Stores, of the documents of `displays` and `ads`, `aspects`: document_id, kind (a place in KINDS), aspect (an
+    integer, not shared between kinds), confidence, idf, unit; and vocabularies `aspect_<kind>` (value, id, count).
+
+    A document that has an aspect twice has it with the greater confidence. With df the rows of the raw table that have
+    the aspect, and N as `documents` says (all of documents_meta, those with a source, or the greatest id in the
+    aspect's table + 1), idf is ln(N/df), or ln(ln(N/df)); 0 where that does not exist or N ≤ df. `unit` is
+    confidence · idf over the length of the document's vector of the kind, so that the inner product of two documents is
+    their cosine; 0 where that length is.
+    """
+    engine, parts = output.engine(), []
+    meta = engine.table("documents_meta")
+    used = engine.table("displays").select("document_id").union(
+        engine.table("ads").select(document_id="document_id_promo")).distinct()
+    used = engine.materialise(used, "used_documents")
+    with Progress("weighing aspects", total=len(KINDS), unit="tables") as bar:
+        for place, (kind, id_) in enumerate(ASPECTS.items()):
+            raw = engine.table(f"documents_{kind}")
+            vocabulary = engine.materialise(steps.vocabulary(raw, id_), f"aspect_{kind}")
+            if documents == "largest_id":
+                n = raw.aggregate(n=raw.document_id.max() + 1)
+            else:
+                n = meta.aggregate(n=meta.count() if documents == "all" else meta.source_id.count())
+            rows = raw.semi_join(used, "document_id").inner_join(vocabulary, raw[id_] == vocabulary["value"])
+            rows = rows.group_by("document_id", "id", "count").aggregate(confidence=rows.confidence_level.max())
+            weight = inverse_document_frequency(engine.row(n)["n"], rows["count"], idf)
+            parts.append(rows.select("document_id", "confidence", kind=ibis.literal(place, "int8"), idf=weight,
+                                     aspect=rows["id"].cast("int64") * len(KINDS) + place))
+            bar.advance(1, kind)
+        table = engine.materialise(ibis.union(*parts), "aspects_without_length")
+        weight = table.confidence * table.idf
+        length = (weight * weight).sum().over(ibis.window(group_by=[table.document_id, table.kind])).sqrt()
+        engine.materialise(table.mutate(unit=ibis.coalesce(weight / length.nullif(0), 0.0)), "aspects")
+        engine.drop("aspects_without_length")
+
+
+def inverse_document_frequency(n: int, df: ir.IntegerColumn, kind: Idf) -> ir.FloatingColumn:
+    """ln(n/df), or ln(ln(n/df)), in float64; 0 where df ≥ n."""
+    logarithm = (ibis.literal(float(n)) / df).ln()
+    return ibis.cases((df < n, logarithm if kind == "log" else logarithm.ln()), else_=0.0)
+
+
+def store_similarities(output: Output) -> None:
+    """Stores `similarities`: document_id, document_id_promo and the cosine per kind (`sim_<kind>`), one row for every
+    pair of an event's document and an ad's that share an aspect; any other pair has none."""
+    engine = output.engine()
+    examples = engine.table("examples")
+    with Progress("comparing documents", unit="pairs") as bar:
+        pairs = examples.select("display_id", "ad_id").inner_join(
+            engine.table("displays").select("display_id", "document_id"), "display_id").inner_join(
+            engine.table("ads").select("ad_id", "document_id_promo"), "ad_id")
+        pairs = engine.materialise(pairs.select("document_id", "document_id_promo").distinct(), "pairs")
+        bar.advance(engine.count(pairs))
+        of_event = engine.table("aspects").select("document_id", "kind", "aspect", "unit")
+        of_ad = of_event.select(promo="document_id", promo_aspect="aspect", promo_unit="unit")
+        both = pairs.inner_join(of_event, "document_id")
+        both = both.inner_join(of_ad, [both.document_id_promo == of_ad.promo, both.aspect == of_ad.promo_aspect])
+        product = both.unit * both.promo_unit
+        similar = both.group_by("document_id", "document_id_promo").aggregate(
+            **{f"sim_{kind}": (both.kind == place).ifelse(product, 0.0).sum() for place, kind in enumerate(KINDS)})
+        engine.materialise(similar, "similarities")
+        engine.drop("pairs")
+
+
+# ---- lists of aspects as features
+
+
+def ranked_aspects(engine: Engine, kind: str) -> ir.Table:
+    """document_id, id (of the vocabulary `aspect_<kind>`), confidence, place: 0 for the aspect of greatest confidence,
+    equal ones by id."""
+    aspects = engine.table("aspects")
+    place = KINDS.index(kind)
+    aspects = aspects.filter(aspects.kind == place).mutate(id=lambda t: (t.aspect - place) // len(KINDS))
+    order = ibis.window(group_by="document_id", order_by=[ibis.desc(aspects.confidence), aspects.id])
+    return aspects.select("document_id", "id", "confidence", place=ibis.row_number().over(order))
+
+
+def aspects_as_listed(engine: Engine, kind: str) -> ir.Table:
+    """The same with the aspects of a document in the order of the raw file."""
+    vocabulary = engine.table(f"aspect_{kind}")
+    raw = engine.numbered(engine.table(f"documents_{kind}")).semi_join(engine.table("used_documents"), "document_id")
+    joined = raw.inner_join(vocabulary, raw[ASPECTS[kind]] == vocabulary["value"])
+    first = joined.group_by("document_id", "id").aggregate(row=joined.row.min(),
+                                                           confidence=joined.confidence_level.max())
+    order = ibis.window(group_by="document_id", order_by=first.row)
+    return first.select("document_id", "id", "confidence", place=ibis.row_number().over(order))
+
+
+def lists(ranked: ir.Table, ids: ir.Table, most: int, *, cut_first: bool) -> ir.Table:
+    """document_id, `ids`: of every document up to `most` aspects that are in `ids` (value, id), in their order: those
+    among its first `most` (`cut_first`), or the first that are."""
+    if cut_first:
+        ranked = ranked.filter(ranked.place < most)
+    known = ranked.inner_join(ids.select(value="value", new="id"), ranked.id == ids.value)
+    if not cut_first:
+        order = ibis.window(group_by="document_id", order_by=known.place)
+        known = known.mutate(new_place=ibis.row_number().over(order)).filter(lambda t: t.new_place < most)
+    pair = ibis.struct({"place": known.place, "id": known.new})
+    collected = known.group_by("document_id").aggregate(pairs=pair.collect())
+    return collected.select("document_id", ids=collected.pairs.sort().map(lambda pair: pair["id"]).cast("array<int32>"))
+
+
+def document_columns(engine: Engine, table: ir.Table, key: str, suffix: str, columns: Sequence[str]) -> ir.Table:
+    """`table` with `columns` of `documents`, called `<column><suffix>`, for the document `key`; missing if unknown."""
+    documents = engine.table("documents").select(
+        **{"__document": "document_id"}, **{f"{name}{suffix}": name for name in columns})
+    return table.left_join(documents, table[key] == documents["__document"]).drop("__document")

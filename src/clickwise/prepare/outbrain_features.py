@@ -1,0 +1,144 @@
+"""Tables of displays and ads -> the table `rows`: ids and numbers of every example, before curves and scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+import ibis
+import ibis.expr.types as ir
+
+from clickwise.prepare import earlier, outbrain_numbers
+from clickwise.prepare.engine import Engine
+from clickwise.prepare.outbrain_documents import KINDS, store_aspects, store_documents, store_similarities
+from clickwise.prepare.outbrain_ids import store_ids, store_lists
+from clickwise.prepare.outbrain_rates import KEYS, store_counts
+from clickwise.prepare.outbrain_sets import PLACES, FeatureSet
+from clickwise.prepare.output import Output
+from clickwise.progress import Progress
+
+if TYPE_CHECKING:
+    from clickwise.prepare.outbrain import OutbrainConfig
+
+
+
+class Facts(TypedDict):
+    cardinalities: dict[str, int]
+    scales: dict[str, dict[str, float]]
+
+
+def store_features(output: Output, config: OutbrainConfig, features: FeatureSet, files: Mapping[str, Sequence[Path]], *,
+                   train_rows: int) -> Facts:
+    """Stores `rows` (row, clicked, display_id, __document_id and __document_id_promo, an id per category, a number per
+    numerical feature) and `list_<feature>`; cardinalities and scales by feature."""
+    if output.done("features"):
+        return output.facts("features")
+    (output.preparation / "vocabularies").mkdir(exist_ok=True)
+    store_documents(output, missing_publisher=features.missing_publisher,
+                    keep_without_source=features.keep_without_source)
+    store_aspects(output, idf=features.idf, documents=features.idf_documents)
+    store_similarities(output)
+    sizes = _store_ids(output, config, features)
+    with Progress("listing aspects", total=len(features.lists), unit="features") as bar:
+        for name, feature in features.lists.items():
+            sizes[name] = store_lists(output, name, feature, config.frequency_limits.get(name, config.frequency_limit))
+            bar.advance(1, name)
+    rows = _store_rows(output, config, features, train_rows)
+    scales = outbrain_numbers.fit(output.engine(), rows, train_rows, features.numbers)
+    order = (*features.categories, *features.lists)
+    output.mark("features", {"cardinalities": {name: sizes[name] for name in order}, "scales": scales})
+    return output.facts("features")
+
+
+def _store_ids(output: Output, config: OutbrainConfig, features: FeatureSet) -> dict[str, int]:
+    """Stores `display_features`, `ad_features`, `ad_counts` and `ad_rates`; cardinalities by feature."""
+    engine = output.engine()
+    limits = {name: config.frequency_limits.get(name, config.frequency_limit) for name in features.categories}
+    with Progress("finding ids", total=2, unit="tables") as bar:
+        if any(category.counted for category in features.categories.values()):
+            _count_events(engine, features)
+        displays = _with_document(engine, engine.table("displays"), "document_id", "")
+        displays = engine.materialise(event_columns(displays, features.strip_places), "display_columns")
+        sizes = store_ids(output, "display", displays, ["display_id", "document_id", "timestamp", "published", "ads"],
+                          features.categories, limits, weight="train_rows")
+        bar.advance(1, "displays")
+        ads = _with_document(engine, engine.table("ads"), "document_id_promo", "_promo")
+        examples = engine.table("examples")
+        shown = examples.group_by(shown_ad="ad_id").aggregate(train_rows=examples.count(where=~examples.test))
+        ads = ads.left_join(shown, [("ad_id", "shown_ad")]).drop("shown_ad")
+        ads = engine.materialise(ads, "ad_columns")
+        sizes |= store_ids(output, "ad", ads, [*KEYS, "published_promo"], features.categories, limits,
+                           weight="train_rows")
+        bar.advance(1, "ads")
+    store_counts(output, out_of_fold=features.out_of_fold and config.folds > 0)
+    return sizes
+
+
+def _count_events(engine: Engine, features: FeatureSet) -> None:
+    """Stores `event_counts`: column, value, n, of all events."""
+    events = engine.table("events")
+    if features.complete_events:
+        events = events.filter(events.platform.notnull() & events.geo_location.notnull())
+    events = place_columns(events, features.strip_places)
+    engine.materialise(ibis.union(*(
+        events.group_by(value=events[name]).aggregate(n=events.count()).mutate(column=ibis.literal(name))
+        for name in PLACES)), "event_counts")
+
+
+def _with_document(engine: Engine, table: ir.Table, key: str, suffix: str) -> ir.Table:
+    """`table` with source_id, publisher_id and published of the document `key`, their names followed by `suffix`;
+    missing where the document is unknown."""
+    documents = engine.table("documents")
+    documents = documents.select(**{"__document": "document_id"}, **{
+        f"{name}{suffix}": name for name in ("source_id", "publisher_id", "published")})
+    return table.left_join(documents, [(key, "__document")]).drop("__document")
+
+
+def place_columns(table: ir.Table, strip: bool) -> ir.Table:
+    """`table` with geo_location, geo_location_country (2 characters) and geo_location_state (5)."""
+    place = table.geo_location.strip() if strip else table.geo_location
+    return table.mutate(geo_location=place, geo_location_country=place.substr(0, 2),
+                        geo_location_state=place.substr(0, 5))
+
+
+def event_columns(displays: ir.Table, strip: bool) -> ir.Table:
+    """`displays` with the columns that categories of an event are made of."""
+    displays = place_columns(displays, strip)
+    hours = displays.timestamp // 3_600_000
+    return displays.mutate(
+        platform_from_0=displays.platform - 1, platform_or_desktop=ibis.coalesce(displays.platform, 1) - 1,
+        hour=(hours % 24).cast("int64"), weekday=((hours // 24 + 1) % 7).cast("int64"),  # day 0 is a Tuesday
+        train_rows=displays.test.ifelse(0, displays.ads))
+
+
+def _store_rows(output: Output, config: OutbrainConfig, features: FeatureSet, train_rows: int) -> ir.Table:
+    engine = output.engine()
+    examples = engine.numbered(engine.table("examples"))
+    displays, ads, rates = (engine.table(name) for name in ("display_features", "ad_features", "ad_rates"))
+    if features.out_of_fold:
+        rates = _with_rates(engine, rates, config)
+    similar = engine.table("similarities")
+    documents = ("document_id", "document_id_promo")
+    similar = similar.rename(**{f"__{name}": name for name in documents})
+    with Progress("joining rows", total=engine.count(examples)) as bar:
+        table = examples.inner_join(displays, "display_id").inner_join(ads, "ad_id")
+        table = table.inner_join(rates, ["ad_id", "fold"])
+        table = table.left_join(similar, [(name, f"__{name}") for name in documents])
+        table = table.mutate(**{f"sim_{kind}": ibis.coalesce(table[f"sim_{kind}"], 0.0) for kind in KINDS})
+        rows = engine.materialise(table.select(
+            "row", "clicked", "display_id", __document_id="document_id", __document_id_promo="document_id_promo",
+            **{name: table[f"{name}__id"] for name in features.categories},
+            **{name: number.of(table) for name, number in features.numbers.items()}), "rows")
+        bar.advance(bar.total)
+    return rows
+
+
+def _with_rates(engine: Engine, rates: ir.Table, config: OutbrainConfig) -> ir.Table:
+    """`ad_rates` with `<key>__rate`: the log odds of the click rate, drawn towards the mean of the training rows."""
+    counts = engine.table("ad_counts")
+    found = engine.row(counts.aggregate(views=counts.views.sum(), clicks=counts.clicks.sum()))
+    mean = min(max(found["clicks"] / found["views"], 1e-6), 1 - 1e-6)
+    return rates.mutate(**{f"{key}__rate": earlier.click_rate_logit(
+        rates[f"{key}__views"], rates[f"{key}__clicks"], prior=mean, weight=config.rate_weight) for key in KEYS})
+

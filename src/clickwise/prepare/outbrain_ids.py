@@ -1,0 +1,147 @@
+"""Categorical features of Outbrain: from values of displays, ads and documents to ids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import ibis
+import ibis.expr.types as ir
+
+from clickwise.prepare import steps
+from clickwise.prepare.engine import Engine
+from clickwise.prepare.outbrain_documents import aspects_as_listed, lists, ranked_aspects
+from clickwise.prepare.output import Output
+
+MISSING_ID, RARE_ID = 0, 1  # of a vocabulary; the most frequent value has id 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Category:
+    """A one-hot feature.
+
+    level    display or ad: whose column it is
+    by       modulo: the value modulo `buckets` · hash: `steps.hash_bucket` of its text · vocabulary: values that occur
+             at least `frequency_limit` times in the training rows have ids from 2 on, by count; others 1, missing 0
+    counted  in the value's place stands the number of events that have it, −1 where that is below 10
+    missing  the value that stands for a missing one; None: id 0
+    """
+
+    level: Literal["display", "ad"]
+    column: str
+    by: Literal["modulo", "hash", "vocabulary"]
+    buckets: int = 0
+    counted: bool = False
+    missing: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AspectList:
+    """A multi-hot feature: up to `most` aspects of the document `of`.
+
+    order    confidence: those of greatest confidence · file: the first in the raw file
+    by       hash: `hash_bucket` of the raw id · hash_of_place: of the id in a vocabulary of the training rows, 0 for
+             aspects that it lacks · hash_of_count: of the number of raw rows with that id, those of less than 10 left
+             out · vocabulary: ids from 1 on, aspects of less than `frequency_limit` training rows left out
+    """
+
+    of: Literal["document_id", "document_id_promo"]
+    kind: Literal["categories", "topics", "entities"]
+    most: int
+    by: Literal["hash", "hash_of_place", "hash_of_count", "vocabulary"]
+    buckets: int = 0
+    order: Literal["confidence", "file"] = "confidence"
+
+
+def store_ids(output: Output, level: str, table: ir.Table, keep: list[str], categories: Mapping[str, Category],
+              limits: Mapping[str, int], weight: str) -> dict[str, int]:
+    """Stores `<level>_features`: the columns `keep` of `table` and an id for every category of that level; feature ->
+    cardinality. `table`, stored, has a row per display or ad, and says in `weight` how many training rows it has."""
+    engine, sizes, columns = output.engine(), {}, {}
+    joined = table
+    for name, category in categories.items():
+        if category.level != level:
+            continue
+        ids = engine.materialise(_ids(engine, table, category, limits.get(name, 0), weight), f"ids_{name}")
+        if category.by == "vocabulary":
+            engine.write_parquet(ids.order_by("id"), output.preparation / "vocabularies" / f"{name}.parquet")
+            sizes[name], other = engine.count(ids) + 2, RARE_ID
+        else:
+            sizes[name], other = category.buckets, _bucket_of(-1, category)
+        missing = MISSING_ID if category.missing is None else _bucket_of(category.missing, category)
+        ids = ids.select(**{f"value__{name}": "value", f"id__{name}": "id"})
+        joined = joined.left_join(ids, table[category.column] == ids[f"value__{name}"])
+        columns[name] = (category.column, other, missing)
+    ids = {name: joined[column].isnull().ifelse(missing, ibis.coalesce(joined[f"id__{name}"], other)).cast("int32")
+           for name, (column, other, missing) in columns.items()}
+    engine.materialise(joined.select(*keep, **{f"{name}__id": column for name, column in ids.items()}),
+                       f"{level}_features")
+    return sizes
+
+
+def _ids(engine: Engine, table: ir.Table, category: Category, limit: int, weight: str) -> ir.Table:
+    """value, id (and count) of the values of a category."""
+    if category.by == "vocabulary":
+        found = steps.vocabulary(table, category.column, limit, weight=weight)
+        return found.mutate(id=(found["id"] + RARE_ID).cast("int32"))
+    if category.counted:
+        counts = engine.table("event_counts")
+        counts = counts.filter((counts.column == category.column) & (counts.n >= 10))
+        return counts.select("value", id=_bucket(counts.n, category))
+    values = table.select(value=table[category.column]).filter(lambda t: t.value.notnull()).distinct()
+    return values.select("value", id=_bucket(values["value"], category))
+
+
+def _bucket(value: ir.Value, category: Category | AspectList) -> ir.IntegerColumn:
+    if category.by == "modulo":
+        return ((value % category.buckets + category.buckets) % category.buckets).cast("int32")
+    return steps.hash_bucket(value.cast("string"), category.buckets).cast("int32")
+
+
+def _bucket_of(value: int, category: Category) -> int:
+    """The same of one number."""
+    if category.by == "modulo":
+        return value % category.buckets
+    return int(hashlib.md5(str(value).encode()).hexdigest()[:15], 16) % category.buckets
+
+
+def store_lists(output: Output, name: str, feature: AspectList, limit: int) -> int:
+    """Stores `list_<name>`: document_id and the list `ids`; the cardinality."""
+    engine = output.engine()
+    ranked = ranked_aspects(engine, feature.kind) if feature.order == "confidence" \
+        else aspects_as_listed(engine, feature.kind)
+    ranked = engine.materialise(ranked, f"ranked_{name}")
+    every = engine.table(f"aspect_{feature.kind}")
+    size, behind = feature.buckets, True
+    if feature.by == "hash":
+        ids = every.select(value="id", id=_bucket(every["value"], feature))
+    elif feature.by == "hash_of_count":
+        frequent = every.filter(every["count"] >= 10)
+        ids = frequent.select(value="id", id=_bucket(frequent["count"], feature))
+    else:
+        known = engine.materialise(_trained(engine, ranked, feature, limit), f"vocabulary_{name}")
+        if feature.by == "vocabulary":
+            ids, behind, size = known.select("value", "id"), False, engine.count(known) + 1
+            named = known.inner_join(every.select(aspect="id", name="value"), [("value", "aspect")])
+            engine.write_parquet(named.select("id", "count", value="name").order_by("id"),
+                                 output.preparation / "vocabularies" / f"{name}.parquet")
+        else:
+            places = every.left_join(known.select(aspect="value", place="id"), [("id", "aspect")])
+            places = places.select(value="id", place=ibis.coalesce(places.place, 0))
+            ids = places.select("value", id=_bucket(places.place, feature))
+    engine.materialise(lists(ranked, engine.materialise(ids, f"ids_{name}"), feature.most, cut_first=behind),
+                       f"list_{name}")
+    return size
+
+
+def _trained(engine: Engine, ranked: ir.Table, feature: AspectList, limit: int) -> ir.Table:
+    """The vocabulary of the aspects in the training rows."""
+    table = engine.table("displays" if feature.of == "document_id" else "ad_counts")
+    if feature.of == "document_id":
+        table = table.filter(~table.test)
+    weight = "ads" if feature.of == "document_id" else "views"
+    documents = table.group_by(document=table[feature.of]).aggregate(weight=steps.whole(table[weight].sum()))
+    joined = ranked.inner_join(documents, [("document_id", "document")])
+    return steps.vocabulary(joined.select("id", "weight"), "id", limit, weight="weight")

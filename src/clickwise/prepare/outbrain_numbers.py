@@ -1,0 +1,90 @@
+"""Numerical features: what is stored of a row, and the curve and scale that are applied when it is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import ibis
+import ibis.expr.types as ir
+
+from clickwise.prepare.engine import Engine
+
+CURVES: dict[str, Callable] = {
+    "same": lambda x: x,
+    "ln": lambda x: (x + 1).ln(),                      # ln(1 + x)
+    "log2": lambda x: (x + 1).ln() / math.log(2),      # log2(1 + x)
+    "log2_of_thousands": lambda x: (x * 1000 + 1).ln() / math.log(2),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """A numerical feature.
+
+    of       its value in a row of the joined table, before curve and scale
+    curve    one of CURVES; 0 is put in the place of what is negative
+    scale    none · min_max: to [0, 1] by the least and greatest value of all rows, test included, as published ·
+             mean_std: mean 0 and standard deviation 1 (of a sample) over the training rows
+    missing  what stands for a missing value: zero, the median of the training rows, or the mean, which is 0 once scaled
+    """
+
+    of: Callable[[ir.Table], ir.NumericColumn]
+    curve: str = "same"
+    scale: Literal["none", "min_max", "mean_std"] = "none"
+    missing: Literal["zero", "median", "mean"] = "zero"
+
+
+def fit(engine: Engine, rows: ir.Table, train_rows: int, numbers: Mapping[str, Number]) -> dict[str, dict[str, float]]:
+    """Name -> `fill` (what stands for missing), `shift`, `width`: as `apply` takes them. `rows` has the column `row`,
+    of which the first `train_rows` are the training rows."""
+    train = rows.filter(rows["row"] < train_rows)
+    fills = {name: _median(engine, train, name) if number.missing == "median" else 0.0
+             for name, number in numbers.items()}
+    asked, trained = {}, {}
+    for name, number in numbers.items():
+        if number.scale == "min_max":
+            x = _curved(rows[name], number, fills[name])
+            asked |= {f"{name}__low": x.min(), f"{name}__high": x.max()}
+        elif number.scale == "mean_std":
+            x = _curved(train[name], number, None if number.missing == "mean" else fills[name])
+            trained |= {f"{name}__mean": x.mean(), f"{name}__std": x.std(how="sample")}
+    found = engine.row(rows.aggregate(**asked)) if asked else {}
+    found |= engine.row(train.aggregate(**trained)) if trained else {}
+    fitted = {}
+    for name, number in numbers.items():
+        shift, width = 0.0, 1.0
+        if number.scale == "min_max":
+            shift, width = found[f"{name}__low"], found[f"{name}__high"] - found[f"{name}__low"]
+        elif number.scale == "mean_std":
+            shift, width = found[f"{name}__mean"] or 0.0, found[f"{name}__std"] or 0.0
+            width = width if math.isfinite(width) else 0.0
+        fitted[name] = {"fill": fills[name], "shift": shift, "width": width if width > 1e-12 else 1.0}
+    return fitted
+
+
+def apply(column: ir.NumericColumn, number: Number, fill: float, shift: float, width: float) -> ir.FloatingColumn:
+    """(curve(column) − shift) / width in float32."""
+    if number.missing == "mean":
+        return ibis.coalesce((_curved(column, number, None) - shift) / width, 0.0).cast("float32")
+    return ((_curved(column, number, fill) - shift) / width).cast("float32")
+
+
+def _curved(column: ir.NumericColumn, number: Number, fill: float | None) -> ir.FloatingColumn:
+    x = column.cast("float64")
+    x = x if fill is None else ibis.coalesce(x, fill)
+    return x if number.curve == "same" else CURVES[number.curve]((x < 0).ifelse(0.0, x))
+
+
+def _median(engine: Engine, rows: ir.Table, name: str) -> float:
+    """The median of a column of few different values, exact (NOTE[DIFF] the reference takes an approximate one)."""
+    known = rows.filter(rows[name].notnull())
+    counts = [(row["value"], row["n"]) for row in engine.rows(
+        known.group_by(value=known[name]).aggregate(n=known.count()).order_by("value"))]
+    total, below, middle = sum(n for _, n in counts), 0, []
+    for value, n in counts:
+        middle += [value] * sum(below <= place < below + n for place in {(total - 1) // 2, total // 2})
+        below += n
+    return sum(middle) / len(middle) if middle else 0.0

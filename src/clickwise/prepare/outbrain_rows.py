@@ -1,0 +1,87 @@
+"""Which rows there are: displays with their event and mapping, examples in order, ads with their document."""
+
+from __future__ import annotations
+
+import ibis
+import ibis.expr.types as ir
+
+from clickwise.errors import PrepareError
+from clickwise.prepare import steps
+from clickwise.prepare.engine import Engine
+from clickwise.prepare.output import Output
+
+DAY_MS = 86_400_000
+FIRST_MOMENT_MS = 1_465_876_799_998  # of timestamp 0, in ms since 1970: midnight in New York
+LAST_DAY_IN_WINDOW = 3650
+
+
+def store_displays(output: Output, *, test_share: float, test_from_day: int, listed: bool, seed: int,
+                   folds: int, complete_events: bool) -> None:
+    """Stores `displays`: display_id, what its event says, `test`, `fold`, `ads` and `clicks` (its rows, its clicks).
+
+    Days before `test_from_day` go to the test by the share `test_share` of displays, chosen by
+    `hash60("<seed>/<display_id>")`, so that the same display is in the test on every engine; later days go to the test
+    entirely. With `listed`, the displays of the table test_displays are the test. The training displays are dealt into
+    `folds` by the same hash; displays of the test have fold `folds`. With `complete_events` an event without place or
+    platform is as if nothing were known of it; its day still decides the mapping.
+    """
+    engine = output.engine()
+    clicks, events = engine.table("clicks"), engine.table("events")
+    counts = clicks.group_by("display_id").aggregate(ads=clicks.count(), clicks=clicks.clicked.sum().cast("int64"))
+    table = counts.inner_join(events, "display_id")
+    table = table.mutate(day=table.timestamp // DAY_MS,
+                         hash=steps.hash60(ibis.literal(f"{seed}/") + table.display_id.cast("string")))
+    if listed:
+        listed_id = engine.table("test_displays").select(listed_id="display_id").distinct()
+        table = table.left_join(listed_id, table.display_id == listed_id.listed_id)
+        test = table.listed_id.notnull()
+    else:
+        test = (table.day >= test_from_day) | (table.hash < int(test_share * 2**60))
+    fold = test.ifelse(folds, table.hash % max(folds, 1))
+    table = table.mutate(test=test, fold=fold.cast("int16")).drop("hash", *(["listed_id"] if listed else []))
+    if complete_events:
+        known = table.platform.notnull() & table.geo_location.notnull()
+        unknown = {name: known.ifelse(table[name], ibis.null(table[name].type()))
+                   for name in ("document_id", "timestamp", "platform", "geo_location")}
+        table = table.mutate(**unknown)
+    engine.materialise(table, "displays")
+
+
+def store_ads(output: Output) -> None:
+    """Stores `ads`: ad_id, document_id_promo, campaign_id, advertiser_id of the ads that examples have."""
+    engine = output.engine()
+    promoted = engine.table("promoted_content").semi_join(engine.table("clicks").select("ad_id").distinct(), "ad_id")
+    engine.materialise(promoted.select("ad_id", "campaign_id", "advertiser_id", document_id_promo="document_id"), "ads")
+
+
+def store_examples(output: Output, where: str) -> dict[str, tuple[int, int]]:
+    """Stores `examples` (display_id, ad_id, clicked, fold), training rows first, a display's rows together; mapping ->
+    its rows first … end−1."""
+    engine = output.engine()
+    clicks, displays = engine.table("clicks"), engine.table("displays")
+    table = clicks.inner_join(displays.select("display_id", "test", "fold"), "display_id")
+    table = table.select("display_id", "ad_id", clicked=table.clicked.cast("int8"), test="test", fold="fold")
+    examples = engine.materialise(table.order_by("test", "display_id", "ad_id", "clicked"), "examples")
+    found = engine.row(examples.aggregate(rows=examples.count(), train=examples.count(where=~examples.test)))
+    parts = {"train": (0, found["train"]), "test": (found["train"], found["rows"])}
+    for mapping, (first, end) in parts.items():
+        if first == end:
+            raise PrepareError(f"{where}.dataset", found=f"no display for {mapping} in {found['rows']:,} rows",
+                               expected="at least one", do="change test_share, test_from_day or test_displays")
+    return parts
+
+
+def count_displays(engine: Engine) -> dict[str, dict[str, int]]:
+    """What a reader should know of the displays: how many by mapping, and those that a ranking metric cannot use."""
+    displays = engine.table("displays")
+    return {mapping: engine.row(part.aggregate(
+        displays=part.count(), one_ad=part.count(where=part.ads == 1), no_click=part.count(where=part.clicks == 0),
+        several_clicks=part.count(where=part.clicks > 1)))
+        for mapping, part in (("train", displays.filter(~displays.test)), ("test", displays.filter(displays.test)))}
+
+
+def days_since(timestamp: ir.IntegerColumn, published: ir.IntegerColumn) -> ir.IntegerColumn:
+    """Whole days from `published` (seconds since 1970) to `timestamp` (ms of the log); 0 beyond 0 … 3650 days,
+    missing where one is missing."""
+    days = ((timestamp + FIRST_MOMENT_MS - published * 1000) / DAY_MS).floor().cast("int64")
+    return ibis.cases((days.between(0, LAST_DAY_IN_WINDOW), days), (days.notnull(), 0), else_=ibis.null("int64"))

@@ -1,0 +1,214 @@
+"""The feature sets of Outbrain: ours and the published ones, each as the features it has and the rules it follows.
+
+The published ones are NVIDIA's Wide & Deep: `v1_spark` and `v1_nvtabular` (26 features, TensorFlow 2, March 2021),
+`multihot` (29 features, TensorFlow 2, May 2022) and `profiles` (54 features, TensorFlow 1, June 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import ibis.expr.types as ir
+
+from clickwise.prepare.outbrain_documents import KINDS, Documents, Idf, Publisher
+from clickwise.prepare.outbrain_ids import AspectList, Category
+from clickwise.prepare.outbrain_numbers import Number
+from clickwise.prepare.outbrain_rates import KEYS, rate, views
+from clickwise.prepare.outbrain_rows import days_since
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSet:
+    """Features by name, in the order of the channels, and the rules of the tables that they are made of.
+
+    complete_events  an event without place or platform is as if nothing were known of it
+    strip_places     spaces around a place are cut off before its first 2 or 5 characters are taken
+    out_of_fold      see `outbrain_rates.store_counts`
+    profiles         page views are read, and users have profiles
+    """
+
+    categories: Mapping[str, Category]
+    lists: Mapping[str, AspectList] = field(default_factory=dict)
+    numbers: Mapping[str, Number]
+    missing_publisher: Publisher = "as_is"
+    keep_without_source: bool = True
+    idf: Idf = "log"
+    idf_documents: Documents = "all"
+    complete_events: bool = False
+    strip_places: bool = False
+    out_of_fold: bool = False
+    profiles: bool = False
+
+    def __post_init__(self) -> None:
+        names = [*self.categories, *self.lists, *self.numbers]
+        assert len(names) == len(set(names))
+
+    @property
+    def channels(self) -> dict[str, tuple[str, ...]]:
+        return {"numerical": tuple(self.numbers), "categorical": (*self.categories, *self.lists)}
+
+
+# ---- what several sets share
+
+
+def _event_days(table: ir.Table) -> ir.IntegerColumn:
+    return days_since(table.timestamp, table.published)
+
+
+def _ad_days(table: ir.Table) -> ir.IntegerColumn:
+    return days_since(table.timestamp, table.published_promo)
+
+
+def _rate(key: str, at_least: int) -> Callable[[ir.Table], ir.FloatingColumn]:
+    return lambda table: rate(table, key, at_least)
+
+
+def _views(key: str, at_least: int = 0) -> Callable[[ir.Table], ir.IntegerColumn]:
+    return lambda table: views(table, key, at_least)
+
+
+def _column(name: str) -> Callable[[ir.Table], ir.Column]:
+    return lambda table: table[name]
+
+
+def _similarities(prefix: str, **options: str) -> dict[str, Number]:
+    return {f"{prefix}_{kind}": Number(of=_column(f"sim_{kind}"), **options) for kind in KINDS}
+
+
+# Column -> level and published hash buckets, in the published order; the same in all published sets.
+PUBLISHED = {
+    "document_id": ("display", 300_000), "platform": ("display", 4), "document_id_promo": ("ad", 100_000),
+    "source_id": ("display", 4_000), "publisher_id": ("display", 1_000), "geo_location": ("display", 2_500),
+    "geo_location_country": ("display", 300), "geo_location_state": ("display", 2_000), "ad_id": ("ad", 250_000),
+    "advertiser_id": ("ad", 2_500), "source_id_promo": ("ad", 4_000), "publisher_id_promo": ("ad", 1_000),
+    "campaign_id": ("ad", 5_000),
+}
+PLACES = ("geo_location", "geo_location_country", "geo_location_state")
+LIST_BUCKETS = {"topics": 350, "entities": 10_000, "categories": 100}
+SPARK_NAMES = {
+    "document_id": "doc_event_id", "platform": "event_platform", "document_id_promo": "doc_id",
+    "source_id": "doc_event_source_id", "publisher_id": "doc_event_publisher_id", "geo_location": "event_geo_location",
+    "geo_location_country": "event_country", "geo_location_state": "event_country_state", "ad_id": "ad_id",
+    "advertiser_id": "ad_advertiser", "source_id_promo": "doc_ad_source_id",
+    "publisher_id_promo": "doc_ad_publisher_id", "campaign_id": "campaign_id",
+}
+SPARK_RULES = {"missing_publisher": "per_source", "keep_without_source": False, "idf": "log_log",
+               "idf_documents": "with_source", "complete_events": True, "strip_places": True}
+
+
+def spark_category(column: str, by: str) -> Category:
+    """The categories that Spark made: numbers of events stand for places, a missing value is 0, an ad's missing source
+    −1."""
+    level, buckets = PUBLISHED[column]
+    return Category(level=level, column="platform_from_0" if column == "platform" else column, by=by, buckets=buckets,
+                    counted=column in PLACES, missing=-1 if column == "source_id_promo" else 0)
+
+
+# ---- 26 features, Spark
+
+
+def v1_spark() -> FeatureSet:
+    """Rates of groups shown more than 5 (10) times, counts and days as log2(1 + x) to [0, 1], ids modulo the buckets.
+
+    NOTE[DIFF] the split is by day for every display (the reference puts displays of incomplete events into train).
+    """
+    def log2(of: Callable) -> Number:
+        return Number(of=of, curve="log2", scale="min_max")
+
+    return FeatureSet(
+        categories={name: spark_category(column, "modulo") for column, name in SPARK_NAMES.items()},
+        numbers={
+            "pop_document_id": Number(of=_rate("document_id_promo", 6)),
+            "pop_publisher_id": Number(of=_rate("publisher_id_promo", 11)),
+            "pop_source_id": Number(of=_rate("source_id_promo", 11)),
+            "doc_views_log_01scaled": log2(_views("document_id_promo", 6)),
+            "doc_event_days_since_published_log_01scaled": log2(_event_days),
+            "pop_ad_id": Number(of=_rate("ad_id", 6)),
+            "pop_advertiser_id": Number(of=_rate("advertiser_id", 11)),
+            "pop_campain_id": Number(of=_rate("campaign_id", 11)),
+            "ad_views_log_01scaled": log2(_views("ad_id", 6)),
+            "doc_ad_days_since_published_log_01scaled": log2(_ad_days),
+            **_similarities("doc_event_doc_ad_sim"),
+        }, **SPARK_RULES)
+
+
+# ---- 26 and 29 features, NVTabular
+
+
+def v1_nvtabular(keep_without_source: bool = False, lists: Mapping[str, AspectList] | None = None) -> FeatureSet:
+    """Rates of groups shown at least 5 (10) times, counts as ln(1 + x) to mean 0 and deviation 1, days as ln(1 + x)
+    with the training median where missing, ids by hash.
+
+    NOTE[DIFF] the hash is `steps.hash_bucket`, the same everywhere; the reference's depends on the library and on
+    whether it runs on a GPU.
+    """
+    def days(of: Callable) -> Number:
+        return Number(of=of, curve="ln", missing="median")
+
+    def count(key: str) -> Number:
+        return Number(of=_views(key), curve="ln", scale="mean_std")
+
+    def category(column: str) -> Category:
+        level, buckets = PUBLISHED[column]
+        return Category(level=level, column="platform_or_desktop" if column == "platform" else column, by="hash",
+                        buckets=buckets)
+
+    return FeatureSet(
+        categories={column: category(column) for column in PUBLISHED},
+        lists=lists or {},
+        numbers={
+            "document_id_promo_ctr": Number(of=_rate("document_id_promo", 5)),
+            "publisher_id_promo_ctr": Number(of=_rate("publisher_id_promo", 10)),
+            "source_id_promo_ctr": Number(of=_rate("source_id_promo", 10)),
+            "document_id_promo_count": count("document_id_promo"),
+            "publish_time_days_since_published": days(_event_days),
+            "ad_id_ctr": Number(of=_rate("ad_id", 5)),
+            "advertiser_id_ctr": Number(of=_rate("advertiser_id", 10)),
+            "campaign_id_ctr": Number(of=_rate("campaign_id", 10)),
+            "ad_id_count": count("ad_id"),
+            "publish_time_promo_days_since_published": days(_ad_days),
+            **_similarities("document_id_document_id_promo_sim"),
+        },
+        missing_publisher="per_document", keep_without_source=keep_without_source, idf_documents="largest_id")
+
+
+def multihot() -> FeatureSet:
+    """The same with the first three topics, entities and categories of the event's document."""
+    names = {"topics": "topic_id_list", "entities": "entity_id_list", "categories": "category_id_list"}
+    return v1_nvtabular(keep_without_source=True, lists={
+        name: AspectList(of="document_id", kind=kind, most=3, order="file", by="hash_of_place",
+                         buckets=LIST_BUCKETS[kind]) for kind, name in names.items()})
+
+
+# ---- ours
+
+
+def clickwise() -> FeatureSet:
+    """Ids of their own for frequent values, missing apart from rare; rates of other displays' labels only, drawn to
+    the mean where few views speak, beside the views; the most certain aspects of both documents."""
+    levels = {column: level for column, (level, _) in PUBLISHED.items()} | {"hour": "display", "weekday": "display"}
+    shared = {"curve": "ln", "scale": "mean_std"}
+    numbers = {f"{key}_click_rate": Number(of=_column(f"{key}__rate"), scale="mean_std", missing="mean")
+               for key in KEYS}
+    numbers |= {f"{key}_views": Number(of=_views(key), **shared) for key in KEYS}
+    numbers |= {"days_since_published": Number(of=_event_days, missing="mean", **shared),
+                "days_since_published_promo": Number(of=_ad_days, missing="mean", **shared),
+                "days_known": Number(of=lambda table: _event_days(table).notnull().cast("int8"), scale="mean_std"),
+                "days_known_promo": Number(of=lambda table: _ad_days(table).notnull().cast("int8"), scale="mean_std"),
+                "ads_in_display": Number(of=_column("ads"), **shared),
+                **_similarities("similarity", scale="mean_std")}
+    lists = {f"{kind}{suffix}": AspectList(of=f"document_id{suffix}", kind=kind, most=3, by="vocabulary")
+             for suffix in ("", "_promo") for kind in KINDS}
+    return FeatureSet(
+        categories={column: Category(level=level, column=column, by="vocabulary") for column, level in levels.items()},
+        lists=lists, numbers=numbers, out_of_fold=True)
+
+
+def feature_set(name: str) -> FeatureSet:
+    return SETS[name]()
+
+
+SETS: dict[str, Callable[[], FeatureSet]] = {
+    "clickwise": clickwise, "v1_spark": v1_spark, "v1_nvtabular": v1_nvtabular, "multihot": multihot,
+}
