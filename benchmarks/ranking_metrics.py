@@ -91,10 +91,10 @@ def main() -> None:
             with multiprocessing.get_context("spawn").Pool(1) as process:
                 results, timing, rise = process.apply(
                     case, (order, names, options.rows, options.batch_size, options.repeats))
-            table.append({"rows": order, "metrics": " + ".join(names), "M rows/s": options.rows / timing.cpu_s / 1e6,
-                          "MiB": rise, "value": results[names[0]], **results, **timing.columns()})
+            table.append({"order": order, "metrics": " + ".join(names), "M rows/s": options.rows / timing.cpu_s / 1e6,
+                          "MiB": rise, "value": results[names[0]], "results": results, **timing.columns()})
     finish("ranking-metrics", table, options,
-           columns=["rows", "metrics", "M rows/s", "MiB", "value", "cpu_s", "cpu_min_s", "cpu_max_s"],
+           columns=["order", "metrics", "M rows/s", "MiB", "value", "cpu_s", "cpu_min_s", "cpu_max_s"],
            impressions=options.rows, batch_size=options.batch_size, threads=1)
 
 

@@ -54,12 +54,17 @@ def test_ties_are_the_mean_the_worst_and_the_best_of_all_orders(measure, shown, 
         orders = map(list, itertools.permutations(range(len(display))))
         values.append([MEASURES[measure](label_I[order][np.argsort(-score_I[order], kind="stable")], k)
                        for order in orders] if label_I.any() else [])
+    contested = [any(label for _, label in display) and not all(label for _, label in display) for display in shown]
+    contested = [display for display, it_is in zip(values, contested, strict=True) if it_is]
     values = [display for display in values if display]
     for suffix, of_orders in (("", np.mean), ("_pessimistic", min), ("_optimistic", max)):
         name = f"{measure}_at_{k}{suffix}"
         results = fed(build_metric(name), *columns).compute()
         expected = np.mean([of_orders(display) for display in values]) if values else math.nan
         assert results[name] == pytest.approx(expected, abs=1e-13, nan_ok=True)
+        expected = np.mean([of_orders(display) for display in contested]) if contested else math.nan
+        assert results[f"{name}_contested"] == pytest.approx(expected, abs=1e-13, nan_ok=True)
+        assert results["displays_contested"] == len(contested)
         assert results["displays"] == len(shown) and results["displays_without_click"] == len(shown) - len(values)
         assert results["displays_of_one_item"] == sum(len(display) == 1 for display in shown)
 
@@ -102,7 +107,8 @@ def test_rows_may_go_on_after_a_result():
 def test_a_known_set_of_displays():
     score_B, label_B, display_B = [0.2, 0.9, 0.5, 0.7, 0.3, 0.1], [0, 1, 0, 0, 1, 0], [1, 1, 1, 2, 2, 3]
     results = fed(MAP(12), score_B, label_B, display_B, size=2).compute()
-    assert results == {"map_at_12": 0.75, "displays": 3, "displays_without_click": 1, "displays_of_one_item": 1}
+    assert results == {"map_at_12": 0.75, "map_at_12_contested": 0.75, "displays": 3, "displays_without_click": 1,
+                       "displays_of_one_item": 1, "displays_contested": 2}
     assert fed(MRR(), score_B, label_B, display_B).compute()["mrr"] == 0.75
     assert fed(HitRate(1), score_B, label_B, display_B).compute()["hit_rate_at_1"] == 0.5
     assert fed(NDCG(), score_B, label_B, display_B).compute()["ndcg"] == pytest.approx((1 + 1 / math.log2(3)) / 2)
@@ -128,7 +134,8 @@ def test_a_set_keeps_the_rows_once():
     state = metrics.state_dict()
     assert sum("logit_B" in kept for kept in state.values()) == 1
     assert list(metrics.compute()) == ["rows", "base_rate", "gauc", "gauc_groups", "gauc_groups_skipped", "map_at_12",
-                                       "displays", "displays_without_click", "displays_of_one_item", "mrr", "auc",
+                                       "map_at_12_contested", "displays", "displays_without_click",
+                                       "displays_of_one_item", "displays_contested", "mrr", "mrr_contested", "auc",
                                        "auc_error_bound"]
 
 

@@ -27,7 +27,7 @@ class GAUC(ByDisplay):
         return [auc_G[has_auc_G] @ items_G, items_G.sum(), len(items_G), len(auc_G) - len(items_G)]
 
     def results(self, total: np.ndarray) -> dict[str, float]:
-        weighted, rows, groups, skipped = total.tolist() if total.ndim else (0.0, 0, 0, 0)
+        weighted, rows, groups, skipped = total.tolist() if total.ndim else [0] * 4
         return {"gauc": weighted / rows if rows else math.nan, "gauc_groups": int(groups),
                 "gauc_groups_skipped": int(skipped)}
 

@@ -1,7 +1,7 @@
 """MAP, NDCG, MRR and hit rate: how near the top of its display a click stands. docs/metrics.md has the formulas.
 
-All are means over the displays that have a click, each with the same weight. Displays without a click, and those of one
-item, whose rank needs no model, are counted beside them.
+All are means over the displays that have a click, each with the same weight. Beside them stand the means over the
+contested displays alone, those with a click and a non-click: where all items were clicked every order has the value 1.
 
 Ties, equal scores inside a display, are never left to the order of the rows:
 
@@ -29,8 +29,9 @@ from clickwise.metrics.kept_rows import ranges
 class RankingMetric(ByDisplay):
     """The mean over displays with a click of what `of_runs` adds up to; k None is the whole display.
 
-    Results: the metric's name, e.g. `map_at_12` or `map_at_12_pessimistic` (NaN without a click); `displays`, of which
-    `displays_without_click` (not in the mean) and `displays_of_one_item` (in the mean if clicked).
+    Results: the metric's name, e.g. `map_at_12` or `map_at_12_pessimistic` (NaN without a click), and with `_contested`
+    the mean over contested displays; how many `displays` there are, of which `displays_without_click` (in no mean),
+    `displays_of_one_item` and `displays_contested`.
     """
 
     measure: str
@@ -47,14 +48,18 @@ class RankingMetric(ByDisplay):
         """What each run of tied rows that holds a click (or each position in it) adds to the sum over displays."""
 
     def tally(self, standing: Standing) -> list[float]:
-        return [self.of_runs(standing.broken(self.ties)).sum(), len(standing.items_G),
-                np.count_nonzero(standing.clicks_G == 0), np.count_nonzero(standing.items_G == 1)]
+        items_G, clicks_G = standing.items_G, standing.clicks_G
+        counts = [np.count_nonzero(some_G) for some_G in (clicks_G == 0, items_G == 1, clicks_G == items_G)]
+        return [self.of_runs(standing.broken(self.ties)).sum(), len(items_G), *counts]
 
     def results(self, total: np.ndarray) -> dict[str, float]:
-        gained, displays, without_click, of_one = total.tolist() if total.ndim else (0.0, 0, 0, 0)
+        gained, displays, without_click, of_one, all_clicked = total.tolist() if total.ndim else [0] * 5
         clicked = displays - without_click
-        return {self.name: gained / clicked if clicked else math.nan, "displays": int(displays),
-                "displays_without_click": int(without_click), "displays_of_one_item": int(of_one)}
+        contested = clicked - all_clicked
+        return {self.name: gained / clicked if clicked else math.nan,
+                f"{self.name}_contested": (gained - all_clicked) / contested if contested else math.nan,
+                "displays": int(displays), "displays_without_click": int(without_click),
+                "displays_of_one_item": int(of_one), "displays_contested": int(contested)}
 
     def reach(self, standing: Standing) -> np.ndarray:
         """How many positions of each run are among the first k: J."""

@@ -177,11 +177,12 @@ def _metrics(runs: Sequence[Run]) -> list[str]:
 
 def _title(name: str) -> str:
     """What a page calls the value: `map_at_12_pessimistic` is MAP@12 (pessimistic)."""
-    parts = re.fullmatch(rf"({'|'.join(RANKING)})(?:_at_(\d+))?(?:_(pessimistic|optimistic))?", name)
+    parts = re.fullmatch(rf"({'|'.join(RANKING)})(?:_at_(\d+))?(?:_(pessimistic|optimistic))?(_contested)?", name)
     if parts is None:
         return NAMES.get(name, name.replace("_", " "))
-    measure, k, ties = parts.groups()
-    return RANKING[measure] + (f"@{k}" if k else "") + (f" ({ties})" if ties else "")
+    measure, k, ties, contested = parts.groups()
+    return RANKING[measure] + (f"@{k}" if k else "") + (f" ({ties})" if ties else "") + \
+        (", contested displays" if contested else "")
 
 
 def _shown(name: str, value: Any) -> str:
