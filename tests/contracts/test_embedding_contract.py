@@ -31,11 +31,16 @@ OPTIMIZERS = [
     TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-2, eps_hat=True),
     TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-6, lazy=False),
     TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-2, lazy=False, eps_hat=True, weight_decay=0.1),
+    TableOptimizer(name="rmsprop", lr=0.1, rho=0.5, eps=1e-3),
+    TableOptimizer(name="rmsprop", lr=0.1, rho=0.9, eps=1e-3, weight_decay=0.1),
+    TableOptimizer(name="ftrl", lr=0.5, beta=0.0, initial_accumulator=0.1),
+    TableOptimizer(name="ftrl", lr=0.5, beta=1.0, l1=0.3, l2=0.2),
 ]
 every_engine = pytest.mark.parametrize("engine", ENGINES)
 every_optimizer = pytest.mark.parametrize(
     "optimizer", OPTIMIZERS, ids=lambda o: "+".join([o.name, *["decay"] * bool(o.weight_decay),
-                                                     *["eps_hat"] * o.eps_hat, *["all rows"] * (not o.lazy)]))
+                                                     *["eps_hat"] * o.eps_hat, *["all rows"] * (not o.lazy),
+                                                     *["penalties"] * bool(o.l1)]))
 
 # Two widths, a shared table, a mean table, and features in another order than their tables.
 TABLES = (
@@ -121,7 +126,10 @@ class Dense:
             touched = {(t.name, i) for t in self.of.values() if t.trainable for i in range(t.rows)}
         with torch.no_grad():
             for name, i in sorted(touched):
-                self.weight[name][i] -= self.optimizer.lr * lr_factor * self._direction(name, i, grads[name][i])
+                if self.optimizer.name == "ftrl":
+                    self.weight[name][i] = self._ftrl_row(name, i, grads[name][i], lr_factor)
+                else:
+                    self.weight[name][i] -= self.optimizer.lr * lr_factor * self._direction(name, i, grads[name][i])
 
     def _direction(self, name, i, g):
         o, state = self.optimizer, self.state[name]
@@ -135,9 +143,22 @@ class Dense:
             if o.eps_hat:
                 return second_bias**0.5 / first_bias * m / (v.sqrt() + o.eps)
             return m / first_bias / ((v / second_bias).sqrt() + o.eps)
+        if o.name == "rmsprop":
+            v, last = state.get(i, (0, 0))
+            for _ in range(last + 1, self.step):
+                v = o.rho * v  # in a step without this row
+            v, _ = state[i] = (o.rho * v + (1 - o.rho) * g * g, self.step)
+            return g / (v.sqrt() + o.eps)
         squares = (g * g).mean() if o.name == "rowwise_adagrad" else g * g
         state[i] = state.get(i, torch.full_like(squares, o.initial_accumulator)) + squares
         return g / (state[i].sqrt() + o.eps)
+
+
+    def _ftrl_row(self, name, i, g, lr_factor):
+        o, state, w = self.optimizer, self.state[name], self.weight[name][i]
+        n, z = state.get(i, (torch.full_like(g, o.initial_accumulator), 0))
+        n, z = state[i] = (n + g * g, z + lr_factor * g - ((n + g * g).sqrt() - n.sqrt()) / o.lr * w)
+        return -z.sign() * (z.abs() - o.l1).clamp(min=0) / ((o.beta + n.sqrt()) / o.lr + o.l2)
 
 
 def weights(embeddings):
@@ -512,7 +533,7 @@ def test_where_all_tables_are_frozen_nothing_is_kept_for_their_training(engine, 
     assert frozen.optimizer_state_dict()["tables"] == {table.name: {} for table in TABLES}
     assert torch.equal(frozen(EXAMPLE), trained(EXAMPLE))
     if optimizer.states():
-        with pytest.raises(EngineError, match="(?s)state of table.*accumulator|first_moment"):
+        with pytest.raises(EngineError, match="(?s)state of table.*(accumulator|second_moment)"):
             trained.load_optimizer_state_dict(frozen.optimizer_state_dict())
 
 

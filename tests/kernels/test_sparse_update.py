@@ -8,20 +8,20 @@ from clickwise.kernels.sparse_update import cpu, reference, sparse_update
 
 CONSTANTS = {"sgd": {}, "adam": {"eps": 1e-3, "beta1": 0.8},
              "adagrad": {"eps": 1e-3, "initial_accumulator": 0.1},
-             "rowwise_adagrad": {"eps": 1e-3, "initial_accumulator": 0.1}}
+             "rowwise_adagrad": {"eps": 1e-3, "initial_accumulator": 0.1}, "rmsprop": {"eps": 1e-3, "rho": 0.7}}
 RULES = [TableOptimizer(name=name, weight_decay=decay, **constants)
          for name, constants in CONSTANTS.items() for decay in (0.0, 0.1)]
 RULES += [TableOptimizer(name="adam", weight_decay=decay, eps_hat=eps_hat, lazy=lazy, **CONSTANTS["adam"])
           for decay, eps_hat, lazy in ((0.0, True, True), (0.0, False, False), (0.1, True, False))]
-every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.name}+{rule.weight_decay}"
+RULES += [TableOptimizer(name="ftrl", lr=0.6, beta=0.0, initial_accumulator=0.1),
+          TableOptimizer(name="ftrl", lr=0.6, l1=0.1, l2=0.2)]
+every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.name}+{rule.weight_decay or rule.l1}"
                                      + ("+eps_hat" if rule.eps_hat else "") + ("" if rule.lazy else "+all rows"))
 
 
 def tables(rule, rows, dim):
     weight = torch.randn(rows, dim, generator=torch.Generator().manual_seed(1))
-    states = {name: torch.full((rows,) if per_row else (rows, dim), first)
-              for name, (per_row, first) in rule.states().items()}
-    return weight, states
+    return weight, {name: state.beside(weight) for name, state in rule.states().items()}
 
 
 @every_rule
@@ -42,7 +42,7 @@ def test_cpu_equals_reference(rule, data):
     found, expected = tables(rule, rows, dim), tables(rule, rows, dim)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu, "CHUNK", data.draw(st.sampled_from((1, 7 * dim, 2**18))))
-        for step in (1, 2):
+        for step in (1, 2, 5):
             grad_GD = torch.randn(bags, dim, generator=generator).to(dtype)
             for update, (weight, states) in ((cpu.sparse_update, found), (reference.sparse_update, expected)):
                 update(weight, states, rows_V, grad_GD, rule, lr=0.3, step=step, bag_V=bag_V, weight_V=weight_V,

@@ -41,7 +41,9 @@ def test_adam_without_it_is_that_of_the_paper():
     torch.testing.assert_close(trained(settings, GRADS)[0].detach(), torch.tensor([w]))
 
 
-@pytest.mark.parametrize("settings", [HAT, DenseOptimizer(name="adagrad"), DenseOptimizer(momentum=0.9)],
+@pytest.mark.parametrize("settings", [HAT, DenseOptimizer(name="adagrad"), DenseOptimizer(momentum=0.9),
+                                      DenseOptimizer(name="rmsprop", rho=0.5, momentum=0.9),
+                                      DenseOptimizer(name="ftrl", l1=0.1)],
                          ids=lambda settings: settings.name)
 def test_state_goes_on_where_it_stopped(settings):
     first, optimizer = trained(settings, GRADS[:2])
@@ -53,9 +55,11 @@ def test_state_goes_on_where_it_stopped(settings):
     assert torch.equal(second, trained(settings, GRADS)[0])
 
 
-@pytest.mark.parametrize("name", ["sgd", "adagrad", "adam"])
+@pytest.mark.parametrize("name", ["sgd", "adagrad", "adam", "rmsprop", "ftrl"])
 def test_a_setting_of_another_optimizer_is_refused(name):
-    for key, users in (("eps_hat", ("adam",)), ("momentum", ("sgd",)), ("initial_accumulator", ("adagrad",))):
+    for key, users in (("eps_hat", ("adam",)), ("momentum", ("sgd", "rmsprop")), ("rho", ("rmsprop",)),
+                       ("initial_accumulator", ("adagrad", "ftrl")), ("l1", ("ftrl",)),
+                       ("weight_decay", ("sgd", "adagrad", "adam", "rmsprop"))):
         slip = {"name": name, key: True if key == "eps_hat" else 0.5}
         if name in users:
             parse(DenseOptimizer, slip, "recipe.optimizer")

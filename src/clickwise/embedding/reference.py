@@ -40,9 +40,8 @@ class ReferenceEmbeddings(Embeddings):
                 fill_first_values(weight_RD[start:start + table.rows], table, seed)
             # Buffers, not parameters: the dense optimizer must not see them. Saved by table, not by group.
             self.register_buffer(f"weight_{group.name}", weight_RD, persistent=False)
-            for name, (per_row, first) in optimizer.states().items() if group.trainable else ():
-                state = torch.full(weight_RD.shape[:1] if per_row else weight_RD.shape, first, device=device)
-                self.register_buffer(f"{name}_{group.name}", state, persistent=False)
+            for name, state in optimizer.states().items() if group.trainable else ():
+                self.register_buffer(f"{name}_{group.name}", state.beside(weight_RD), persistent=False)
         self._received: dict[int, list[Received]] = {}  # by backward
         self._deferred: list[Received] | None = None
 

@@ -13,8 +13,9 @@ from clickwise.errors import EngineError, nearest
 from clickwise.recipe import require, require_no_idle
 
 POOLINGS = ("sum", "mean")
-INITS = ("uniform", "zeros")
-OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "adam")
+INITS = ("uniform", "zeros", "keras_uniform", "glorot_normal", "inverse_sqrt_dim")
+OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "adam", "rmsprop", "ftrl")
+TRUNCATED_STD = 0.87962566103423978  # the standard deviation of N(0, 1) cut at ± 2
 PART = 2**24  # values drawn at a time: 64 MB
 
 
@@ -25,9 +26,11 @@ class Table:
     rows       ids run over 0 … rows − 1
     features   the features looked up in it, usually one; several share the table
     pooling    how the rows of one bag become one: `sum` or `mean`; an empty bag gives zeros
-    init       `uniform`: U(−√(1/rows), +√(1/rows)), or `zeros`
+    init       `uniform`: U(−√(1/rows), +√(1/rows)) · `zeros` · `keras_uniform`: U(−0.05, 0.05) · normals cut at two
+               deviations: `glorot_normal` of the deviation √(2 / (rows + dim)), `inverse_sqrt_dim`: N(0, 1/dim) cut
     modulo     ids may be any integers, and id i means row i mod rows (from 0, for negative ids too)
     trainable  False: the rows stay as they are, and the optimizer has no state for them
+    part       of the model that looks the rows up, where a model has parts: each has an engine of its own
     """
 
     name: str
@@ -38,6 +41,7 @@ class Table:
     init: str = "uniform"
     modulo: bool = False
     trainable: bool = True
+    part: str = ""
 
     def __post_init__(self) -> None:
         where = f"table {self.name!r}"
@@ -53,6 +57,30 @@ class Table:
                 raise EngineError(where, found=f"{key} {value!r}", expected=f"{key} of {', '.join(choices)}",
                                   do=nearest(value, choices))
 
+    @property
+    def engine_path(self) -> str:
+        """Where the table's engine stands in the model: `embeddings`, or `wide.embeddings` for a part."""
+        return f"{self.part}.embeddings" if self.part else "embeddings"
+
+    @property
+    def path(self) -> str:
+        """The table's name in the model, unlike that of any other."""
+        return f"{self.engine_path}.{self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What an optimizer keeps beside a table: one value per row or per element, the first of them, and their type."""
+
+    per_row: bool = False
+    first: float = 0.0
+    dtype: torch.dtype = torch.float32
+
+    def beside(self, weight_RD: torch.Tensor) -> torch.Tensor:
+        """The state of these rows before the first step."""
+        shape = weight_RD.shape[:1] if self.per_row else weight_RD.shape
+        return torch.full(shape, self.first, dtype=self.dtype, device=weight_RD.device)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TableOptimizer:
@@ -65,60 +93,98 @@ class TableOptimizer:
                      row −= lr · m̂ / (√v̂ + eps) with m̂ = m / (1 − beta1^t), v̂ = v / (1 − beta2^t)
     eps_hat          of adam: row −= lr · √(1 − beta2^t) / (1 − beta1^t) · m / (√v + eps), the "ε̂" of Kingma & Ba
                      (before section 2.1), which Keras uses; the default is their algorithm 1, as in torch
+    rmsprop          v = rho · v + (1 − rho) · g²   row −= lr · g / (√v + eps)
+    ftrl             σ = (√(a + g²) − √a) / lr   z += f · g − σ · row   a += g²
+                     row = −(z − sign(z) · l1) / ((beta + √a) / lr + l2) where |z| > l1, else 0
+                     with f what the schedule makes of lr: without penalties that is adagrad, at f = 0 nothing moves
     lazy             of adam: true steps the rows that a batch touched; false all rows, with g = 0 where there is no
                      gradient, as a dense table under `torch.optim.Adam` (every step reads and writes whole tables)
 
-    NOTE[DIFF] but for adam with `lazy: false`, rows that a batch does not touch keep their state as it is (LazyAdam),
-    and weight decay reaches touched rows only: a dense optimizer would change every row in every step.
+    Rows that a batch does not touch are not stepped. For rmsprop that is exact: v is multiplied at the next touch by
+    rho to the power of the steps since the last, as if it had decayed in every step (with momentum untouched rows
+    would move, so there is none). For ftrl too, where first values are zeros: a row is what z makes it, and its first
+    touch forgets a first value (Keras does the same).
+    NOTE[DIFF] adam without `lazy: false` keeps the state of untouched rows as it is (LazyAdam), and weight decay
+    reaches touched rows only: a dense optimizer would change every row in every step.
+    NOTE[DIFF] ftrl takes its penalties as McMahan et al. 2013, "Ad click prediction: a view from the trenches" (Keras
+    counts l2 twice). With a rate that changes, the paper's formula would scale the rows by the ratio of the rates, to
+    nothing where it ends at 0; here a schedule scales gradients, and lr is what it is for penalties.
     """
 
-    name: Literal["sgd", "adagrad", "rowwise_adagrad", "adam"] = "sgd"
+    name: Literal["sgd", "adagrad", "rowwise_adagrad", "adam", "rmsprop", "ftrl"] = "sgd"
     lr: float = 0.01
     eps: float = 1e-8
     beta1: float = 0.9
     beta2: float = 0.999
     eps_hat: bool = False
     lazy: bool = True
+    rho: float = 0.9
+    l1: float = 0.0
+    l2: float = 0.0
+    beta: float = 1.0
     initial_accumulator: float = 0.0
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.name in OPTIMIZERS, "name", found=self.name, expected=f"one of {', '.join(OPTIMIZERS)}",
                 do=nearest(self.name, OPTIMIZERS))
-        for key in ("lr", "eps", "initial_accumulator", "weight_decay"):
+        for key in ("lr", "eps", "l1", "l2", "beta", "initial_accumulator", "weight_decay"):
             require(getattr(self, key) >= 0, key, found=getattr(self, key), expected="a number from 0")
-        for key in ("beta1", "beta2"):
+        for key in ("beta1", "beta2", "rho"):
             require(0 <= getattr(self, key) < 1, key, found=getattr(self, key), expected="a number from 0 to below 1")
-        of_adam = ("beta1", "beta2", "eps_hat", "lazy")
-        used = {"sgd": (), "adam": ("eps", *of_adam)}.get(self.name, ("eps", "initial_accumulator"))
-        require_no_idle(self, ("eps", *of_adam, "initial_accumulator"), used)
+        require_no_idle(self, {key for keys in USED.values() for key in keys}, USED[self.name])
+        if self.name == "ftrl":
+            require(self.lr > 0, "lr", found=self.lr, expected="a number above 0: ftrl divides by it")
+            require(self.beta + self.initial_accumulator > 0, "beta", found=self.beta,
+                    expected="beta or initial_accumulator above 0, or tiny first gradients make steps of any size")
         require(self.lazy or self.eps > 0, "eps", found=self.eps, expected="a number above 0 with lazy: false",
                 do="rows never looked up have m = v = 0, and 0 / 0 is no number")
 
-    def states(self) -> dict[str, tuple[bool, float]]:
-        """State name → (one value per row instead of one per element, first value)."""
+    def states(self) -> dict[str, State]:
+        """What is kept beside the rows, by name."""
         return {
             "sgd": {},
-            "adagrad": {"accumulator": (False, self.initial_accumulator)},
-            "rowwise_adagrad": {"accumulator": (True, self.initial_accumulator)},
-            "adam": {"first_moment": (False, 0.0), "second_moment": (False, 0.0)},
+            "adagrad": {"accumulator": State(first=self.initial_accumulator)},
+            "rowwise_adagrad": {"accumulator": State(per_row=True, first=self.initial_accumulator)},
+            "adam": {"first_moment": State(), "second_moment": State()},
+            "rmsprop": {"second_moment": State(), "last_step": State(per_row=True, dtype=torch.int32)},
+            "ftrl": {"accumulator": State(first=self.initial_accumulator), "linear": State()},
         }[self.name]
+
+
+USED = {  # settings besides name and lr, by optimizer
+    "sgd": ("weight_decay",),
+    "adagrad": ("eps", "initial_accumulator", "weight_decay"),
+    "rowwise_adagrad": ("eps", "initial_accumulator", "weight_decay"),
+    "adam": ("eps", "beta1", "beta2", "eps_hat", "lazy", "weight_decay"),
+    "rmsprop": ("eps", "rho", "weight_decay"),
+    "ftrl": ("l1", "l2", "beta", "initial_accumulator"),
+}
 
 
 def fill_first_values(rows_RD: torch.Tensor, table: Table, seed: int) -> None:
     """Writes the first values of `table` into `rows_RD` [rows, dim].
 
-    The stream of random numbers depends on the seed and the table's name alone, not on the other tables nor on the
-    device: it is drawn on the CPU, and for another device a part of the rows at a time.
+    The stream of random numbers depends on the seed and the table's part and name alone, not on the other tables nor
+    on the device: it is drawn on the CPU, and for another device a part of the rows at a time.
     """
     if table.init == "zeros":
         rows_RD.zero_()
         return
-    digest = hashlib.sha256(f"{seed}/{table.name}".encode()).digest()
+    std = {"glorot_normal": math.sqrt(2.0 / (table.rows + table.dim)) / TRUNCATED_STD,
+           "inverse_sqrt_dim": math.sqrt(1.0 / table.dim)}.get(table.init)
+    bound = 0.05 if table.init == "keras_uniform" else math.sqrt(1.0 / table.rows)
+
+    def drawn(part_RD: torch.Tensor) -> torch.Tensor:
+        if std is None:
+            return part_RD.uniform_(-bound, bound, generator=generator)
+        return torch.nn.init.trunc_normal_(part_RD, std=std, a=-2 * std, b=2 * std, generator=generator)
+
+    name = f"{table.part}/{table.name}" if table.part else table.name
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    bound = math.sqrt(1.0 / table.rows)
     for part_RD in rows_RD.split(max(1, PART // rows_RD.shape[1])):
         if rows_RD.device.type == "cpu":
-            part_RD.uniform_(-bound, bound, generator=generator)
+            drawn(part_RD)
         else:
-            part_RD.copy_(torch.empty(part_RD.shape).uniform_(-bound, bound, generator=generator))
+            part_RD.copy_(drawn(torch.empty(part_RD.shape)))

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from clickwise.kernels.sparse_update.ftrl import ftrl_
 from clickwise.recipe import require, require_no_idle
 
 
@@ -16,34 +17,39 @@ from clickwise.recipe import require, require_no_idle
 class DenseOptimizer:
     """The `optimizer` section of a recipe.
 
-    momentum                of sgd
-    beta1, beta2, eps       of adam (eps of adagrad too)
+    momentum                of sgd and rmsprop
+    beta1, beta2, eps       of adam (eps of adagrad and rmsprop too)
+    rho                     of rmsprop: how much of its mean square a step keeps
+    l1, l2, beta            of ftrl; `TableOptimizer` has its formulas
     eps_hat                 of adam: eps is added to √v before its bias is corrected, as in Keras
-    initial_accumulator     of adagrad
-    weight_decay            decoupled for adam (AdamW), an L2 term in the gradient for sgd and adagrad
+    initial_accumulator     of adagrad and ftrl
+    weight_decay            decoupled for adam (AdamW), an L2 term in the gradient for sgd, adagrad and rmsprop
     """
 
-    name: Literal["sgd", "adagrad", "adam"] = "sgd"
+    name: Literal["sgd", "adagrad", "adam", "rmsprop", "ftrl"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
     eps_hat: bool = False
+    rho: float = 0.9
+    l1: float = 0.0
+    l2: float = 0.0
+    beta: float = 1.0
     initial_accumulator: float = 0.0
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         require(0 < self.lr < math.inf, "lr", found=self.lr, expected="a finite number above 0")
         require(self.eps > 0, "eps", found=self.eps, expected="a number above 0")
-        for key in ("beta1", "beta2"):
+        for key in ("beta1", "beta2", "rho"):
             require(0 <= getattr(self, key) < 1, key, found=getattr(self, key), expected="a number from 0 to below 1")
-        for key in ("momentum", "initial_accumulator", "weight_decay"):
+        for key in ("momentum", "l1", "l2", "beta", "initial_accumulator", "weight_decay"):
             require(getattr(self, key) >= 0, key, found=getattr(self, key), expected="0 or more")
-
-        of_adam = ("beta1", "beta2", "eps_hat")
-        used = {"sgd": ("momentum",), "adagrad": ("eps", "initial_accumulator"), "adam": ("eps", *of_adam)}
-        require_no_idle(self, ("momentum", "eps", *of_adam, "initial_accumulator"), used[self.name])
+        require_no_idle(self, {key for keys in USED.values() for key in keys}, USED[self.name])
+        require(self.name != "ftrl" or self.beta + self.initial_accumulator > 0, "beta", found=self.beta,
+                expected="beta or initial_accumulator above 0, or tiny first gradients make steps of any size")
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """The torch optimizer for these parameters, none where only tables are trained."""
@@ -54,6 +60,12 @@ class DenseOptimizer:
         if self.name == "adagrad":
             return torch.optim.Adagrad(parameters, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay,
                                        initial_accumulator_value=self.initial_accumulator)
+        if self.name == "rmsprop":
+            return torch.optim.RMSprop(parameters, lr=self.lr, alpha=self.rho, eps=self.eps, momentum=self.momentum,
+                                       weight_decay=self.weight_decay)
+        if self.name == "ftrl":
+            return FTRL(parameters, lr=self.lr, l1=self.l1, l2=self.l2, beta=self.beta,
+                        initial_accumulator=self.initial_accumulator)
         adam = torch.optim.AdamW(parameters, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps,
                                  weight_decay=self.weight_decay, fused=True)
         if self.eps_hat:
@@ -61,6 +73,36 @@ class DenseOptimizer:
                 group.update(eps_hat=self.eps, steps=0)
             adam.register_step_pre_hook(_eps_of_next_step)
         return adam
+
+
+USED = {  # settings besides name and lr, by optimizer
+    "sgd": ("momentum", "weight_decay"),
+    "adagrad": ("eps", "initial_accumulator", "weight_decay"),
+    "adam": ("eps", "beta1", "beta2", "eps_hat", "weight_decay"),
+    "rmsprop": ("eps", "rho", "momentum", "weight_decay"),
+    "ftrl": ("l1", "l2", "beta", "initial_accumulator"),
+}
+
+
+class FTRL(torch.optim.Optimizer):
+    """FTRL-Proximal; a rate that changes later scales gradients, penalties stay those of the first one."""
+
+    def __init__(self, parameters, *, lr: float, l1: float, l2: float, beta: float, initial_accumulator: float) -> None:
+        super().__init__(parameters, dict(lr=lr, base_lr=lr, l1=l1, l2=l2, beta=beta,
+                                          initial_accumulator=initial_accumulator))
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            settings = {key: group[key] for key in ("lr", "base_lr", "l1", "l2", "beta")}
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["accumulator"] = torch.full_like(parameter, group["initial_accumulator"])
+                    state["linear"] = torch.zeros_like(parameter)
+                ftrl_(parameter, state["accumulator"], state["linear"], parameter.grad, **settings)
 
 
 def _eps_of_next_step(adam: torch.optim.Optimizer, args: tuple, settings: dict) -> None:

@@ -10,14 +10,20 @@ from clickwise.kernels.sparse_update import cpu, reference
 
 
 class UpdateRule(Protocol):
-    """sgd | adagrad | rowwise_adagrad | adam, and its constants; see `clickwise.embedding.TableOptimizer`."""
+    """sgd | adagrad | rowwise_adagrad | adam | rmsprop | ftrl, and its constants, the rate before any schedule among
+    them; see `clickwise.embedding.TableOptimizer`."""
 
     name: str
+    lr: float
     eps: float
     beta1: float
     beta2: float
     eps_hat: bool
     lazy: bool
+    rho: float
+    l1: float
+    l2: float
+    beta: float
     weight_decay: float
 
 
@@ -32,8 +38,10 @@ def sparse_update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], rows
     grad_GD  the gradient of each bag, of any float type; sums are in float32
     bag_V    the bag of each row looked up; None: V = G and row v belongs to bag v
     weight_V what the row's value was multiplied by when its bag was pooled; None: 1
-    states   `accumulator` [R, D] (adagrad) or [R] (rowwise_adagrad), `first_moment` and `second_moment` [R, D] (adam)
-    step     this step's number from 1, for Adam's bias correction
+    states   `accumulator` [R, D] (adagrad, ftrl) or [R] (rowwise_adagrad), `first_moment` and `second_moment` [R, D]
+             (adam), `second_moment` [R, D] and `last_step` [R] (rmsprop), `linear` [R, D] (ftrl)
+    lr       this step's rate
+    step     this step's number from 1, for Adam's bias correction and the decay that RMSProp makes up for
     scale    multiplies every gradient
     """
     if len(rows_V) == 0 and rule.lazy:

@@ -13,6 +13,8 @@ import math
 
 import torch
 
+from clickwise.kernels.sparse_update.ftrl import ftrl_
+
 CHUNK = 2**18  # elements of the tables stepped at a time: 1 MB per temporary
 # torch sorts integers by radix from RADIX on where it was built with FBGEMM, and several times slower below: from
 # PAD_FROM on it is faster to fill up to RADIX (measured: 26,624 ids 1.35 ms, filled up 0.15 ms; 8,192: 0.34, 0.14).
@@ -51,6 +53,9 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
     for first in range(0, len(touched_U), rows_at_once):
         touched_C = touched_U[first:first + rows_at_once]
         grad_CD = summed(first, first + len(touched_C))
+        if rule.name == "ftrl":
+            _ftrl_rows(weight_RD, states, touched_C, grad_CD, rule, lr)
+            continue
         change_CD = grad_CD if plain else _change(weight_RD, states, touched_C, grad_CD, rule, step).mul_(-lr)
         weight_RD.scatter_add_(0, touched_C[:, None].expand(-1, weight_RD.shape[1]), change_CD)
 
@@ -80,6 +85,14 @@ def _change(weight_RD, states, touched_C, grad_CD, rule, step) -> torch.Tensor:
         sum_C = states["accumulator"].index_select(0, touched_C).add_(grad_CD.square().mean(1))
         states["accumulator"].index_copy_(0, touched_C, sum_C)
         return grad_CD.div_(sum_C.sqrt_().add_(rule.eps)[:, None])
+    if rule.name == "rmsprop":
+        missed_C = step - states["last_step"].index_select(0, touched_C)  # 1 where the last step touched the row
+        states["last_step"].index_fill_(0, touched_C, step)
+        kept_C = torch.pow(rule.rho, missed_C.float())
+        second_CD = states["second_moment"].index_select(0, touched_C).mul_(kept_C[:, None])
+        second_CD.addcmul_(grad_CD, grad_CD, value=1 - rule.rho)
+        states["second_moment"].index_copy_(0, touched_C, second_CD)
+        return grad_CD.div_(second_CD.sqrt_().add_(rule.eps))
     first_CD = states["first_moment"].index_select(0, touched_C).lerp_(grad_CD, 1 - rule.beta1)
     second_CD = states["second_moment"].index_select(0, touched_C).mul_(rule.beta2)
     second_CD.addcmul_(grad_CD, grad_CD, value=1 - rule.beta2)
@@ -87,6 +100,15 @@ def _change(weight_RD, states, touched_C, grad_CD, rule, step) -> torch.Tensor:
     states["second_moment"].index_copy_(0, touched_C, second_CD)
     second_CD.div_(1 - rule.beta2**step).sqrt_().add_(_eps(rule, step))
     return first_CD.div_(second_CD).div_(1 - rule.beta1**step)
+
+
+def _ftrl_rows(weight_RD, states, touched_C, grad_CD, rule, lr) -> None:
+    """FTRL on the rows `touched_C`."""
+    whole = (weight_RD, states["accumulator"], states["linear"])
+    rows = [of_all_RD.index_select(0, touched_C) for of_all_RD in whole]
+    ftrl_(*rows, grad_CD, lr=lr, base_lr=rule.lr, l1=rule.l1, l2=rule.l2, beta=rule.beta)
+    for of_all_RD, of_these_CD in zip(whole, rows, strict=True):
+        of_all_RD.index_copy_(0, touched_C, of_these_CD)
 
 
 def _step_all_rows(weight_RD, states, touched_U, summed, rule, lr, step, rows_at_once) -> None:

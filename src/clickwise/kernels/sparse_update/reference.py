@@ -25,6 +25,20 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
     elif rule.name == "rowwise_adagrad":
         states["accumulator"][touched_U] += (grad_UD**2).mean(1)
         change_UD = grad_UD / (states["accumulator"][touched_U].sqrt() + rule.eps)[:, None]
+    elif rule.name == "rmsprop":
+        decay_U = rule.rho ** (step - states["last_step"][touched_U]).float()  # of the steps that missed the row, too
+        states["last_step"][touched_U] = step
+        second = states["second_moment"]
+        second[touched_U] = decay_U[:, None] * second[touched_U] + (1 - rule.rho) * grad_UD**2
+        change_UD = grad_UD / (second[touched_U].sqrt() + rule.eps)
+    elif rule.name == "ftrl":
+        before_UD, after_UD = states["accumulator"][touched_U], states["accumulator"][touched_U] + grad_UD**2
+        sigma_UD = (after_UD.sqrt() - before_UD.sqrt()) / rule.lr
+        linear_UD = states["linear"][touched_U] + lr / rule.lr * grad_UD - sigma_UD * row_UD
+        states["accumulator"][touched_U], states["linear"][touched_U] = after_UD, linear_UD
+        best_UD = -(linear_UD - linear_UD.sign() * rule.l1) / ((rule.beta + after_UD.sqrt()) / rule.lr + rule.l2)
+        weight_RD[touched_U] = torch.where(linear_UD.abs() > rule.l1, best_UD, 0.0)
+        return
     else:
         first, second = states["first_moment"], states["second_moment"]
         first[touched_U] = rule.beta1 * first[touched_U] + (1 - rule.beta1) * grad_UD
