@@ -174,7 +174,8 @@ def _guess(name: str, facts: Facts, table: Table, list_delimiter: str) -> Guess:
     if facts.kind == "time":
         return Guess("", why=f"{said}; to split by time: dataset.order_by={name}")
     if facts.kind == "text" and (split := facts.split.get(list_delimiter)) and _is_list(facts, list_delimiter):
-        why = f"as {_example(facts, list_delimiter)}: {_described(split.parts, facts.rows)}, up to {split.longest} in a row"
+        said = f"{_described(split.parts, facts.rows)}, up to {split.longest} in a row"
+        why = f"as {_example(facts, list_delimiter)}: {said}"
         return Guess("categorical", _ids(split.parts, multi_hot=True) | {"max_hotness": split.longest}, why)
     unique = facts.distinct == facts.known if not facts.more else False
     if facts.kind == "text" or (_ID.fullmatch(name) and facts.kind == "integer"):
