@@ -12,8 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 
-READ = 1 << 18  # stretches that are read at a time, over all parts
-SAMPLE = 1 << 10  # one stretch in so many says where to cut
+READ = 1 << 18  # rows that are read at a time, over all parts
+SAMPLE = 1 << 10  # one row in so many says where to cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,8 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 def in_id_order(parts: Sequence[Rows]) -> Iterator[Rows]:
     """All stretches of sorted parts by ascending display id, some of them at a time, no display in two of these."""
-    samples = [part.display_S[::SAMPLE] for part in parts]
+    samples = [part.display_S[np.searchsorted(np.cumsum(part.rows_S, dtype=np.int64),
+                                              np.arange(0, len(part.logit_B), SAMPLE), "right")] for part in parts]
     limits = np.unique(np.sort(np.concatenate(samples))[:: READ // SAMPLE]) if parts else []
     stretches, rows = [0] * len(parts), [0] * len(parts)
     for limit in [*limits[1:], None]:  # ids below the limit; the last time, all that are left
