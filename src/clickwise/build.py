@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from clickwise.train.evaluate import evaluate
 from clickwise.train.freeze import freeze_parameters, frozen_tables
 from clickwise.train.log import RunLog
 from clickwise.train.loop import Loop, TrainConfig
-from clickwise.train.step import TrainStep, set_matmul_precision
+from clickwise.train.step import Part, TrainStep, set_matmul_precision
 
 MODELS = {
     "dlrm": "clickwise.models.dlrm:DLRM",
@@ -64,9 +65,20 @@ class EmbeddingConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PartConfig:
+    """How one of a model's parts is trained; what is null is as in the recipe's `embedding.optimizer`, `optimizer` and
+    `schedule`."""
+
+    table_optimizer: TableOptimizer | None = None
+    optimizer: DenseOptimizer | None = None
+    schedule: Schedule | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A training recipe; every section stands beside the class it configures.
 
+    parts        part of the model → how it is trained, where that differs from the rest
     freeze       parts of the model that stay as they are: `top`, `top.0`, `embeddings`, `embeddings.<table>`
     start_from   a run folder whose weights (of its best checkpoint, else its last) training starts from
     """
@@ -76,6 +88,7 @@ class Recipe:
     embedding: EmbeddingConfig = EmbeddingConfig()
     optimizer: DenseOptimizer = DenseOptimizer()
     schedule: Schedule = Schedule()
+    parts: dict[str, PartConfig] = dataclasses.field(default_factory=dict)
     train: TrainConfig = TrainConfig()
     metrics: tuple[str, ...] = ("auc", "log_loss", "normalized_entropy", "calibration")
     freeze: tuple[str, ...] = ()
@@ -86,6 +99,12 @@ class Recipe:
         """The same, with paths that hold from any working folder."""
         start_from = None if self.start_from is None else str(Path(self.start_from).resolve())
         return dataclasses.replace(self, data=self.data.absolute(), start_from=start_from)
+
+    def part(self, name: str) -> PartConfig:
+        """How a part of the model is trained, nothing left null."""
+        own = self.parts.get(name, PartConfig())
+        return PartConfig(table_optimizer=own.table_optimizer or self.embedding.optimizer,
+                          optimizer=own.optimizer or self.optimizer, schedule=own.schedule or self.schedule)
 
     def to_yaml(self) -> str:
         sections = recipes.to_dict(self)
@@ -109,6 +128,12 @@ def parse_recipe(sections: dict[str, Any], where: str) -> Recipe:
     if "model_name" in sections:
         raise RecipeError(f"{where}.model_name", found="the unknown key 'model_name'", expected="model: {name: …}")
     recipe = recipes.parse(Recipe, {**sections, "model": config, "model_name": model["name"]}, where)
+    for part in recipe.parts:
+        if part not in model_class.parts:
+            parts = ", ".join(model_class.parts)
+            raise RecipeError(f"{where}.parts.{part}", found=f"no part {part!r} in the model {model['name']}",
+                              expected=f"one of its parts: {parts}" if parts else "no `parts`: it has only one",
+                              do=nearest(part, model_class.parts) or "use embedding.optimizer, optimizer and schedule")
     build_metrics(recipe.metrics, where=f"{where}.metrics")
     if recipe.train.metric not in recipe.metrics:
         raise RecipeError(f"{where}.train.metric", found=repr(recipe.train.metric),
@@ -171,16 +196,47 @@ def build_model(recipe: Recipe, spec: FeatureSpec, device: torch.device) -> CTRM
     model_class = find_model(recipe.model_name, "recipe")
     torch.manual_seed(recipe.train.seed)
     tables = [recipe.embedding.clipped(table) for table in model_class.tables(spec, recipe.model)]
-    names = [table.name for table in tables]
-    frozen = frozen_tables(recipe.freeze, names)
-    embeddings = build_embeddings(
-        recipe.embedding.engine, [dataclasses.replace(table, trainable=False) if table.name in frozen else table
-                                  for table in tables],
-        features=tuple(feature for table in tables for feature in table.features),
-        optimizer=recipe.embedding.optimizer, seed=recipe.train.seed, device=device)
+    paths = [table.path for table in tables]
+    frozen = frozen_tables(recipe.freeze, paths)
+    tables = [dataclasses.replace(table, trainable=False) if table.path in frozen else table for table in tables]
+    embeddings = build_engines(model_class, tables, lambda part: recipe.part(part).table_optimizer,
+                               engine=recipe.embedding.engine, seed=recipe.train.seed, device=device)
     model = model_class(spec, embeddings, recipe.model).to(device)
-    freeze_parameters(model, recipe.freeze, names)
+    freeze_parameters(model, recipe.freeze, paths)
     return model
+
+
+def build_engines(model_class: type[CTRModel], tables: Sequence[Table], optimizer_of: Callable[[str], TableOptimizer],
+                  *, engine: str = "auto", **settings) -> Embeddings | dict[str, Embeddings]:
+    """What the model is to be given as its embeddings: an engine, or by part an engine of the part's tables."""
+    for table in tables:
+        if table.part not in (model_class.parts or ("",)):
+            raise EngineError(f"table {table.name!r}", found=f"the part {table.part!r}",
+                              expected=f"one of the parts of {model_class.__name__}: {model_class.parts}")
+    engines = {}
+    for part in model_class.parts or ("",):
+        mine = [table for table in tables if table.part == part]
+        engines[part] = build_embeddings(engine, mine, tuple(feature for table in mine for feature in table.features),
+                                         optimizer_of(part), **settings)
+    return engines if model_class.parts else engines[""]
+
+
+def parts_of(model: CTRModel, recipe: Recipe) -> dict[str, Part]:
+    """What of the model is trained by which optimizers: by part, and "" whatever is in none."""
+    def in_part(part: str, path: str) -> bool:
+        first = path.partition(".")[0]
+        return first == part if part else first not in model.parts
+
+    parts = {}
+    for name in ("", *model.parts):
+        parameters = [parameter for path, parameter in model.named_parameters()
+                      if parameter.requires_grad and in_part(name, path)]
+        engines = [engine for path, engine in model.named_modules()
+                   if isinstance(engine, Embeddings) and in_part(name, path)]
+        if parameters or engines or not model.parts:
+            config = recipe.part(name)
+            parts[name] = Part(config.optimizer.build(parameters), engines, config.schedule)
+    return parts
 
 
 def engines_of(model: torch.nn.Module) -> list[Embeddings]:
@@ -225,8 +281,7 @@ class Trainer:
 
     def train_loader(self) -> Loader:
         """Shuffled batches of the training mapping."""
-        return self.dataset.train_loader(batch_size=self.recipe.train.batch_size, seed=self.recipe.train.seed,
-                                         pin_memory=self.device.type == "cuda")
+        return _train_loader(self.dataset, self.recipe, self.device)
 
     def evaluation_loader(self, mapping: str) -> Loader:
         """Batches of a mapping in the order of its rows."""
@@ -283,6 +338,11 @@ class Trainer:
                     checkpoints=CheckpointFolder(folder / "checkpoint"), state=self.state)
 
 
+def _train_loader(dataset: Dataset, recipe: Recipe, device: torch.device) -> Loader:
+    return dataset.train_loader(batch_size=recipe.train.batch_size, seed=recipe.train.seed,
+                                pin_memory=device.type == "cuda")
+
+
 def build_trainer(recipe: Recipe) -> Trainer:
     """Data, model and step for a recipe; raises the error of whatever does not fit before any work is done."""
     device = find_device(recipe.train.device)
@@ -293,7 +353,8 @@ def build_trainer(recipe: Recipe) -> Trainer:
         torch.set_num_threads(recipe.train.threads)
     dataset = Dataset(recipe.data)
     model = build_model(recipe, dataset.spec, device)
-    optimizer = recipe.optimizer.build(p for p in model.parameters() if p.requires_grad)
-    step = TrainStep(model, optimizer, engines_of(model),
-                     schedule=recipe.schedule, precision=recipe.train.precision, device=device)
+    # Asked for in training only: a machine that measures or predicts need not have the training mapping.
+    steps_per_epoch = functools.cache(lambda: len(_train_loader(dataset, recipe, device)))
+    step = TrainStep(model, parts_of(model, recipe), precision=recipe.train.precision, device=device,
+                     steps_per_epoch=steps_per_epoch)
     return Trainer(recipe=recipe, dataset=dataset, model=model, step=step, device=device)

@@ -35,7 +35,7 @@ def test_a_table_that_cannot_be(settings):
 
 
 @pytest.mark.parametrize("settings", [
-    {"name": "ftrl"}, {"lr": -1.0}, {"lr": float("nan")}, {"beta1": 1.0}, {"eps": -1},
+    {"name": "ftlr"}, {"lr": -1.0}, {"lr": float("nan")}, {"beta1": 1.0}, {"eps": -1},
     {"name": "sgd", "lazy": False}, {"name": "adagrad", "eps_hat": True}, {"name": "adam", "lazy": False, "eps": 0.0},
 ])
 def test_an_optimizer_that_cannot_be(settings):

@@ -63,7 +63,7 @@ def test_frozen_parts_have_no_optimizer_state(train, first, optimizer):
     assert moved(run, first) == {name for name in weights(first) if not inside(name, parts)}
     content = checkpoint.load(run / "checkpoint" / "last.pt")
     dense = [name for name in content["model"] if not inside(name, ["embeddings", "bottom"])]
-    assert len(content["step"]["optimizer"]["state"]) == len(dense)
+    assert len(content["step"]["optimizers"][""]["state"]) == len(dense)
     (tables,) = [tables["tables"] for tables in content["tables"]]
     assert [name for name, state in tables.items() if not state] == ["cat_3"]
 
@@ -73,8 +73,10 @@ def test_a_frozen_part_costs_no_gradient():
     freeze_parameters(model, ["bottom"], [])
     model["top"](model["bottom"](torch.ones(1, 2))).sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is not None] == ["top.weight", "top.bias"]
-    assert frozen_tables(["embeddings"], ["a", "b"]) == {"a", "b"}
-    assert frozen_tables(["embeddings.b"], ["a", "b"]) == {"b"}
+    paths = ["embeddings.a", "embeddings.a.b", "deep.embeddings.a"]
+    assert frozen_tables(["embeddings"], paths) == {"embeddings.a", "embeddings.a.b"}
+    assert frozen_tables(["embeddings.a"], paths) == {"embeddings.a"}
+    assert frozen_tables(["deep"], paths) == frozen_tables(["deep.embeddings"], paths) == {"deep.embeddings.a"}
 
 
 @pytest.mark.parametrize(("freeze", "message"), [
@@ -87,7 +89,7 @@ def test_a_frozen_part_costs_no_gradient():
 def test_names_that_cannot_be_frozen(freeze, message):
     model = nn.ModuleDict({"bottom": nn.Linear(2, 2), "top": nn.Linear(2, 1)})
     with pytest.raises(RecipeError, match=message):
-        freeze_parameters(model, freeze, ["cat_0", "cat_1"])
+        freeze_parameters(model, freeze, ["embeddings.cat_0", "embeddings.cat_1"])
 
 
 def test_a_run_starts_from_the_best_weights_of_another_and_says_so(clickwise, train, first, tmp_path):

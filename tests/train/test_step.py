@@ -8,7 +8,7 @@ from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import EngineError
 from clickwise.optim.dense import DenseOptimizer
 from clickwise.optim.schedule import Schedule
-from clickwise.train.step import LossScale, TrainStep, set_matmul_precision
+from clickwise.train.step import LossScale, Part, TrainStep, set_matmul_precision
 
 CPU = torch.device("cpu")
 
@@ -33,8 +33,8 @@ def step_of(precision="fp32", schedule=None, optimizer=None):
     schedule, optimizer = schedule or Schedule(), optimizer or DenseOptimizer(lr=0.5)
     torch.manual_seed(0)
     model = Toy()
-    return TrainStep(model, optimizer.build(model.linear.parameters()), [model.embeddings], schedule=schedule,
-                     precision=precision, device=CPU)
+    part = Part(optimizer.build(model.linear.parameters()), [model.embeddings], schedule)
+    return TrainStep(model, {"": part}, precision=precision, device=CPU)
 
 
 def batch():
@@ -65,11 +65,11 @@ def test_the_schedule_reaches_both_optimizers():
     still = step_of(schedule=Schedule(warmup_steps=0, decay_start_step=0, decay_steps=1))
     before = weights(still)
     still(batch())  # step 1 stands at the end of the decay: rate 0
-    assert same(before, weights(still)) and still.lr == 0
+    assert same(before, weights(still)) and still.rates() == {"lr": 0}
 
     half = step_of(schedule=Schedule(warmup_steps=2))
     half(batch())
-    assert half.lr == 0.25 and half.model.embeddings.lr_factor == 0.5
+    assert half.rates() == {"lr": 0.25} and half.model.embeddings.lr_factor == 0.5
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -14,7 +14,12 @@ class CTRModel(nn.Module):
 
     A subclass has a frozen dataclass `Config` (its recipe section), says with `tables(spec, config)` which embedding
     tables it needs, and is built with `(spec, embeddings, config)`. It never learns which engine serves its rows.
+
+    A model with `parts` can have an optimizer and a schedule for each. Its tables name the part they belong to,
+    `embeddings` maps part → engine, and a part `x` is the module `self.x`, its engine `self.x.embeddings`.
     """
+
+    parts: tuple[str, ...] = ()
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits, float32 [B]; needs no label, so that the same function is trained, evaluated and served."""

@@ -53,7 +53,8 @@ def render(run: Run) -> str:
         page.section("Training", page.figures([
             curves.loss_curve(run), curves.auc_curve(run),
             curves.plain_curve(run, "samples_per_s", "Throughput", "samples/s", from_zero=True),
-            curves.plain_curve(run, "lr", "Learning rate", "")])),
+            *(curves.plain_curve(run, name, f"Learning rate{name[2:].replace('_', ', ')}", "")
+              for name in sorted({key for line in run.of_kind("train") for key in line if key.startswith("lr")}))])),
         *_predictions(run),
         page.section("Metrics", _metrics_table(run)),
         page.section("Circumstances", page.facts({name: value for name, value in run.metrics.items()

@@ -8,12 +8,13 @@ from torch import nn
 
 from clickwise.errors import RecipeError, nearest
 
-TABLES = "embeddings"  # all tables; one of them is `embeddings.<table>`
+ENGINE = "embeddings"  # what an engine is called in a model; a table's path is `embeddings.<table>`,
+# and in a part of a model `<part>.embeddings.<table>`
 
 
 def frozen_tables(freeze: Sequence[str], tables: Sequence[str]) -> set[str]:
-    """Those of the `tables` that the names in `freeze` stand for."""
-    return {table for table in tables if TABLES in freeze or f"{TABLES}.{table}" in freeze}
+    """Those of the paths of `tables` that the names in `freeze` stand for."""
+    return {table for table in tables if any(part in freeze for part in _parts_above_table(table))}
 
 
 def freeze_parameters(model: nn.Module, freeze: Sequence[str], tables: Sequence[str]) -> None:
@@ -24,8 +25,7 @@ def freeze_parameters(model: nn.Module, freeze: Sequence[str], tables: Sequence[
     """
     frozen = {name for name, _ in model.named_parameters() if any(part in freeze for part in _parts_above(name))}
     parts = {part: None for name, _ in model.named_parameters() for part in _parts_above(name)}
-    if tables:
-        parts |= dict.fromkeys([TABLES, *(f"{TABLES}.{table}" for table in tables)])
+    parts |= {part: None for table in tables for part in _parts_above_table(table)}
     for name in freeze:
         if name not in parts:
             raise RecipeError("freeze", found=f"{name!r}", expected="a part of the model, or one of its tables",
@@ -43,3 +43,9 @@ def _parts_above(name: str) -> list[str]:
     """`a`, `a.b` and `a.b.c` of `a.b.c`."""
     pieces = name.split(".")
     return [".".join(pieces[:depth]) for depth in range(1, len(pieces) + 1)]
+
+
+def _parts_above_table(path: str) -> list[str]:
+    """`wide`, `wide.embeddings` and `wide.embeddings.a` of `wide.embeddings.a`; dots in the table's name stay."""
+    part, _, _ = path.partition(f"{ENGINE}.")
+    return [*_parts_above(part + ENGINE), path]

@@ -154,7 +154,7 @@ class Loop:
         means = self._mean_losses()
         total = sum(means.values())
         self.log.write("train", step=self.at.step, epoch=self.epochs_done, values={
-            **means, "loss": total, "lr": self.step.lr, **self.step.facts(), "samples_per_s": self._close_window()})
+            **means, "loss": total, **self.step.rates(), **self.step.facts(), "samples_per_s": self._close_window()})
         self.at.loss_sums, self.at.loss_steps = {}, 0
         return total
 

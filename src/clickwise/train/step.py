@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -25,6 +27,15 @@ class TableUpdates(Protocol):
     def pending_gradients_finite(self) -> bool: ...
     def apply_updates(self, scale: float = 1.0) -> None: ...
     def discard_updates(self) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What of a model has an optimizer of its own: parameters, the tables' engines, and one schedule for both."""
+
+    optimizer: torch.optim.Optimizer
+    tables: Sequence[TableUpdates] = ()
+    schedule: Schedule = Schedule()
 
 
 def compute_in(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:
@@ -61,57 +72,70 @@ class LossScale:
 class TrainStep:
     """Calls of `step(batch)` train the model; they count from 1 and carry the schedule.
 
-    An embedding engine updates its tables inside backward, so what is left is one dense optimizer. Under fp16 both
-    wait until every gradient is known to be finite.
+    An embedding engine updates its tables inside backward, so what is left is a dense optimizer per part (one part, ""
+    by name, for most models). Under fp16 all wait until every gradient is known to be finite.
+    `steps_per_epoch` is asked for where a schedule counts epochs.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, tables: list[TableUpdates], *,
-                 schedule: Schedule, precision: Precision, device: torch.device) -> None:
-        self.model, self.optimizer, self.tables = model, optimizer, tables
-        self.schedule, self.precision, self.device = schedule, precision, device
+    def __init__(self, model: nn.Module, parts: Mapping[str, Part], *, precision: Precision, device: torch.device,
+                 steps_per_epoch: Callable[[], int] = lambda: 0) -> None:
+        self.model, self.parts = model, dict(parts)
+        self.precision, self.device, self.steps_per_epoch = precision, device, steps_per_epoch
         self.steps = 0
         self.skipped = 0
         self.scale = LossScale() if precision == "fp16" else None
-        self._base_lr = [group["lr"] for group in optimizer.param_groups]
-        for engine in tables:
+        self.engines = [engine for part in self.parts.values() for engine in part.tables]
+        self._base_lr = {name: [group["lr"] for group in part.optimizer.param_groups]
+                         for name, part in self.parts.items()}
+        for engine in self.engines:
             engine.defer_updates(self.scale is not None)
 
-    @property
-    def lr(self) -> float:
-        """The dense learning rate of the last step."""
-        return self.optimizer.param_groups[0]["lr"]
+    def rates(self) -> dict[str, float]:
+        """The dense learning rate of the last step: `lr`, or `lr_<part>` of each of several parts."""
+        return {"lr" if len(self.parts) == 1 else f"lr_{name}": part.optimizer.param_groups[0]["lr"]
+                for name, part in self.parts.items()}
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The losses of the batch by name, detached, on the device."""
         self.steps += 1
-        factor = self.schedule.factor(self.steps)
-        for group, lr in zip(self.optimizer.param_groups, self._base_lr, strict=True):
-            group["lr"] = lr * factor
-        for engine in self.tables:
-            engine.lr_factor = factor
-
-        self.optimizer.zero_grad(set_to_none=True)
+        self._set_rates()
+        for part in self.parts.values():
+            part.optimizer.zero_grad(set_to_none=True)
         with compute_in(self.precision, self.device):
             losses = self.model.losses(batch.to(self.device))
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
         if self.scale is None:
             total.backward()
-            self.optimizer.step()
+            self._step_optimizers()
         else:
             self._scaled_update(total)
         return {name: loss.detach() for name, loss in losses.items()}
 
+    def _set_rates(self) -> None:
+        for name, part in self.parts.items():
+            steps_per_epoch = self.steps_per_epoch() if part.schedule.counts_epochs else 0
+            factor = part.schedule.factor(self.steps, steps_per_epoch)
+            for group, lr in zip(part.optimizer.param_groups, self._base_lr[name], strict=True):
+                group["lr"] = lr * factor
+            for engine in part.tables:
+                engine.lr_factor = factor
+
+    def _step_optimizers(self) -> None:
+        for part in self.parts.values():
+            part.optimizer.step()
+
     def _scaled_update(self, total: torch.Tensor) -> None:
         scale = self.scale.value
         (total * scale).backward()
-        grads = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        grads = [p.grad for part in self.parts.values() for group in part.optimizer.param_groups
+                 for p in group["params"] if p.grad is not None]
         if grads:  # none where only tables are trained
             torch._foreach_mul_(grads, 1.0 / scale)
         finite = (not grads or bool(torch.stack([grad.isfinite().all() for grad in grads]).all())) \
-            and all(engine.pending_gradients_finite() for engine in self.tables)
+            and all(engine.pending_gradients_finite() for engine in self.engines)
         if finite:
-            self.optimizer.step()
-        for engine in self.tables:
+            self._step_optimizers()
+        for engine in self.engines:
             engine.apply_updates(1.0 / scale) if finite else engine.discard_updates()
         self.skipped += not finite
         self.scale.update(finite)
@@ -122,10 +146,12 @@ class TrainStep:
 
     def state_dict(self) -> dict[str, Any]:
         scale = None if self.scale is None else [self.scale.value, self.scale.good_steps]
-        return {"steps": self.steps, "skipped": self.skipped, "optimizer": self.optimizer.state_dict(), "scale": scale}
+        optimizers = {name: part.optimizer.state_dict() for name, part in self.parts.items()}
+        return {"steps": self.steps, "skipped": self.skipped, "optimizers": optimizers, "scale": scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.steps, self.skipped = state["steps"], state["skipped"]
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        for name, part in self.parts.items():
+            part.optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))
         if self.scale is not None and state["scale"] is not None:
             self.scale.value, self.scale.good_steps = state["scale"]
