@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,24 +64,32 @@ class Reader:
                                        expected=f"the columns {', '.join(raw.columns)}", do=nearest(column, header))
         return headers
 
-    def store(self, raw: RawTable, files: Sequence[Path]) -> ir.Table:
-        """The table `raw.name` with `raw.columns`, the rows of `files` in no set order."""
+    def store(self, raw: RawTable, files: Sequence[Path],
+              of: Callable[[ir.Table], ir.Table] | None = None) -> ir.Table:
+        """The table `raw.name` with `raw.columns`, the rows of `files` in no set order.
+
+        `of` says what of a table to store that is too large to be stored whole; its rows may be none.
+        """
         headers = self.headers(raw, files)
         try:
-            return self._store(raw, list(files), headers)
+            return self._store(raw, list(files), headers, of)
         except BadInput as error:
             say(f"reading {raw.name}: a row cannot be read ({str(error).splitlines()[0]}); looking at every line")
         good = [self._without_bad_rows(raw, file, headers) for file in files]
         try:
-            return self._store(raw, good, headers)
+            return self._store(raw, good, headers, of)
         except BadInput as error:
             raise PrepareError(", ".join(map(str, files)), found=str(error).splitlines()[0],
                                expected=raw.described()) from None
 
-    def _store(self, raw: RawTable, files: Sequence[Path], headers: Mapping[Path, Sequence[str]]) -> ir.Table:
+    def _store(self, raw: RawTable, files: Sequence[Path], headers: Mapping[Path, Sequence[str]],
+               of: Callable[[ir.Table], ir.Table] | None) -> ir.Table:
         tables = [self._open(raw, file, headers[file]) for file in files]
+        table = tables[0] if len(tables) == 1 else ibis.union(*tables)
+        if of is not None:
+            return self._store_part(raw, of(table), files)
         with Progress(f"reading {raw.name}", unit="rows") as bar:
-            table = self.engine.materialise(tables[0] if len(tables) == 1 else ibis.union(*tables), raw.name)
+            table = self.engine.materialise(table, raw.name)
             faults = {f"rows without {column}": table[column].isnull() for column in raw.required}
             faults |= {f"rows whose {column} is neither 0 nor 1": ~table[column].isin((0, 1)) for column in raw.binary}
             found = self.engine.row(table.aggregate(
@@ -92,6 +100,14 @@ class Reader:
         for fault in faults:
             if found[fault]:
                 raise BadInput(f"{found[fault]} {fault}")
+        return table
+
+    def _store_part(self, raw: RawTable, part: ir.Table, files: Sequence[Path]) -> ir.Table:
+        read = sum(file.stat().st_size for file in files) / 1e6
+        with Progress(f"reading {raw.name}", total=int(read), unit="MB") as bar:
+            with self.engine.watched(lambda share: bar.advance(max(0, int(share * read) - bar.done))):
+                table = self.engine.materialise(part, raw.name)
+            bar.advance(int(read) - bar.done)
         return table
 
     def _open(self, raw: RawTable, file: Path, header: Sequence[str]) -> ir.Table:

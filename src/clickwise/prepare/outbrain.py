@@ -86,7 +86,7 @@ class OutbrainConfig:
 
 
 CONFIG = OutbrainConfig
-assert set(SETS) <= {"clickwise", "v1_spark", "v1_nvtabular", "multihot", "profiles"}
+assert set(SETS) == {"clickwise", "v1_spark", "v1_nvtabular", "multihot", "profiles"}
 
 
 def prepare(config: OutbrainConfig, out: Path, *, engine: EngineConfig | None = None, overwrite: bool = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import ibis
@@ -50,9 +49,10 @@ def store_documents(output: Output, *, missing_publisher: Publisher, keep_withou
 # ---- aspects: the categories, topics and entities of documents
 
 
-def store_aspects(output: Output, *, idf: Idf, documents: Documents) -> None:
-    """Stores, of the documents of `displays` and `ads`, `aspects`: document_id, kind (a place in KINDS), aspect (an
-    integer, not shared between kinds), confidence, idf, unit; and vocabularies `aspect_<kind>` (value, id, count).
+def store_aspects(output: Output, *, idf: Idf, documents: Documents, viewed: bool = False) -> None:
+    """Stores, of the documents of `displays` and `ads` (with `viewed`, of `page_views` too), `aspects`: document_id,
+    kind (a place in KINDS), aspect (an integer, not shared between kinds), confidence, rarity (ln(N/df)), unit; and
+    vocabularies `aspect_<kind>` (value, id, count).
 
     A document that has an aspect twice has it with the greater confidence. With df the rows of the raw table that have
     the aspect, and N as `documents` says (all of documents_meta, those with a source, or the greatest id in the
@@ -62,9 +62,11 @@ def store_aspects(output: Output, *, idf: Idf, documents: Documents) -> None:
     """
     engine, parts = output.engine(), []
     meta = engine.table("documents_meta")
-    used = engine.table("displays").select("document_id").union(
-        engine.table("ads").select(document_id="document_id_promo")).distinct()
-    used = engine.materialise(used, "used_documents")
+    used = [engine.table("displays").select("document_id"),
+            engine.table("ads").select(document_id="document_id_promo")]
+    if viewed:
+        used.append(engine.table("page_views").select("document_id"))
+    used = engine.materialise(ibis.union(*used).distinct(), "used_documents")
     with Progress("weighing aspects", total=len(KINDS), unit="tables") as bar:
         for place, (kind, id_) in enumerate(ASPECTS.items()):
             raw = engine.table(f"documents_{kind}")
@@ -75,14 +77,16 @@ def store_aspects(output: Output, *, idf: Idf, documents: Documents) -> None:
                 n = meta.aggregate(n=meta.count() if documents == "all" else meta.source_id.count())
             rows = raw.semi_join(used, "document_id").inner_join(vocabulary, raw[id_] == vocabulary["value"])
             rows = rows.group_by("document_id", "id", "count").aggregate(confidence=rows.confidence_level.max())
-            weight = inverse_document_frequency(engine.row(n)["n"], rows["count"], idf)
-            parts.append(rows.select("document_id", "confidence", kind=ibis.literal(place, "int8"), idf=weight,
+            rarity, weight = (inverse_document_frequency(engine.row(n)["n"], rows["count"], each)
+                              for each in ("log", idf))
+            parts.append(rows.select("document_id", "confidence", kind=ibis.literal(place, "int8"), rarity=rarity,
+                                     weight=weight * rows.confidence,
                                      aspect=rows["id"].cast("int64") * len(KINDS) + place))
             bar.advance(1, kind)
         table = engine.materialise(ibis.union(*parts), "aspects_without_length")
-        weight = table.confidence * table.idf
-        length = (weight * weight).sum().over(ibis.window(group_by=[table.document_id, table.kind])).sqrt()
-        engine.materialise(table.mutate(unit=ibis.coalesce(weight / length.nullif(0), 0.0)), "aspects")
+        length = (table.weight * table.weight).sum().over(ibis.window(group_by=[table.document_id, table.kind])).sqrt()
+        table = table.mutate(unit=ibis.coalesce(table.weight / length.nullif(0), 0.0)).drop("weight")
+        engine.materialise(table, "aspects")
         engine.drop("aspects_without_length")
 
 
@@ -150,10 +154,3 @@ def lists(ranked: ir.Table, ids: ir.Table, most: int, *, cut_first: bool) -> ir.
     pair = ibis.struct({"place": known.place, "id": known.new})
     collected = known.group_by("document_id").aggregate(pairs=pair.collect())
     return collected.select("document_id", ids=collected.pairs.sort().map(lambda pair: pair["id"]).cast("array<int32>"))
-
-
-def document_columns(engine: Engine, table: ir.Table, key: str, suffix: str, columns: Sequence[str]) -> ir.Table:
-    """`table` with `columns` of `documents`, called `<column><suffix>`, for the document `key`; missing if unknown."""
-    documents = engine.table("documents").select(
-        **{"__document": "document_id"}, **{f"{name}{suffix}": name for name in columns})
-    return table.left_join(documents, table[key] == documents["__document"]).drop("__document")

@@ -11,9 +11,11 @@ import ibis.expr.types as ir
 
 from clickwise.prepare import earlier, outbrain_numbers
 from clickwise.prepare.engine import Engine
+from clickwise.prepare.outbrain_clock import NEW_YORK, hour_bin, local_hours, utc_offset, weekend
 from clickwise.prepare.outbrain_documents import KINDS, store_aspects, store_documents, store_similarities
-from clickwise.prepare.outbrain_ids import store_ids, store_lists
-from clickwise.prepare.outbrain_rates import KEYS, store_counts
+from clickwise.prepare.outbrain_ids import of_example, store_ids, store_lists
+from clickwise.prepare.outbrain_profiles import store_profiles, store_views, traffic_sources, with_profiles
+from clickwise.prepare.outbrain_rates import KEYS, store_aspect_rates, store_counts
 from clickwise.prepare.outbrain_sets import PLACES, FeatureSet
 from clickwise.prepare.output import Output
 from clickwise.progress import Progress
@@ -37,13 +39,19 @@ def store_features(output: Output, config: OutbrainConfig, features: FeatureSet,
     (output.preparation / "vocabularies").mkdir(exist_ok=True)
     store_documents(output, missing_publisher=features.missing_publisher,
                     keep_without_source=features.keep_without_source)
-    store_aspects(output, idf=features.idf, documents=features.idf_documents)
+    if features.profiles:
+        store_views(output, files["page_views"], max_bad_rows=config.max_bad_rows)
+    store_aspects(output, idf=features.idf, documents=features.idf_documents, viewed=features.profiles)
     store_similarities(output)
-    sizes = _store_ids(output, config, features)
+    sizes = {name: category.buckets for name, category in features.categories.items()}
+    sizes |= _store_ids(output, config, features)
     with Progress("listing aspects", total=len(features.lists), unit="features") as bar:
         for name, feature in features.lists.items():
             sizes[name] = store_lists(output, name, feature, config.frequency_limits.get(name, config.frequency_limit))
             bar.advance(1, name)
+    if features.profiles:
+        store_aspect_rates(output)
+        store_profiles(output, config.profile_users)
     rows = _store_rows(output, config, features, train_rows)
     scales = outbrain_numbers.fit(output.engine(), rows, train_rows, features.numbers)
     order = (*features.categories, *features.lists)
@@ -59,8 +67,12 @@ def _store_ids(output: Output, config: OutbrainConfig, features: FeatureSet) -> 
         if any(category.counted for category in features.categories.values()):
             _count_events(engine, features)
         displays = _with_document(engine, engine.table("displays"), "document_id", "")
-        displays = engine.materialise(event_columns(displays, features.strip_places), "display_columns")
-        sizes = store_ids(output, "display", displays, ["display_id", "document_id", "timestamp", "published", "ads"],
+        displays, keep = event_columns(displays, features.strip_places), []
+        if features.profiles:
+            displays, keep = visit_columns(engine, displays), ["hour_bin"]
+        displays = engine.materialise(displays, "display_columns")
+        sizes = store_ids(output, "display", displays,
+                          ["display_id", "document_id", "timestamp", "published", "ads", *keep],
                           features.categories, limits, weight="train_rows")
         bar.advance(1, "displays")
         ads = _with_document(engine, engine.table("ads"), "document_id_promo", "_promo")
@@ -105,11 +117,23 @@ def place_columns(table: ir.Table, strip: bool) -> ir.Table:
 def event_columns(displays: ir.Table, strip: bool) -> ir.Table:
     """`displays` with the columns that categories of an event are made of."""
     displays = place_columns(displays, strip)
-    hours = displays.timestamp // 3_600_000
+    hours = displays.timestamp // 3_600_000  # in New York
     return displays.mutate(
         platform_from_0=displays.platform - 1, platform_or_desktop=ibis.coalesce(displays.platform, 1) - 1,
         hour=(hours % 24).cast("int64"), weekday=((hours // 24 + 1) % 7).cast("int64"),  # day 0 is a Tuesday
         train_rows=displays.test.ifelse(0, displays.ads))
+
+
+def visit_columns(engine: Engine, displays: ir.Table) -> ir.Table:
+    """`displays` with hour_bin and weekend by the user's clock, and traffic_from_0."""
+    names = ("geo_location_country", "geo_location_state")
+    places = displays.select(country=names[0], state=names[1]).distinct()
+    offsets = engine.materialise(places.mutate(offset=utc_offset(places.country, places.state)), "utc_offsets")
+    displays = displays.left_join(offsets, [(names[0], "country"), (names[1], "state")])
+    displays = displays.left_join(traffic_sources(engine), [("display_id", "visitor")])
+    local = local_hours(displays.timestamp, ibis.coalesce(displays.offset, NEW_YORK))
+    return displays.mutate(hour_bin=hour_bin(local), weekend=weekend(local),
+                           traffic_from_0=displays.traffic_source - 1).drop("country", "state", "offset", "visitor")
 
 
 def _store_rows(output: Output, config: OutbrainConfig, features: FeatureSet, train_rows: int) -> ir.Table:
@@ -126,9 +150,11 @@ def _store_rows(output: Output, config: OutbrainConfig, features: FeatureSet, tr
         table = table.inner_join(rates, ["ad_id", "fold"])
         table = table.left_join(similar, [(name, f"__{name}") for name in documents])
         table = table.mutate(**{f"sim_{kind}": ibis.coalesce(table[f"sim_{kind}"], 0.0) for kind in KINDS})
+        if features.profiles:
+            table = with_profiles(engine, table)
         rows = engine.materialise(table.select(
             "row", "clicked", "display_id", __document_id="document_id", __document_id_promo="document_id_promo",
-            **{name: table[f"{name}__id"] for name in features.categories},
+            **{name: of_example(table, name, category) for name, category in features.categories.items()},
             **{name: number.of(table) for name, number in features.numbers.items()}), "rows")
         bar.advance(bar.total)
     return rows

@@ -22,14 +22,14 @@ MISSING_ID, RARE_ID = 0, 1  # of a vocabulary; the most frequent value has id 2
 class Category:
     """A one-hot feature.
 
-    level    display or ad: whose column it is
+    level    display or ad: whose column it is; example: of the joined table (by modulo only)
     by       modulo: the value modulo `buckets` · hash: `steps.hash_bucket` of its text · vocabulary: values that occur
              at least `frequency_limit` times in the training rows have ids from 2 on, by count; others 1, missing 0
     counted  in the value's place stands the number of events that have it, −1 where that is below 10
     missing  the value that stands for a missing one; None: id 0
     """
 
-    level: Literal["display", "ad"]
+    level: Literal["display", "ad", "example"]
     column: str
     by: Literal["modulo", "hash", "vocabulary"]
     buckets: int = 0
@@ -79,6 +79,13 @@ def store_ids(output: Output, level: str, table: ir.Table, keep: list[str], cate
     engine.materialise(joined.select(*keep, **{f"{name}__id": column for name, column in ids.items()}),
                        f"{level}_features")
     return sizes
+
+
+def of_example(table: ir.Table, name: str, category: Category) -> ir.IntegerColumn:
+    """The id of a category in the joined table of examples."""
+    if category.level != "example":
+        return table[f"{name}__id"]
+    return _bucket(ibis.coalesce(table[category.column], category.missing), category)
 
 
 def _ids(engine: Engine, table: ir.Table, category: Category, limit: int, weight: str) -> ir.Table:

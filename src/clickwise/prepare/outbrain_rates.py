@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import ibis
 import ibis.expr.types as ir
 
 from clickwise.prepare import steps
+from clickwise.prepare.outbrain_documents import KINDS
 from clickwise.prepare.output import Output
 from clickwise.progress import Progress
 
@@ -14,7 +17,8 @@ KEYS = ("ad_id", "document_id_promo", "source_id_promo", "publisher_id_promo", "
 
 def store_counts(output: Output, *, out_of_fold: bool) -> None:
     """Stores `ad_counts` (ad_id, fold, the keys, views, clicks: of training rows) and `ad_rates`, one row for every
-    ad_id and fold of the examples: `<key>__views`, `<key>__clicks`, 0 where the key is missing or was never shown.
+    ad_id and fold of the examples: `<key>__views`, `<key>__clicks`, `<key>__ads` (how many ads have the key and were
+    shown), 0 where the key is missing or was never shown.
 
     With `out_of_fold` a row of a training fold gets the counts of all other folds: no label of its own display is in
     them. (Leaving out the row alone would tell its label: the rate of a clicked row is lower than of the same ad
@@ -31,14 +35,12 @@ def store_counts(output: Output, *, out_of_fold: bool) -> None:
     with Progress("counting clicks", total=len(KEYS), unit="keys") as bar:
         for key in KEYS:
             known = shown.filter(shown[key].notnull())
-            by_fold = known.group_by(key, "fold").aggregate(
-                views=steps.whole(known.views.sum()), clicks=steps.whole(known.clicks.sum()), ads=known.ad_id.nunique())
-            by_fold = engine.materialise(by_fold, f"counts_{key}")
-            total = by_fold.group_by(key).aggregate(
-                **{name: steps.whole(by_fold[name].sum()) for name in ("views", "clicks")})
-            total = engine.materialise(total, f"total_{key}")
+            sums = {name: steps.whole(known[name].sum()) for name in ("views", "clicks")}
+            total = known.group_by(key).aggregate(**sums, ads=known.ad_id.nunique(where=known.views > 0))
+            total = engine.materialise(total, f"counts_{key}")
             engine.write_parquet(total.filter(total.views > 0).order_by(key), folder / f"{key}.parquet")
-            table = _with_counts(table, key, total, by_fold if out_of_fold else None)
+            own = known.group_by(key, "fold").aggregate(**sums) if out_of_fold else None
+            table = _with_counts(table, key, total, own)
             bar.advance(1, key)
         wanted = [name for name in table.columns if "__" in name]
         engine.materialise(table.select("ad_id", "fold", *wanted), "ad_rates")
@@ -46,14 +48,14 @@ def store_counts(output: Output, *, out_of_fold: bool) -> None:
 
 def _with_counts(table: ir.Table, key: str, total: ir.Table, own: ir.Table | None) -> ir.Table:
     def joined(table: ir.Table, counts: ir.Table, by: tuple[str, ...], prefix: str) -> ir.Table:
-        counts = counts.select(**{f"{prefix}_{name}": name for name in (*by, "views", "clicks")})
+        counts = counts.rename(**{f"{prefix}_{name}": name for name in counts.columns})
         table = table.left_join(counts, [table[name] == counts[f"{prefix}_{name}"] for name in by])
         return table.drop(*(f"{prefix}_{name}" for name in by))
 
     table = joined(table, total, (key,), "all")
     if own is not None:
         table = joined(table, own, (key, "fold"), "own")
-    counts = {}
+    counts = {f"{key}__ads": ibis.coalesce(table["all_ads"], 0)}
     for name in ("views", "clicks"):
         count = ibis.coalesce(table[f"all_{name}"], 0)
         counts[f"{key}__{name}"] = count if own is None else count - ibis.coalesce(table[f"own_{name}"], 0)
@@ -70,3 +72,49 @@ def views(table: ir.Table, key: str, at_least: int = 0) -> ir.IntegerColumn:
     """Views of `key`; 0 below `at_least`."""
     found = table[f"{key}__views"]
     return (found >= at_least).ifelse(found, 0)
+
+
+def confidence(views: ir.NumericColumn, ads: ir.NumericColumn) -> ir.FloatingColumn:
+    """How sure a published rate is: ln(1 + s) / log2(100001) of s = views per ad, 1 from 100,000 on.
+
+    The two logarithms have different bases, as published: the confidence jumps from 0.69 to 1 at the end.
+    """
+    s = views / ads.nullif(0)
+    return ibis.cases((s >= 100_000, 1.0), (s > 0, (s + 1).ln() / math.log2(100_001)), else_=0.0)
+
+
+def rate_confidence(table: ir.Table, key: str, at_least: int) -> ir.FloatingColumn:
+    """`confidence` of the rate of `key`; 0 below `at_least` views."""
+    found = table[f"{key}__views"]
+    return (found >= at_least).ifelse(confidence(found, table[f"{key}__ads"]), 0.0)
+
+
+def store_aspect_rates(output: Output) -> None:
+    """Stores `aspect_rates`: document_id and, per kind, `pop_<kind>` and `pop_<kind>_conf`: what the categories
+    (topics, entities) of an ad's document say of its click rate.
+
+    With ctr and conf of an aspect over all training rows whose ad's document has it (conf: `confidence` times the mean
+    of its confidence in these rows), and its confidence d in this document: Σ ctr·conf·d / Σ conf·d and max conf·d,
+    over aspects of more than 10 views (entities: 5).
+    """
+    engine = output.engine()
+    shown = engine.table("ad_counts").inner_join(
+        engine.table("aspects").select("kind", "aspect", document="document_id", sure="confidence"),
+        [("document_id_promo", "document")])
+    rates = shown.group_by("kind", "aspect").aggregate(
+        views=shown.views.sum(), clicks=shown.clicks.sum(), sure=(shown.sure * shown.views).sum(),
+        ads=shown.ad_id.nunique(where=shown.views > 0))
+    rates = rates.filter(rates.views >= (rates.kind == KINDS.index("entities")).ifelse(6, 11))
+    rates = engine.materialise(rates.select(
+        "kind", rated="aspect", ctr=rates.clicks / rates.views,
+        conf=confidence(rates.views, rates.ads) * rates.sure / rates.views), "rates_of_aspects")
+    aspects = engine.table("aspects").select("document_id", "aspect", "confidence")
+    of_document = aspects.inner_join(rates, [("aspect", "rated")])
+    weight = of_document.conf * of_document.confidence
+    found = {}
+    for place, kind in enumerate(KINDS):
+        mine = of_document.kind == place
+        sums = [mine.ifelse(x, 0.0).sum() for x in (of_document.ctr * weight, weight)]
+        found |= {f"pop_{kind}": ibis.coalesce(sums[0] / sums[1].nullif(0), 0.0),
+                  f"pop_{kind}_conf": mine.ifelse(weight, 0.0).max()}
+    engine.materialise(of_document.group_by("document_id").aggregate(**found), "aspect_rates")

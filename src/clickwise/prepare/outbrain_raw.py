@@ -36,7 +36,8 @@ TABLES = {table.name: table for table in (
     *(_table(f"documents_{kind}", ("document_id", id_, "confidence_level"), types={
         "confidence_level": "float64", "entity_id": "string"}) for kind, id_ in ASPECTS.items()),
 )}
-PAGE_VIEWS = _table("page_views", ("uuid", "document_id", "timestamp"), {"traffic_source": "int64"}, {"uuid": "string"})
+PAGE_VIEWS = _table("page_views", (), {"uuid": "string", **dict.fromkeys(("document_id", "timestamp",
+                                                                          "traffic_source"), "int64")})
 TEST_DISPLAYS = _table("test_displays", ("display_id",))
 TABLES |= {table.name: table for table in (PAGE_VIEWS, TEST_DISPLAYS)}
 FILES = {name: f"{name}.*" for name in TABLES if name != "test_displays"} | {"clicks": "clicks_train.*"}

@@ -14,7 +14,7 @@ import ibis.expr.types as ir
 from clickwise.prepare.outbrain_documents import KINDS, Documents, Idf, Publisher
 from clickwise.prepare.outbrain_ids import AspectList, Category
 from clickwise.prepare.outbrain_numbers import Number
-from clickwise.prepare.outbrain_rates import KEYS, rate, views
+from clickwise.prepare.outbrain_rates import KEYS, rate, rate_confidence, views
 from clickwise.prepare.outbrain_rows import days_since
 
 
@@ -68,6 +68,10 @@ def _views(key: str, at_least: int = 0) -> Callable[[ir.Table], ir.IntegerColumn
     return lambda table: views(table, key, at_least)
 
 
+def _confidence(key: str, at_least: int) -> Callable[[ir.Table], ir.FloatingColumn]:
+    return lambda table: rate_confidence(table, key, at_least)
+
+
 def _column(name: str) -> Callable[[ir.Table], ir.Column]:
     return lambda table: table[name]
 
@@ -85,6 +89,7 @@ PUBLISHED = {
     "campaign_id": ("ad", 5_000),
 }
 PLACES = ("geo_location", "geo_location_country", "geo_location_state")
+ONE_OF = {"entity": "entities", "topic": "topics", "category": "categories"}
 LIST_BUCKETS = {"topics": 350, "entities": 10_000, "categories": 100}
 SPARK_NAMES = {
     "document_id": "doc_event_id", "platform": "event_platform", "document_id_promo": "doc_id",
@@ -181,6 +186,68 @@ def multihot() -> FeatureSet:
                          buckets=LIST_BUCKETS[kind]) for kind, name in names.items()})
 
 
+# ---- 54 features, with user profiles
+
+
+def profiles() -> FeatureSet:
+    """What Spark made for TensorFlow 1: rates with a confidence, aspects of both documents, users by what they viewed.
+
+    LOG stands for log2(1 + 1000 x) to [0, 1], INT for log2(1 + x) to [0, 1]. NOTE[DIFF] a place of fewer than 10 events
+    has the bucket of "-1" in place of a row of zeros, lists are not filled up with zeros that are ids, and ids are
+    hashed by `steps.hash_bucket`; what was published but not used by the model is left out.
+    """
+    def log(of: Callable) -> Number:
+        return Number(of=of, curve="log2_of_thousands", scale="min_max")
+
+    def integer(of: Callable) -> Number:
+        return Number(of=of, curve="log2", scale="min_max")
+
+    def lists(of: str, prefix: str) -> dict[str, AspectList]:
+        return {f"{prefix}_{name}_id": AspectList(
+            of=of, kind=kind, most=6 if name == "entity" else 3, buckets=LIST_BUCKETS[kind],
+            by="hash_of_count" if name == "entity" else "hash") for name, kind in ONE_OF.items()}
+
+    def small(level: str, column: str, buckets: int) -> Category:
+        return Category(level=level, column=column, by="modulo", buckets=buckets, missing=0)
+
+    hashed = {column: spark_category(column, "hash") for column in PUBLISHED}
+    rates = {name: (key, least) for name, key, least in (
+        ("document_id", "document_id_promo", 6), ("publisher_id", "publisher_id_promo", 11),
+        ("source_id", "source_id_promo", 11), ("ad_id", "ad_id", 6), ("advertiser_id", "advertiser_id", 11))}
+    request = ("document_id", "publisher_id", "source_id")
+    return FeatureSet(
+        categories={
+            **{SPARK_NAMES[column]: hashed[column] for column in (
+                "document_id", "document_id_promo", "source_id", "geo_location", "geo_location_state", "publisher_id",
+                "geo_location_country")},
+            "event_hour": small("display", "hour_bin", 6), "event_platform": small("display", "platform_from_0", 3),
+            "traffic_source": small("display", "traffic_from_0", 3), "event_weekend": small("display", "weekend", 2),
+            "user_has_already_viewed_doc": small("example", "viewed_before", 2),
+            **{SPARK_NAMES[column]: hashed[column] for column in (
+                "ad_id", "source_id_promo", "advertiser_id", "publisher_id_promo")},
+        },
+        lists={**lists("document_id", "doc_event"), **lists("document_id_promo", "doc_ad")},
+        numbers={
+            **{f"pop_{name}_conf": Number(of=_confidence(*rates[name])) for name in request},
+            **{f"pop_{name}_id_conf": Number(of=_column(f"pop_{kind}_conf")) for name, kind in ONE_OF.items()},
+            **{f"pop_{name}": log(_rate(*rates[name])) for name in request},
+            **{f"pop_{name}_id": log(_column(f"pop_{kind}")) for name, kind in ONE_OF.items()},
+            "user_views": integer(_column("user_views")), "doc_views": integer(_views("document_id_promo", 6)),
+            "doc_event_days_since_published": integer(_event_days), "doc_event_hour": integer(_column("hour_bin")),
+            "pop_ad_id_conf": Number(of=_confidence(*rates["ad_id"])),
+            **{f"user_doc_ad_sim_{kind}_conf": Number(of=_column(f"user_sim_{kind}_conf"))
+               for kind in ("categories", "topics")},
+            "pop_advertiser_id_conf": Number(of=_confidence(*rates["advertiser_id"])),
+            "pop_campain_id_conf_multipl": log(lambda table: rate(table, "campaign_id", 11)
+                                               * rate_confidence(table, "campaign_id", 11)),
+            **{f"pop_{name}": log(_rate(*rates[name])) for name in ("ad_id", "advertiser_id")},
+            "pop_campain_id": log(_rate("campaign_id", 11)),
+            **{f"user_doc_ad_sim_{kind}": log(_column(f"user_sim_{kind}")) for kind in KINDS},
+            **_similarities("doc_event_doc_ad_sim", curve="log2_of_thousands", scale="min_max"),
+            "ad_views": integer(_views("ad_id", 6)), "doc_ad_days_since_published": integer(_ad_days),
+        }, profiles=True, **SPARK_RULES)
+
+
 # ---- ours
 
 
@@ -211,4 +278,5 @@ def feature_set(name: str) -> FeatureSet:
 
 SETS: dict[str, Callable[[], FeatureSet]] = {
     "clickwise": clickwise, "v1_spark": v1_spark, "v1_nvtabular": v1_nvtabular, "multihot": multihot,
+    "profiles": profiles,
 }

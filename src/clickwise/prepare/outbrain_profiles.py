@@ -1,0 +1,155 @@
+"""What a user had viewed before an event: counts, traffic source, and how alike an ad's document is to it all.
+
+Page views are read once, in a stream; only those of users with events, up to their last event, are kept. A profile
+holds the views strictly before its event: the view of the landing page, which follows a click, never enters it.
+NOTE[DIFF] the published profiles hold views of any time and leave out only what test displays promote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import ibis
+import ibis.expr.types as ir
+
+from clickwise.prepare.engine import Engine
+from clickwise.prepare.named_columns import Reader
+from clickwise.prepare.outbrain_documents import KINDS
+from clickwise.prepare.outbrain_raw import PAGE_VIEWS
+from clickwise.prepare.outbrain_rows import DAY_MS
+from clickwise.prepare.output import Output
+from clickwise.progress import Progress
+
+SOURCES = 8  # more than there are traffic sources
+
+
+def store_views(output: Output, files: Sequence[Path], *, max_bad_rows: int) -> dict:
+    """Stores `visitors` (display_id, user, timestamp, test) and `page_views` (user, document_id, timestamp,
+    traffic_source); what was counted."""
+    if output.done("page views read"):
+        return output.facts("page views read")
+    engine = output.engine()
+    displays = engine.table("displays")
+    users = displays.group_by("uuid").aggregate(last=displays.timestamp.max())
+    users = engine.numbered(engine.materialise(users.filter(users["last"].notnull()), "users"))
+    users = users.select(user_uuid="uuid", user="row", last="last")
+
+    def of_users(views: ir.Table) -> ir.Table:
+        known = views.filter(views.document_id.notnull() & views.timestamp.notnull())
+        joined = known.inner_join(users, [("uuid", "user_uuid")])
+        joined = joined.filter(joined.timestamp <= joined["last"])
+        return joined.select("document_id", "timestamp", user=joined.user.cast("int32"),
+                             traffic_source=joined.traffic_source.cast("int8"))
+
+    reader = Reader(engine, output.work, max_bad_rows)
+    views = reader.store(PAGE_VIEWS, files, of=of_users)
+    visitors = displays.inner_join(users, [("uuid", "user_uuid")]).filter(lambda t: t.timestamp.notnull())
+    engine.materialise(visitors.select("display_id", "document_id", "timestamp", "test", "user"), "visitors")
+    output.mark("page views read", {"page_views_kept": engine.count(views), "bad_page_views": reader.bad_rows})
+    return output.facts("page views read")
+
+
+def traffic_sources(engine: Engine) -> ir.Table:
+    """visitor, traffic_source: that of the user's last view of the event's document on the event's day, not after the
+    event; displays without such a view have no row.
+
+    NOTE[DIFF] the reference takes all views of the day, before and after, and has the row once for each of them.
+    """
+    visitors, views = engine.table("visitors"), engine.table("page_views")
+    views = views.filter(views.traffic_source.between(1, 3)).select(
+        viewed="document_id", at="timestamp", viewer="user", source="traffic_source")
+    joined = visitors.inner_join(views, [("user", "viewer"), ("document_id", "viewed")])
+    joined = joined.filter((joined["at"] <= joined.timestamp) & (joined["at"] // DAY_MS == joined.timestamp // DAY_MS))
+    last = joined.group_by(visitor=joined.display_id).aggregate(last=(joined["at"] * SOURCES + joined.source).max())
+    return last.select("visitor", traffic_source=last["last"] % SOURCES)
+
+
+def store_profiles(output: Output, users: Literal["all", "test"]) -> None:
+    """Stores `viewed` (display_id, document_id), `profiles` (display_id, user_views, `user_<kind>`: how many aspects)
+    and `user_similarities` (row, `user_sim_<kind>`, `common_<kind>`: how many aspects are shared).
+
+    Of a display's user, `viewed` are the documents with any aspect that were viewed before the event, user_views how
+    often. The weight of an aspect is tf · idf · confidence: the number of viewed documents that have it, ln(N/df), the
+    mean confidence of those. The similarity is the cosine of that vector and the vector of the ad's document.
+    """
+    engine = output.engine()
+    with Progress("building profiles", total=3, unit="steps") as bar:
+        visitors, views = engine.table("visitors"), engine.table("page_views")
+        if users == "test":
+            visitors = visitors.filter(visitors.test)
+        aspects = engine.table("aspects")
+        views = views.semi_join(aspects.select("document_id").distinct(), "document_id")
+        views = views.select(viewed="document_id", at="timestamp", viewer="user")
+        joined = visitors.select("display_id", "user", "timestamp").inner_join(views, [("user", "viewer")])
+        joined = joined.filter(joined["at"] < joined.timestamp)
+        viewed = engine.materialise(
+            joined.group_by("display_id", document_id=joined.viewed).aggregate(n=joined.count()), "viewed")
+        bar.advance(1, "documents")
+
+        vectors = viewed.select("display_id", "document_id").inner_join(aspects, "document_id")
+        vectors = vectors.group_by("display_id", "kind", "aspect", "rarity").aggregate(sure=vectors.confidence.sum())
+        vectors = engine.materialise(
+            vectors.select("display_id", "kind", "aspect", weight=vectors.rarity * vectors.sure), "user_vectors")
+        total = viewed.group_by("display_id").aggregate(user_views=viewed.n.sum().cast("float64"))
+        sizes = vectors.group_by(sized="display_id").aggregate(**{
+            name: value for place, kind in enumerate(KINDS) for name, value in (
+                (f"user_{kind}", vectors.count(where=vectors.kind == place)),
+                (f"length_{kind}", (vectors.kind == place).ifelse(vectors.weight * vectors.weight, 0.0).sum().sqrt()))})
+        engine.materialise(total.left_join(sizes, [("display_id", "sized")]).drop("sized"), "profiles")
+        bar.advance(1, "aspects")
+        engine.materialise(_similarities(engine, vectors), "user_similarities")
+        engine.drop("user_vectors")
+        bar.advance(1, "similarities")
+
+
+def _similarities(engine: Engine, vectors: ir.Table) -> ir.Table:
+    examples = engine.numbered(engine.table("examples")).select("row", "display_id", "ad_id")
+    profiles = engine.table("profiles").select("display_id", *(f"length_{kind}" for kind in KINDS))
+    ads = engine.table("ads").select("ad_id", "document_id_promo")
+    of_ad = engine.table("aspects").select(promo="document_id", shared="aspect", unit="unit")
+    rows = examples.inner_join(profiles, "display_id").inner_join(ads, "ad_id")
+    rows = rows.inner_join(of_ad, [("document_id_promo", "promo")])
+    vectors = vectors.rename(of_display="display_id")
+    both = rows.inner_join(vectors, [("display_id", "of_display"), ("shared", "aspect")])
+    found = {}
+    for place, kind in enumerate(KINDS):
+        mine = both.kind == place
+        cosine = both.unit * both.weight / both[f"length_{kind}"].nullif(0)
+        found |= {f"user_sim_{kind}": mine.ifelse(ibis.coalesce(cosine, 0.0), 0.0).sum(),
+                  f"common_{kind}": both.count(where=mine)}
+    return both.group_by(similar_row="row").aggregate(**found)
+
+
+def with_profiles(engine: Engine, table: ir.Table) -> ir.Table:
+    """`table`, the joined table of examples, with what the profile of its display says: user_views, viewed_before,
+    `user_sim_<kind>`, `user_sim_<kind>_conf`, and `pop_<kind>`, `pop_<kind>_conf` of the ad's document."""
+    aspects = engine.table("aspects")
+    of_document = aspects.group_by(counted="document_id").aggregate(**{
+        f"document_{kind}": aspects.count(where=aspects.kind == place) for place, kind in enumerate(KINDS)})
+    for name, key, other in (("profiles", "display_id", "profiled"), ("aspect_rates", "document_id_promo", "rated")):
+        joined = engine.table(name).rename({other: "display_id" if name == "profiles" else "document_id"})
+        table = table.left_join(joined, [(key, other)])
+    viewed = engine.table("viewed").select(viewing="display_id", viewed_document="document_id")
+    table = table.left_join(engine.table("user_similarities"), [("row", "similar_row")])
+    table = table.left_join(viewed, [("display_id", "viewing"), ("document_id_promo", "viewed_document")])
+    table = table.left_join(of_document, [("document_id_promo", "counted")])
+    table = table.mutate(user_views=ibis.coalesce(table.user_views, 0.0),
+                         viewed_before=table.viewing.notnull().cast("int64"),
+                         **{name: ibis.coalesce(table[name], 0.0) for kind in KINDS
+                            for name in (f"user_sim_{kind}", f"pop_{kind}", f"pop_{kind}_conf")})
+    return table.mutate(**{
+        f"user_sim_{kind}_conf": similarity_confidence(
+            *(ibis.coalesce(table[f"{name}_{kind}"], 0) for name in ("document", "user", "common")),
+            engine.count(engine.table(f"aspect_{kind}"))) for kind in KINDS})
+
+
+def similarity_confidence(document: ir.IntegerColumn, user: ir.IntegerColumn, common: ir.IntegerColumn,
+                          every: int) -> ir.FloatingColumn:
+    """How sure a published similarity is, from the number of aspects of either, of both, and of all there are.
+
+    With p = (document / every) · (user / every): 1 − p^common, or p where they share none; 0 where one has none.
+    """
+    p = (document / every) * (user / every)
+    return ibis.cases((common > 0, 1 - p.pow(common)), else_=p)
