@@ -13,8 +13,8 @@ def test_parameters_and_first_values(rank, matrices):
         assert (layer.bias_K == 0).all()
         for weight in (layer.u_RK, layer.v_KR):
             if weight is not None:
-                assert weight.abs().max() <= 2 * STD
-                assert abs(float(weight.std()) / (0.8796 * STD) - 1) < 0.05
+                assert weight.detach().abs().max() <= 2 * STD
+                assert abs(float(weight.detach().std()) / (0.8796 * STD) - 1) < 0.05
 
 
 def test_no_layers_give_x0():
