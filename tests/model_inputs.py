@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from clickwise.batch import Batch, Ragged
-from clickwise.embedding import build_embeddings
+from clickwise.build import build_engines
 from clickwise.embedding.table import TableOptimizer
 from clickwise.models.ctr_model import CTRModel
 from clickwise.spec import Feature, FeatureSpec
@@ -27,8 +27,8 @@ def model_of(model_class: type[CTRModel], spec: FeatureSpec, **settings) -> CTRM
     torch.manual_seed(0)
     config = model_class.Config(**settings)
     tables = model_class.tables(spec, config)
-    features = tuple(feature for table in tables for feature in table.features)
-    return model_class(spec, build_embeddings("reference", tables, features, TableOptimizer(lr=0.1)), config)
+    embeddings = build_engines(model_class, tables, lambda part: TableOptimizer(lr=0.1), engine="reference")
+    return model_class(spec, embeddings, config)
 
 
 def batch_of(spec: FeatureSpec, rows: int, seed: int = 0) -> Batch:
@@ -48,4 +48,4 @@ def batch_of(spec: FeatureSpec, rows: int, seed: int = 0) -> Batch:
 
 
 def dense_parameters(model: CTRModel) -> int:
-    return sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith("embeddings."))
+    return sum(parameter.numel() for parameter in model.parameters())  # engines keep their tables in buffers

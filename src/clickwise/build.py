@@ -34,6 +34,7 @@ from clickwise.train.step import Part, TrainStep, set_matmul_precision
 MODELS = {
     "dlrm": "clickwise.models.dlrm:DLRM",
     "dcnv2": "clickwise.models.dcnv2:DCNv2",
+    "wide_deep": "clickwise.models.wide_deep:WideDeep",
 }
 
 

@@ -50,6 +50,13 @@ def fill(linear: nn.Linear, *, truncated: bool = False) -> nn.Linear:
     return linear
 
 
+def glorot_uniform(linear: nn.Linear) -> nn.Linear:
+    """`linear` with first values as Keras gives them by default: weights U(± √(6 / (inputs + outputs))), biases 0."""
+    nn.init.xavier_uniform_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
 TRUNCATED_STD = 0.87962566103423978  # the standard deviation of N(0, 1) cut at ± 2
 
 
