@@ -208,14 +208,17 @@ def specs(draw) -> FeatureSpec:
             channel = "numerical"
         extra = draw(st.dictionaries(st.text("pqr", min_size=1), plain, max_size=2))
         if channel in ID_CHANNELS:
-            cardinality = draw(st.integers(1, 2**40))
-            hotness = draw(st.none() | st.integers(1, 9))
+            is_history = "history" in channel  # of features that stand side by side, with twins
+            cardinality = 70_000 if is_history else draw(st.integers(1, 2**40))
+            hotness = 7 if is_history else draw(st.none() | st.integers(1, 9))
             feature = Feature(name, narrowest_id_dtype(cardinality), cardinality, hotness, extra=extra,
                               unknown_ids=draw(st.sampled_from([None, *UNKNOWN_IDS])))
         else:
             feature = Feature(name, "float16" if channel == "numerical" else "int64", extra=extra)
         features[name] = feature
         channels.setdefault(channel, []).append(name)
+    if len(channels.get("negative_history", ())) not in (0, len(channels.get("history", ()))):
+        channels["categorical"] = channels.get("categorical", []) + channels.pop("negative_history", [])
     mappings = {name: split_binary_chunks(features, channels, name) for name in draw(st.sets(names, max_size=3))}
     metadata = draw(st.recursive(plain, lambda inner: st.lists(inner, max_size=3), max_leaves=5))
     return FeatureSpec(features, mappings, channels, {"note": metadata})

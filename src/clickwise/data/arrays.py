@@ -15,6 +15,8 @@ from clickwise.spec import Chunk, Feature, FeatureSpec
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from clickwise.data.events import Samples
+
 
 @dataclass(frozen=True)
 class RaggedArray:
@@ -29,6 +31,10 @@ class RaggedArray:
     def __getitem__(self, row: int) -> np.ndarray:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
+    def part(self, rows: slice) -> RaggedArray:
+        offsets = self.offsets[rows.start : rows.stop + 1]
+        return RaggedArray(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
 
 Array = np.ndarray | RaggedArray
 
@@ -39,11 +45,21 @@ class Columns:
 
     arrays     feature -> ids [rows], lists of fixed length [rows, L], or RaggedArray (multi-hot); no numericals
     numerical  [rows, N] in the order of the channel, or None
+    events     the rows as places in a log of events, from which the loader makes the features that are not in `arrays`
     """
 
     rows: int
     arrays: dict[str, Array] = field(default_factory=dict)
     numerical: np.ndarray | None = None
+    events: Samples | None = None
+
+    def part(self, rows: slice) -> Columns:
+        """Some of the rows."""
+        start, stop, _ = rows.indices(self.rows)
+        return Columns(stop - start, {name: array.part(rows) if isinstance(array, RaggedArray) else array[rows]
+                                      for name, array in self.arrays.items()},
+                       None if self.numerical is None else self.numerical[rows],
+                       None if self.events is None else self.events.part(rows))
 
 
 @dataclass(frozen=True)
@@ -58,14 +74,6 @@ class Block:
 
     def __len__(self) -> int:
         return len(next(iter((self.arrays or self.carried).values())))
-
-
-def side_by_side(spec: FeatureSpec, arrays: dict[str, Array], rows: int) -> Columns:
-    """Columns of features by name, the numericals joined in the order of their channel."""
-    order, numerical = spec.channels.get("numerical", ()), None
-    if order and order[0] in arrays:
-        numerical = arrays[order[0]] if arrays[order[0]].ndim == 2 else np.stack([arrays[n] for n in order], axis=1)
-    return Columns(rows, {name: array for name, array in arrays.items() if name not in order}, numerical)
 
 
 def column_file(spec: FeatureSpec, name: str) -> Path:

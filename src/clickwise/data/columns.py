@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clickwise.data.arrays import Array, Block, Columns, RaggedArray, column_file, join, side_by_side
+from clickwise.data.arrays import Array, Block, Columns, RaggedArray, column_file, join
+from clickwise.data.events import Samples, map_events, samples_of_lists
 from clickwise.errors import DataError, SpecError
 from clickwise.spec import AUTO, Chunk, FeatureSpec
 
@@ -27,9 +28,14 @@ def read_columns(spec: FeatureSpec, mapping: str, channels: Iterable[str] | None
               for name in spec.channels.get(channel, ())}
     arrays: dict[str, Array] = {}
     rows_of: list[tuple[Path, int]] = []
+    events = None
     for chunk in spec.chunks(mapping):
         names = [name for name in chunk.features if name in wanted]
         if not names:
+            continue
+        if chunk.type == "events":
+            events = map_events(spec, chunk)
+            rows_of.append((spec.folder / chunk.files[0], len(events)))
             continue
         if chunk.type == "split_binary":
             found = map_chunk(spec, chunk)
@@ -38,7 +44,21 @@ def read_columns(spec: FeatureSpec, mapping: str, channels: Iterable[str] | None
             found = {name: join([block[name] for block in blocks]) for name in names}
         arrays |= found
         rows_of.append((spec.folder / chunk.files[-1], len(found[names[0]])))
-    return side_by_side(spec, arrays, agreed_rows(rows_of))
+    return side_by_side(spec, arrays, agreed_rows(rows_of), events)
+
+
+def side_by_side(spec: FeatureSpec, arrays: dict[str, Array], rows: int, events: Samples | None = None) -> Columns:
+    """Columns of features by name, the numericals joined in the order of their channel, histories that are lists of any
+    length as events."""
+    order, numerical = spec.channels.get("numerical", ()), None
+    if order and order[0] in arrays:
+        numerical = arrays[order[0]] if arrays[order[0]].ndim == 2 else np.stack([arrays[n] for n in order], axis=1)
+    lists = [name for channel in ("history", "negative_history") for name in spec.channels.get(channel, ())
+             if isinstance(arrays.get(name), RaggedArray)]
+    if lists:
+        events = samples_of_lists(lists, arrays, spec.path)
+    return Columns(rows, {name: array for name, array in arrays.items() if name not in order and name not in lists},
+                   numerical, events)
 
 
 def check_loadable(spec: FeatureSpec) -> None:
@@ -101,7 +121,8 @@ def stream_chunk(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 
         from clickwise.data.csv import stream_csv as stream
     else:
         raise DataError(f"{spec.path}: source_spec", found=f"a chunk of the type {chunk.type!r}",
-                        expected="split_binary, parquet or csv", do="only these can be read as columns")
+                        expected="split_binary, parquet or csv", do="only these can be read as columns; a loader makes "
+                        "windows of events")
     return stream(spec, chunk, names, rows, wide_ids, carry)
 
 

@@ -7,6 +7,7 @@ column at a time, so that the column being gathered stays in the processor's cac
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Iterator
@@ -15,20 +16,22 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from clickwise.batch import Batch, Ragged
+from clickwise.batch import Batch, Column, Ragged
 from clickwise.data.arrays import Array, Columns, RaggedArray, join
 from clickwise.data.columns import check_loadable
+from clickwise.data.events_windows import Windows
 from clickwise.data.read_ahead import Buffers, read_ahead
 from clickwise.errors import DataError, nearest
-from clickwise.spec import FeatureSpec
+from clickwise.spec import ID_CHANNELS, FeatureSpec
 
 SHUFFLES = ("none", "batches", "rows")
 BLOCKS_PER_WINDOW = 16
 ALIGNMENT = 64  # bytes, of every tensor in the buffer of its batch
+EVENTS = ""  # in the place of a channel: what histories are made of
 
 
 class Loader:
-    """Batches of the channels numerical, categorical, label and display of `columns`.
+    """Batches of the channels of `columns`; histories are cut from its events as batches are made.
 
     batch_size   samples of a global batch; rank r of `world_size` gets its r-th contiguous part of each
     shuffle      none | batches (their order) | rows (inside windows of `window_rows` rows, made of permuted blocks)
@@ -61,7 +64,9 @@ class Loader:
         if columns.rows < batch_size and drop_last:
             raise DataError("batch_size", found=f"{batch_size} with drop_last, for {columns.rows:,} rows",
                             expected="a batch no larger than the data", do=f"batch_size={columns.rows} or less")
-        self._arrays, self._single = _fields(columns, spec)
+        fields = _fields(columns, spec)
+        self._channels, self._arrays = [channel for channel, _ in fields], [array for _, array in fields]
+        self._windows_of = None if columns.events is None else Windows(columns.events, spec, set(columns.arrays), seed)
         windows = max(1, window_rows // batch_size) if shuffle == "rows" else 1
         self._buffers = Buffers(keep=3 * windows + prefetch)
         self._next = (0, 0)
@@ -109,7 +114,8 @@ class Loader:
     def _identity(self) -> dict[str, Any]:
         window = self.window_rows if self.shuffle == "rows" else 0
         return {"spec": self.spec.fingerprint(), "rows": self.columns.rows, "batch_size": self.batch_size,
-                "shuffle": self.shuffle, "window_rows": window, "seed": self.seed, "drop_last": self.drop_last}
+                "shuffle": self.shuffle, "window_rows": window, "seed": self.seed, "drop_last": self.drop_last,
+                **({} if self.columns.events is None else dataclasses.asdict(self.columns.events.histories))}
 
     # ---- what to read
 
@@ -122,7 +128,7 @@ class Loader:
             if self.shuffle == "batches":
                 full = self.columns.rows // self.batch_size
                 order[:full] = self._random(epoch, 0).permutation(full)
-            yield (self._read_slice(*self._bounds(number)) for number in order[start_batch:].tolist())
+            yield (self._read_slice(epoch, *self._bounds(number)) for number in order[start_batch:].tolist())
             return
         per_window = max(1, self.window_rows // self.batch_size)
         blocks = self._blocks(epoch)
@@ -131,7 +137,8 @@ class Loader:
             begin, end = bounds[0][0], bounds[-1][1]
             order = self._random(epoch, 1 + first // per_window).permutation(end - begin)
             parts = [order[start - begin : stop - begin] for start, stop in bounds[max(0, start_batch - first) :]]
-            yield self._read_window(_overlap(blocks, begin, end), [self._share(part) for part in parts])
+            made = self._read_window(_overlap(blocks, begin, end), [self._share(part) for part in parts])
+            yield (self._with_events(epoch, outs, batch) for outs, batch in made)
 
     def _bounds(self, number: int) -> tuple[int, int]:
         return number * self.batch_size, min((number + 1) * self.batch_size, self.columns.rows)
@@ -151,7 +158,7 @@ class Loader:
 
     # ---- reading
 
-    def _read_slice(self, start: int, stop: int) -> Batch:
+    def _read_slice(self, epoch: int, start: int, stop: int) -> Batch:
         rows = stop - start
         start, stop = start + rows * self.rank // self.world_size, start + rows * (self.rank + 1) // self.world_size
         counts = [int(array.offsets[stop] - array.offsets[start]) for array in self._arrays if _is_ragged(array)]
@@ -163,10 +170,12 @@ class Loader:
                 np.subtract(array.offsets[start : stop + 1], first, out=out.offsets)
             else:
                 np.copyto(out, array[start:stop])
-        return batch
+        return self._with_events(epoch, outs, batch)
 
-    def _read_window(self, segments: list[tuple[int, int]], orders: list[np.ndarray]) -> list[Batch]:
-        """A batch for each of `orders`, which number the rows of all `segments` of the file laid end to end."""
+    def _read_window(self, segments: list[tuple[int, int]],
+                     orders: list[np.ndarray]) -> list[tuple[list[Array], Batch]]:
+        """The arrays, and the batch that is made of them, for each of `orders`, which number the rows of all `segments`
+        of the file laid end to end."""
         lists = {place: _lay(array, segments) for place, array in enumerate(self._arrays) if _is_ragged(array)}
         made = [self._empty_batch(len(order), [int((array.offsets[order + 1] - array.offsets[order]).sum())
                                                for array in lists.values()]) for order in orders]
@@ -174,7 +183,18 @@ class Loader:
             window = lists[place] if place in lists else _lay(array, segments)
             for order, (outs, _) in zip(orders, made, strict=True):
                 _gather(window, order, outs[place])
-        return [batch for _, batch in made]
+        return made
+
+    def _with_events(self, epoch: int, outs: list[Array], batch: Batch) -> Batch:
+        """The batch with the channels that are made of events; `outs` end with the places of its rows."""
+        if self._windows_of is None:
+            return batch
+        memory = self._memory(self._windows_of.shapes(len(batch)))
+        places = [out for out, channel in zip(outs, self._channels, strict=True) if channel == EVENTS]
+        label_B = None if batch.label is None else batch.label.numpy()
+        self._windows_of.fill(epoch, places, label_B, [array for array, _ in memory])
+        made = by_channel(self._windows_of.channels, [tensor for _, tensor in memory])
+        return dataclasses.replace(batch, **made)
 
     def _empty_batch(self, rows: int, counts: Iterable[int]) -> tuple[list[Array], Batch]:
         """Memory for a batch, one buffer for all of it: as arrays to fill, and as the Batch. `counts` are the numbers
@@ -185,6 +205,19 @@ class Loader:
                 shapes += [((next(counts),), array.values.dtype), ((rows + 1,), array.offsets.dtype)]
             else:
                 shapes.append(((rows, *array.shape[1:]), array.dtype))
+        parts = iter(self._memory(shapes))
+        outs, tensors = [], []
+        for array in self._arrays:
+            out, tensor = next(parts)
+            if isinstance(array, RaggedArray):
+                offsets, offsets_tensor = next(parts)
+                out, tensor = RaggedArray(out, offsets), Ragged(tensor, offsets_tensor)
+            outs.append(out)
+            tensors.append(tensor)
+        return outs, Batch(**by_channel(self._channels, tensors))
+
+    def _memory(self, shapes: list[tuple[tuple[int, ...], np.dtype]]) -> list[tuple[np.ndarray, torch.Tensor]]:
+        """Arrays of these shapes and types in one buffer, each with the tensor that is the same memory."""
         sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in shapes]
         starts = [0, *itertools.accumulate(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)]
         if self.pin_memory:  # torch keeps its own stock of page-locked memory
@@ -192,19 +225,9 @@ class Loader:
         else:
             memory = torch.from_numpy(self._buffers.take(starts[-1]))
         raw = memory.numpy()
-        parts = iter([(raw[start : start + size].view(dtype).reshape(shape),
-                       memory[start : start + size].view(TORCH_TYPES[dtype.name]).view(shape))
-                      for start, size, (shape, dtype) in zip(starts, sizes, shapes, strict=False)])
-        outs, columns = [], []
-        for array in self._arrays:
-            out, tensor = next(parts)
-            if isinstance(array, RaggedArray):
-                offsets, offsets_tensor = next(parts)
-                out, tensor = RaggedArray(out, offsets), Ragged(tensor, offsets_tensor)
-            outs.append(out)
-            columns.append(tensor)
-        single = {name: columns.pop() for name in reversed(self._single)}
-        return outs, Batch(categorical=tuple(columns), **single)
+        return [(raw[start : start + size].view(dtype).reshape(shape),
+                 memory[start : start + size].view(TORCH_TYPES[dtype.name]).view(shape))
+                for start, size, (shape, dtype) in zip(starts, sizes, shapes, strict=False)]
 
 
 TORCH_TYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
@@ -212,26 +235,36 @@ TORCH_TYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
     torch.float64)}
 
 
-def _fields(columns: Columns, spec: FeatureSpec) -> tuple[list[Array], list[str]]:
-    """The arrays of a batch, categorical ones first, and the names of the batch's fields that the others fill."""
-    names = spec.channels.get("categorical", ())
-    present = [name for name in names if name in columns.arrays]
-    if present and len(present) < len(names):
-        missing = next(name for name in names if name not in columns.arrays)
-        raise DataError(f"column {missing!r}", found="not among the columns read", expected="every categorical feature")
-    arrays, single = [columns.arrays[name] for name in present], []
-    if columns.numerical is not None:
-        arrays.append(columns.numerical)
-        single.append("numerical")
-    for channel in ("label", "display"):
-        for name in spec.channels.get(channel, ()):
-            if name in columns.arrays:
-                arrays.append(columns.arrays[name])
-                single.append(channel)
-    for array in arrays:
+def _fields(columns: Columns, spec: FeatureSpec) -> list[tuple[str, Array]]:
+    """The columns of a batch, each with its channel; those of EVENTS are no channel and come last."""
+    fields: list[tuple[str, Array]] = []
+    for channel in (*ID_CHANNELS, "numerical", "label", "display"):
+        names = spec.channels.get(channel, ())
+        present = [name for name in names if name in columns.arrays]
+        if present and len(present) < len(names):
+            missing = next(name for name in names if name not in columns.arrays)
+            raise DataError(f"column {missing!r}", found="not among the columns read",
+                            expected=f"every feature of the channel {channel!r}")
+        if channel == "numerical" and columns.numerical is not None:
+            fields.append((channel, columns.numerical))
+        fields += [(channel, columns.arrays[name]) for name in present]
+    if columns.events is not None:
+        fields += [(EVENTS, column) for column in columns.events.columns()]
+    for _, array in fields:
         if len(array) != columns.rows:
             raise DataError("columns", found=f"a column of {len(array):,} rows", expected=f"{columns.rows:,} rows")
-    return arrays, single
+    return fields
+
+
+def by_channel(channels: list[str], tensors: list[Column]) -> dict[str, Any]:
+    """The fields of a Batch: tensors of one channel together, those of EVENTS left out."""
+    of: dict[str, Any] = {}
+    for channel, tensor in zip(channels, tensors, strict=True):
+        if channel in ID_CHANNELS:
+            of[channel] = (*of.get(channel, ()), tensor)
+        elif channel != EVENTS:
+            of[channel] = tensor
+    return of
 
 
 def _is_ragged(array: Array) -> bool:

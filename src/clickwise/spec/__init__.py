@@ -31,12 +31,20 @@ from clickwise.spec.feature import (
     Feature,
     narrowest_id_dtype,
 )
+from clickwise.spec.histories import (
+    NEGATIVES,
+    TIME_GAP,
+    history_length,
+    is_time_gap,
+    stored_event_features,
+)
 from clickwise.spec.layout import split_binary_chunks
 from clickwise.spec.read import ALIASES, read_parts
 from clickwise.spec.rules import check, check_encoded
 
-__all__ = ["ALIASES", "AUTO", "CHANNELS", "Chunk", "FILE_NAME", "Feature", "FeatureSpec", "ID_CHANNELS",
-           "LEFT_OUT", "MISSING_NUMBERS", "UNKNOWN_IDS", "check_encoded", "narrowest_id_dtype", "split_binary_chunks"]
+__all__ = ["ALIASES", "AUTO", "CHANNELS", "Chunk", "FILE_NAME", "Feature", "FeatureSpec", "ID_CHANNELS", "LEFT_OUT",
+           "MISSING_NUMBERS", "NEGATIVES", "TIME_GAP", "UNKNOWN_IDS", "check_encoded", "history_length", "is_time_gap",
+           "narrowest_id_dtype", "split_binary_chunks", "stored_event_features"]
 
 FILE_NAME = "feature_spec.yaml"
 

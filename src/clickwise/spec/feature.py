@@ -10,6 +10,7 @@ CHANNELS = ("numerical", *ID_CHANNELS, "display", "label")
 LEFT_OUT = "left_out"  # a channel of columns that stand in files without a header and that nobody wants
 CHUNK_KEYS = ("type", "features", "files")
 CSV_KEYS = ("delimiter", "list_delimiter", "header")
+EVENTS_KEYS = ("negatives",)
 CHUNK_TYPES = ("split_binary", "parquet", "csv", "events", "tfrecord", "split_tfrecords")
 RAW_TEXT = "str"  # the dtype of values that `prepare` encodes; only in csv and parquet
 MISSING_NUMBERS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "\\N", "?")  # in a raw column of numbers
@@ -42,7 +43,8 @@ class Feature:
 @dataclass(frozen=True)
 class Chunk:
     """Columns of a mapping that lie together. Several files are rows one after another, except that a multi-hot
-    `split_binary` chunk has two: values and offsets. `options` are the delimiters of a csv chunk."""
+    `split_binary` chunk has two (values and offsets), and an `events` chunk the files of a log and of places in it.
+    `options` are further keys: CSV_KEYS of a csv chunk, EVENTS_KEYS of an events chunk."""
 
     type: str
     features: tuple[str, ...]

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from clickwise.errors import SpecError, nearest
-from clickwise.spec.feature import CHUNK_KEYS, CHUNK_TYPES, CSV_KEYS, ID_CHANNELS, Chunk, Feature, narrowest_id_dtype
+from clickwise.spec.feature import (
+    CHUNK_KEYS,
+    CHUNK_TYPES,
+    CSV_KEYS,
+    EVENTS_KEYS,
+    ID_CHANNELS,
+    Chunk,
+    Feature,
+    narrowest_id_dtype,
+)
 from clickwise.strict_yaml import parse_yaml
 
 SECTIONS = ("feature_spec", "source_spec", "channel_spec", "metadata")
@@ -130,7 +139,7 @@ def _read_mappings(path: Path, content: Mapping) -> dict[str, tuple[Chunk, ...]]
 def _read_chunk(where: str, entry: object) -> Chunk:
     if not isinstance(entry, dict):
         raise SpecError(where, found=repr(entry), expected="a mapping with " + ", ".join(CHUNK_KEYS))
-    keys = CHUNK_KEYS + (CSV_KEYS if entry.get("type") == "csv" else ())
+    keys = CHUNK_KEYS + {"csv": CSV_KEYS, "events": EVENTS_KEYS}.get(str(entry.get("type")), ())
     for key in entry:
         if key not in keys:
             raise SpecError(f"{where}.{key}", found=f"the unknown key {key!r}", expected=", ".join(keys),

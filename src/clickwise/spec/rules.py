@@ -21,6 +21,7 @@ from clickwise.spec.feature import (
     Feature,
     narrowest_id_dtype,
 )
+from clickwise.spec.histories import check_events, check_histories
 from clickwise.spec.read import ALIASES
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def check(spec: FeatureSpec) -> None:
                             do="list it there (a channel may have any name of your own), or remove it")
     for name, feature in spec.features.items():
         _check_feature(f"{spec.path}: feature_spec.{name}", feature, channel_of[name])
+    check_histories(spec)
     for mapping, chunks in spec.mappings.items():
         _check_mapping(spec, mapping, chunks, channel_of)
 
@@ -199,6 +201,8 @@ def _check_mapping(spec: FeatureSpec, mapping: str, chunks: tuple[Chunk, ...], c
             _check_split_binary(spec, where, chunk, channel_of)
         if chunk.type == "csv":
             _check_csv(where, chunk)
+        if chunk.type == "events":
+            check_events(spec, where, chunk)
     for channel in ("numerical", *ID_CHANNELS, "label"):
         for name in spec.channels.get(channel, ()):
             if name not in seen:

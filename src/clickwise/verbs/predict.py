@@ -15,9 +15,9 @@ import pyarrow.parquet
 import torch
 
 from clickwise.build import Trainer
-from clickwise.data.arrays import Array, Columns, RaggedArray, side_by_side
+from clickwise.data.arrays import Array, Columns, RaggedArray
 from clickwise.data.check import check_block
-from clickwise.data.columns import stream_chunk
+from clickwise.data.columns import side_by_side, stream_chunk
 from clickwise.data.csv import first_fields
 from clickwise.data.loader import Loader
 from clickwise.data.parquet import open_parquet
@@ -30,6 +30,7 @@ from clickwise.verbs import runs
 
 FORMATS = {".parquet": "parquet", ".csv": "csv"}
 INPUT_CHANNELS = ("numerical", "categorical")
+HISTORY_CHANNELS = ("user", "target_item", "history")  # inputs of models that read a history
 SCORES = ("logit", "probability")
 BLOCK_ROWS = 1 << 18  # rows in memory at a time, about
 
@@ -99,19 +100,9 @@ def _blocks_of_mapping(spec: FeatureSpec, columns: Columns,
                        carried: tuple[str, ...]) -> Iterator[tuple[Columns, dict[str, pa.Array]]]:
     numerical = spec.channels.get("numerical", ())
     for start in range(0, columns.rows, BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        arrays = {name: _rows(array, rows) for name, array in columns.arrays.items()}
-        block = Columns(min(BLOCK_ROWS, columns.rows - start), arrays,
-                        None if columns.numerical is None else columns.numerical[rows])
-        yield block, {name: _arrow(arrays[name] if name in arrays else block.numerical[:, numerical.index(name)])
-                      for name in carried}
-
-
-def _rows(array: Array, rows: slice) -> Array:
-    if not isinstance(array, RaggedArray):
-        return array[rows]
-    offsets = array.offsets[rows.start : rows.stop + 1]
-    return RaggedArray(array.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+        block = columns.part(slice(start, start + BLOCK_ROWS))
+        yield block, {name: _arrow(block.arrays[name] if name in block.arrays
+                                   else block.numerical[:, numerical.index(name)]) for name in carried}
 
 
 def _arrow(array: Array) -> pa.Array:
@@ -122,9 +113,13 @@ def _arrow(array: Array) -> pa.Array:
     return pa.array(array)
 
 
+def _input_channels(spec: FeatureSpec) -> tuple[str, ...]:
+    return (*INPUT_CHANNELS, *(HISTORY_CHANNELS if spec.channels.get("history") else ()))
+
+
 def _blocks_of_file(spec: FeatureSpec, carried: tuple[str, ...]) -> Iterator[tuple[Columns, dict[str, pa.Array]]]:
     (chunk,) = spec.chunks("input")
-    names = [name for channel in INPUT_CHANNELS for name in spec.channels.get(channel, ())]
+    names = [name for channel in _input_channels(spec) for name in spec.channels.get(channel, ())]
     for block in stream_chunk(spec, chunk, names, BLOCK_ROWS, wide_ids=True, carry=carried):
         check_block(spec, block)
         yield side_by_side(spec, block.arrays, len(block)), block.carried
@@ -132,7 +127,7 @@ def _blocks_of_file(spec: FeatureSpec, carried: tuple[str, ...]) -> Iterator[tup
 
 def _spec_of_file(spec: FeatureSpec, source: Path, carried: tuple[str, ...]) -> FeatureSpec:
     """The run's Feature Spec with `source` as its only mapping; no label is needed."""
-    channels = {name: spec.channels[name] for name in INPUT_CHANNELS if name in spec.channels}
+    channels = {name: spec.channels[name] for name in _input_channels(spec) if name in spec.channels}
     inputs = {name for names in channels.values() for name in names}
     channels["carried along"] = tuple(name for name in carried if name in spec.features and name not in inputs)
     names = tuple(feature for features in channels.values() for feature in features)

@@ -1,0 +1,169 @@
+"""User event logs: every event stored once, and the rows of a mapping as places in that log.
+
+A chunk of the type `events` has the files user, position and offsets, then one for every feature that the log stores,
+in the order of the chunk's features (docs/feature_spec.md). `events_windows` makes histories of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from clickwise.data.arrays import RaggedArray, column_file
+from clickwise.errors import DataError, SpecError
+from clickwise.spec import Chunk, FeatureSpec, is_time_gap, stored_event_features
+
+PLACES = np.dtype("int32")  # of user and position
+TIME = np.dtype("int64")
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """Events of all users, one user's after another's and each user's by time.
+
+    offsets   int64 [users + 1]: user u has the events offsets[u] … offsets[u + 1] − 1
+    features  name -> ids [events]; of a time gap, the time of the event in int64
+    """
+
+    offsets: np.ndarray
+    features: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def counts(self) -> np.ndarray:
+        """Events of every user, int64 [users]."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class Histories:
+    """How windows are cut from a log.
+
+    length     events in a window; None: as many as the Feature Spec says
+    negatives  what is drawn where something that did not happen is wanted: uniform (every item alike) · popularity (an
+               item as often as it occurs among the events) · compat (popularity over all events of all mappings, the
+               user's own items included, and never redrawn: the reference's rule)
+    redraw     negatives are drawn anew in every epoch
+    """
+
+    length: int | None = None
+    negatives: str = "popularity"
+    redraw: bool = True
+
+
+class RowNumbers:
+    """first, first + 1, … as an array that takes no memory until a part of it is read."""
+
+    dtype, shape = np.dtype("int64"), (0,)
+
+    def __init__(self, first: int, rows: int) -> None:
+        self.first, self.rows = first, rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(self.rows)
+        return np.arange(self.first + start, self.first + stop)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Rows of a mapping as places in a log.
+
+    user      [rows]: whose events
+    position  [rows]: how many of the user's events came before, so that it is also the place of the event to come
+    row       [rows]: their numbers in the mapping, from which their negatives follow
+    time      int64 [rows], for time gaps; None: that of the event to come
+    horizon   [users]: as many events of each user belong to this mapping or come before it
+    """
+
+    log: EventLog
+    user: np.ndarray
+    position: np.ndarray
+    row: np.ndarray | RowNumbers
+    time: np.ndarray | None = None
+    horizon: np.ndarray | None = None
+    histories: Histories = field(default_factory=Histories)
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def columns(self) -> list[np.ndarray | RowNumbers]:
+        """What a window is made of, row by row: user, position, row and, where there is one, the time."""
+        return [self.user, self.position, self.row, *([] if self.time is None else [self.time])]
+
+    def part(self, rows: slice) -> Samples:
+        """Some of the rows; what is drawn for them stays the same."""
+        return dataclasses.replace(self, user=self.user[rows], position=self.position[rows], row=self.row[rows],
+                                   time=None if self.time is None else self.time[rows])
+
+
+def map_events(spec: FeatureSpec, chunk: Chunk) -> Samples:
+    """The samples of an `events` chunk, its files mapped. Raises SpecError for sizes that contradict each other."""
+    stored = stored_event_features(spec, chunk)
+    paths = [column_file(spec, name) for name in chunk.files]
+    user, position = (_map(path, PLACES) for path in paths[:2])
+    if len(user) != len(position):
+        raise SpecError(paths[1], found=f"{len(position):,} rows",
+                        expected=f"{len(user):,} rows, as in {paths[0].name}",
+                        do="one of the two files is cut off, or belongs to another mapping")
+    offsets = _map(paths[2], np.dtype("int64"))
+    if offsets[0] != 0 or len(offsets) < 2:
+        raise SpecError(paths[2], found=f"{len(offsets)} offsets, the first {offsets[0]}",
+                        expected="users + 1 offsets (int64) that start at 0")
+    features = {}
+    for name, path in zip(stored, paths[3:], strict=False):
+        features[name] = _map(path, TIME if is_time_gap(spec.features[name]) else np.dtype(spec.features[name].dtype))
+        if len(features[name]) != offsets[-1]:
+            raise SpecError(path, found=f"{len(features[name]):,} events",
+                            expected=f"{offsets[-1]:,} events, where {paths[2].name} ends",
+                            do="one of the two files is cut off, or the feature has another dtype")
+    time = _map(paths[-1], TIME) if len(paths) > 3 + len(stored) else None
+    if time is not None and len(time) != len(user):
+        raise SpecError(paths[-1], found=f"{len(time):,} rows", expected=f"{len(user):,} rows, as in {paths[0].name}")
+    return Samples(EventLog(offsets, features), user, position, RowNumbers(0, len(user)), time,
+                   histories=Histories(negatives=chunk.options.get("negatives", Histories.negatives)))
+
+
+def _map(path: Path, dtype: np.dtype) -> np.ndarray:
+    size = path.stat().st_size
+    if size == 0:
+        raise SpecError(path, found="an empty file", expected=f"at least one value ({dtype.itemsize} bytes)")
+    if size % dtype.itemsize:
+        raise SpecError(path, found=f"{size} bytes", expected=f"a multiple of {dtype.itemsize} ({dtype.name})",
+                        do="the file is cut off, or its feature has another dtype")
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
+
+
+def samples_of_lists(names: list[str], lists: Mapping[str, RaggedArray], where: object) -> Samples:
+    """Histories that stand in every row as lists of any length, as samples: every row is a user whose events all came
+    before. Raises DataError where the lists of a row differ in length."""
+    offsets = lists[names[0]].offsets
+    for name in names[1:]:
+        other = lists[name].offsets
+        if not np.array_equal(other, offsets):
+            row = int(np.flatnonzero(np.diff(other) != np.diff(offsets))[0])
+            raise DataError(f"{where}, row {row}", found=f"{other[row + 1] - other[row]} values of {name!r}",
+                            expected=f"{offsets[row + 1] - offsets[row]}, as of {names[0]!r}: the lists are features "
+                                     "of the same events")
+    rows = len(offsets) - 1
+    log = EventLog(offsets, {name: lists[name].values for name in names})
+    return Samples(log, RowNumbers(0, rows), np.diff(offsets), RowNumbers(0, rows))
+
+
+def horizons(samples: Samples) -> np.ndarray:
+    """Of every user, how many events come before the last of the samples or are its target, int64 [users]."""
+    if samples.horizon is not None:
+        return samples.horizon
+    reach = np.zeros(len(samples.log.offsets) - 1, np.int64)
+    step = 1 << 20
+    for start in range(0, len(samples), step):
+        part = slice(start, start + step)
+        np.maximum.at(reach, samples.user[part], samples.position[part].astype(np.int64) + 1)
+    return np.minimum(reach, samples.log.counts())

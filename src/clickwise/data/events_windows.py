@@ -1,0 +1,104 @@
+"""Histories cut from a log of events, for a whole batch at a time: windows, padding and what is drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clickwise.data.events import Samples
+from clickwise.data.events_negatives import Negatives
+from clickwise.spec import FeatureSpec, history_length, is_time_gap
+
+BLOCK_VALUES = 1 << 15  # values worked on at a time: they stay in the processor's cache
+
+Shape = tuple[tuple[int, ...], np.dtype]
+
+
+class Windows:
+    """Makes the channels history, negative_history and target_item of the rows of `samples`, as far as its log, and
+    not a column of its own, gives them.
+
+    A window holds the last L events before the sample, the latest last, and 0 where there are fewer. An event whose
+    first feature is 0 (an item that the vocabulary does not know) is 0 in every feature, as padding is. Everything is
+    a function of (seed, epoch, row), however rows are put together in batches.
+
+    channels   the channel of every tensor that `fill` writes, in the order of the channels' features
+    """
+
+    def __init__(self, samples: Samples, spec: FeatureSpec, present: set[str], seed: int) -> None:
+        self.samples, self.log = samples, samples.log
+        self.length = samples.histories.length or history_length(spec)
+        self.offsets = np.asarray(self.log.offsets)
+        history = spec.channel("history")
+        made = {channel: [feature for feature in spec.channel(channel) if feature.name not in present]
+                for channel in ("history", "negative_history", "target_item")}
+        self.features = [feature for features in made.values() for feature in features]
+        self.channels = [channel for channel, features in made.items() for _ in features]
+        self.history = [(self.log.features[feature.name], feature if is_time_gap(feature) else None)
+                        for feature in history]
+        self.stored_negatives = [self.log.features[feature.name] for feature in made["negative_history"]
+                                 if feature.name in self.log.features]
+        self.draws_history = bool(made["negative_history"]) and not self.stored_negatives
+        self.makes_targets = bool(made["target_item"])
+        self.items = [values for values, gap in self.history if gap is None]
+        self.negatives = Negatives(samples, self.items, seed) if self.draws_history or self.makes_targets else None
+
+    def shapes(self, rows: int) -> list[Shape]:
+        """Shape and type of every tensor that `fill` writes for so many rows."""
+        return [((rows,) if channel == "target_item" else (rows, self.length), np.dtype(feature.dtype))
+                for channel, feature in zip(self.channels, self.features, strict=True)]
+
+    def fill(self, epoch: int, places: list[np.ndarray], label_B: np.ndarray | None, outs: list[np.ndarray]) -> None:
+        """Writes the tensors of the rows whose `Samples.columns()` are `places`. `label_B` tells the targets that came
+        (the event at the sample's position) from those that are drawn."""
+        step = max(1, BLOCK_VALUES // self.length)
+        for start in range(0, len(places[0]), step):
+            rows = slice(start, start + step)
+            self._fill(epoch, [column[rows] for column in places], None if label_B is None else label_B[rows],
+                       [out[rows] for out in outs])
+
+    def _fill(self, epoch, places, label_B, outs) -> None:
+        user_B, position_B, row_B, *time_B = places
+        end_B = self.offsets[user_B] + position_B
+        length_B = np.minimum(position_B, self.length).astype(np.int64)
+        known_BL = np.arange(self.length) >= (self.length - length_B)[:, None]
+        first_BL = window(self.items[0], end_B, self.length)
+        known_BL &= first_BL != 0
+        outs = iter(outs)
+        for place, (values, gap) in enumerate(self.history):
+            window_BL = window(values, end_B, self.length) if place else first_BL
+            if gap is not None:
+                time = time_B[0] if time_B else values[np.minimum(end_B, len(values) - 1)]
+                window_BL = gap_ids(time[:, None] - window_BL, gap.extra["time_gap"], gap.cardinality)
+            np.multiply(window_BL, known_BL, out=next(outs), casting="unsafe")
+        for values in self.stored_negatives:
+            np.multiply(window(values, end_B, self.length), known_BL, out=next(outs), casting="unsafe")
+        if self.draws_history:
+            age_L = np.arange(self.length, 0, -1)  # the latest is 1: a longer window keeps the draws of a shorter one
+            for drawn_BL in self.negatives.draw(epoch, user_B, row_B, age_L):
+                np.multiply(drawn_BL, known_BL, out=next(outs), casting="unsafe")
+        if self.makes_targets:
+            came_B = label_B.astype(bool)
+            drawn = self.negatives.draw(epoch, user_B, row_B, np.zeros(1, np.int64))
+            for values, drawn_B1 in zip(self.items, drawn, strict=True):
+                next(outs)[:] = np.where(came_B, values[np.minimum(end_B, len(values) - 1)], drawn_B1[:, 0])
+
+
+def window(values: np.ndarray, end_B: np.ndarray, length: int) -> np.ndarray:
+    """The `length` values before each of the places `end_B`, [B, length]; what would lie before the first value is
+    anything."""
+    if len(values) < length:
+        end_B = end_B + (length - len(values))
+        values = np.concatenate([np.zeros(length - len(values), values.dtype), values])
+    start_B = end_B - length
+    view = np.lib.stride_tricks.sliding_window_view(values, length)
+    window_BL = view[np.maximum(start_B, 0)]  # one copy of `length` values for each row
+    early = np.flatnonzero(start_B < 0)
+    if len(early):
+        window_BL[early] = values[np.maximum(start_B[early, None] + np.arange(length), 0)]
+    return window_BL
+
+
+def gap_ids(gap_BL: np.ndarray, unit: int, cardinality: int) -> np.ndarray:
+    """1 for gaps below one unit, 2 below two, 3 below four, and so on by doubling; the last id takes all that are
+    larger."""
+    return np.minimum(1 + np.frexp(np.maximum(gap_BL, 0) // unit)[1], cardinality - 1)
