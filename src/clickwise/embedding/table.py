@@ -107,7 +107,8 @@ class TableOptimizer:
     NOTE[DIFF] adam without `lazy: false` keeps the state of untouched rows as it is (LazyAdam), and weight decay
     reaches touched rows only: a dense optimizer would change every row in every step.
     NOTE[DIFF] ftrl takes its penalties as McMahan et al. 2013, "Ad click prediction: a view from the trenches" (Keras
-    counts l2 twice). With a rate that changes, the paper's formula would scale the rows by the ratio of the rates, to
+    counts l2 twice), but gradients here are means over a batch, for which its beta = 1 is about 1 / batch size: hence
+    the smaller default. With a rate that changes, the paper's formula would scale the rows by the ratio of the rates, to
     nothing where it ends at 0; here a schedule scales gradients, and lr is what it is for penalties.
     """
 
@@ -121,7 +122,7 @@ class TableOptimizer:
     rho: float = 0.9
     l1: float = 0.0
     l2: float = 0.0
-    beta: float = 1.0
+    beta: float = 1e-3
     initial_accumulator: float = 0.0
     weight_decay: float = 0.0
 

@@ -36,7 +36,7 @@ class DenseOptimizer:
     rho: float = 0.9
     l1: float = 0.0
     l2: float = 0.0
-    beta: float = 1.0
+    beta: float = 1e-3
     initial_accumulator: float = 0.0
     weight_decay: float = 0.0
 
