@@ -184,7 +184,7 @@ def values(engine: Engine, spec: FeatureSpec, feature: Feature, mapping: str) ->
     table = engine.numbered(engine.table(f"rows_{mapping}"))
     column = table[feature.name]
     return table.select("row", **{feature.name: list_of_texts(column, list_delimiter(spec, feature.name, mapping))
-                                  if feature.is_multi_hot else text(column)})
+                                  if feature.is_multi_hot else column})
 
 
 def _vocabularies(output: Output, spec: FeatureSpec, config: TableConfig, mappings: tuple[str, ...]) -> dict[str, int]:
@@ -222,9 +222,8 @@ def _vocabularies(output: Output, spec: FeatureSpec, config: TableConfig, mappin
 def _numbers(engine: Engine, spec: FeatureSpec, config: TableConfig, mapping: str) -> ir.Table:
     """`row` and the numericals of a mapping before they are scaled."""
     table = engine.numbered(engine.table(f"rows_{mapping}"))
-    found = {name: number(table[name], config.missing) for name in spec.channels.get("numerical", ())}
-    return table.select("row", **{name: steps.signed_log(column) if name in config.log_numericals else column
-                                  for name, column in found.items()})
+    return table.select("row", **{name: steps.signed_log(table[name]) if name in config.log_numericals else table[name]
+                                  for name in spec.channels.get("numerical", ())})
 
 
 def _scales(output: Output, spec: FeatureSpec, config: TableConfig) -> dict[str, dict[str, float]]:

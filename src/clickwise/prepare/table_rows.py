@@ -44,8 +44,7 @@ def text(column: ir.Column) -> ir.StringColumn:
 def number(column: ir.Column, missing: Sequence[str]) -> ir.FloatingColumn:
     """The value in float64; missing for NaN and the texts of `missing`, and for what is no number (see `check`)."""
     if column.type().is_string():
-        found = text(column)
-        column = found.isin(missing).ifelse(ibis.null("string"), found).try_cast("float64")
+        column = _known_digits(column, missing).try_cast("float64")
     column = column.cast("float64")
     return column.isnan().ifelse(ibis.null("float64"), column)
 
@@ -53,9 +52,21 @@ def number(column: ir.Column, missing: Sequence[str]) -> ir.FloatingColumn:
 def integer(column: ir.Column, missing: Sequence[str]) -> ir.IntegerColumn:
     """The value in int64, likewise."""
     if column.type().is_string():
-        found = text(column)
-        return found.isin(missing).ifelse(ibis.null("string"), found).try_cast("int64")
+        return _known_digits(column, missing).try_cast("int64")
     return column.cast("int64")
+
+
+def _known_digits(column: ir.StringColumn, missing: Sequence[str]) -> ir.StringColumn:
+    """`column` without those texts of `missing` that read as numbers (-1, say); the others become missing by a cast."""
+    digits = [word for word in missing if any(letter.isdigit() for letter in word)]
+    return known(text(column), digits) if digits else column
+
+
+def known(column: ir.StringColumn, missing: Sequence[str]) -> ir.StringColumn:
+    """`column`, missing where it is one of `missing`. (An engine makes a join of `isin` with many texts.)"""
+    for word in missing:
+        column = column.nullif(word)
+    return column
 
 
 def list_of_texts(column: ir.Column, delimiter: str) -> ir.ArrayColumn:
@@ -262,8 +273,7 @@ def check(engine: Engine, spec: FeatureSpec, config: TableConfig, mapping: str) 
 def _unread(column: ir.Column, found: ir.Column, config: TableConfig) -> ir.BooleanColumn:
     if not column.type().is_string():
         return ibis.literal(False)
-    written = text(column)
-    return written.notnull() & ~written.isin(config.missing) & found.isnull()
+    return found.isnull() & known(text(column), config.missing).notnull()
 
 
 def _is_carried(spec: FeatureSpec, name: str) -> bool:

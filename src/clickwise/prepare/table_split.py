@@ -11,7 +11,7 @@ from clickwise.errors import PrepareError
 from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.output import Output, say
-from clickwise.prepare.table_rows import number, text
+from clickwise.prepare.table_rows import ENCODED, known, number, text
 from clickwise.spec import FeatureSpec
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def split(output: Output, spec: FeatureSpec, config: TableConfig, where: str) ->
         unlabelled += engine.count(raw) - engine.count(labelled)
         parts = cut(engine, labelled, spec, config, where) if mapping == "train" else {mapping: labelled}
         for part, table in parts.items():
-            stored = engine.materialise(table.order_by("row").drop("row"), f"rows_{part}")
+            stored = engine.materialise(_read(table.drop("row"), spec, config), f"rows_{part}")  # the order stays
             rows[part] = engine.count(stored)
             if not rows[part]:
                 cause = f"{config.order_by} has too few values" if config.order_by else "too few rows"
@@ -56,6 +56,14 @@ def split(output: Output, spec: FeatureSpec, config: TableConfig, where: str) ->
     return rows, unlabelled
 
 
+def _read(table: ir.Table, spec: FeatureSpec, config: TableConfig) -> ir.Table:
+    """`table` with numbers for numericals, and texts without space around them: they are read once, here."""
+    read = {name: number(table[name], config.missing) for name in spec.channels.get("numerical", ())}
+    read |= {feature.name: text(table[feature.name]) for channel in ENCODED for feature in spec.channel(channel)
+             if not feature.is_multi_hot}
+    return table.mutate(**read) if read else table
+
+
 def label_of(table: ir.Table, spec: FeatureSpec, config: TableConfig) -> ir.IntegerColumn:
     """1 for the positive label, 0 for any other, missing where there is none."""
     (name,) = spec.channels["label"]
@@ -64,7 +72,7 @@ def label_of(table: ir.Table, spec: FeatureSpec, config: TableConfig) -> ir.Inte
         return (found > config.label_above).cast("int8")
     found = text(table[name])
     if not spec.features[name].is_raw_text:
-        found = found.isin(config.missing).ifelse(ibis.null("string"), found)
+        found = known(found, config.missing)
     if config.label_is is not None:
         return (found == positive_text(config)).cast("int8")
     return ibis.cases((found.lower().isin(POSITIVE), 1), (found.lower().isin(NEGATIVE), 0),
@@ -84,7 +92,7 @@ def check_label(engine: Engine, spec: FeatureSpec, config: TableConfig, where: s
     raw = engine.table("raw_train")
     values = raw.select(value=text(raw[name])).filter(lambda t: t.value.notnull())
     if not spec.features[name].is_raw_text:
-        values = values.filter(~values.value.isin(config.missing))
+        values = values.filter(known(values.value, config.missing).notnull())
     counts = values.group_by("value").aggregate(rows=lambda t: t.count())
     most = engine.rows(counts.order_by([ibis.desc("rows"), "value"]).limit(7))
     shown = ", ".join(f"{row['value']!r} ({row['rows']:,} rows)" for row in most[:6])
