@@ -66,21 +66,31 @@ def ragged(bags, dtype=torch.int32, offsets=torch.int64, padding=0):
 
 
 def bags_of(column):
+    """The bags of every sample, one after another: one, or for ids [B, L] one of one id or none for every position."""
     if isinstance(column, Ragged):
         ends, values = column.offsets.tolist(), column.values_V.tolist()
-        return [values[a:b] for a, b in zip(ends, ends[1:], strict=False)]
-    return [[i] for i in column.tolist()]
+        return [[values[a:b]] for a, b in zip(ends, ends[1:], strict=False)]
+    if column.dim() == 2:
+        return [[[i] if i >= 0 else [] for i in ids] for ids in column.tolist()]
+    return [[[i]] for i in column.tolist()]
 
 
 @st.composite
 def batches(draw, features=FEATURES):
-    """Columns of one batch, each one-hot or multi-hot, in any integer type; ids repeat often and bags may be empty."""
+    """Columns of one batch, each one-hot, multi-hot or a history with padding, in any integer type; ids repeat often,
+    and bags and histories may be empty."""
     samples = draw(st.integers(0, 6))
     columns = []
     for feature in features:
         ids = st.integers(0, ROWS[feature] - 1)
         dtype = draw(st.sampled_from(ID_TYPES))
-        if draw(st.booleans()):
+        kind = draw(st.sampled_from(("one-hot", "multi-hot", "history")))
+        if kind == "history":
+            length = draw(st.integers(0, 3))
+            history = st.lists(ids | st.just(-1), min_size=length, max_size=length)
+            lists = draw(st.lists(history, min_size=samples, max_size=samples))
+            columns.append(torch.tensor(lists, dtype=dtype).view(samples, length))
+        elif kind == "multi-hot":
             bags = draw(st.lists(st.lists(ids, max_size=4), min_size=samples, max_size=samples))
             offsets = draw(st.sampled_from((torch.int32, torch.int64)))
             columns.append(ragged(bags, dtype, offsets, padding=draw(st.integers(0, 3))))
@@ -104,12 +114,13 @@ class Dense:
         for sample in range(len(columns[0])):
             parts = []
             for feature, column in zip(self.features, columns, strict=True):
-                table, bag = self.of[feature], bags_of(column)[sample]
+                table = self.of[feature]
                 zeros = torch.zeros(table.dim, dtype=torch.float64)
-                row = sum((self.weight[table.name][i % table.rows] for i in bag), zeros)
-                parts.append(row / len(bag) if table.pooling == "mean" and bag else row)
-            samples.append(torch.cat(parts))
-        return torch.stack(samples) if samples else torch.zeros(0, sum(self.of[f].dim for f in self.features)).double()
+                for bag in bags_of(column)[sample]:
+                    row = sum((self.weight[table.name][i % table.rows] for i in bag), zeros)
+                    parts.append(row / len(bag) if table.pooling == "mean" and bag else row)
+            samples.append(torch.cat(parts) if parts else torch.zeros(0).double())
+        return torch.stack(samples) if samples else torch.zeros(0, width_of(columns, self.features)).double()
 
     def update(self, batches_and_grads, lr_factor=1.0):
         """One step for the sum over (columns, gradient of the rows)."""
@@ -121,7 +132,7 @@ class Dense:
                                                               materialize_grads=True), strict=True))
         touched = {(self.of[feature].name, i % self.of[feature].rows) for columns, _ in batches_and_grads
                    for feature, column in zip(self.features, columns, strict=True)
-                   for bag in bags_of(column) for i in bag if self.of[feature].trainable}
+                   for bags in bags_of(column) for bag in bags for i in bag if self.of[feature].trainable}
         if not self.optimizer.lazy:
             touched = {(t.name, i) for t in self.of.values() if t.trainable for i in range(t.rows)}
         with torch.no_grad():
@@ -174,9 +185,14 @@ def train(embeddings, columns, grad):
     (embeddings(columns) * grad).sum().backward()
 
 
+def width_of(columns, features=FEATURES):
+    dims = {feature: table.dim for table in TABLES for feature in table.features}
+    return sum(dims[feature] * (column.shape[1] if isinstance(column, torch.Tensor) and column.dim() == 2 else 1)
+               for feature, column in zip(features, columns, strict=True))
+
+
 def random_grad(columns, seed=0):
-    width = sum(table.dim for feature in FEATURES for table in TABLES if feature in table.features)
-    return torch.randn(len(columns[0]), width, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(len(columns[0]), width_of(columns), generator=torch.Generator().manual_seed(seed))
 
 
 EXAMPLE = (torch.tensor([4, 0, 4], dtype=torch.int8), ragged([[1, 1, 6], [], [0]]), ragged([[], [2, 5], [2, 2]]),
@@ -192,7 +208,7 @@ EXAMPLE = (torch.tensor([4, 0, 4], dtype=torch.int8), ragged([[1, 1, 6], [], [0]
 def test_rows_are_pooled_by_their_table_in_the_order_of_the_features(engine, columns):
     embeddings = build(engine)
     rows = embeddings(columns)
-    assert rows.shape == (len(columns[0]), sum(embeddings.dims)) and rows.is_contiguous()
+    assert rows.shape == (len(columns[0]), width_of(columns)) and rows.is_contiguous()
     assert embeddings.dims == (3, 4, 4, 4)
     torch.testing.assert_close(rows.detach().double(), Dense(embeddings, OPTIMIZERS[0]).rows(columns).detach())
     with torch.no_grad():
@@ -640,10 +656,37 @@ def test_columns_that_do_not_fit(engine):
 
 
 @every_engine
-@pytest.mark.parametrize("ids", [torch.zeros(3, 1, dtype=torch.int64), torch.zeros(3, 0, dtype=torch.int64),
-                                 torch.tensor(1), Ragged(torch.zeros(3, 2), torch.tensor([0, 1, 1, 3]))],
-                         ids=["[3, 1]", "[3, 0]", "[]", "ragged"])
-def test_ids_that_are_no_vector_are_refused(engine, ids):
+@pytest.mark.parametrize("ids", [torch.zeros(3, 1, 1, dtype=torch.int64), torch.tensor(1),
+                                 Ragged(torch.zeros(3, 2), torch.tensor([0, 1, 1, 3]))],
+                         ids=["[3, 1, 1]", "[]", "ragged"])
+def test_ids_that_are_neither_vector_nor_matrix_are_refused(engine, ids):
     for place, feature in enumerate(FEATURES):
         with pytest.raises(EngineError, match=rf"(?s)'{feature}'.*shape \(.*\[B\]"):
             build(engine)((*EXAMPLE[:place], ids, *EXAMPLE[place + 1:]))
+
+
+# Histories ------------------------------------------------------------------------------------------------------------
+
+
+@every_engine
+@pytest.mark.parametrize("modulo", [False, True])
+def test_padding_of_a_history_is_zeros_and_no_row(engine, modulo):
+    table = Table(name="item", rows=4, dim=3, features=("seen", "item"), modulo=modulo)
+    embeddings = build(engine, tables=(table,), features=("seen", "item"))
+    before = weights(embeddings)["item"]
+    seen = torch.tensor([[-1, 2], [-1, -1], [0, 2]], dtype=torch.int8)
+    rows = embeddings((seen, torch.tensor([1, 1, 1])))
+    expected = torch.stack([before[i] if i >= 0 else torch.zeros(3) for i in seen.view(-1).tolist()]).view(3, 6)
+    assert torch.equal(rows.detach()[:, :6], expected)
+    rows.sum().backward()
+    torch.testing.assert_close(weights(embeddings)["item"] - before,
+                               -OPTIMIZERS[0].lr * torch.tensor([1.0, 3, 2, 0])[:, None].expand(4, 3))
+
+
+@every_engine
+def test_an_id_that_is_no_row_is_named_in_a_history_too(engine):
+    table = Table(name="item", rows=4, dim=3, features=("seen",))
+    embeddings = build(engine, tables=(table,), features=("seen",), check_ids=True)
+    embeddings((torch.tensor([[-1, 3], [0, 1]]),))
+    with pytest.raises(EngineError, match=r"(?s)'seen', sample 1 .*the id 4.*0 … 3"):
+        embeddings((torch.tensor([[-1, 3], [4, 1]]),))

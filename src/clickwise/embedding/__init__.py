@@ -25,7 +25,7 @@ class Embeddings(nn.Module, abc.ABC):
 
     tables     the tables, in the order given
     features   the features, in channel order: one column of a batch and one slice of the rows each
-    dims       per feature the width of its slice
+    dims       per feature the width of its slice (of one position, where its column is [B, L])
     trainable  whether any table is: where none is, backward ends at the rows
     lr_factor  multiplies `optimizer.lr`; the loop sets it from its schedule before every step
 
@@ -47,7 +47,9 @@ class Embeddings(nn.Module, abc.ABC):
         """Rows [B, sum of dims], contiguous, in the order of `features`.
 
         A column holds ids [B] of any integer type, or is Ragged: then the bag's rows are pooled as its table says, and
-        an empty bag gives zeros. float32, or the type of an enclosing `torch.autocast`. Without features [0, 0].
+        an empty bag gives zeros. Or it holds ids [B, L], a history: then L rows of its table stand side by side (its
+        slice is L · dim wide), and a negative id there is padding: zeros, and no row that could be touched.
+        float32, or the type of an enclosing `torch.autocast`. Without features [0, 0].
         """
 
     @abc.abstractmethod

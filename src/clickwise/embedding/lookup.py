@@ -37,9 +37,10 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Lookup:
-    """What one batch looks up in one group: bag g = sample · F + feature.
+    """What one batch looks up in one group. Each feature has one bag per sample, or as many as its column [B, L] has
+    positions, where a bag is one row or, at padding, none; the bags of a sample follow one another.
 
-    rows_V    rows of the joint matrix; without multi-hot columns one per bag, in bag order
+    rows_V    rows of the joint matrix; without multi-hot columns and padding one per bag, in bag order
     starts_G  where each bag begins in `rows_V`, with the end appended; None: bag g is row g
     bag_V     the bag of each row; None as above
     weight_V  1 / length of the bag where the table pools by mean; None: all 1
@@ -52,45 +53,69 @@ class Lookup:
     weight_V: torch.Tensor | None = None
 
 
+def bags_of(column: Column) -> int:
+    """How many rows of a column stand side by side in a sample: 1, or the L of ids [B, L]."""
+    return column.shape[1] if isinstance(column, torch.Tensor) and column.dim() == 2 else 1
+
+
 def look_up(group: Group, columns: tuple[Column, ...]) -> Lookup:
     """The rows of one group that a batch looks up, bags in sample order."""
     mine = [columns[feature] for feature in group.features]
-    features = len(mine)
     wide = max(group.starts) + max(table.rows for table in group.tables) > 2**31 - 1
     dtype = torch.int64 if wide else torch.int32
-    bags = len(mine[0]) * features
-    if not any(isinstance(column, Ragged) for column in mine):
-        starts_F = _constant(group.starts, dtype, mine[0].device)
-        of_F = [_rows_of(column, table, dtype) for column, table in zip(mine, group.table_of, strict=True)]
-        rows_BF = torch.stack(of_F, dim=1).add_(starts_F)
-        return Lookup(rows_BF.view(-1), bags)
+    widths = [bags_of(column) for column in mine]
+    bags = len(mine[0]) * sum(widths)
+    if any(isinstance(column, Ragged) for column in mine):
+        return _look_up_bags(group, mine, widths, dtype)
 
-    # Every column becomes bags (a one-hot id is a bag of one), and the bags are interleaved by sample.
+    of_F = [_rows_of(column, table, dtype) for column, table in zip(mine, group.table_of, strict=True)]
+    if not any(column.dim() == 2 for column in mine):
+        starts_F = _constant(group.starts, dtype, mine[0].device)
+        return Lookup(torch.stack(of_F, dim=1).add_(starts_F).view(-1), bags)
+    rows_BS = torch.cat([(rows if rows.dim() == 2 else rows[:, None]) + start
+                         for rows, start in zip(of_F, group.starts, strict=True)], dim=1)
+    real_BS = torch.cat([column >= 0 if column.dim() == 2 else torch.ones_like(column, dtype=torch.bool)[:, None]
+                         for column in mine], dim=1)
+    bag_V = real_BS.view(-1).nonzero().squeeze(1)
+    if len(bag_V) == bags:
+        return Lookup(rows_BS.view(-1), bags)
+    starts_G = torch.cat([bag_V.new_zeros(1), real_BS.view(-1).cumsum(0)])
+    return Lookup(rows_BS.view(-1).index_select(0, bag_V), bags, starts_G.to(dtype), bag_V.to(dtype))
+
+
+def _look_up_bags(group: Group, mine: list[Column], widths: list[int], dtype: torch.dtype) -> Lookup:
+    """`look_up` where a column is Ragged: each becomes bags (an id is a bag of one), interleaved by sample."""
+    samples, bags = len(mine[0]), len(mine[0]) * sum(widths)
     device = next(column.values_V.device for column in mine if isinstance(column, Ragged))
-    values = iter(torch.stack([c.offsets[-1].long() for c in mine if isinstance(c, Ragged)]).tolist())  # one wait
-    counts = [next(values) if isinstance(column, Ragged) else len(column) for column in mine]
+    real = [column >= 0 if isinstance(column, torch.Tensor) and column.dim() == 2 else None for column in mine]
+    lengths = [column.lengths_B().long()[:, None] if isinstance(column, Ragged) else
+               torch.ones(samples, 1, dtype=torch.int64, device=device) if real_BL is None else real_BL.long()
+               for column, real_BL in zip(mine, real, strict=True)]
+    counts = torch.stack([length.sum() for length in lengths]).tolist()  # one wait
     total = sum(counts)
-    lengths = [column.lengths_B().long() if isinstance(column, Ragged) else
-               torch.ones(len(column), dtype=torch.int64, device=device) for column in mine]
-    lengths_BF = torch.stack(lengths, dim=1)
-    starts_G = torch.cat([torch.zeros(1, dtype=torch.int64, device=device), lengths_BF.view(-1).cumsum(0)])
-    starts_BF = starts_G[:-1].view(-1, features)
+    lengths_BS = torch.cat(lengths, dim=1)
+    starts_G = torch.cat([torch.zeros(1, dtype=torch.int64, device=device), lengths_BS.view(-1).cumsum(0)])
+    starts = starts_G[:-1].view(-1, sum(widths)).split(widths, dim=1)
     rows_V = torch.empty(total, dtype=dtype, device=device)
     for place, (column, table, first) in enumerate(zip(mine, group.table_of, group.starts, strict=True)):
         if isinstance(column, Ragged):
             values_V = column.values_V[:counts[place]]
-            shift_B = starts_BF[:, place] - column.offsets[:-1]
-            at_V = torch.arange(counts[place], device=device) + _repeated(shift_B, lengths[place], counts[place])
+            shift_B = starts[place].squeeze(1) - column.offsets[:-1]
+            at_V = torch.arange(counts[place], device=device) + _repeated(shift_B, lengths[place].squeeze(1),
+                                                                          counts[place])
             rows_V[at_V] = _rows_of(values_V, table, dtype) + first
+        elif real[place] is None:
+            rows_V[starts[place].squeeze(1)] = _rows_of(column, table, dtype) + first
         else:
-            rows_V[starts_BF[:, place]] = _rows_of(column, table, dtype) + first
-    bag_V = _repeated(torch.arange(bags, device=device), lengths_BF.view(-1), total)
+            rows_V[starts[place][real[place]]] = _rows_of(column[real[place]], table, dtype) + first
+    bag_V = _repeated(torch.arange(bags, device=device), lengths_BS.view(-1), total)
     weight_V = None
     mean = tuple(table.pooling == "mean" for table in group.table_of)
     if any(mean_of and isinstance(column, Ragged) for mean_of, column in zip(mean, mine, strict=True)):
-        mean_F = _constant(mean, torch.bool, device)
-        weight_BF = torch.where(mean_F, 1.0 / lengths_BF.clamp(min=1), 1.0)
-        weight_V = _repeated(weight_BF.view(-1), lengths_BF.view(-1), total)
+        mean_S = _constant(tuple(of for of, width in zip(mean, widths, strict=True) for _ in range(width)), torch.bool,
+                           device)
+        weight_BS = torch.where(mean_S, 1.0 / lengths_BS.clamp(min=1), 1.0)
+        weight_V = _repeated(weight_BS.view(-1), lengths_BS.view(-1), total)
     return Lookup(rows_V, bags, starts_G.to(dtype), bag_V.to(dtype), weight_V)
 
 
@@ -136,15 +161,17 @@ def check_ids_of(feature: str, column: Column, table: Table) -> None:
     """EngineError naming feature, sample and id of the first id that is not a row of the table."""
     if table.modulo:
         return
-    ids_V = column.values_V[:int(column.offsets[-1])] if isinstance(column, Ragged) else column
+    ids_V = column.values_V[:int(column.offsets[-1])] if isinstance(column, Ragged) else column.reshape(-1)
     if len(ids_V) == 0:
         return
     low, high = torch.aminmax(ids_V)
-    if int(low) >= 0 and int(high) < table.rows:
+    is_window = isinstance(column, torch.Tensor) and column.dim() == 2  # where a negative id is padding
+    if (is_window or int(low) >= 0) and int(high) < table.rows:
         return
     wide_V = ids_V.long()
-    place = int(((wide_V < 0) | (wide_V >= table.rows)).nonzero()[0, 0])
-    sample = int(torch.searchsorted(column.offsets, place, right=True)) - 1 if isinstance(column, Ragged) else place
+    place = int(((wide_V >= table.rows) if is_window else (wide_V < 0) | (wide_V >= table.rows)).nonzero()[0, 0])
+    sample = int(torch.searchsorted(column.offsets, place, right=True)) - 1 if isinstance(column, Ragged) \
+        else place // bags_of(column)
     raise EngineError(f"feature {feature!r}, sample {sample} of the batch", found=f"the id {int(wide_V[place])}",
                       expected=f"0 … {table.rows - 1}, the rows of table {table.name!r}",
                       do="prepare the data again, or correct the feature's cardinality")

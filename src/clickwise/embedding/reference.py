@@ -14,14 +14,14 @@ import torch
 
 from clickwise.batch import Column, Ragged
 from clickwise.embedding import Embeddings
-from clickwise.embedding.lookup import Group, Lookup, check_ids_of, joined, look_up
+from clickwise.embedding.lookup import Group, Lookup, bags_of, check_ids_of, joined, look_up
 from clickwise.embedding.table import Table, TableOptimizer, fill_first_values
 from clickwise.errors import EngineError
 from clickwise.kernels.sparse_update import sparse_update
 from clickwise.memory import ask_for_huge_pages
 
-# A look-up and the gradient of its rows, [B, sum of dims].
-Received = tuple[tuple[Lookup, ...], torch.Tensor]
+# A look-up (of every group; the width of every feature) and the gradient of its rows, [B, sum of widths].
+Received = tuple[tuple[Lookup, ...], tuple[int, ...], torch.Tensor]
 
 
 class ReferenceEmbeddings(Embeddings):
@@ -71,26 +71,29 @@ class ReferenceEmbeddings(Embeddings):
         cast = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if cast else torch.float32
         lookups = tuple(look_up(group, columns) for group in self._groups)
+        widths = tuple(dim * bags_of(column) for dim, column in zip(self.dims, columns, strict=True))
         if not (self.training and self.trainable and torch.is_grad_enabled()):
-            return self._rows(lookups, dtype)
+            return self._rows(lookups, len(columns[0]), widths, dtype)
         if _this_backward() is None:
             self._received.clear()  # left behind by a backward that failed
         # The anchor gives the rows a gradient function, so that backward reaches this engine; on their device, so
         # that autograd knows the stream. Itself it never gets a gradient.
         anchor = torch.empty(0, device=device, requires_grad=True)
-        return _RowsOfTables.apply(anchor, self, lookups, dtype)
+        return _RowsOfTables.apply(anchor, self, lookups, len(columns[0]), widths, dtype)
 
-    def _rows(self, lookups: tuple[Lookup, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Rows [B, sum of dims]."""
+    def _rows(self, lookups: tuple[Lookup, ...], samples: int, widths: tuple[int, ...],
+              dtype: torch.dtype) -> torch.Tensor:
+        """Rows [B, sum of widths], those of the features in turn."""
         parts = [_pooled(self._weight(group), lookup, dtype)
                  for group, lookup in zip(self._groups, lookups, strict=True)]
         if len(parts) == 1:
-            return parts[0].view(-1, sum(self.dims))
+            return parts[0].view(samples, sum(widths))
         by_feature: list[torch.Tensor] = [parts[0]] * len(self.features)
         for group, part_GD in zip(self._groups, parts, strict=True):
-            part_BFD = part_GD.view(-1, len(group.features), group.dim)
-            for place, feature in enumerate(group.features):
-                by_feature[feature] = part_BFD[:, place]
+            mine = [widths[feature] for feature in group.features]
+            part_BX = part_GD.view(samples, sum(mine))
+            for feature, part in zip(group.features, part_BX.split(mine, dim=1), strict=True):
+                by_feature[feature] = part
         return torch.cat(by_feature, dim=1)
 
     def _check_columns(self, columns: tuple[Column, ...]) -> None:
@@ -99,11 +102,9 @@ class ReferenceEmbeddings(Embeddings):
                               expected=f"{len(self.features)}: {', '.join(self.features)}")
         for feature, column in zip(self.features, columns, strict=True):
             ids = column.values_V if isinstance(column, Ragged) else column
-            if ids.dim() != 1:
+            if ids.dim() != 1 and (ids.dim() != 2 or isinstance(column, Ragged)):
                 raise EngineError(f"feature {feature!r}", found=f"ids of the shape {tuple(ids.shape)}",
-                                  expected="one id per sample [B], or a bag per sample (Ragged)",
-                                  do="a categorical feature has no `dimensions`: several ids per sample are multi-hot, "
-                                     "with max_hotness above 1")
+                                  expected="one id per sample [B], several [B, L], or a bag per sample (Ragged)")
             if len(column) != len(columns[0]):
                 raise EngineError(f"feature {feature!r}", found=f"{len(column)} samples",
                                   expected=f"{len(columns[0])}, as {self.features[0]!r}")
@@ -112,15 +113,15 @@ class ReferenceEmbeddings(Embeddings):
 
     # Backward --------------------------------------------------------------------------------------------------------
 
-    def _receive(self, lookups: tuple[Lookup, ...], grad: torch.Tensor) -> None:
-        """Called by backward with the gradient of the rows, [B, sum of dims]; acted on when that backward ends."""
+    def _receive(self, lookups: tuple[Lookup, ...], widths: tuple[int, ...], grad: torch.Tensor) -> None:
+        """Called by backward with the gradient of the rows, [B, sum of widths]; acted on when that backward ends."""
         backward = _this_backward()
         if backward is None:
-            self._finish([(lookups, grad)])
+            self._finish([(lookups, widths, grad)])
         elif backward in self._received:
-            self._received[backward].append((lookups, grad))
+            self._received[backward].append((lookups, widths, grad))
         else:
-            self._received[backward] = [(lookups, grad)]
+            self._received[backward] = [(lookups, widths, grad)]
             end = functools.partial(self._end_of_backward, backward)
             torch.autograd.Variable._execution_engine.queue_callback(end)
 
@@ -141,18 +142,18 @@ class ReferenceEmbeddings(Embeddings):
         for place, group in enumerate(self._groups):
             if not group.trainable:
                 continue
-            lookup = joined([lookups[place] for lookups, _ in received])
-            grads = [self._grad_of(group, grad) for _, grad in received]
+            lookup = joined([lookups[place] for lookups, _, _ in received])
+            grads = [self._grad_of(group, widths, grad) for _, widths, grad in received]
             grad_GD = grads[0] if len(grads) == 1 else torch.cat(grads)
             sparse_update(self._weight(group), self._states(group), lookup.rows_V, grad_GD, self.optimizer, lr=lr,
                           step=self.step, bag_V=lookup.bag_V, weight_V=lookup.weight_V, scale=scale)
 
-    def _grad_of(self, group: Group, grad: torch.Tensor) -> torch.Tensor:
+    def _grad_of(self, group: Group, widths: tuple[int, ...], grad: torch.Tensor) -> torch.Tensor:
         """The gradient of the group's bags [G, dim] out of the gradient of all rows."""
         if len(self._groups) == 1:
             return grad.reshape(-1, group.dim)
-        by_feature = grad.split(self.dims, dim=1)
-        return torch.stack([by_feature[feature] for feature in group.features], dim=1).view(-1, group.dim)
+        by_feature = grad.split(widths, dim=1)
+        return torch.cat([by_feature[feature] for feature in group.features], dim=1).view(-1, group.dim)
 
     def defer_updates(self, on: bool) -> None:
         if self._deferred:
@@ -173,7 +174,7 @@ class ReferenceEmbeddings(Embeddings):
     def pending_gradients_finite(self) -> bool:
         if not self._deferred:
             return True
-        return bool(torch.stack([grad.isfinite().all() for _, grad in self._deferred]).all())
+        return bool(torch.stack([grad.isfinite().all() for *_, grad in self._deferred]).all())
 
     # State -----------------------------------------------------------------------------------------------------------
 
@@ -248,14 +249,14 @@ class _RowsOfTables(torch.autograd.Function):
     """Forward: the rows. Backward: the engine receives their gradient, and nothing goes further up."""
 
     @staticmethod
-    def forward(ctx, anchor, engine, lookups, dtype):
-        ctx.engine, ctx.lookups = engine, lookups
-        return engine._rows(lookups, dtype)
+    def forward(ctx, anchor, engine, lookups, samples, widths, dtype):
+        ctx.engine, ctx.lookups, ctx.widths = engine, lookups, widths
+        return engine._rows(lookups, samples, widths, dtype)
 
     @staticmethod
     def backward(ctx, grad):
-        ctx.engine._receive(ctx.lookups, grad)
-        return None, None, None, None
+        ctx.engine._receive(ctx.lookups, ctx.widths, grad)
+        return (None,) * 6
 
 
 def _pooled(weight_RD: torch.Tensor, lookup: Lookup, dtype: torch.dtype) -> torch.Tensor:
