@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from clickwise.data.arrays import Array, Block, RaggedArray, column_file
-from clickwise.data.columns import agreed_rows, check_loadable, map_chunk, stream_chunk
+from clickwise.data.columns import agreed_rows, check_loadable, map_chunk, read_columns, stream_chunk
+from clickwise.data.events import map_events
 from clickwise.errors import SpecError
 from clickwise.files import write_json
 from clickwise.progress import Progress
@@ -52,19 +53,28 @@ def _scan(spec: FeatureSpec, mapping: str) -> None:
     mapped = {place: Block(spec.folder / chunk.files[0], 0, map_chunk(spec, chunk))
               for place, chunk in enumerate(chunks) if chunk.type == "split_binary"}
     rows_of = {place: len(block) for place, block in mapped.items()}
-    files = [spec.folder / chunk.files[-1] for chunk in chunks]
+    files = [spec.folder / chunk.files[0 if chunk.type == "events" else -1] for chunk in chunks]
+    samples = {place: map_events(spec, chunk) for place, chunk in enumerate(chunks) if chunk.type == "events"}
+    rows_of |= {place: len(found) for place, found in samples.items()}
     agreed_rows([(files[place], rows) for place, rows in rows_of.items()])
-    total = sum(rows * len(chunks[place].features) for place, rows in rows_of.items())
-    with Progress(f"checking {mapping}", total=total if len(mapped) == len(chunks) else None, unit="values") as bar:
+    total = sum(rows * len(chunks[place].features) for place, rows in rows_of.items() if place in mapped)
+    known = len(mapped) + len(samples) == len(chunks)
+    with Progress(f"checking {mapping}", total=total if known else None, unit="values") as bar:
         for block in mapped.values():
             check_block(spec, block, bar)
         for place, chunk in enumerate(chunks):
-            if place not in mapped:
+            if place not in mapped and place not in samples:
                 rows_of[place] = 0
                 for block in stream_chunk(spec, chunk, list(chunk.features), wide_ids=True):
                     check_block(spec, block, bar)
                     rows_of[place] += len(block)
     agreed_rows([(files[place], rows_of[place]) for place in range(len(chunks))])
+    if samples:
+        from clickwise.data.events_check import check_events
+
+        label = read_columns(spec, mapping, ("label",)).arrays
+        for place, found in samples.items():
+            check_events(spec, chunks[place], found, next(iter(label.values()), None))
 
 
 def check_block(spec: FeatureSpec, block: Block, bar: Progress | None = None) -> None:
@@ -94,7 +104,8 @@ def check_ids(array: Array, feature: Feature, where: Path | str, first: int = 0)
     values = array.values if isinstance(array, RaggedArray) else array.reshape(-1)
     row_length = 1
     if isinstance(array, RaggedArray):
-        _check_offsets(array.offsets, feature, where, first)
+        check_offsets(array.offsets, where, first=first)
+        _check_hotness(array.offsets, feature, where, first)
     elif len(array):
         row_length = max(1, array.size // len(array))
     for start, part in _parts(values):
@@ -113,15 +124,22 @@ def check_ids(array: Array, feature: Feature, where: Path | str, first: int = 0)
                         expected=f"0 … {feature.cardinality - 1} (cardinality {feature.cardinality})", do=do)
 
 
-def _check_offsets(offsets: np.ndarray, feature: Feature, where: Path | str, first: int) -> None:
-    limit = feature.max_hotness
+def check_offsets(offsets: np.ndarray, where: Path | str, what: str = "row", first: int = 0) -> None:
+    """Raises SpecError for the first offset that is less than the one before."""
     for start in range(0, len(offsets) - 1, STEP):
         lengths = np.diff(offsets[start : start + STEP + 1])
         if lengths.min() < 0:
             row = start + int(np.flatnonzero(lengths < 0)[0])
-            raise SpecError(f"{where}, row {first + row}", found=f"an offset {offsets[row + 1]} after {offsets[row]}",
-                            expected="offsets that never fall", do="the offsets file is damaged or has another type")
-        if limit is not None and lengths.max() > limit:
+            raise SpecError(f"{where}, {what} {first + row}", expected="offsets that never fall",
+                            found=f"an offset {offsets[row + 1]} after {offsets[row]}",
+                            do="the offsets file is damaged or has another type")
+
+
+def _check_hotness(offsets: np.ndarray, feature: Feature, where: Path | str, first: int) -> None:
+    limit = feature.max_hotness
+    for start in range(0, len(offsets) - 1, STEP) if limit is not None else ():
+        lengths = np.diff(offsets[start : start + STEP + 1])
+        if lengths.max() > limit:
             row = start + int(np.flatnonzero(lengths > limit)[0])
             raise SpecError(f"{where}, row {first + row}",
                             found=f"a list of {offsets[row + 1] - offsets[row]} of the feature {feature.name!r}",

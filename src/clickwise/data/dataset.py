@@ -11,6 +11,7 @@ from typing import Any, Literal
 from clickwise.data.arrays import Columns
 from clickwise.data.check import check_columns
 from clickwise.data.columns import read_columns
+from clickwise.data.events import Histories
 from clickwise.data.loader import Loader
 from clickwise.data.synthetic import SyntheticConfig, synthetic_columns, synthetic_spec
 from clickwise.errors import DataError, nearest
@@ -30,6 +31,7 @@ class DataConfig:
     shuffle       none | batches (their order) | rows (inside windows of `window_rows`)
     drop_last     leave out a last training batch that is not full
     prefetch      batches that a thread reads ahead
+    histories     how long they are, and what is drawn for them
     """
 
     path: str | None = None
@@ -41,6 +43,7 @@ class DataConfig:
     window_rows: int = 1_048_576
     drop_last: bool = False
     prefetch: int = 2
+    histories: Histories = Histories()
 
     def __post_init__(self) -> None:
         require((self.path is None) != (self.synthetic is None), "path", found=self.path,
@@ -89,7 +92,9 @@ class Dataset:
     def inputs(self) -> dict[str, Any]:
         """What a model needs to be the same in other data: features, their order and their cardinalities."""
         channels = {name: list(self.spec.channels.get(name, ())) for name in ("numerical", "categorical")}
-        ids = [self.spec.features[name] for name in channels["categorical"]]
+        if self.spec.channels.get("history"):
+            channels |= {name: list(self.spec.channels.get(name, ())) for name in ("user", "target_item", "history")}
+        ids = [self.spec.features[name] for channel in list(channels)[1:] for name in channels[channel]]
         return {**channels, "cardinalities": [feature.cardinality for feature in ids]}
 
     @functools.cached_property
@@ -104,7 +109,7 @@ class Dataset:
 
     def train_loader(self, *, batch_size: int, seed: int, pin_memory: bool) -> Loader:
         config = self.config
-        columns = self.columns(config.train)
+        columns = _with_histories(self.columns(config.train), self.spec, config.histories, config.histories.negatives)
         if batch_size > columns.rows:
             raise DataError(f"train.batch_size={batch_size}",
                             found=f"the mapping {config.train!r} has only {columns.rows:,} rows",
@@ -115,8 +120,24 @@ class Dataset:
                       pin_memory=pin_memory)
 
     def evaluation_loader(self, mapping: str, *, batch_size: int, pin_memory: bool) -> Loader:
-        return Loader(self.columns(mapping), self.spec, batch_size=batch_size, shuffle="none",
-                      prefetch=self.config.prefetch, pin_memory=pin_memory)
+        columns = _with_histories(self.columns(mapping), self.spec, self.config.histories, None)
+        return Loader(columns, self.spec, batch_size=batch_size, shuffle="none", prefetch=self.config.prefetch,
+                      pin_memory=pin_memory)
+
+
+def _with_histories(columns: Columns, spec: FeatureSpec, histories: Histories, negatives: str | None) -> Columns:
+    """The same rows with histories as a recipe wants them; negatives are drawn as it says, or (None) as the dataset."""
+    arrays = dict(columns.arrays)
+    for channel, length in (("history", histories.length),
+                            ("negative_history", histories.negative_length or histories.length)):
+        for name in spec.channels.get(channel, ()) if length else ():
+            if name in arrays:
+                arrays[name] = arrays[name][:, -length:]
+    events = columns.events
+    if events is not None:
+        settings = dataclasses.replace(histories, negatives=negatives or events.histories.negatives)
+        events = dataclasses.replace(events, histories=settings)
+    return dataclasses.replace(columns, arrays=arrays, events=events)
 
 
 def _fingerprint(path: Path, parts: int = 32, part_bytes: int = 1 << 16) -> str:

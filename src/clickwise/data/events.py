@@ -7,14 +7,17 @@ in the order of the chunk's features (docs/feature_spec.md). `events_windows` ma
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from clickwise.data.arrays import RaggedArray, column_file
 from clickwise.errors import DataError, SpecError
+from clickwise.recipe import require
 from clickwise.spec import Chunk, FeatureSpec, is_time_gap, stored_event_features
 
 PLACES = np.dtype("int32")  # of user and position
@@ -40,20 +43,28 @@ class EventLog:
         return np.diff(self.offsets)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Histories:
-    """How windows are cut from a log.
+    """The section `data.histories` of a recipe: how windows are cut from a log of events.
 
-    length     events in a window; None: as many as the Feature Spec says
-    negatives  what is drawn where something that did not happen is wanted: uniform (every item alike) · popularity (an
-               item as often as it occurs among the events) · compat (popularity over all events of all mappings, the
-               user's own items included, and never redrawn: the reference's rule)
-    redraw     negatives are drawn anew in every epoch
+    length            events in a window; null: as many as the Feature Spec says (dimensions)
+    negatives         what is drawn, in training, where something that did not happen is wanted; null: what the dataset
+                      says, which holds in evaluation always. uniform: every item alike · popularity: an item as often
+                      as it occurs among the events · compat: popularity over all events of all mappings, the user's
+                      own items included, and never redrawn (the reference's rule)
+    redraw            draw anew in every epoch
+    negative_length   of so many of the latest events the window holds negatives; null: of all
     """
 
     length: int | None = None
-    negatives: str = "popularity"
+    negatives: Literal["uniform", "popularity", "compat"] | None = None
     redraw: bool = True
+    negative_length: int | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("length", "negative_length"):
+            value = getattr(self, key)
+            require(value is None or value >= 1, key, found=value, expected="at least 1, or null")
 
 
 class RowNumbers:
@@ -80,7 +91,7 @@ class Samples:
     position  [rows]: how many of the user's events came before, so that it is also the place of the event to come
     row       [rows]: their numbers in the mapping, from which their negatives follow
     time      int64 [rows], for time gaps; None: that of the event to come
-    horizon   [users]: as many events of each user belong to this mapping or come before it
+    whole     all rows of the mapping, of which these are a part
     """
 
     log: EventLog
@@ -88,8 +99,8 @@ class Samples:
     position: np.ndarray
     row: np.ndarray | RowNumbers
     time: np.ndarray | None = None
-    horizon: np.ndarray | None = None
-    histories: Histories = field(default_factory=Histories)
+    whole: Samples | None = None
+    histories: Histories = Histories(negatives="popularity")
 
     def __len__(self) -> int:
         return len(self.position)
@@ -101,7 +112,19 @@ class Samples:
     def part(self, rows: slice) -> Samples:
         """Some of the rows; what is drawn for them stays the same."""
         return dataclasses.replace(self, user=self.user[rows], position=self.position[rows], row=self.row[rows],
-                                   time=None if self.time is None else self.time[rows])
+                                   time=None if self.time is None else self.time[rows], whole=self.whole or self)
+
+    @functools.cached_property
+    def horizon(self) -> np.ndarray:
+        """Of every user, how many events come before the last row of the mapping or are its target, int64 [users]."""
+        if self.whole is not None:
+            return self.whole.horizon
+        reach = np.zeros(len(self.log.offsets) - 1, np.int64)
+        step = 1 << 20
+        for start in range(0, len(self), step):
+            rows = slice(start, start + step)
+            np.maximum.at(reach, self.user[rows], self.position[rows].astype(np.int64) + 1)
+        return np.minimum(reach, self.log.counts())
 
 
 def map_events(spec: FeatureSpec, chunk: Chunk) -> Samples:
@@ -128,7 +151,7 @@ def map_events(spec: FeatureSpec, chunk: Chunk) -> Samples:
     if time is not None and len(time) != len(user):
         raise SpecError(paths[-1], found=f"{len(time):,} rows", expected=f"{len(user):,} rows, as in {paths[0].name}")
     return Samples(EventLog(offsets, features), user, position, RowNumbers(0, len(user)), time,
-                   histories=Histories(negatives=chunk.options.get("negatives", Histories.negatives)))
+                   histories=Histories(negatives=chunk.options.get("negatives", "popularity")))
 
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:
@@ -155,15 +178,3 @@ def samples_of_lists(names: list[str], lists: Mapping[str, RaggedArray], where: 
     rows = len(offsets) - 1
     log = EventLog(offsets, {name: lists[name].values for name in names})
     return Samples(log, RowNumbers(0, rows), np.diff(offsets), RowNumbers(0, rows))
-
-
-def horizons(samples: Samples) -> np.ndarray:
-    """Of every user, how many events come before the last of the samples or are its target, int64 [users]."""
-    if samples.horizon is not None:
-        return samples.horizon
-    reach = np.zeros(len(samples.log.offsets) - 1, np.int64)
-    step = 1 << 20
-    for start in range(0, len(samples), step):
-        part = slice(start, start + step)
-        np.maximum.at(reach, samples.user[part], samples.position[part].astype(np.int64) + 1)
-    return np.minimum(reach, samples.log.counts())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clickwise.data.events import Samples, horizons
+from clickwise.data.events import Samples
 
 ROUNDS = 8  # fresh draws for a user's own item, before the neighbours of the last draw are looked through
 MOST_ROUNDS = 1000
@@ -27,7 +27,7 @@ class Negatives:
     def __init__(self, samples: Samples, items: list[np.ndarray], seed: int) -> None:
         rule = samples.histories.negatives
         self.seed, self.redraw = seed, samples.histories.redraw and rule != "compat"
-        reach = samples.log.counts() if rule == "compat" else horizons(samples)
+        reach = samples.log.counts() if rule == "compat" else samples.horizon
         user = np.repeat(np.arange(len(reach)), samples.log.counts())
         happened = np.arange(len(samples.log)) - samples.log.offsets[user] < reach[user]
         happened &= np.asarray(items[0]) != 0

@@ -27,6 +27,7 @@ class Windows:
     def __init__(self, samples: Samples, spec: FeatureSpec, present: set[str], seed: int) -> None:
         self.samples, self.log = samples, samples.log
         self.length = samples.histories.length or history_length(spec)
+        self.negative_length = min(self.length, samples.histories.negative_length or self.length)
         self.offsets = np.asarray(self.log.offsets)
         history = spec.channel("history")
         made = {channel: [feature for feature in spec.channel(channel) if feature.name not in present]
@@ -44,7 +45,8 @@ class Windows:
 
     def shapes(self, rows: int) -> list[Shape]:
         """Shape and type of every tensor that `fill` writes for so many rows."""
-        return [((rows,) if channel == "target_item" else (rows, self.length), np.dtype(feature.dtype))
+        of = {"target_item": (rows,), "history": (rows, self.length), "negative_history": (rows, self.negative_length)}
+        return [(of[channel], np.dtype(feature.dtype))
                 for channel, feature in zip(self.channels, self.features, strict=True)]
 
     def fill(self, epoch: int, places: list[np.ndarray], label_B: np.ndarray | None, outs: list[np.ndarray]) -> None:
@@ -70,10 +72,11 @@ class Windows:
                 time = time_B[0] if time_B else values[np.minimum(end_B, len(values) - 1)]
                 window_BL = gap_ids(time[:, None] - window_BL, gap.extra["time_gap"], gap.cardinality)
             np.multiply(window_BL, known_BL, out=next(outs), casting="unsafe")
+        known_BL = known_BL[:, self.length - self.negative_length :]
         for values in self.stored_negatives:
-            np.multiply(window(values, end_B, self.length), known_BL, out=next(outs), casting="unsafe")
+            np.multiply(window(values, end_B, self.negative_length), known_BL, out=next(outs), casting="unsafe")
         if self.draws_history:
-            age_L = np.arange(self.length, 0, -1)  # the latest is 1: a longer window keeps the draws of a shorter one
+            age_L = np.arange(self.negative_length, 0, -1)  # the latest is 1: in a longer window it keeps its draw
             for drawn_BL in self.negatives.draw(epoch, user_B, row_B, age_L):
                 np.multiply(drawn_BL, known_BL, out=next(outs), casting="unsafe")
         if self.makes_targets:
