@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kuairand_rows import (
-        attributes,
+    attributes,
     ids,
     in_order,
     random_log,
@@ -20,6 +20,7 @@ from kuairand_rows import (
     raw_tags,
     write_table,
 )
+from prepared_columns import read
 
 from clickwise.errors import PrepareError, RecipeError
 from clickwise.prepare import earlier, kuairand, run
@@ -49,22 +50,6 @@ def prepare(tmp_path):
         return run({"dataset": section, "engine": {"threads": 1}, "out": str(tmp_path / name)}, "test.yaml")
 
     return prepare
-
-
-def read(out, mapping):
-    """The columns of a mapping by feature name; a multi-hot one as a list of lists."""
-    spec, columns = FeatureSpec.load(out), {}
-    for chunk in spec.chunks(mapping):
-        feature = spec.features[chunk.features[0]]
-        data = np.fromfile(out / chunk.files[0], feature.dtype)
-        if feature.is_multi_hot:
-            offsets = np.fromfile(out / chunk.files[1], np.int64)
-            columns[feature.name] = [data[a:b].tolist() for a, b in zip(offsets, offsets[1:], strict=False)]
-        elif len(chunk.features) > 1:
-            columns |= dict(zip(chunk.features, data.reshape(-1, len(chunk.features)).T, strict=True))
-        else:
-            columns[feature.name] = data
-    return columns
 
 
 def every_file(out, mapping):

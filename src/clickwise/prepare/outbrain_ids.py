@@ -128,7 +128,8 @@ def store_lists(output: Output, name: str, feature: AspectList, limit: int) -> i
         frequent = every.filter(every["count"] >= 10)
         ids = frequent.select(value="id", id=_bucket(frequent["count"], feature))
     else:
-        known = engine.materialise(_trained(engine, ranked, feature, limit), f"vocabulary_{name}")
+        known = engine.materialise(_trained(engine, ranked, feature, limit if feature.by == "vocabulary" else 0),
+                                   f"vocabulary_{name}")
         if feature.by == "vocabulary":
             ids, behind, size = known.select("value", "id"), False, engine.count(known) + 1
             named = known.inner_join(every.select(aspect="id", name="value"), [("value", "aspect")])
