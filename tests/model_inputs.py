@@ -23,11 +23,33 @@ def spec_of(numerical: int, cardinalities, max_hotness=()) -> FeatureSpec:
                        channels=channels, metadata={}, folder=Path())
 
 
-def model_of(model_class: type[CTRModel], spec: FeatureSpec, **settings) -> CTRModel:
+def history_spec(users, targets, histories, *, negatives: int | None = None, length: int = 10,
+                 beside: FeatureSpec | None = None) -> FeatureSpec:
+    """A spec with the cardinalities of these channels; `negatives` features (None: as many as target and history have
+    in common); everything of `beside`, too."""
+    negatives = min(len(targets), len(histories)) if negatives is None else negatives
+    cardinalities = {"user": users, "target_item": targets, "history": histories,
+                     "negative_history": histories[:negatives]}
+    short = {"user": "user", "target_item": "target", "history": "seen", "negative_history": "unseen"}
+    features, channels = {"label": Feature("label", "bool")}, {"label": ("label",)}
+    for channel, rows in cardinalities.items():
+        numbers = [""] if channel == "user" and len(rows) == 1 else range(len(rows))
+        channels[channel] = tuple(f"{short[channel]}{number}" for number in numbers)
+        features |= {name: Feature(name, "int32", cardinality=count,
+                                   dimensions=(length,) if "history" in channel else None)
+                     for name, count in zip(channels[channel], rows, strict=True)}
+    if beside is not None:
+        features, channels = {**beside.features, **features}, {**beside.channels, **channels}
+    return FeatureSpec(features=features, mappings={}, channels=channels, metadata={}, folder=Path())
+
+
+def model_of(model_class: type[CTRModel], spec: FeatureSpec, *, optimizer: TableOptimizer | None = None,
+             **settings) -> CTRModel:
     torch.manual_seed(0)
     config = model_class.Config(**settings)
     tables = model_class.tables(spec, config)
-    embeddings = build_engines(model_class, tables, lambda part: TableOptimizer(lr=0.1), engine="reference")
+    optimizer = optimizer or TableOptimizer(lr=0.1)
+    embeddings = build_engines(model_class, tables, lambda part: optimizer, engine="reference")
     return model_class(spec, embeddings, config)
 
 

@@ -27,9 +27,12 @@ class CTRModel(nn.Module):
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Scalar losses by name; the loop minimises their sum. Here: mean binary cross-entropy over the batch."""
-        logit_B = self(batch)
-        label_B = batch.label.to(logit_B.dtype)
-        return {"log_loss": nn.functional.binary_cross_entropy_with_logits(logit_B, label_B)}
+        return {"log_loss": log_loss(self(batch), batch.label)}
+
+
+def log_loss(logit_B: torch.Tensor, label_B: torch.Tensor) -> torch.Tensor:
+    """Mean binary cross-entropy over the batch, a scalar."""
+    return nn.functional.binary_cross_entropy_with_logits(logit_B, label_B.to(logit_B.dtype))
 
 
 def require_sizes(config: object, *keys: str) -> None:

@@ -1,0 +1,127 @@
+"""Attention of a target item to the items of a history.
+
+Padding is told by `mask_BL` (false) and gets the weight 0, exactly. Scores and softmax are float32 under autocast too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from clickwise.layers.activation import Activation
+from clickwise.layers.scorer import Linear, Scorer, linear
+
+
+def masked_softmax(score_BL: torch.Tensor, mask_BL: torch.Tensor, *, dim: int = -1,
+                   empty: Literal["zeros", "uniform"] = "zeros") -> torch.Tensor:
+    """Softmax over the positions of the mask, float32; where it has none, zeros, or the same for every position."""
+    score_BL = score_BL.float()
+    weight_BL = score_BL.masked_fill(~mask_BL, torch.finfo(torch.float32).min).softmax(dim)
+    return weight_BL if empty == "uniform" else weight_BL * mask_BL
+
+
+def dots(query_BE: torch.Tensor, keys_BLE: torch.Tensor) -> torch.Tensor:
+    """Inner product of every key with its sample's query, float32 [B, L] even under autocast: a ranking by products
+    of bf16 would be full of ties."""
+    with torch.autocast(keys_BLE.device.type, enabled=False):
+        return torch.bmm(keys_BLE.float(), query_BE.float().unsqueeze(2)).squeeze(2)
+
+
+def weighted_sum(weight_BL: torch.Tensor, values_BLE: torch.Tensor) -> torch.Tensor:
+    """Σ over L of weight · value, [B, E]; weights [B, K, L] give K sums [B, K, E]."""
+    with torch.autocast(values_BLE.device.type, enabled=False):
+        weight_BKL = weight_BL if weight_BL.dim() == 3 else weight_BL.unsqueeze(1)
+        sum_BKE = torch.bmm(weight_BKL.to(values_BLE.dtype), values_BLE)
+    return sum_BKE if weight_BL.dim() == 3 else sum_BKE.squeeze(1)
+
+
+class ActivationUnit(nn.Module):
+    """Scores [...] from an MLP over [query, key, query − key, query ⊙ key], all [..., E].
+
+    query and key may broadcast. Source: the code of "Deep Interest Network" and "Deep Interest Evolution Network".
+    NOTE[DIFF] The paper's unit has the outer product and no difference; product and difference are what its authors
+    and all others compute. The four parts are two products: W1 q + W2 k + W3 (q − k) + W4 (q ⊙ k) is (W1 + W3) q,
+    taken once per sample, and [W2 − W3, W4] [k, q ⊙ k].
+    """
+
+    def __init__(self, width: int, sizes: Sequence[int] = (80, 40), act: Activation = "sigmoid") -> None:
+        super().__init__()
+        self.scorer = Scorer(4 * width, sizes, act)
+
+    def forward(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        first = self.scorer.layers[0]
+        of_query, of_key, of_difference, of_product = first.weight.chunk(4, dim=1)
+        constant = linear(query, of_query + of_difference, first.bias)
+        both = torch.cat([keys, query * keys], dim=-1)
+        return self.scorer.after_first(linear(both, torch.cat([of_key - of_difference, of_product], dim=1)) + constant)
+
+
+class TargetAttention(nn.Module):
+    """What a history [B, L, E'] holds for a target [B, E]: (weighted sum of its items [B, E'], weights [B, L]).
+
+    Scores compare the target with the first E values of every item; an item may hold more, which are summed too.
+    scores    dot: inner product, without parameters · unit: the activation unit
+    weights   softmax · none: the scores themselves, which keeps how strong an interest is (the paper's choice)
+    """
+
+    def __init__(self, width: int, *, scores: Literal["dot", "unit"], weights: Literal["softmax", "none"],
+                 sizes: Sequence[int] = (80, 40), act: Activation = "sigmoid") -> None:
+        super().__init__()
+        self.width = width
+        self.unit = ActivationUnit(width, sizes, act) if scores == "unit" else None
+        self.is_softmax = weights == "softmax"
+
+    def scores(self, target_BE: torch.Tensor, items_BLE: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+        """[B, L]; without meaning at padding."""
+        items_BLE = items_BLE[..., :self.width]
+        if self.unit is None:
+            return dots(target_BE, items_BLE)
+        # Only real positions: padding costs nothing, and does not reach the batch statistics of Dice.
+        sample_V, place_V = mask_BL.nonzero(as_tuple=True)
+        score_V = self.unit(target_BE[sample_V], items_BLE[sample_V, place_V])
+        return score_V.new_zeros(mask_BL.shape).index_put((sample_V, place_V), score_V)
+
+    def forward(self, target_BE: torch.Tensor, items_BLE: torch.Tensor,
+                mask_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        score_BL = self.scores(target_BE, items_BLE, mask_BL)
+        weight_BL = masked_softmax(score_BL, mask_BL) if self.is_softmax else score_BL * mask_BL
+        return weighted_sum(weight_BL, items_BLE), weight_BL
+
+
+class MultiHeadTargetAttention(nn.Module):
+    """What a history holds for a target in several respects at once: [B, heads · head_dim].
+
+    Head h has weights softmax over L of (Q_h t) · (K_h e) / √head_dim and gives Σ weight · V_h e. Q, K and V have no
+    biases: K's would change nothing, V's would be the same for every history, and an empty history gives zeros.
+    Because the target is one query, no item is projected: (Q_h t) · (K_h e) = (K_hᵀ Q_h t) · e, and the sum over
+    items is taken before V_h. The cost per item is that of a dot product per head.
+    Source: Pi et al. 2020, "Search-based User Interest Modeling" (SIM), equation 5, and Vaswani et al. 2017.
+    """
+
+    def __init__(self, target_width: int, item_width: int, *, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.outputs = heads, head_dim, heads * head_dim
+        self.query = Linear(target_width, self.outputs, bias=False)
+        self.key = Linear(item_width, self.outputs, bias=False)
+        self.value = Linear(item_width, self.outputs, bias=False)
+
+    def forward(self, target_BE: torch.Tensor, items_BLE: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+        weight_BKL = self.weights(target_BE, items_BLE, mask_BL)
+        return self.values(weighted_sum(weight_BKL, items_BLE))
+
+    def weights(self, target_BE: torch.Tensor, items_BLE: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+        """Of every head, [B, heads, L]."""
+        with torch.autocast(items_BLE.device.type, enabled=False):
+            query_BKH = self.query(target_BE.float()).unflatten(1, (self.heads, self.head_dim))
+            keys_KHE = self.key.weight.unflatten(0, (self.heads, self.head_dim))
+            query_BKE = torch.einsum("bkh,khe->bke", query_BKH, keys_KHE) / self.head_dim**0.5
+            score_BKL = torch.bmm(query_BKE, items_BLE.float().transpose(1, 2))
+        return masked_softmax(score_BKL, mask_BL.unsqueeze(1))
+
+    def values(self, sum_BKE: torch.Tensor) -> torch.Tensor:
+        """V of the weighted sums of items, [B, heads · head_dim]."""
+        values_KHE = self.value.weight.unflatten(0, (self.heads, self.head_dim))
+        return torch.einsum("bke,khe->bkh", sum_BKE, values_KHE.to(sum_BKE.dtype)).flatten(1)

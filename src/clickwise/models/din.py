@@ -1,0 +1,92 @@
+"""DIN: Zhou et al., *Deep Interest Network for Click-Through Rate Prediction*, 2018.
+
+    target ──────────────┬──────────────────────────┐
+    history ── weights by the target ── Σ ── interest ┴─ concat ── top MLP ── logit [B]
+    user, context ─────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+
+from clickwise.batch import Batch
+from clickwise.embedding import Embeddings
+from clickwise.embedding.table import Table
+from clickwise.layers.activation import Activation
+from clickwise.layers.attention import TargetAttention
+from clickwise.layers.scorer import Scorer
+from clickwise.models.ctr_model import CTRModel, log_loss, require_shares, require_sizes
+from clickwise.models.histories import HistoryFeatures, fill_from_preset, require_positive, rows_l2_loss
+from clickwise.recipe import require
+from clickwise.spec import FeatureSpec
+
+PRESETS = {
+    "default": {"scores": "unit", "weights": "none", "unit_activation": "prelu"},
+    "compat": {"scores": "dot", "weights": "softmax", "unit_activation": "sigmoid"},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DINConfig:
+    """Settings that are null get the preset's value; the output layer (→ 1) is added to `top_mlp`.
+
+    preset            compat: formula for formula what NVIDIA's TensorFlow 2 code computes
+    history_length    of the history, the latest positions only; null: all
+    scores            unit: an MLP on item and target (`unit_mlp`) · dot: inner product
+    weights           softmax over the history · none: the scores themselves
+    activation        of the top MLP; `unit_activation` of the activation unit
+    dropout           before the output layer
+    rows_l2           λ of a loss λ/2 · mean over samples of the squares of all rows looked up
+    """
+
+    preset: Literal["default", "compat"] = "default"
+    embedding_dim: int = 16
+    history_length: int | None = None
+    scores: Literal["unit", "dot"] | None = None
+    weights: Literal["softmax", "none"] | None = None
+    unit_mlp: tuple[int, ...] = (80, 40)
+    unit_activation: Activation | None = None
+    top_mlp: tuple[int, ...] = (200, 80)
+    activation: Activation = "prelu"
+    dropout: float = 0.0
+    rows_l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        fill_from_preset(self, PRESETS)
+        require_positive(self, "embedding_dim", "history_length")
+        require_sizes(self, "unit_mlp", "top_mlp")
+        require_shares(self, "dropout")
+        require(self.rows_l2 >= 0, "rows_l2", found=self.rows_l2, expected="0 or more")
+
+
+class DIN(CTRModel):
+    """Logits from the part of a user's history that matters for the target."""
+
+    Config = DINConfig
+
+    @staticmethod
+    def tables(spec: FeatureSpec, config: DINConfig) -> tuple[Table, ...]:
+        return HistoryFeatures.tables(spec, config.embedding_dim, negatives=False)
+
+    def __init__(self, spec: FeatureSpec, embeddings: Embeddings, config: DINConfig) -> None:
+        super().__init__()
+        self.embeddings, self.config = embeddings, config
+        self.features = features = HistoryFeatures(spec, config.embedding_dim, negatives=False)
+        self.attention = TargetAttention(features.matched, scores=config.scores, weights=config.weights,
+                                         sizes=config.unit_mlp, act=config.unit_activation)
+        self.top = Scorer(features.target_width + features.item_width + features.context_width, config.top_mlp,
+                          config.activation, dropout=config.dropout)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return self._logit(self.features.rows(self.embeddings, batch, length=self.config.history_length))
+
+    def _logit(self, rows) -> torch.Tensor:
+        interest_BE, _ = self.attention(rows.target_BE[:, :self.features.matched], rows.items_BLE, rows.mask_BL)
+        return self.top(torch.cat([rows.target_BE, interest_BE, rows.context_BU], dim=1))
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        rows = self.features.rows(self.embeddings, batch, length=self.config.history_length)
+        return {"log_loss": log_loss(self._logit(rows), batch.label), **rows_l2_loss(rows, self.config.rows_l2)}

@@ -1,0 +1,167 @@
+"""What DIN, DIEN and SIM share: a user's history beside a target item, from Feature Spec and Batch to rows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from clickwise.batch import Batch, Column
+from clickwise.embedding import Embeddings
+from clickwise.embedding.table import Table
+from clickwise.errors import SpecError
+from clickwise.recipe import require
+from clickwise.spec import FeatureSpec
+from clickwise.spec.histories import is_time_gap
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HistoryRows:
+    """The rows of one batch; E = D · target features, E' = D · history features, U all the rest.
+
+    context_BU     user features, categoricals and numericals
+    target_BE
+    items_BLE      the history, padding is zeros
+    mask_BL        true where there is an item
+    negatives_BSE  of the last S positions, in the features of the negative history (the first of the history's);
+                   None where they were not asked for
+    looked_up_BX   all of them side by side, as they came
+    """
+
+    context_BU: torch.Tensor
+    target_BE: torch.Tensor
+    items_BLE: torch.Tensor
+    mask_BL: torch.Tensor
+    negatives_BSE: torch.Tensor | None
+    looked_up_BX: torch.Tensor
+
+
+class HistoryFeatures:
+    """Which features a model of histories looks up, in which tables, and how their rows are put together.
+
+    The i-th feature of the history (and of the negative history) means the same as the i-th of the target and shares
+    its table; time gaps, further history features and further target features have their own. `matched` is the width
+    of what target and items have in common, the first of the values of both.
+    """
+
+    def __init__(self, spec: FeatureSpec, dim: int, *, negatives: bool) -> None:
+        self.dim = dim
+        self.names = {channel: tuple(feature.name for feature in spec.channel(channel))
+                      for channel in ("user", "categorical", "target_item", "history", "negative_history")}
+        _check(spec, negatives)
+        if not negatives:
+            self.names["negative_history"] = ()
+        self.numericals = len(spec.channel("numerical"))
+        self.target_width = dim * len(self.names["target_item"])
+        self.item_width = dim * len(self.names["history"])
+        self.negative_width = dim * len(self.names["negative_history"])
+        self.matched = dim * _matched(spec)
+        self.context_width = dim * (len(self.names["user"]) + len(self.names["categorical"])) + self.numericals
+
+    @staticmethod
+    def tables(spec: FeatureSpec, dim: int, *, negatives: bool) -> tuple[Table, ...]:
+        """One table per meaning, named after the first feature that has it."""
+        _check(spec, negatives)
+        target, matched = spec.channel("target_item"), _matched(spec)
+        shared = [[*pair] for pair in zip(target[:matched], spec.channel("history"), strict=False)]
+        shared += [[feature] for feature in spec.channel("history")[matched:]]
+        for features, negative in zip(shared, spec.channel("negative_history") if negatives else (), strict=False):
+            features.append(negative)
+        alone = [[feature] for feature in (*spec.channel("user"), *spec.channel("categorical"), *target[matched:])]
+        return tuple(Table(name=features[0].name, rows=max(feature.cardinality for feature in features), dim=dim,
+                           features=tuple(feature.name for feature in features)) for features in (*alone, *shared))
+
+    def rows(self, embeddings: Embeddings, batch: Batch, *, length: int | None = None,
+             negatives: int = 0) -> HistoryRows:
+        """All rows of a batch by one look-up: of the history's last `length` positions (None: all), and of the
+        negative history's last `negatives` of them. Prediction asks for no negatives, and the batch needs none."""
+        history = batch.history if length is None else tuple(ids_BL[:, max(0, ids_BL.shape[1] - length):]
+                                                             for ids_BL in batch.history)
+        mask_BL = history[0] != 0
+        windows = dict(zip(self.names["history"], history, strict=True))
+        first = mask_BL.shape[1] - min(negatives, mask_BL.shape[1])
+        for name, ids_BL in zip(self.names["negative_history"], batch.negative_history or history, strict=False):
+            windows[name] = ids_BL[:, ids_BL.shape[1] - mask_BL.shape[1] + first:]
+        columns: dict[str, Column] = {name: _padded(ids_BL, mask_BL[:, mask_BL.shape[1] - ids_BL.shape[1]:])
+                                      for name, ids_BL in windows.items()}
+        for channel in ("user", "categorical", "target_item"):
+            columns |= zip(self.names[channel], getattr(batch, channel), strict=True)
+
+        rows = embeddings([columns[name] for name in embeddings.features])
+        widths = [self.dim * (windows[name].shape[1] if name in windows else 1) for name in embeddings.features]
+        parts = dict(zip(embeddings.features, rows.split(widths, dim=1), strict=True))
+        context = [parts[name] for channel in ("user", "categorical") for name in self.names[channel]]
+        if self.numericals:
+            context.append(batch.numerical.to(rows.dtype))
+        return HistoryRows(
+            context_BU=torch.cat(context, dim=1) if context else rows.new_zeros(len(mask_BL), 0),
+            target_BE=torch.cat([parts[name] for name in self.names["target_item"]], dim=1),
+            items_BLE=self._items([parts[name] for name in self.names["history"]]), mask_BL=mask_BL,
+            negatives_BSE=self._items([parts[name] for name in self.names["negative_history"]]) if negatives else None,
+            looked_up_BX=rows)
+
+    def _items(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([part.unflatten(1, (-1, self.dim)) for part in parts], dim=2)
+
+
+def _matched(spec: FeatureSpec) -> int:
+    """How many features target and history have in common, by their place."""
+    stored = [feature for feature in spec.channel("history") if not is_time_gap(feature)]
+    return min(len(spec.channel("target_item")), len(stored))
+
+
+def _padded(ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+    """The ids with −1, which is no row, at padding: 0 may be a real event whose feature is missing."""
+    if not ids_BL.dtype.is_signed:
+        ids_BL = ids_BL.short()
+    return ids_BL.masked_fill(~mask_BL, -1)
+
+
+def _check(spec: FeatureSpec, negatives: bool) -> None:
+    """SpecError where a channel is missing or does not fit the others."""
+    for channel in ("target_item", "history"):
+        if not spec.channel(channel):
+            raise SpecError(f"{spec.path}: channel_spec.{channel}", found="no feature", expected="at least one",
+                            do="DIN, DIEN and SIM rank a target item by the user's history; without one use dlrm or "
+                               "dcnv2")
+    if not _matched(spec):
+        raise SpecError(f"{spec.path}: channel_spec.history", found="nothing but time gaps",
+                        expected="a feature that the target item has too", do="put the items' ids first")
+    items, negative = len(spec.channel("history")), len(spec.channel("negative_history"))
+    if negatives and not 1 <= negative <= items:
+        raise SpecError(f"{spec.path}: channel_spec.negative_history", found=f"{negative} features beside {items} of "
+                        "the history", expected="the same features, or the first of them, for the auxiliary loss",
+                        do="add them, or set model.auxiliary_loss_weight=0")
+
+
+def fill_from_preset(config: object, presets: dict[str, dict[str, object]]) -> None:
+    """For `__post_init__`: settings left at None get the value of the config's preset, so that a resolved recipe says
+    what was computed."""
+    for key, value in presets[config.preset].items():
+        if getattr(config, key) is None:
+            object.__setattr__(config, key, value)
+
+
+def require_positive(config: object, *keys: str) -> None:
+    """Raises unless each of these settings is above 0, or null where that is allowed."""
+    for key in keys:
+        value = getattr(config, key)
+        require(value is None or value > 0, key, found=value, expected="a number above 0")
+
+
+def require_from_zero(config: object, *keys: str) -> None:
+    """Raises unless each of these settings is 0 or more."""
+    for key in keys:
+        require(getattr(config, key) >= 0, key, found=getattr(config, key), expected="0 or more")
+
+
+def rows_l2_loss(rows: HistoryRows, weight: float) -> dict[str, torch.Tensor]:
+    """{"rows_l2": weight / 2 · mean over samples of the squares of all rows looked up}, or nothing for the weight 0.
+
+    Only rows that a batch uses are decayed, each as often as it is used: the thought of the mini-batch aware
+    regularization of Zhou et al. 2018, "Deep Interest Network", section 5.1. NOTE[DIFF] There each row counts once per
+    batch and by the inverse of its count in all data.
+    """
+    if not weight:
+        return {}
+    return {"rows_l2": 0.5 * weight / max(1, len(rows.mask_BL)) * rows.looked_up_BX.float().square().sum()}

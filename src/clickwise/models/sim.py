@@ -1,0 +1,226 @@
+"""SIM: Pi et al., *Search-based User Interest Modeling with Lifelong Sequential Behavior Data*, 2020.
+
+    target ──┬────────────────┬───────────────┬──────────────────────────────────┐
+    long history ── search: k items ── attention ── lasting interest ──────────── concat ── top MLP ── logit [B]
+             └── Σ by the search's weights ── search MLP ── search loss          │ │
+    short history ── DIEN ── evolved interest ────────────────────────────────────┘ │
+             └── which item came next? ── auxiliary loss                            │
+    user, context ──────────────────────────────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+from torch import nn
+
+from clickwise.batch import Batch
+from clickwise.embedding import Embeddings
+from clickwise.embedding.table import Table
+from clickwise.errors import RecipeError, nearest
+from clickwise.layers import search
+from clickwise.layers.activation import Activation
+from clickwise.layers.attention import MultiHeadTargetAttention, dots, masked_softmax, weighted_sum
+from clickwise.layers.interest_evolution import InterestEvolution, NextItemLoss
+from clickwise.layers.scorer import Scorer
+from clickwise.models.ctr_model import CTRModel, log_loss, require_shares, require_sizes
+from clickwise.models.histories import (
+    HistoryFeatures,
+    HistoryRows,
+    fill_from_preset,
+    require_from_zero,
+    require_positive,
+    rows_l2_loss,
+)
+from clickwise.recipe import require
+from clickwise.spec import FeatureSpec
+
+PRESETS = {
+    "default": {"pooling": "multihead", "augru": "paper", "mask_padding": True, "loss_weight": 1.0,
+                "search_loss_weight": 1.0, "auxiliary_over": "real"},
+    "compat": {"pooling": "dot", "augru": "compat", "mask_padding": False, "loss_weight": 0.5,
+               "search_loss_weight": 0.5, "auxiliary_over": "compat"},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SIMConfig:
+    """Settings that are null get the preset's value; the output layer (→ 1) is added to every MLP.
+
+    preset                  compat: formula for formula what NVIDIA's TensorFlow 2 code computes
+    short_length            the latest positions of the history, which DIEN reads; the search sees all before them
+    search                  soft: largest inner products · hard: the latest of the target's category · simhash: most
+                            equal signs of random projections · sdim: all that collide with the target, no k
+    k                       how many items the search finds at most
+    category                of hard search: the feature of the target item; null: the last that the history has too
+    hash_bits, hash_group   of simhash (null: 2 · the width of an item) and sdim (null: 48 groups); signs per group
+    pooling                 multihead: attention with `heads` of `head_dim` · dot: softmax of the inner products, and
+                            the mean, as in compat
+    gru_size                H of DIEN; null: 6 · embedding_dim
+    augru, attention, mask_padding, auxiliary_over   as in DIEN
+    loss_weight             of the log loss
+    search_loss_weight      of the log loss of the search's own score; soft search only, 0: none
+    auxiliary_loss_weight   0: no auxiliary loss, and no negative history is needed
+    activation, dropout     of search and top MLP; dropout before their output layers
+    rows_l2                 λ of a loss λ/2 · mean over samples of the squares of all rows looked up
+    """
+
+    preset: Literal["default", "compat"] = "default"
+    embedding_dim: int = 16
+    short_length: int = 10
+    search: Literal["soft", "hard", "simhash", "sdim"] = "soft"
+    k: int = 50
+    category: str | None = None
+    hash_bits: int | None = None
+    hash_group: int = 3
+    pooling: Literal["multihead", "dot"] | None = None
+    heads: int = 4
+    head_dim: int = 16
+    gru_size: int | None = None
+    augru: Literal["paper", "compat"] | None = None
+    attention: Literal["unit", "bilinear"] = "unit"
+    mask_padding: bool | None = None
+    search_mlp: tuple[int, ...] = (200,)
+    auxiliary_mlp: tuple[int, ...] = (100, 50)
+    top_mlp: tuple[int, ...] = (200, 80)
+    activation: Activation = "prelu"
+    dropout: float = 0.0
+    loss_weight: float | None = None
+    search_loss_weight: float | None = None
+    auxiliary_loss_weight: float = 1.0
+    auxiliary_over: Literal["real", "compat"] | None = None
+    rows_l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.search != "soft" and self.search_loss_weight is None:
+            object.__setattr__(self, "search_loss_weight", 0.0)
+        fill_from_preset(self, PRESETS)
+        require_positive(self, "embedding_dim", "short_length", "k", "hash_bits", "hash_group", "heads", "head_dim",
+                         "gru_size", "loss_weight")
+        require_from_zero(self, "search_loss_weight", "auxiliary_loss_weight", "rows_l2")
+        require(self.search == "soft" or self.search_loss_weight == 0, "search_loss_weight",
+                found=self.search_loss_weight, expected=f"0: {self.search} search has no score to learn")
+        require(self.category is None or self.search == "hard", "category", found=self.category,
+                expected="no category, or search: hard, which uses it")
+        require(self.hash_bits is None or self.hash_bits % self.hash_group == 0 or self.search != "sdim", "hash_bits",
+                found=self.hash_bits, expected=f"a multiple of hash_group={self.hash_group}")
+        require_sizes(self, "search_mlp", "auxiliary_mlp", "top_mlp")
+        require_shares(self, "dropout")
+
+
+class SIM(CTRModel):
+    """Logits from what a search in a long history finds for the target, and from how the latest interests evolved."""
+
+    Config = SIMConfig
+
+    @staticmethod
+    def tables(spec: FeatureSpec, config: SIMConfig) -> tuple[Table, ...]:
+        return HistoryFeatures.tables(spec, config.embedding_dim, negatives=config.auxiliary_loss_weight > 0)
+
+    def __init__(self, spec: FeatureSpec, embeddings: Embeddings, config: SIMConfig) -> None:
+        super().__init__()
+        self.embeddings, self.config = embeddings, config
+        has_auxiliary = config.auxiliary_loss_weight > 0
+        self.features = features = HistoryFeatures(spec, config.embedding_dim, negatives=has_auxiliary)
+        self.long = LongInterest(spec, features, config)
+        width = config.gru_size or 6 * config.embedding_dim
+        self.evolution = InterestEvolution(features.target_width, features.item_width, width, augru=config.augru,
+                                           attention=config.attention, mask_padding=config.mask_padding)
+        self.auxiliary = NextItemLoss(width, features.negative_width, config.auxiliary_mlp,
+                                      over=config.auxiliary_over) if has_auxiliary else None
+        rest = features.target_width + features.context_width
+        self.search_top = Scorer(rest + features.item_width, config.search_mlp, config.activation,
+                                 dropout=config.dropout) if config.search_loss_weight else None
+        self.top = Scorer(self.long.outputs + width + rest, config.top_mlp, config.activation, dropout=config.dropout)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return self._run(batch, self.features.rows(self.embeddings, batch))["logit"]
+
+    def _run(self, batch: Batch, rows: HistoryRows, *, with_search: bool = False) -> dict[str, torch.Tensor]:
+        short = min(self.config.short_length, rows.mask_BL.shape[1])
+        lengths = [rows.mask_BL.shape[1] - short, short]
+        (long_BLE, short_BLE), (long_BL, short_BL) = rows.items_BLE.split(lengths, 1), rows.mask_BL.split(lengths, 1)
+        lasting_BE, searched_BE = self.long(batch, rows.target_BE[:, :self.features.matched], long_BLE, long_BL,
+                                            with_search=with_search)
+        evolved_BH, interest_LBH = self.evolution(rows.target_BE, short_BLE, short_BL)
+        found = {"interest_LBH": interest_LBH, "short_BLE": short_BLE, "short_BL": short_BL}
+        if with_search:
+            found["search_logit"] = self.search_top(torch.cat([rows.target_BE, searched_BE, rows.context_BU], dim=1))
+        found["logit"] = self.top(torch.cat([lasting_BE, rows.target_BE, evolved_BH, rows.context_BU], dim=1))
+        return found
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        config = self.config
+        rows = self.features.rows(self.embeddings, batch,
+                                  negatives=config.short_length if self.auxiliary is not None else 0)
+        found = self._run(batch, rows, with_search=self.search_top is not None)
+        losses = {"log_loss": config.loss_weight * log_loss(found["logit"], batch.label)}
+        if self.search_top is not None:
+            losses["search_loss"] = config.search_loss_weight * log_loss(found["search_logit"], batch.label)
+        if self.auxiliary is not None:
+            losses["auxiliary_loss"] = config.auxiliary_loss_weight * self.auxiliary(
+                found["interest_LBH"], found["short_BLE"][..., :self.features.negative_width], rows.negatives_BSE,
+                found["short_BL"])
+        return losses | rows_l2_loss(rows, config.rows_l2)
+
+
+class LongInterest(nn.Module):
+    """(What a search finds in the long history [B, `outputs`], and on demand the sum by the search's own weights)."""
+
+    def __init__(self, spec: FeatureSpec, features: HistoryFeatures, config: SIMConfig) -> None:
+        super().__init__()
+        self.search, self.k, self.hash_group, self.width = config.search, config.k, config.hash_group, features.matched
+        if config.search == "hard":
+            self.category = _category(spec, config.category)
+        if config.search in ("simhash", "sdim"):
+            bits = config.hash_bits or (2 * features.matched if config.search == "simhash" else 48 * config.hash_group)
+            self.register_buffer("planes_EM", torch.randn(features.matched, bits))
+        self.attention = None
+        self.outputs = features.item_width
+        if config.search != "sdim":
+            if config.pooling == "multihead":
+                self.attention = MultiHeadTargetAttention(features.matched, features.item_width, heads=config.heads,
+                                                          head_dim=config.head_dim)
+                self.outputs = self.attention.outputs
+            else:
+                self.outputs = 2 * features.item_width
+
+    def forward(self, batch: Batch, target_BE: torch.Tensor, items_BLE: torch.Tensor, mask_BL: torch.Tensor, *,
+                with_search: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if self.search == "sdim":
+            return search.sdim(target_BE, items_BLE, mask_BL, self.planes_EM, self.hash_group), None
+        score_BL = None
+        if self.search == "soft" or self.attention is None:
+            score_BL = dots(target_BE, items_BLE[..., :self.width])
+        chosen_BL = self._chosen(batch, target_BE, items_BLE[..., :self.width], mask_BL, score_BL)
+        if self.attention is not None:
+            weights = [*self.attention.weights(target_BE, items_BLE, chosen_BL).unbind(1)]
+        else:
+            weights = [masked_softmax(score_BL, chosen_BL), chosen_BL / (chosen_BL.sum(1, keepdim=True) + 1)]
+        if with_search:
+            weights.append(masked_softmax(score_BL, mask_BL))
+        sums_BKE = weighted_sum(torch.stack(weights, dim=1), items_BLE)
+        searched_BE = sums_BKE[:, -1] if with_search else None
+        found_BKE = sums_BKE[:, :-1] if with_search else sums_BKE
+        return (found_BKE.flatten(1) if self.attention is None else self.attention.values(found_BKE)), searched_BE
+
+    def _chosen(self, batch, target_BE, items_BLE, mask_BL, score_BL) -> torch.Tensor:
+        if self.search == "soft":
+            return search.top_k(score_BL, mask_BL, self.k)
+        if self.search == "simhash":
+            return search.simhash_search(target_BE, items_BLE, mask_BL, self.k, self.planes_EM)
+        category_BL = batch.history[self.category][:, :mask_BL.shape[1]]
+        return search.hard_search(batch.target_item[self.category], category_BL, mask_BL, self.k)
+
+
+def _category(spec: FeatureSpec, name: str | None) -> int:
+    """The place of the category among the features that target and history have in common."""
+    matched = [target.name for target, _ in zip(spec.channel("target_item"), spec.channel("history"), strict=False)]
+    if name is None:
+        return len(matched) - 1
+    if name not in matched:
+        raise RecipeError("recipe.model.category", found=repr(name), do=nearest(name, matched),
+                          expected="a feature of the target item that the history has too")
+    return matched.index(name)
