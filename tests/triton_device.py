@@ -35,10 +35,22 @@ def _with_right_bfloat16(builder, bf16) -> None:
     builder.cast_impl, builder.create_dot = rounding, multiplying
 
 
+def _with_bounds_of_loops(interpreter) -> None:
+    """Triton 3.6's interpreter makes integers of arrays with one element in a way that NumPy 2.4 refuses."""
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def patch(tensor, scope):
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch
+
+
 if INTERPRETED:
     from triton.runtime import interpreter
 
     _with_right_bfloat16(interpreter.InterpreterBuilder, triton.language.bfloat16)
+    _with_bounds_of_loops(interpreter)
 
 
 def poisoned(*shape, dtype=torch.float32, margin=64):

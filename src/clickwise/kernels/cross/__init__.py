@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from clickwise.kernels import onednn
+from clickwise.kernels import gpu, onednn
 from clickwise.kernels.cross import cpu, reference
 
 CrossLayer = tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]
@@ -19,5 +19,9 @@ def cross(x0_BK: torch.Tensor, layers: Sequence[CrossLayer]) -> torch.Tensor:
     b [K]. Under `torch.autocast` the arithmetic and the result have its type, and the gradients the types of their
     tensors. Source: Wang et al. 2021, "DCN V2", equations 1 and 2 (low rank).
     """
-    run = cpu.cross if onednn.works_for(x0_BK) and len(layers) > 0 else reference.cross
+    run = reference.cross
+    if onednn.works_for(x0_BK) and len(layers) > 0:
+        run = cpu.cross
+    elif (on_gpu := gpu.kernels_for(x0_BK, "cross")) and on_gpu.takes(x0_BK, layers):
+        run = on_gpu.cross
     return run(x0_BK, layers)

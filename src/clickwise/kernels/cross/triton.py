@@ -1,0 +1,199 @@
+"""`cross` on a GPU: products by cuBLAS, but the one whose result is used element by element at once.
+
+Where V has a low rank R, the product h Vᵀ is short: per value of the result 2 R operations, at R = 512 on an H200 a
+third of the time that reading x0 and x and writing z and the next x takes at full bandwidth. Apart, matrix units and
+memory wait for each other: the product, and then another pass that reads z back. So there the product is a kernel of
+its own with the element-wise part behind it, in tiles small enough for two programs on a multiprocessor: one multiplies
+while the other reads and writes. Triton's product reaches about three quarters of cuBLAS's rate, which the overlap
+pays for; with a full matrix (R = K = 3,456) the product is all that counts, and cuBLAS takes it. MOST_RANK lies between
+the two: reckoned, not measured on a GPU.
+
+Backward: per layer one pass over the values makes the gradient of z, adds to that of x0, and sums that of the bias in
+parts, always in the same order; the way around the layer is added inside cuBLAS's last product.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+
+from clickwise.kernels.cross import reference
+
+MOST_RANK = 1024
+ROWS_AT_ONCE = 512  # samples whose gradients of the bias one program of backward sums
+
+
+@triton.jit
+def _forward(h_ptr, v_ptr, bias_ptr, x0_ptr, x_ptr, z_ptr, out_ptr, samples, width, rank,
+             KEEP_Z: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_R: tl.constexpr,
+             GROUP: tl.constexpr):
+    # Programs that run side by side share their parts of h and of V: GROUP blocks of samples go through all columns.
+    pid = tl.program_id(0)
+    blocks_b, blocks_k = tl.cdiv(samples, BLOCK_B), tl.cdiv(width, BLOCK_K)
+    first = pid // (GROUP * blocks_k) * GROUP
+    group = tl.minimum(blocks_b - first, GROUP)
+    block_b, block_k = first + pid % (GROUP * blocks_k) % group, pid % (GROUP * blocks_k) // group
+    # Places are counted from the block's first sample: they fit in 32 bits, and addresses of 64 are one per block.
+    first = block_b.to(tl.int64) * BLOCK_B
+    h_ptr += first * rank
+    at_block = first * width
+    b, here = tl.arange(0, BLOCK_B), samples - first
+    k = block_k * BLOCK_K + tl.arange(0, BLOCK_K)
+    r = tl.arange(0, BLOCK_R)
+    z = tl.zeros((BLOCK_B, BLOCK_K), tl.float32)
+    for start in range(0, rank, BLOCK_R):
+        inside = r < rank - start
+        h = tl.load(h_ptr + start + b[:, None] * rank + r[None, :], mask=(b < here)[:, None] & inside[None, :],
+                    other=0.0)
+        v = tl.load(v_ptr + start + k[None, :] * rank + r[:, None], mask=(k < width)[None, :] & inside[:, None],
+                    other=0.0)
+        z = tl.dot(h, v, z)
+    if bias_ptr is not None:
+        z += tl.load(bias_ptr + k, mask=k < width, other=0.0).to(tl.float32)[None, :]
+    at, mask = b[:, None] * width + k[None, :], (b < here)[:, None] & (k < width)[None, :]
+    if KEEP_Z:
+        tl.store(z_ptr + at_block + at, z.to(z_ptr.dtype.element_ty), mask=mask)
+    x0 = tl.load(x0_ptr + at_block + at, mask=mask, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + at_block + at, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out_ptr + at_block + at, (x0 * z + x).to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _backward(grad_ptr, x0_ptr, z_ptr, of_z_ptr, of_x0_ptr, of_bias_ptr, samples, width,
+              IS_FIRST: tl.constexpr, ADD_GRAD: tl.constexpr, OF_X0: tl.constexpr, BLOCK_B: tl.constexpr,
+              BLOCK_K: tl.constexpr, ROWS: tl.constexpr):
+    k = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
+    begin = tl.program_id(1).to(tl.int64) * ROWS
+    of_bias = tl.zeros((BLOCK_K,), tl.float32)
+    for start in range(0, ROWS, BLOCK_B):
+        b = begin + start + tl.arange(0, BLOCK_B)
+        at, mask = b[:, None] * width + k[None, :], (b < samples)[:, None] & (k < width)[None, :]
+        grad = tl.load(grad_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        of_z = grad * tl.load(x0_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        tl.store(of_z_ptr + at, of_z.to(of_z_ptr.dtype.element_ty), mask=mask)
+        of_bias += tl.sum(of_z, axis=0)
+        if OF_X0:
+            of_x0 = grad * tl.load(z_ptr + at, mask=mask, other=0.0).to(tl.float32)
+            if ADD_GRAD:
+                of_x0 += grad
+            if not IS_FIRST:
+                of_x0 += tl.load(of_x0_ptr + at, mask=mask, other=0.0).to(tl.float32)
+            tl.store(of_x0_ptr + at, of_x0.to(of_x0_ptr.dtype.element_ty), mask=mask)
+    tl.store(of_bias_ptr + tl.program_id(1) * width + k, of_bias, mask=k < width)
+
+
+def takes(x0_BK: torch.Tensor, layers) -> bool:
+    """Whether the kernels are made for these."""
+    types = (torch.float32, torch.bfloat16, torch.float16)
+    return len(layers) > 0 and x0_BK.dim() == 2 and x0_BK.numel() > 0 and _compute_type(x0_BK) in types
+
+
+def proof(device: torch.device) -> None:
+    """Raises where value or gradients on `device` are not those of the reference."""
+    shapes = [(37, 24), (8, 24), (24, 8), (24,)]
+    tensors = [torch.randn(shape, device=device) / shape[-1] ** 0.5 for shape in shapes]
+    for dtype, tolerance in ((torch.float32, 1e-2), (torch.bfloat16, 1e-1)):
+        results = []
+        for run in (cross, reference.cross):
+            leaves = [tensor.to(dtype).requires_grad_() for tensor in tensors]
+            out = run(leaves[0], [tuple(leaves[1:])] * 2)
+            results.append((out, *torch.autograd.grad(out.float().square().sum(), leaves)))
+        for found, expected in zip(*results, strict=True):
+            difference = (found.float() - expected.float()).norm()
+            if not difference <= tolerance * expected.float().norm():  # NaN neither
+                raise RuntimeError(f"off by {difference:.3g} in {dtype}")
+
+
+def cross(x0_BK: torch.Tensor, layers) -> torch.Tensor:
+    """As `clickwise.kernels.cross.cross`; needs at least one layer and one sample."""
+    us, vs, biases = zip(*layers, strict=True)
+    return _Cross.apply(x0_BK.to(_compute_type(x0_BK)), len(layers), *us, *vs, *biases)
+
+
+def _compute_type(x: torch.Tensor) -> torch.dtype:
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+class _Cross(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x0, layers, *parameters):
+        x0 = x0.contiguous()
+        us, vs, biases = ([None if p is None else p.to(x0.dtype).contiguous()
+                           for p in parameters[part * layers:(part + 1) * layers]] for part in range(3))
+        keep = any(ctx.needs_input_grad)
+        xs, hs, zs = [x0], [], []  # of each layer: its input, its input times U, that times V plus the bias
+        with torch.autocast(x0.device.type, enabled=False):
+            for u, v, bias in zip(us, vs, biases, strict=True):
+                h = xs[-1] if u is None else F.linear(xs[-1], u)
+                z, x = _layer(h, v, bias, x0, xs[-1], keep)
+                xs.append(x)
+                hs.append(None if u is None else h)
+                zs.append(z)
+        ctx.layers, ctx.dtypes = layers, [None if p is None else p.dtype for p in parameters]
+        if keep:
+            ctx.save_for_backward(*us, *vs, *xs[:-1], *hs, *zs)
+        return xs[-1]
+
+    @staticmethod
+    def backward(ctx, grad):
+        layers = ctx.layers
+        us, vs, xs, hs, zs = (ctx.saved_tensors[part * layers:(part + 1) * layers] for part in range(5))
+        wanted, wants_x0 = ctx.needs_input_grad[2:], ctx.needs_input_grad[0]
+        of: list[torch.Tensor | None] = [None] * (3 * layers)
+
+        def give(place: int, value) -> None:
+            if wanted[place]:
+                of[place] = value().to(ctx.dtypes[place])
+
+        x0, of_x0, grad, is_ours = xs[0], torch.empty_like(xs[0]) if wants_x0 else None, grad.contiguous(), False
+        with torch.autocast(x0.device.type, enabled=False):
+            for layer in reversed(range(layers)):
+                u, x, h = us[layer], xs[layer], xs[layer] if us[layer] is None else hs[layer]
+                of_z, of_bias_PK = _gradients(grad, x0, zs[layer], of_x0, is_first=not is_ours, add_grad=layer == 0)
+                give(2 * layers + layer, lambda of_bias_PK=of_bias_PK: of_bias_PK.sum(0))
+                give(layers + layer, lambda of_z=of_z, h=h: of_z.t() @ h)
+                goes_on = layer > 0 or wants_x0
+                if not goes_on and not wanted[layer]:
+                    break
+                of_x, weight = of_z, vs[layer]
+                if u is not None:
+                    of_x, weight = of_z @ vs[layer], u
+                    give(layer, lambda of_h=of_x, x=x: of_h.t() @ x)
+                if not goes_on:
+                    break
+                # What flows around the layer is in the sum that the product is added to, in the first layer's in
+                # that of x0. The upstream gradient belongs to others, all later ones are ours to write to.
+                around = grad if layer else of_x0
+                grad = around.addmm_(of_x, weight) if is_ours or not layer else torch.addmm(around, of_x, weight)
+                is_ours = True
+        return (grad if wants_x0 else None, None, *of)
+
+
+def _layer(h, v, bias, x0, x, keep: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """(z = h vᵀ + bias where it is to be kept, x0 ⊙ z + x)."""
+    (samples, width), rank = x0.shape, h.shape[1]
+    if x0.dtype == torch.float32 or rank > MOST_RANK:
+        z = F.linear(h, v, bias)
+        return z if keep else None, torch.addcmul(x, x0, z)
+    out, z = torch.empty_like(x0), torch.empty_like(x0) if keep else None
+    blocks = {"BLOCK_B": 128, "BLOCK_K": 128, "BLOCK_R": min(64, max(16, triton.next_power_of_2(rank)))}
+    programs = triton.cdiv(samples, blocks["BLOCK_B"]) * triton.cdiv(width, blocks["BLOCK_K"])
+    _forward[(programs,)](h, v, bias, x0, x, z, out, samples, width, rank, KEEP_Z=keep, GROUP=8, **blocks,
+                          num_warps=8, num_stages=3, maxnreg=128)
+    return z, out
+
+
+def _gradients(grad, x0, z, of_x0, *, is_first: bool, add_grad: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """(gradient of z, sums for the gradient of the bias [parts, K]); adds to `of_x0` or, first, fills it."""
+    samples, width = x0.shape
+    parts = triton.cdiv(samples, ROWS_AT_ONCE)
+    of_z, of_bias_PK = torch.empty_like(x0), torch.empty(parts, width, device=x0.device)
+    block_k = min(256, max(16, triton.next_power_of_2(width)))
+    block_b = min(ROWS_AT_ONCE, 4096 // block_k)
+    _backward[(triton.cdiv(width, block_k), parts)](
+        grad, x0, z, of_z, of_x0, of_bias_PK, samples, width, IS_FIRST=is_first, ADD_GRAD=add_grad,
+        OF_X0=of_x0 is not None, BLOCK_B=block_b, BLOCK_K=block_k, ROWS=ROWS_AT_ONCE, num_warps=8)
+    return of_z, of_bias_PK
