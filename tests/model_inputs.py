@@ -23,21 +23,20 @@ def spec_of(numerical: int, cardinalities, max_hotness=()) -> FeatureSpec:
                        channels=channels, metadata={}, folder=Path())
 
 
-def history_spec(users, targets, histories, *, negatives: int | None = None, length: int = 10,
+def history_spec(users, targets, histories, *, gaps=(), negatives: bool = True, length: int = 10,
                  beside: FeatureSpec | None = None) -> FeatureSpec:
-    """A spec with the cardinalities of these channels; `negatives` features (None: as many as target and history have
-    in common); everything of `beside`, too."""
-    negatives = min(len(targets), len(histories)) if negatives is None else negatives
-    cardinalities = {"user": users, "target_item": targets, "history": histories,
-                     "negative_history": histories[:negatives]}
+    """A spec with the cardinalities of these channels (of `gaps`: time gaps, which are history too), and everything of
+    `beside`."""
+    cardinalities = {"user": users, "target_item": targets, "history": [*histories, *gaps],
+                     "negative_history": histories if negatives else []}
     short = {"user": "user", "target_item": "target", "history": "seen", "negative_history": "unseen"}
     features, channels = {"label": Feature("label", "bool")}, {"label": ("label",)}
     for channel, rows in cardinalities.items():
         numbers = [""] if channel == "user" and len(rows) == 1 else range(len(rows))
         channels[channel] = tuple(f"{short[channel]}{number}" for number in numbers)
-        features |= {name: Feature(name, "int32", cardinality=count,
-                                   dimensions=(length,) if "history" in channel else None)
-                     for name, count in zip(channels[channel], rows, strict=True)}
+        features |= {name: Feature(name, "int32", count, dimensions=(length,) if "history" in channel else None,
+                                   extra={"time_gap": 1} if place >= len(histories) and channel == "history" else {})
+                     for place, (name, count) in enumerate(zip(channels[channel], rows, strict=True))}
     if beside is not None:
         features, channels = {**beside.features, **features}, {**beside.channels, **channels}
     return FeatureSpec(features=features, mappings={}, channels=channels, metadata={}, folder=Path())
@@ -54,19 +53,29 @@ def model_of(model_class: type[CTRModel], spec: FeatureSpec, *, optimizer: Table
 
 
 def batch_of(spec: FeatureSpec, rows: int, seed: int = 0) -> Batch:
+    """Random columns for every channel of ids; histories of every length from none, padded on the left."""
     generator = torch.Generator().manual_seed(seed)
-    columns = []
-    for feature in spec.channel("categorical"):
-        if feature.is_multi_hot:
-            lengths = torch.randint(0, feature.max_hotness + 1, (rows,), generator=generator)
-            offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-            values = torch.randint(feature.cardinality, (int(offsets[-1]),), generator=generator)
-            columns.append(Ragged(values, offsets))
-        else:
-            columns.append(torch.randint(feature.cardinality, (rows,), generator=generator, dtype=torch.int32))
+
+    def ids(feature: Feature, *shape: int, first: int = 0) -> torch.Tensor:
+        return torch.randint(first, feature.cardinality, shape, generator=generator, dtype=torch.int32)
+
+    def column(feature: Feature) -> torch.Tensor | Ragged:
+        if not feature.is_multi_hot:
+            return ids(feature, rows)
+        lengths = torch.randint(0, feature.max_hotness + 1, (rows,), generator=generator)
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        return Ragged(ids(feature, int(offsets[-1])).long(), offsets)
+
+    columns = {channel: tuple(map(column, spec.channel(channel))) for channel in ("categorical", "user", "target_item")}
+    if spec.channel("history"):
+        (length,) = spec.channel("history")[0].dimensions
+        lengths_B = torch.randint(0, length + 1, (rows, 1), generator=generator)
+        real_BL = torch.arange(length) >= length - lengths_B
+        for channel in ("history", "negative_history"):
+            columns[channel] = tuple(ids(feature, rows, length, first=1) * real_BL for feature in spec.channel(channel))
     numericals = len(spec.channel("numerical"))
     return Batch(numerical=torch.rand(rows, numericals, generator=generator).half() if numericals else None,
-                 categorical=tuple(columns), label=torch.rand(rows, generator=generator) < 0.5)
+                 **columns, label=torch.rand(rows, generator=generator) < 0.5)
 
 
 def dense_parameters(model: CTRModel) -> int:

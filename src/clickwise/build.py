@@ -35,6 +35,9 @@ MODELS = {
     "dlrm": "clickwise.models.dlrm:DLRM",
     "dcnv2": "clickwise.models.dcnv2:DCNv2",
     "wide_deep": "clickwise.models.wide_deep:WideDeep",
+    "din": "clickwise.models.din:DIN",
+    "dien": "clickwise.models.dien:DIEN",
+    "sim": "clickwise.models.sim:SIM",
 }
 
 
@@ -191,9 +194,14 @@ def find_device(name: str) -> torch.device:
 
 def build_model(recipe: Recipe, spec: FeatureSpec, device: torch.device) -> CTRModel:
     """The model with fresh weights on `device`, a pure function of recipe and seed."""
-    if not (spec.channel("numerical") or spec.channel("categorical")):
+    if not any(map(spec.channel, ("numerical", "categorical", "history"))):
         raise SpecError(spec.path, found="no numerical and no categorical feature", expected="at least one feature",
                         do="list features in channel_spec.numerical or channel_spec.categorical")
+    for feature in (*spec.channel("categorical"), *spec.channel("user"), *spec.channel("target_item")):
+        if feature.dimensions:
+            raise SpecError(f"{spec.path}: feature_spec.{feature.name}.dimensions", found=str(list(feature.dimensions)),
+                            expected="one id per sample, or with max_hotness above 1 a list of ids",
+                            do="set max_hotness instead, or move the feature to the channel history")
     model_class = find_model(recipe.model_name, "recipe")
     torch.manual_seed(recipe.train.seed)
     tables = [recipe.embedding.clipped(table) for table in model_class.tables(spec, recipe.model)]

@@ -6,11 +6,14 @@ import dataclasses
 
 import pytest
 import torch
-from model_inputs import batch_of, model_of, spec_of
+from model_inputs import batch_of, history_spec, model_of, spec_of
 
 from clickwise import build
 from clickwise.models.dcnv2 import DCNv2
+from clickwise.models.dien import DIEN
+from clickwise.models.din import DIN
 from clickwise.models.dlrm import DLRM
+from clickwise.models.sim import SIM
 from clickwise.models.wide_deep import WideDeep
 
 MODELS = {  # the class, and settings that use all it has, small
@@ -20,7 +23,18 @@ MODELS = {  # the class, and settings that use all it has, small
     "dcnv2, parallel, full rank": (DCNv2, dict(embedding_dim=4, bottom_mlp=(), cross_rank=None, structure="parallel",
                                                top_mlp=(16, 8), dropout=0.1)),
     "wide_deep": (WideDeep, dict(embedding_dim=4, deep_hidden=(16, 8), combiner="mean", embedding_dropout=0.1)),
+    "din": (DIN, dict(embedding_dim=4, unit_mlp=(6,), top_mlp=(16, 8), activation="dice", dropout=0.1, rows_l2=0.1)),
+    "din, compat": (DIN, dict(preset="compat", embedding_dim=4, top_mlp=(16,))),
+    "dien": (DIEN, dict(embedding_dim=4, gru_size=6, auxiliary_mlp=(6,), top_mlp=(16,), dropout=0.1, rows_l2=0.1)),
+    "dien, bilinear": (DIEN, dict(embedding_dim=4, gru_size=6, attention="bilinear", auxiliary_loss_weight=0.0)),
+    "sim": (SIM, dict(embedding_dim=4, short_length=4, k=3, heads=2, head_dim=3, gru_size=6, search_mlp=(6,),
+                      auxiliary_mlp=(6,), top_mlp=(16,), dropout=0.1, rows_l2=0.1)),
+    "sim, compat": (SIM, dict(preset="compat", embedding_dim=4, k=500, top_mlp=(16,))),
+    "sim, hard": (SIM, dict(search="hard", embedding_dim=4, short_length=2, top_mlp=(16,))),
+    "sim, simhash": (SIM, dict(search="simhash", embedding_dim=4, short_length=2, k=2, pooling="dot")),
+    "sim, sdim": (SIM, dict(search="sdim", embedding_dim=4, short_length=2, hash_bits=4, hash_group=2)),
 }
+HISTORIES = {DIN, DIEN, SIM}
 FEATURES = {  # numericals, cardinalities, max_hotness
     "no numericals": (0, [5, 9, 4], ()), "no categoricals": (4, [], ()), "one categorical": (0, [5], ()),
     "one of each": (1, [5], ()), "one-hot and multi-hot": (2, [5, 30], (None, 4)),
@@ -33,6 +47,12 @@ every_model = pytest.mark.parametrize("name", MODELS)
 def make(name, spec):
     model_class, settings = MODELS[name]
     return model_of(model_class, spec, **settings)
+
+
+def spec_for(name, *features):
+    """A spec with these features, and those without which the model cannot be."""
+    spec = spec_of(*features)
+    return history_spec([], [30, 9], [30, 9], gaps=[4], length=8, beside=spec) if MODELS[name][0] in HISTORIES else spec
 
 
 def dense(model):
@@ -48,7 +68,7 @@ def test_every_registered_model_is_held_to_the_contract():
 @pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize("rows", [1, 17])
 def test_any_features_train(name, features, rows):
-    spec = spec_of(*FEATURES[features])
+    spec = spec_for(name, *FEATURES[features])
     model, batch = make(name, spec), batch_of(spec, rows)
     losses = model.losses(batch)
     assert losses and all(loss.dim() == 0 and loss.isfinite() for loss in losses.values())
@@ -61,33 +81,35 @@ def test_any_features_train(name, features, rows):
 
 @every_model
 def test_prediction_needs_no_label(name):
-    spec = spec_of(2, [5, 6])
+    spec = spec_for(name, 2, [5, 6])
     model, batch = make(name, spec).eval(), batch_of(spec, 5)
     torch.testing.assert_close(model(dataclasses.replace(batch, label=None)), model(batch))
 
 
 @every_model
 def test_every_sample_is_scored_by_itself(name):
-    spec = spec_of(2, [5, 6, 40], (None, None, 3))
+    spec = spec_for(name, 2, [5, 6, 40], (None, None, 3))
     model, both = make(name, spec).eval(), batch_of(spec, 6)
     with torch.no_grad():
         whole = model(both)
         for row in range(6):
-            columns = tuple(one_row(column, row) for column in both.categorical)
-            one = dataclasses.replace(both, numerical=both.numerical[row:row + 1], categorical=columns, label=None)
-            torch.testing.assert_close(model(one), whole[row:row + 1], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(model(one_row(both, row)), whole[row:row + 1], rtol=1e-4, atol=1e-5)
 
 
-def one_row(column, row):
-    if isinstance(column, torch.Tensor):
-        return column[row:row + 1]
-    first, end = column.offsets[row:row + 2].tolist()
-    return dataclasses.replace(column, values_V=column.values_V[first:end], offsets=torch.tensor([0, end - first]))
+def one_row(batch, row):
+    def of(column):
+        if isinstance(column, torch.Tensor):
+            return column[row:row + 1]
+        first, end = column.offsets[row:row + 2].tolist()
+        return dataclasses.replace(column, values_V=column.values_V[first:end], offsets=torch.tensor([0, end - first]))
+
+    columns = {name: tuple(map(of, value)) for name, value in vars(batch).items() if isinstance(value, tuple)}
+    return dataclasses.replace(batch, numerical=of(batch.numerical), label=None, **columns)
 
 
 @every_model
 def test_the_same_seed_gives_the_same_model_and_every_input_counts(name):
-    spec = spec_of(3, [5, 6])
+    spec = spec_for(name, 3, [5, 6])
     one, other = make(name, spec).eval(), make(name, spec).eval()
     batch = batch_of(spec, 8)
     assert torch.equal(one(batch), other(batch))
@@ -99,11 +121,15 @@ def test_the_same_seed_gives_the_same_model_and_every_input_counts(name):
         assert not torch.equal(one(dataclasses.replace(batch, numerical=batch.numerical.flip(1))), before)
         swapped = (batch.categorical[0].flip(0), batch.categorical[1])
         assert not torch.equal(one(dataclasses.replace(batch, categorical=swapped)), before)
+        if spec.channel("history"):
+            for channel in ("target_item", "history"):
+                other_sample = {channel: tuple(column.flip(0) for column in getattr(batch, channel))}
+                assert not torch.equal(one(dataclasses.replace(batch, **other_sample)), before)
 
 
 @every_model
 def test_bf16_autocast_gives_float32_logits_close_to_full_precision(name):
-    spec = spec_of(3, [50, 60])
+    spec = spec_for(name, 3, [50, 60])
     model, batch = make(name, spec).eval(), batch_of(spec, 64)
     with torch.no_grad():
         full = model(batch)

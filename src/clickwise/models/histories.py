@@ -127,10 +127,9 @@ def _check(spec: FeatureSpec, negatives: bool) -> None:
     if not _matched(spec):
         raise SpecError(f"{spec.path}: channel_spec.history", found="nothing but time gaps",
                         expected="a feature that the target item has too", do="put the items' ids first")
-    items, negative = len(spec.channel("history")), len(spec.channel("negative_history"))
-    if negatives and not 1 <= negative <= items:
-        raise SpecError(f"{spec.path}: channel_spec.negative_history", found=f"{negative} features beside {items} of "
-                        "the history", expected="the same features, or the first of them, for the auxiliary loss",
+    if negatives and not spec.channel("negative_history"):
+        raise SpecError(f"{spec.path}: channel_spec.negative_history", found="no feature",
+                        expected="a twin of each feature of the history, for the auxiliary loss",
                         do="add them, or set model.auxiliary_loss_weight=0")
 
 
