@@ -136,13 +136,14 @@ def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="C
 
 
 @app.command()
-def synth(variant: Annotated[str, typer.Argument(help="criteo_t15, criteo_t3, criteo_t0, criteo_raw, outbrain_raw, or "
-                                                      "a spec file.")],
+def synth(variant: Annotated[str, typer.Argument(help="criteo_t15, criteo_t3, criteo_t0, criteo_raw, outbrain_raw, "
+                                                      "amazon_raw, or a spec file.")],
           out: Annotated[Path, typer.Option(help="The folder to write.")],
           rows: Annotated[int, typer.Option(min=1, help="Training rows.")] = 1_000_000,
           test_rows: Annotated[int | None, typer.Option(min=1, help="Test rows; a tenth by default.")] = None,
           alpha: Annotated[float, typer.Option(min=0.0, help="Skew of the ids' power law.")] = 1.45,
           signal: Annotated[str, typer.Option(help="The planted signal.")] = "additive",
+          users: Annotated[int | None, typer.Option(min=1, help="Of amazon_raw, instead of rows.")] = None,
           seed: int = 0,
           threads: Annotated[int | None, typer.Option(min=1, help="The bytes do not depend on it.")] = None,
           as_json: AsJson = False) -> None:
@@ -150,7 +151,7 @@ def synth(variant: Annotated[str, typer.Argument(help="criteo_t15, criteo_t3, cr
     from clickwise.verbs.synth import synth
 
     result = synth(variant, out=out, rows=rows, test_rows=test_rows, alpha=alpha, signal=signal, seed=seed,
-                   threads=threads)
+                   threads=threads, users=users)
     if as_json:
         _print_json(result)
     else:

@@ -17,10 +17,11 @@ from clickwise.recipe import load, parse
 
 # A dataset is a module with CONFIG, the dataclass of its recipe section, and
 # prepare(config, out, *, engine, overwrite, where) -> Path.
-DATASETS = {"criteo": "clickwise.prepare.criteo", "kuairand": "clickwise.prepare.kuairand",
-            "outbrain": "clickwise.prepare.outbrain", "table": "clickwise.prepare.table"}
+DATASETS = {"amazon_books": "clickwise.prepare.amazon_books", "criteo": "clickwise.prepare.criteo",
+            "kuairand": "clickwise.prepare.kuairand", "outbrain": "clickwise.prepare.outbrain",
+            "table": "clickwise.prepare.table"}
 # The recipe that is named as the next step; else <dataset>/dlrm.
-TRAINED_BY = {"outbrain": "outbrain/wide_deep", "table": "table/dcnv2"}
+TRAINED_BY = {"amazon_books": "amazon_books/din", "outbrain": "outbrain/wide_deep", "table": "table/dcnv2"}
 KEYS = ("dataset", "engine", "out")
 
 

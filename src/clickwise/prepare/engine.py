@@ -90,6 +90,10 @@ class Engine(abc.ABC):
         """Parquet files one after another."""
 
     @abc.abstractmethod
+    def read_json_lines(self, files: Sequence[Path], columns: Mapping[str, str]) -> ir.Table:
+        """One JSON object a line, plain or gz; `columns` maps key -> Ibis type, a key that is absent is missing."""
+
+    @abc.abstractmethod
     def parse_hex(self, column: ir.StringColumn) -> ir.IntegerColumn:
         """Up to 8 hexadecimal digits as uint32; missing stays missing, anything else is BadInput when executed."""
 
@@ -172,6 +176,10 @@ class DuckDBEngine(Engine):
         types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}
         return self.ibis.read_csv([str(file) for file in files], columns=types, delim=delimiter, header=header,
                                   quote=quote, escape=quote, nullstr=list(missing), auto_detect=False)
+
+    def read_json_lines(self, files, columns):
+        types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}
+        return self.ibis.read_json([str(file) for file in files], columns=types, format="newline_delimited")
 
     def read_parquet(self, files):
         return self.ibis.read_parquet([str(file) for file in files])

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from clickwise.data.synthetic import SignalConfig, synthesize, synthesize_raw_criteo, synthesize_raw_outbrain
+from clickwise.data.synthetic import (
+    SignalConfig,
+    synthesize,
+    synthesize_raw_amazon,
+    synthesize_raw_criteo,
+    synthesize_raw_outbrain,
+)
 from clickwise.data.synthetic.generate import VARIANTS
 from clickwise.errors import UsageError
 from clickwise.recipe import parse
@@ -13,13 +19,20 @@ from clickwise.spec import FeatureSpec
 
 
 def synth(variant: str, *, out: Path, rows: int, test_rows: int | None, alpha: float, signal: str, seed: int,
-          threads: int | None) -> dict[str, Any]:
+          threads: int | None, users: int | None = None) -> dict[str, Any]:
     """What was written: `folder`, and of every mapping its rows and the best that any model can reach on it, as
     `train rows`, `train best_auc` and so on.
 
     `variant` is one of Criteo's tables, the path of a Feature Spec, all of whose mappings are made (`test_rows` each,
-    but `rows` for train), or raw logs, which have no mappings: criteo_raw, or outbrain_raw, whose signal is its own.
+    but `rows` for train), or raw logs, which have no mappings: criteo_raw, or outbrain_raw and amazon_raw, whose
+    signals are their own. The size of amazon_raw is its `users`.
     """
+    if (users is not None) != (variant == "amazon_raw"):
+        raise UsageError("--users", found="nothing" if users is None else f"{users} for {variant}",
+                         expected="a number of users for amazon_raw, and only there", do="clickwise synth amazon_raw "
+                         "--users 10000 --out FOLDER" if users is None else "--rows is the size of the others")
+    if variant == "amazon_raw":
+        return {"folder": str(out), **synthesize_raw_amazon(out, users, seed=seed, threads=threads)}
     test_rows = test_rows or max(rows // 10, 1)
     kind = parse(SignalConfig, {"kind": signal}, "--signal")
     if variant == "criteo_raw":

@@ -1,0 +1,152 @@
+"""The products of an Amazon metadata file -> item and category; lines are Python literals or JSON, plain or gz.
+
+The category is the last element of the product's first category path. Lines are parsed by several processes, since
+Python literals are no format that an engine reads.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import gzip
+import json
+import multiprocessing
+import re
+import zlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from clickwise.errors import PrepareError
+from clickwise.progress import Progress
+
+EXPECTED = "a product a line, as a Python literal or JSON, with asin and categories"
+BLOCK_BYTES = 4 << 20
+SCHEMA = pa.schema([("item", pa.string()), ("category", pa.string()), ("line", pa.int64())])
+
+# Without double quotes and backslashes every string stands in single quotes and holds none: what looks like a key is
+# one.
+_PLAIN = re.compile(rb"(?:\{|, )'asin': '([^']*)'")
+_PLAIN_PATH = re.compile(rb"(?:\{|, )'categories': \[\[((?:'[^']*'(?:, )?)+)\]")
+
+
+def store_metadata(files: Sequence[Path], path: Path, *, processes: int, max_bad_rows: int) -> dict[str, int]:
+    """Writes item, category (missing where a product has none) and the number of its line to the Parquet file `path`;
+    returns how many lines of which file could not be read. Raises PrepareError beyond `max_bad_rows`."""
+    bad: dict[str, int] = {}
+    large = sum(file.stat().st_size for file in files) > 4 * BLOCK_BYTES
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(Progress("reading metadata", unit="products"))
+        writer = stack.enter_context(parquet.ParquetWriter(path, SCHEMA))
+        # Processes that start afresh: a copy of this one would share locks of the engine's threads.
+        pool = stack.enter_context(ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))) \
+            if large and processes > 1 else None
+        read = 0
+        for file in files:
+            first = 1
+            for items, categories, slips, lines in _parsed(_blocks(file), pool, processes):
+                for place, reason in slips:
+                    bad[str(file)] = bad.get(str(file), 0) + 1
+                    if sum(bad.values()) > max_bad_rows:
+                        raise PrepareError(f"{file}, line {first + place}", found=reason, expected=EXPECTED,
+                                           do="mend the file, or let such rows be skipped with dataset.max_bad_rows")
+                first += lines
+                numbers = pa.array(range(read, read + len(items)), pa.int64())
+                writer.write_batch(pa.record_batch([pa.array(items, pa.string()), pa.array(categories, pa.string()),
+                                                    numbers], schema=SCHEMA))
+                read += len(items)
+                bar.advance(len(items))
+    return bad
+
+
+Parsed = tuple[list[str], list[str | None], list[tuple[int, str]], int]
+
+
+def _parsed(blocks: Iterator[bytes], pool: Executor | None, processes: int) -> Iterator[Parsed]:
+    """`parse_block` of every block, in their order; at most two a process are under way."""
+    if pool is None:
+        yield from map(parse_block, blocks)
+        return
+    waiting: deque[Future] = deque()
+    for block in blocks:
+        waiting.append(pool.submit(parse_block, block))
+        if len(waiting) > 2 * processes:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _blocks(file: Path) -> Iterator[bytes]:
+    """The text of the file in pieces that end with a line."""
+    rest = b""
+    try:
+        with gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb") as text:
+            while part := text.read(BLOCK_BYTES):
+                end = part.rfind(b"\n") + 1
+                if end:
+                    yield rest + part[:end]
+                    rest = part[end:]
+                else:
+                    rest += part
+    except (EOFError, zlib.error, gzip.BadGzipFile) as slip:
+        raise PrepareError(file, found=f"a compressed file that is cut off or damaged ({slip})", expected=EXPECTED,
+                           do="copy the file again; rename it if it is not compressed") from None
+    if rest:
+        yield rest
+
+
+def parse_block(block: bytes) -> Parsed:
+    """Items, their categories, lines that cannot be read (place and reason), and the number of lines."""
+    items, categories, slips = [], [], []
+    lines = block.splitlines()
+    for place, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            item, category = parse_product(line)
+        except ValueError as slip:
+            slips.append((place, str(slip)))
+        else:
+            items.append(item)
+            categories.append(category)
+    return items, categories, slips, len(lines)
+
+
+def parse_product(line: bytes) -> tuple[str, str | None]:
+    """Item and category of a line; raises ValueError."""
+    if b'"' not in line and b"\\" not in line:
+        item, path = _PLAIN.search(line), _PLAIN_PATH.search(line)
+        if item and path and line.startswith(b"{") and line.rstrip().endswith(b"}"):
+            with contextlib.suppress(UnicodeDecodeError):
+                return item[1].decode(), path[1].decode().rsplit("'", 2)[1] or None
+    product = _literal(line)
+    if not isinstance(product, dict):
+        raise ValueError(f"a {type(product).__name__}")
+    item = product.get("asin")
+    if not isinstance(item, str) or not item:
+        raise ValueError(f"asin: {item!r}")
+    return item, _category(product)
+
+
+def _literal(line: bytes) -> object:
+    try:
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("a line that is no UTF-8") from None
+    for read in (json.loads, ast.literal_eval) if text.startswith('{"') else (ast.literal_eval, json.loads):
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            return read(text.strip())
+    raise ValueError(f"{text[:40]!r}, which is neither a Python literal nor JSON")
+
+
+def _category(product: dict) -> str | None:
+    """The last element of the first path; None where there is none. Newer files have one path, under `category`."""
+    paths = product.get("categories")
+    path = paths[0] if isinstance(paths, list) and paths else product.get("category")
+    if isinstance(path, str):
+        return path or None
+    return str(path[-1]) or None if isinstance(path, list) and path else None
