@@ -69,7 +69,7 @@ def batch_of(spec: FeatureSpec, rows: int, seed: int = 0) -> Batch:
     columns = {channel: tuple(map(column, spec.channel(channel))) for channel in ("categorical", "user", "target_item")}
     if spec.channel("history"):
         (length,) = spec.channel("history")[0].dimensions
-        lengths_B = torch.randint(0, length + 1, (rows, 1), generator=generator)
+        lengths_B = torch.arange(rows, 0, -1)[:, None] * 5 % (length + 1)
         real_BL = torch.arange(length) >= length - lengths_B
         for channel in ("history", "negative_history"):
             columns[channel] = tuple(ids(feature, rows, length, first=1) * real_BL for feature in spec.channel(channel))

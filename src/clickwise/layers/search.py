@@ -29,8 +29,9 @@ def soft_search(target_BE: torch.Tensor, items_BLE: torch.Tensor, mask_BL: torch
 
 @torch.no_grad()
 def hard_search(target_B: torch.Tensor, category_BL: torch.Tensor, mask_BL: torch.Tensor, k: int) -> torch.Tensor:
-    """The k latest items of the target's category. Source: SIM, section 3.2.1."""
-    found_BL = mask_BL & (category_BL == target_B[:, None])
+    """The k latest items of the target's category; 0 is a missing one, which nothing shares. Source: SIM, section
+    3.2.1."""
+    found_BL = mask_BL & (category_BL == target_B[:, None]) & (target_B != 0)[:, None]
     newer_BL = found_BL.flip(1).cumsum(1).flip(1)  # found ones from here to the end
     return found_BL & (newer_BL <= k)
 

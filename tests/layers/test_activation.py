@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from clickwise.layers.activation import Dice, PReLU, activation
+from clickwise.layers.scorer import Linear, Scorer
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_prelu_has_a_slope_for_each_unit():
+    prelu, x = PReLU(3), normal(2, 5, 3)
+    with torch.no_grad():
+        prelu.slope_H.copy_(torch.tensor([0.1, 0.5, -2]))
+    torch.testing.assert_close(prelu(x), torch.where(x > 0, x, prelu.slope_H * x))
+
+
+def test_dice_is_the_formula_by_the_batch_in_training_and_by_averages_after():
+    dice, x = Dice(3), 2 * normal(400, 3) + 1
+    with torch.no_grad():
+        dice.slope_H.copy_(torch.tensor([0.1, 0.5, -2]))
+
+    def formula(mean, variance):
+        p = torch.sigmoid((x - mean) / (variance + 1e-8).sqrt())
+        return p * x + (1 - p) * dice.slope_H * x
+
+    torch.testing.assert_close(dice(x), formula(x.mean(0), x.var(0, unbiased=False)))
+    for _ in range(1500):
+        dice(x)
+    torch.testing.assert_close(dice.eval()(x), formula(x.mean(0), x.var(0)), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_dice_trains_on_a_row_and_on_none(rows):
+    dice, x = Dice(2), normal(rows, 2).requires_grad_()
+    out = dice(x)
+    out.sum().backward()
+    assert out.isfinite().all() and x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name, negative", [("relu", 0.0), ("prelu", -0.1), ("sigmoid", 0.2689414)])
+def test_activations_by_name(name, negative):
+    assert activation(name, 1)(torch.tensor([[-1.0]])).item() == pytest.approx(negative)
+
+
+@pytest.mark.parametrize("sizes", [(), (6,), (6, 4)])
+def test_a_scorer_of_parts_is_that_of_their_concatenation(sizes):
+    scorer, one, other = Scorer(5, sizes, "sigmoid"), normal(1, 4, 2), normal(3, 4, 3, seed=1)
+    joined = torch.cat([one.expand(3, 4, 2), other], -1)
+    expected = joined
+    for place, layer in enumerate(scorer.layers):
+        expected = expected @ layer.weight.T + layer.bias
+        expected = expected.sigmoid() if place < len(sizes) else expected
+    torch.testing.assert_close(scorer(joined), expected.squeeze(-1))
+    torch.testing.assert_close(scorer(one, other), expected.squeeze(-1))
+
+
+def test_first_values_are_those_of_keras():
+    layer = Linear(300, 100)
+    bound = (6 / 400) ** 0.5
+    assert (layer.bias == 0).all() and layer.weight.abs().max() <= bound
+    assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)

@@ -1,0 +1,126 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clickwise.layers.attention import (
+    ActivationUnit,
+    MultiHeadTargetAttention,
+    TargetAttention,
+    dots,
+    masked_softmax,
+    weighted_sum,
+)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def mask_of(*rows):
+    return torch.tensor(rows).bool()
+
+
+MASK = mask_of([0, 1, 1, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1])
+
+
+@settings(max_examples=50, deadline=None)
+@given(scores=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=8), data=st.data())
+def test_softmax_gives_padding_nothing_and_the_rest_one(scores, data):
+    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(scores), max_size=len(scores))))
+    weights = masked_softmax(torch.tensor(scores), mask)
+    assert (weights[~mask] == 0).all() and weights.isfinite().all()
+    if mask.any():
+        torch.testing.assert_close(weights[mask], torch.tensor(scores)[mask].softmax(0))
+        assert torch.equal(masked_softmax(torch.tensor(scores), mask, empty="uniform"), weights)
+    else:
+        assert (masked_softmax(torch.tensor(scores), mask, empty="uniform") == 1 / len(scores)).all()
+
+
+def test_softmax_of_half_precision_is_float32():
+    score = torch.tensor([[0.0, -20.0]], dtype=torch.float16)
+    weights = masked_softmax(score, torch.ones(1, 2).bool())
+    assert weights.dtype == torch.float32 and float(weights[0, 1]) == pytest.approx(math.exp(-20), rel=1e-4)
+
+
+def test_the_unit_is_an_mlp_on_the_four_parts():
+    unit, query, keys = ActivationUnit(3, (7, 4)), normal(5, 3), normal(6, 5, 3, seed=1)
+    for layer in unit.scorer.layers:
+        torch.nn.init.normal_(layer.bias)
+    query_L = query.expand(6, 5, 3)
+    parts = torch.cat([query_L, keys, query_L - keys, query_L * keys], -1)
+    expected = unit.scorer(parts)
+    torch.testing.assert_close(unit(query, keys), expected)
+    by_sample = unit(query[:, None], keys.transpose(0, 1))
+    torch.testing.assert_close(by_sample, expected.t())
+
+
+@pytest.mark.parametrize("act", ["sigmoid", "dice", "prelu"])
+@pytest.mark.parametrize("weights", ["softmax", "none"])
+@pytest.mark.parametrize("scores", ["dot", "unit"])
+def test_target_attention_sample_by_sample(scores, weights, act):
+    attention = TargetAttention(3, scores=scores, weights=weights, sizes=(6, 4), act=act).eval()
+    target, items = normal(4, 3), normal(4, 5, 4, seed=1)  # an item holds one value more
+    interest, found = attention(target, items, MASK)
+    for b in range(4):
+        real = items[b][MASK[b]]
+        score = real[:, :3] @ target[b] if scores == "dot" else attention.unit(target[b], real[:, :3])
+        weight = score.softmax(0) if weights == "softmax" else score
+        torch.testing.assert_close(interest[b], weight @ real)
+        torch.testing.assert_close(found[b][MASK[b]], weight)
+        assert (found[b][~MASK[b]] == 0).all()
+
+
+def test_padding_does_not_reach_the_statistics_of_dice():
+    def trained(items, mask):
+        torch.manual_seed(0)
+        attention = TargetAttention(3, scores="unit", weights="none", act="dice")
+        interest, _ = attention(normal(4, 3), items, mask)
+        return interest, attention.unit.scorer.activations[0].mean_H
+
+    items = normal(4, 5, 3, seed=1) * MASK[..., None]
+    one = trained(items, MASK)
+    wider = trained(torch.cat([torch.zeros(4, 9, 3), items], 1), torch.cat([torch.zeros(4, 9).bool(), MASK], 1))
+    for found, expected in zip(wider, one, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert (one[1] != 0).any()
+
+
+def test_an_empty_history_is_no_interest_and_no_gradient():
+    for scores in ("dot", "unit"):
+        attention = TargetAttention(3, scores=scores, weights="softmax")
+        items = normal(2, 4, 3).requires_grad_()
+        interest, _ = attention(normal(2, 3), items, torch.zeros(2, 4).bool())
+        interest.sum().backward()
+        assert (interest == 0).all() and (items.grad == 0).all()
+
+
+def test_multi_head_attention_is_the_usual_one_with_the_target_as_its_query():
+    heads, head_dim = 3, 4
+    attention = MultiHeadTargetAttention(5, 7, heads=heads, head_dim=head_dim)
+    target, items = normal(4, 5), normal(4, 5, 7, seed=1)
+    found = attention(target, items, MASK)
+    assert found.shape == (4, attention.outputs) == (4, 12)
+
+    def by_head(x, layer):
+        return (x @ layer.weight.T).unflatten(-1, (heads, head_dim)).transpose(1, 2)
+
+    full = torch.nn.functional.scaled_dot_product_attention(
+        by_head(target[:, None], attention.query), by_head(items, attention.key), by_head(items, attention.value),
+        attn_mask=MASK[:, None, None, :])
+    full = full.transpose(1, 2).flatten(1)
+    some = MASK.any(1)
+    torch.testing.assert_close(found[some], full[some])
+    assert (found[~some] == 0).all()
+
+
+def test_products_rank_in_float32_under_autocast():
+    target, items = normal(2, 8), normal(2, 5, 8, seed=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        score = dots(target, items)
+        total = weighted_sum(masked_softmax(score, torch.ones(2, 5).bool()), items)
+    assert score.dtype == torch.float32
+    torch.testing.assert_close(score, (items * target[:, None]).sum(-1))
+    torch.testing.assert_close(total, (score.softmax(1)[..., None] * items).sum(1))

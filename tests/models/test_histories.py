@@ -1,0 +1,228 @@
+"""DIN, DIEN and SIM in their own presets: padding, lengths, losses, bad input."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from model_inputs import batch_of, history_spec, model_of, spec_of
+
+from clickwise import build
+from clickwise.embedding import TableOptimizer
+from clickwise.errors import RecipeError, SpecError
+from clickwise.models.dien import DIEN, DIENConfig
+from clickwise.models.din import DIN, DINConfig
+from clickwise.models.sim import SIM, SIMConfig
+from clickwise.recipe import parse, to_dict
+
+SMALL = {
+    "din": (DIN, dict(embedding_dim=4, unit_mlp=(6,), top_mlp=(8,), activation="dice")),
+    "dien": (DIEN, dict(embedding_dim=4, gru_size=6, auxiliary_mlp=(6,), top_mlp=(8,))),
+    "sim": (SIM, dict(embedding_dim=4, short_length=3, k=2, heads=2, gru_size=6, search_mlp=(6,), auxiliary_mlp=(6,),
+                      top_mlp=(8,))),
+    **{f"sim, {search}": (SIM, dict(search=search, embedding_dim=4, short_length=3, k=2, gru_size=6, top_mlp=(8,)))
+       for search in ("hard", "simhash", "sdim")},
+}
+every_model = pytest.mark.parametrize("name", SMALL)
+SPEC = history_spec([9], [30, 5], [30, 5], gaps=[6], length=8)
+
+
+def make(name, spec=SPEC, **more):
+    model_class, settings = SMALL[name]
+    model = model_of(model_class, spec, **{**settings, **more})
+    for engine in build.engines_of(model):
+        for table in engine.tables:
+            engine.table_rows(table.name).mul_(5)
+    return model
+
+
+def widened(batch, by):
+    pad = torch.zeros(len(batch), by, dtype=torch.int32)
+    return dataclasses.replace(batch, **{channel: tuple(torch.cat([pad, ids], 1) for ids in getattr(batch, channel))
+                                         for channel in ("history", "negative_history")})
+
+
+def tables_after_a_step(model, batch):
+    losses = model.losses(batch)
+    sum(losses.values()).backward()
+    rows = {table.name: model.embeddings.table_rows(table.name).clone() for table in model.embeddings.tables}
+    return {name: loss.detach() for name, loss in losses.items()}, rows, [p.grad for p in model.parameters()]
+
+
+@every_model
+def test_more_padding_changes_no_logit_no_loss_and_no_gradient(name):
+    batch = batch_of(SPEC, 12)
+    assert not batch.history[0].any(1).all(), "an empty history is among them"
+    one, other = make(name), make(name)
+    losses, rows, grads = tables_after_a_step(one, batch)
+    wide_losses, wide_rows, wide_grads = tables_after_a_step(other, widened(batch, 5))
+    for found, expected in ((wide_losses, losses), (wide_rows, rows)):
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value)
+    for found, expected in zip(wide_grads, grads, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        torch.testing.assert_close(other.eval()(widened(batch, 3)), one.eval()(batch), rtol=1e-4, atol=1e-5)
+
+
+@every_model
+def test_padding_never_learns(name):
+    model, batch = make(name), batch_of(SPEC, 12)
+    history = tuple(ids * 0 for ids in batch.history)
+    empty = dataclasses.replace(batch, history=history, negative_history=history[:2],
+                                target_item=tuple(ids.clamp(min=1) for ids in batch.target_item))
+    before = model.embeddings.table_rows("target0")[0].clone()
+    losses, rows, _ = tables_after_a_step(model, empty)
+    assert all(loss.isfinite() for loss in losses.values())
+    assert torch.equal(rows["target0"][0], before)
+
+
+@every_model
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 4])
+def test_windows_of_any_length(name, length):
+    spec = history_spec([9], [30, 5], [30, 5], length=5)
+    batch = batch_of(spec, 6)
+    batch = dataclasses.replace(batch, **{channel: tuple(ids[:, 5 - length:] for ids in getattr(batch, channel))
+                                          for channel in ("history", "negative_history")})
+    model = make(name, spec)
+    assert all(loss.isfinite() for loss in tables_after_a_step(model, batch)[0].values())
+    assert model.eval()(batch).isfinite().all()
+
+
+@every_model
+def test_an_event_without_a_category_is_an_event(name):
+    """Where only the category is 0, that is the row of missing values, and it learns."""
+    batch = batch_of(SPEC, 12)
+    missing = dataclasses.replace(batch, history=(batch.history[0], batch.history[1] * 0, batch.history[2]),
+                                  target_item=(batch.target_item[0], batch.target_item[1].clamp(min=1)))
+    model = make(name)
+    before = model.embeddings.table_rows("target1")[0].clone()
+    _, rows, _ = tables_after_a_step(model, missing)
+    found_nothing = name == "sim, hard" and not missing.history[0][:, -3:].any()
+    assert found_nothing or not torch.equal(rows["target1"][0], before)
+
+
+@pytest.mark.parametrize("name", ["din", "dien"])
+def test_only_the_latest_positions_where_asked(name):
+    batch = batch_of(SPEC, 12)
+    cut = dataclasses.replace(batch, **{channel: tuple(ids[:, -3:] for ids in getattr(batch, channel))
+                                        for channel in ("history", "negative_history")})
+    found, expected = make(name, history_length=3).losses(batch), make(name).losses(cut)
+    assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in found)
+
+
+def test_ids_of_every_integer_type_and_a_target_of_several_values():
+    batch, model = batch_of(SPEC, 6), make("sim").eval()
+    expected = model(batch)
+    for dtype in (torch.int8, torch.uint8, torch.int16, torch.int64):
+        assert torch.equal(model(batch.map(lambda tensor, to=dtype: tensor.to(to))), expected)
+
+
+def test_losses_have_names_and_weights():
+    batch = batch_of(SPEC, 12)
+    plain = make("sim").losses(batch)
+    assert set(plain) == {"log_loss", "search_loss", "auxiliary_loss"}
+    weighted = make("sim", loss_weight=2.0, search_loss_weight=0.5, auxiliary_loss_weight=3.0).losses(batch)
+    for name, weight in (("log_loss", 2.0), ("search_loss", 0.5), ("auxiliary_loss", 3.0)):
+        torch.testing.assert_close(weighted[name], weight * plain[name])
+    assert set(make("sim", search_loss_weight=0.0, auxiliary_loss_weight=0.0).losses(batch)) == {"log_loss"}
+    assert set(make("sim, hard").losses(batch)) == {"log_loss", "auxiliary_loss"}
+    torch.testing.assert_close(make("dien").losses(batch)["log_loss"], torch.nn.functional.
+                               binary_cross_entropy_with_logits(make("dien")(batch), batch.label.float()))
+
+
+def test_l2_is_of_the_rows_looked_up():
+    spec = history_spec([9], [30], [30], length=4)
+    model, batch = make("din", spec, rows_l2=0.3), batch_of(spec, 7)
+    table = {name: model.embeddings.table_rows(name) for name in ("user", "target0")}
+    squares = table["user"][batch.user[0].long()].square().sum() + table["target0"][batch.target_item[0].long()] \
+        .square().sum() + table["target0"][batch.history[0][batch.history[0] != 0].long()].square().sum()
+    torch.testing.assert_close(model.losses(batch)["rows_l2"].detach(), 0.15 / 7 * squares)
+
+
+def test_history_shares_tables_with_the_target_by_place_and_time_gaps_do_not():
+    spec = history_spec([9], [30, 5, 7], [20, 5], gaps=[6], length=4)
+    tables = {table.name: (table.rows, table.features) for table in SIM.tables(spec, SIMConfig())}
+    assert tables == {"user": (9, ("user",)), "target2": (7, ("target2",)),
+                      "target0": (30, ("target0", "seen0", "unseen0")),
+                      "target1": (5, ("target1", "seen1", "unseen1")), "seen2": (6, ("seen2",))}
+    without = {table.features for table in DIN.tables(spec, DINConfig())}
+    assert ("target0", "seen0") in without
+    model, batch = make("sim", spec), batch_of(spec, 5)
+    assert all(loss.isfinite() for loss in tables_after_a_step(model, batch)[0].values())
+
+
+@pytest.mark.parametrize("preset", ["default", "compat"])
+@pytest.mark.parametrize("config", [DINConfig, DIENConfig, SIMConfig])
+def test_a_resolved_recipe_says_what_the_preset_decided(config, preset):
+    resolved = parse(config, {"preset": preset}, "recipe.model")
+    assert parse(config, to_dict(resolved), "recipe.model") == resolved
+    assert parse(config, {**to_dict(resolved), "preset": "default"}, "recipe.model") == \
+        dataclasses.replace(resolved, preset="default")
+    kept = [key for key, value in to_dict(resolved).items() if value is None]
+    assert set(kept) <= {"history_length", "gru_size", "category", "hash_bits"}
+
+
+@pytest.mark.parametrize("config, slip, words", [
+    (DINConfig, {"preset": "compatible"}, "did you mean 'compat'"), (DINConfig, {"history_length": 0}, "above 0"),
+    (DIENConfig, {"auxiliary_loss_weight": -1.0}, "0 or more"), (DIENConfig, {"augru": "papers"}, "'paper'"),
+    (SIMConfig, {"search": "hard", "search_loss_weight": 1.0}, "no score to learn"),
+    (SIMConfig, {"category": "genre"}, "search: hard"), (SIMConfig, {"k": 0}, "above 0"),
+    (SIMConfig, {"search": "sdim", "hash_bits": 7}, "multiple of hash_group=3"),
+])
+def test_refuses_settings_that_cannot_be(config, slip, words):
+    with pytest.raises(RecipeError, match=words):
+        parse(config, slip, "recipe.model")
+
+
+def test_hard_search_takes_the_category_named():
+    with pytest.raises(RecipeError, match=r"(?s)recipe.model.category.*'target1'"):
+        make("sim, hard", category="targett1")
+    assert make("sim, hard").long.category == 1 and make("sim, hard", category="target0").long.category == 0
+
+
+@pytest.mark.parametrize("name, spec, words", [
+    ("din", spec_of(2, [5]), r"(?s)channel_spec.target_item.*dlrm"),
+    ("sim", history_spec([9], [5], []), r"(?s)channel_spec.history.*at least one"),
+    ("dien", history_spec([9], [5], [5], negatives=False), r"(?s)negative_history.*auxiliary_loss_weight=0"),
+])
+def test_a_spec_without_what_the_model_needs_is_refused(name, spec, words):
+    with pytest.raises(SpecError, match=words):
+        make(name, spec)
+
+
+def test_without_negatives_dien_learns_without_them():
+    spec = history_spec([], [5], [5], negatives=False)
+    losses = make("dien", spec, auxiliary_loss_weight=0.0).losses(batch_of(spec, 4))
+    assert set(losses) == {"log_loss"}
+
+
+def test_under_autocast_the_search_ranks_in_float32():
+    """Among items that bf16 products cannot tell apart, the best is found."""
+    model = make("sim", pooling="dot", k=1)
+    target, items = torch.ones(1, 8), torch.ones(1, 5, 8).bfloat16()
+    items[0, 3, 0] += 2**-7  # of a sum of 8: a 1024th, which bf16 rounds away
+    seen = {}
+
+    class Search(type(model.long)):
+        def _chosen(self, *arguments):
+            seen["chosen"] = super()._chosen(*arguments)
+            return seen["chosen"]
+
+    model.long.__class__ = Search
+    with torch.autocast("cpu", torch.bfloat16):
+        model.long(None, target.bfloat16(), items, torch.ones(1, 5).bool())
+    assert seen["chosen"].tolist() == [[False, False, False, True, False]]
+
+
+@every_model
+def test_learns_a_few_samples_by_heart(name):
+    batch = batch_of(SPEC, 24)
+    model = model_of(SMALL[name][0], SPEC, optimizer=TableOptimizer(name="adam", lr=0.03), **SMALL[name][1])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    for _ in range(60):
+        optimizer.zero_grad()
+        losses = model.losses(batch)
+        sum(losses.values()).backward()
+        optimizer.step()
+    assert float(losses["log_loss"].detach()) < 0.3 * math.log(2)
