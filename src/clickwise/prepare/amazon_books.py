@@ -195,8 +195,8 @@ def _store_events(output: Output, config: AmazonBooksConfig, where: str) -> dict
         found = engine.row(users.aggregate(users=users.count(), events=steps.whole(users["count"].sum())))
         if not found["users"]:
             most = engine.row(steps.vocabulary(once, "user").aggregate(most=lambda t: t["count"].max()))["most"]
-            raise PrepareError(f"{where}.min_events", expected="at least one user", do="a smaller number",
-                               found=f"no user with {config.min_events} events or more; the most that one has is {most}")
+            raise PrepareError(f"{where}.min_events", found=f"no user with {config.min_events} events or more; the most"
+                               f" that one has is {most}", expected="at least one user", do="a smaller number")
         ids = users.select(__user=users["value"], user_id=users["id"])
         joined = once.inner_join(ids, once.user == ids["__user"])
         events = joined.select("user_id", "item", "time")

@@ -118,7 +118,7 @@ def parse_block(block: bytes) -> Parsed:
 
 def parse_product(line: bytes) -> tuple[str, str | None]:
     """Item and category of a line; raises ValueError."""
-    if b'"' not in line and b"\\" not in line:
+    if b'"' not in line and b"\\" not in line and line.count(b"'asin'") == line.count(b"'categories'") == 1:
         item, path = _PLAIN.search(line), _PLAIN_PATH.search(line)
         if item and path and line.startswith(b"{") and line.rstrip().endswith(b"}"):
             with contextlib.suppress(UnicodeDecodeError):
