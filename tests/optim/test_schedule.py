@@ -26,6 +26,37 @@ def test_no_decay_where_none_is_asked():
     assert Schedule().factor(1) == 1
 
 
+STEPPED = Schedule(warmup_epochs=6, levels=((13, 0.25), (20, 0.125)))
+
+
+@pytest.mark.parametrize("step, lr", [(1, 4.376368e-8), (457, 2e-5), (2741, 1.199562e-4), (2742, 3e-5), (5941, 3e-5),
+                                      (5942, 1.5e-5), (9140, 1.5e-5), (20_000, 1.5e-5)])
+def test_published_vectors_of_epochs_of_457_steps(step, lr):
+    assert 1.2e-4 * STEPPED.factor(step, 457) == pytest.approx(lr, rel=1e-6)
+
+
+@given(warmup=st.integers(0, 5), plateau=st.integers(0, 5), decay=st.integers(0, 5), length=st.integers(1, 20))
+def test_epochs_are_so_many_steps(warmup, plateau, decay, length):
+    in_epochs = Schedule(warmup_epochs=warmup, decay_start_epoch=warmup + plateau, decay_epochs=decay)
+    in_steps = Schedule(warmup_steps=warmup * length, decay_start_step=(warmup + plateau) * length,
+                        decay_steps=decay * length)
+    assert not in_steps.counts_epochs
+    for step in range(1, 16 * length):
+        assert in_epochs.factor(step, length) == in_steps.factor(step)
+
+
+@pytest.mark.parametrize("slip, words", [
+    ({"warmup_steps": 5, "warmup_epochs": 1}, "warmup_steps or warmup_epochs"),
+    ({"decay_steps": 5, "decay_epochs": 1}, "not both"), ({"levels": [[1, 2, 3]]}, "pairs"),
+    ({"levels": [[2, 0.5], [1, 0.1]]}, "grow"), ({"levels": [[0, 0.5]]}, "grow"), ({"levels": [[1, -0.5]]}, "pairs"),
+    ({"levels": [[1, 0.5]], "decay_start_epoch": 0, "decay_epochs": 1}, "levels or a decay"),
+    ({"warmup_epochs": 2, "decay_start_epoch": 1}, "end of the warm-up"),
+])
+def test_refuses_epochs_that_make_no_schedule(slip, words):
+    with pytest.raises(RecipeError, match=words):
+        parse(Schedule, slip, "recipe.schedule")
+
+
 @given(warmup=st.integers(0, 50), plateau=st.integers(0, 50), decay=st.integers(1, 50), power=st.floats(0.5, 3),
        end=st.floats(0, 1), factor=st.integers(0, 3))
 def test_rises_stays_falls_and_never_rises_again(warmup, plateau, decay, power, end, factor):
