@@ -12,7 +12,8 @@ import numpy as np
 from clickwise.data.arrays import Columns, RaggedArray
 from clickwise.data.synthetic.ceiling import Ceiling
 from clickwise.data.synthetic.power_law import power_law
-from clickwise.data.synthetic.signal import SignalConfig, build_signal
+from clickwise.data.synthetic.sequence import SequenceSignal, sequence_features
+from clickwise.data.synthetic.signal import SEQUENCE_KINDS, SignalConfig, build_signal
 from clickwise.errors import DataError, nearest
 from clickwise.recipe import require, to_dict
 from clickwise.spec import Feature, FeatureSpec, narrowest_id_dtype, split_binary_chunks
@@ -44,6 +45,8 @@ class SyntheticConfig:
     rows           rows of every mapping
     alpha          exponent of the power law of the ids; 0 is uniform
     signal         what decides the label
+    history_length, items, item_categories   for signals of the history: the events of its window (some rows have
+                   fewer), and how many items there are, in how many categories
     """
 
     spec: str | None = None
@@ -54,8 +57,12 @@ class SyntheticConfig:
     seed: int = 1
     alpha: float = 1.45
     signal: SignalConfig = SignalConfig()
+    history_length: int = 0
+    items: int = 80
+    item_categories: int = 20
 
     def __post_init__(self) -> None:
+        self._check_history()
         require(self.numericals >= 0, "numericals", found=self.numericals, expected="0 or more")
         require(min(self.cardinalities, default=1) >= 1, "cardinalities", found=self.cardinalities,
                 expected="numbers of at least 1")
@@ -68,6 +75,19 @@ class SyntheticConfig:
         require(self.seed >= 0, "seed", found=self.seed, expected="0 or more")
         require(0 <= self.alpha < 64, "alpha", found=self.alpha, expected="0 (uniform) or more, 1.45 for example")
 
+    def _check_history(self) -> None:
+        kind, least = self.signal.kind, {"order": 2, "far_back": self.signal.recent + 1}.get(self.signal.kind, 1)
+        if kind not in SEQUENCE_KINDS:
+            require(self.history_length == 0, "history_length", found=self.history_length,
+                    expected=f"0 with the signal {kind!r}", do=f"a signal of the history: {', '.join(SEQUENCE_KINDS)}")
+            return
+        require(self.spec is None, "spec", found=self.spec, expected=f"null with the signal {kind!r}")
+        require(self.history_length >= least, "history_length", found=self.history_length,
+                expected=f"at least {least} with the signal {kind!r}")
+        require(self.item_categories >= 2, "item_categories", found=self.item_categories, expected="at least 2")
+        require(self.items > 0 and self.items % (2 * self.item_categories) == 0, "items", found=self.items,
+                expected=f"a multiple of {2 * self.item_categories}, twice the number of categories")
+
 
 def synthetic_spec(config: SyntheticConfig) -> FeatureSpec:
     """The Feature Spec of the data that `config` describes; its metadata tells the seed and the signal."""
@@ -76,6 +96,11 @@ def synthetic_spec(config: SyntheticConfig) -> FeatureSpec:
     else:
         hotness = config.max_hotness or (1,) * len(config.cardinalities)
         spec = click_spec(config.numericals, config.cardinalities, tuple(config.rows), hotness)
+        if config.history_length:
+            features, channels = sequence_features(config.items, config.item_categories, config.history_length)
+            features, channels = {**spec.features, **features}, {**spec.channels, **channels}
+            spec = FeatureSpec(features, {mapping: split_binary_chunks(features, channels, mapping)
+                                          for mapping in config.rows}, channels)
     return dataclasses.replace(spec, metadata={**spec.metadata, "synthetic": to_dict(config)})
 
 
@@ -154,7 +179,9 @@ class Synthesizer:
     """
 
     def __init__(self, spec: FeatureSpec, *, seed: int, alpha: float, signal: SignalConfig) -> None:
-        known = ("numerical", "categorical", "display", "label")
+        is_sequence = signal.kind in SEQUENCE_KINDS
+        known = ("numerical", "categorical", "display", "label",
+                 *(("target_item", "history", "negative_history") if is_sequence else ()))
         for channel, names in spec.channels.items():
             if names and channel not in known:
                 raise DataError(f"{spec.path}: channel_spec.{channel}", found="a channel without a synthetic source",
@@ -173,7 +200,8 @@ class Synthesizer:
                 raise DataError(f"{spec.path}: feature_spec.{feature.name}.dtype", found=feature.dtype,
                                 expected="a float type, since numericals are drawn from [0, 1)")
         self.spec, self.seed = spec, seed
-        self.signal = build_signal(signal, spec, seed=seed, alpha=alpha)
+        self.signal = SequenceSignal(signal, spec) if is_sequence else \
+            build_signal(signal, spec, seed=seed, alpha=alpha)
         self.laws = {feature.name: power_law(feature.cardinality, float(alpha))
                      for feature in spec.channel("categorical")}
 
@@ -183,6 +211,8 @@ class Synthesizer:
         dtypes = [np.dtype(feature.dtype) for feature in numericals]
         block = uniform(generator, rows * len(numericals), np.result_type(*dtypes)) if numericals else None
         arrays = {feature.name: self._ids(generator, feature, rows) for feature in self.spec.channel("categorical")}
+        if isinstance(self.signal, SequenceSignal):
+            arrays |= self.signal.draw(generator, rows)
         if (display := self._display(index, rows)) is not None:
             arrays.setdefault(*display)
         columns = Columns(rows=rows, arrays=arrays,

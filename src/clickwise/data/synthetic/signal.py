@@ -23,6 +23,9 @@ HEAD = 1 << 16  # ids below are looked up, ids above are computed
 BALANCED = 4096  # ids of a pair's feature whose codes are balanced one by one
 
 
+SEQUENCE_KINDS = ("category_in_history", "order", "far_back")
+
+
 class Signal(Protocol):
     def logit(self, columns: Columns) -> np.ndarray:
         """The log-odds of a click of every row, float32 [rows], from the columns as they are stored."""
@@ -34,18 +37,22 @@ class SignalConfig:
 
     kind       additive: every id and every numerical has a weight (what a linear model can learn);
                pair: only the interaction of two features counts, each alone tells nothing;
+               category_in_history, order, far_back: the history decides (see `sequence.SequenceSignal`);
                none: a coin, the best AUC is 0.5
-    strength   additive: standard deviation of the logit; pair: the logit is ± strength (best AUC = sigmoid(strength))
+    strength   additive: standard deviation of the logit; others: the logit is ± strength (best AUC = sigmoid(strength))
     bias       added to every logit: −3.4 gives the 3 % clicks of a real log
     features   which features carry it; empty: the kind chooses some whose ids are frequent enough to be learnt
+    recent     far_back: so many of the latest events tell nothing
     """
 
-    kind: Literal["additive", "pair", "none"] = "additive"
+    kind: Literal["additive", "pair", "category_in_history", "order", "far_back", "none"] = "additive"
     strength: float = 1.5
     bias: float = 0.0
     features: tuple[str, ...] = ()
+    recent: int = 10
 
     def __post_init__(self) -> None:
+        require(self.recent >= 0, "recent", found=self.recent, expected="0 or more")
         require(0 <= self.strength <= 16, "strength", found=self.strength, expected="a number from 0 to 16")
         require(-16 <= self.bias <= 16, "bias", found=self.bias, expected="a number from -16 to 16")
 
