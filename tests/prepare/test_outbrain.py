@@ -7,6 +7,7 @@ import json
 import math
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from outbrain_rows import DAY_MS, HEADERS, IDS, Reference, hash60, ids, random_tables, write_tables
 from prepared_columns import read
@@ -220,9 +221,14 @@ def test_every_place_has_one_offset():
 
 
 def test_what_is_fitted_is_kept(prepare):
+    places = pq.read_table(prepare(name="spark")[0].folder / "preparation" / "event_counts.parquet").to_pylist()
+    counts = Reference(TABLES, "v1_spark").event_count("country")
+    assert {row["value"]: row["n"] for row in places if row["column"] == "geo_location_country"} == {
+        value: n for value, n in counts.items() if value is not None}
     spec, _ = prepare(feature_set="clickwise")
     folder = spec.folder / "preparation"
-    assert {file.stem for file in (folder / "rates").iterdir()} == set(KEYS)
+    assert {file.stem for file in (folder / "rates").iterdir()} == {*KEYS, "mean"}
+    assert {file.stem for file in (folder / "aspects").iterdir()} == set(IDS)
     own = {file.stem for file in (folder / "vocabularies").iterdir()}
     assert own == set(spec.channels["categorical"])
     summary = json.loads((folder / "summary.json").read_text())
@@ -297,8 +303,8 @@ def test_files_with_other_columns(prepare, tmp_path):
 @pytest.mark.parametrize(("tables", "words"), [
     ({"events": lambda rows: [row for row in rows if row["display_id"] not in (3, 5)]},
      ("clicks_train.csv", "2 displays without an event", "display_id 3", "events.csv")),
-    ({"promoted_content": lambda rows: rows[1:]}, ("1 ads without a document", "ad_id 1", "promoted_content.csv")),
-    ({"promoted_content": lambda rows: [{**rows[0], "document_id": None}, *rows[1:]]}, ("1 ads without a document",)),
+    ({"promoted_content": lambda rows: rows[1:]}, ("1 ad without a document", "ad_id 1", "promoted_content.csv")),
+    ({"promoted_content": lambda rows: [{**rows[0], "document_id": None}, *rows[1:]]}, ("1 ad without a document",)),
     ({"clicks_train": lambda rows: [{**row, "clicked": 0} for row in rows]}, ("without a click", "clicks_test.csv")),
     ({"clicks_train": lambda rows: [{**rows[0], "clicked": 2}, *rows[1:]]}, ("clicks_train.csv, line 2", "2 in c")),
     ({"clicks_train": lambda rows: []}, ("clicks_train.csv", "no rows")),

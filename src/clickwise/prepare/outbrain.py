@@ -91,9 +91,10 @@ assert set(SETS) == {"clickwise", "v1_spark", "v1_nvtabular", "multihot", "profi
 
 def prepare(config: OutbrainConfig, out: Path, *, engine: EngineConfig | None = None, overwrite: bool = False,
             where: str = "outbrain") -> Path:
-    """The folder `out` with `split_binary` columns, feature_spec.yaml and preparation/ (vocabularies, rates, scales).
+    """The folder `out` with `split_binary` columns, feature_spec.yaml and preparation/.
 
     Mappings: train and test; no display is cut. Raises PrepareError; then `out` is as before.
+    preparation/ holds what was fitted: vocabularies, rates, scales, counts of aspects and places.
     """
     engine = engine or EngineConfig()
     features = feature_set(config.feature_set)
@@ -135,8 +136,8 @@ def _split(output: Output, config: OutbrainConfig, features: FeatureSet, where: 
                    folds=config.folds if features.out_of_fold else 0, complete_events=features.complete_events)
     parts = store_examples(output, where)
     store_ads(output)
-    output.engine().drop("clicks")
     output.mark("displays split", {"parts": parts, "displays": count_displays(output.engine())})
+    output.engine().drop("clicks")
     return output.facts("displays split")
 
 

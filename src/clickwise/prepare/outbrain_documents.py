@@ -52,7 +52,7 @@ def store_documents(output: Output, *, missing_publisher: Publisher, keep_withou
 def store_aspects(output: Output, *, idf: Idf, documents: Documents, viewed: bool = False) -> None:
     """Stores, of the documents of `displays` and `ads` (with `viewed`, of `page_views` too), `aspects`: document_id,
     kind (a place in KINDS), aspect (an integer, not shared between kinds), confidence, rarity (ln(N/df)), unit; and
-    vocabularies `aspect_<kind>` (value, id, count).
+    vocabularies `aspect_<kind>` (value, id, count), which are written to preparation/aspects/ too, with their rarity.
 
     A document that has an aspect twice has it with the greater confidence. With df the rows of the raw table that have
     the aspect, and N as `documents` says (all of documents_meta, those with a source, or the greatest id in the
@@ -62,6 +62,7 @@ def store_aspects(output: Output, *, idf: Idf, documents: Documents, viewed: boo
     """
     engine, parts = output.engine(), []
     meta = engine.table("documents_meta")
+    (output.preparation / "aspects").mkdir(exist_ok=True)
     used = [engine.table("displays").select("document_id"),
             engine.table("ads").select(document_id="document_id_promo")]
     if viewed:
@@ -75,9 +76,12 @@ def store_aspects(output: Output, *, idf: Idf, documents: Documents, viewed: boo
                 n = raw.aggregate(n=raw.document_id.max() + 1)
             else:
                 n = meta.aggregate(n=meta.count() if documents == "all" else meta.source_id.count())
+            n = engine.row(n)["n"]
+            engine.write_parquet(vocabulary.mutate(rarity=inverse_document_frequency(n, vocabulary["count"], "log"))
+                                 .order_by("id"), output.preparation / "aspects" / f"{kind}.parquet")
             rows = raw.semi_join(used, "document_id").inner_join(vocabulary, raw[id_] == vocabulary["value"])
             rows = rows.group_by("document_id", "id", "count").aggregate(confidence=rows.confidence_level.max())
-            rarity, weight = (inverse_document_frequency(engine.row(n)["n"], rows["count"], each)
+            rarity, weight = (inverse_document_frequency(n, rows["count"], each)
                               for each in ("log", idf))
             parts.append(rows.select("document_id", "confidence", kind=ibis.literal(place, "int8"), rarity=rarity,
                                      weight=weight * rows.confidence,

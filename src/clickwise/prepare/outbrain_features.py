@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 import ibis
 import ibis.expr.types as ir
 
+from clickwise.files import write_json
 from clickwise.prepare import earlier, outbrain_numbers
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.outbrain_clock import NEW_YORK, hour_bin, local_hours, utc_offset, weekend
@@ -65,7 +66,8 @@ def _store_ids(output: Output, config: OutbrainConfig, features: FeatureSet) -> 
     limits = {name: config.frequency_limits.get(name, config.frequency_limit) for name in features.categories}
     with Progress("finding ids", total=2, unit="tables") as bar:
         if any(category.counted for category in features.categories.values()):
-            _count_events(engine, features)
+            counts = _count_events(engine, features)
+            engine.write_parquet(counts.order_by("column", "value"), output.preparation / "event_counts.parquet")
         displays = _with_document(engine, engine.table("displays"), "document_id", "")
         displays, keep = event_columns(displays, features.strip_places), []
         if features.profiles:
@@ -87,15 +89,16 @@ def _store_ids(output: Output, config: OutbrainConfig, features: FeatureSet) -> 
     return sizes
 
 
-def _count_events(engine: Engine, features: FeatureSet) -> None:
-    """Stores `event_counts`: column, value, n, of all events."""
+def _count_events(engine: Engine, features: FeatureSet) -> ir.Table:
+    """The table `event_counts`: column, value, n; how many events have each place."""
     events = engine.table("events")
     if features.complete_events:
         events = events.filter(events.platform.notnull() & events.geo_location.notnull())
     events = place_columns(events, features.strip_places)
-    engine.materialise(ibis.union(*(
+    counts = ibis.union(*(
         events.group_by(value=events[name]).aggregate(n=events.count()).mutate(column=ibis.literal(name))
-        for name in PLACES)), "event_counts")
+        for name in PLACES))
+    return engine.materialise(counts.filter(counts["value"].notnull()), "event_counts")
 
 
 def _with_document(engine: Engine, table: ir.Table, key: str, suffix: str) -> ir.Table:
@@ -141,7 +144,7 @@ def _store_rows(output: Output, config: OutbrainConfig, features: FeatureSet, tr
     examples = engine.numbered(engine.table("examples"))
     displays, ads, rates = (engine.table(name) for name in ("display_features", "ad_features", "ad_rates"))
     if features.out_of_fold:
-        rates = _with_rates(engine, rates, config)
+        rates = _with_rates(output, rates, config)
     similar = engine.table("similarities")
     documents = ("document_id", "document_id_promo")
     similar = similar.rename(**{f"__{name}": name for name in documents})
@@ -160,11 +163,12 @@ def _store_rows(output: Output, config: OutbrainConfig, features: FeatureSet, tr
     return rows
 
 
-def _with_rates(engine: Engine, rates: ir.Table, config: OutbrainConfig) -> ir.Table:
+def _with_rates(output: Output, rates: ir.Table, config: OutbrainConfig) -> ir.Table:
     """`ad_rates` with `<key>__rate`: the log odds of the click rate, drawn towards the mean of the training rows."""
-    counts = engine.table("ad_counts")
-    found = engine.row(counts.aggregate(views=counts.views.sum(), clicks=counts.clicks.sum()))
+    counts = output.engine().table("ad_counts")
+    found = output.engine().row(counts.aggregate(views=counts.views.sum(), clicks=counts.clicks.sum()))
     mean = min(max(found["clicks"] / found["views"], 1e-6), 1 - 1e-6)
+    write_json(output.preparation / "rates" / "mean.json", {"mean_click_rate": mean, "weight": config.rate_weight})
     return rates.mutate(**{f"{key}__rate": earlier.click_rate_logit(
         rates[f"{key}__views"], rates[f"{key}__clicks"], prior=mean, weight=config.rate_weight) for key in KEYS})
 

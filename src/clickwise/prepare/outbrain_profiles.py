@@ -55,7 +55,8 @@ def traffic_sources(engine: Engine) -> ir.Table:
     """visitor, traffic_source: that of the user's last view of the event's document on the event's day, not after the
     event; displays without such a view have no row.
 
-    NOTE[DIFF] the reference takes all views of the day, before and after, and has the row once for each of them.
+    NOTE[DIFF] the reference asks for the same platform and place as well (a user id is one browser's), takes all views
+    of the day, before and after, and has the row once for each of them.
     """
     visitors, views = engine.table("visitors"), engine.table("page_views")
     views = views.filter(views.traffic_source.between(1, 3)).select(

@@ -119,9 +119,10 @@ def _check_known(engine: Engine, files: Mapping[str, Sequence[Path]]) -> None:
         unknown = clicks.select(key).distinct().anti_join(table, key)
         found = engine.row(unknown.aggregate(n=unknown.count(), example=unknown[key].min()))
         if found["n"]:
-            name, wanted = ("displays", "an event") if key == "display_id" else ("ads", "a document")
+            name, wanted = ("display", "an event") if key == "display_id" else ("ad", "a document")
+            many = f"{found['n']:,} {name}" + ("" if found["n"] == 1 else "s")
             raise PrepareError(_named(files["clicks"]),
-                               found=f"{found['n']:,} {name} without {wanted}, {key} {found['example']} for example",
+                               found=f"{many} without {wanted}, {key} {found['example']} for example",
                                expected=f"every {key} with a row in {_named(files[what])}",
                                do="use files of one and the same download, all of them whole")
 
