@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from outbrain_rows import DAY_MS, HEADERS, IDS, Reference, hash60, ids, random_tables, write_tables
 from prepared_columns import read
+from sklearn.metrics import roc_auc_score
 
+from clickwise.data.synthetic import synthesize_raw_outbrain
 from clickwise.errors import PrepareError, RecipeError
 from clickwise.prepare import outbrain, run
 from clickwise.prepare.outbrain_clock import COUNTRIES, STATES
@@ -191,6 +193,21 @@ def test_no_label_of_its_own_display_enters_a_row(prepare):
         np.testing.assert_allclose(one[own], two[own], atol=1e-5)
         differences += (abs(one[~own] - two[~own]) > 1e-3).sum()
     assert differences > 0
+
+
+def test_published_rates_know_the_labels_that_they_are_trained_on(tmp_path):
+    """On generated logs: our rates rank training rows as well as test rows, the published ones better than they are."""
+    figures = synthesize_raw_outbrain(tmp_path / "raw", 6000, threads=1)
+    gaps = {}
+    for name, feature in (("clickwise", "ad_id_click_rate"), ("v1_spark", "pop_ad_id")):
+        out = run({"dataset": {"name": "outbrain", "folder": str(tmp_path / "raw"), "feature_set": name},
+                   "engine": {"threads": 1}, "out": str(tmp_path / name)}, "test.yaml")
+        found = {mapping: read(out, mapping) for mapping in ("train", "test")}
+        assert sum(len(columns["clicked"]) for columns in found.values()) == 6000
+        auc = {mapping: roc_auc_score(columns["clicked"], columns[feature]) for mapping, columns in found.items()}
+        gaps[name] = auc["train"] - auc["test"]
+        assert 0.52 < auc["test"] < figures["best_auc"]
+    assert abs(gaps["clickwise"]) < 0.01 and gaps["v1_spark"] > 0.02
 
 
 def test_similarity_golden(prepare):

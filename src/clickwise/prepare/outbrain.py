@@ -21,7 +21,7 @@ from clickwise.prepare.engine import EngineConfig
 from clickwise.prepare.outbrain_features import Facts, store_features
 from clickwise.prepare.outbrain_raw import FILES, store_raw_tables
 from clickwise.prepare.outbrain_rows import count_displays, store_ads, store_displays, store_examples
-from clickwise.prepare.outbrain_sets import SETS, FeatureSet, feature_set
+from clickwise.prepare.outbrain_sets import FeatureSet, SetName, feature_set
 from clickwise.prepare.output import Output, say
 from clickwise.prepare.raw_files import find_tables, raw_folder
 from clickwise.recipe import require, to_dict
@@ -53,7 +53,7 @@ class OutbrainConfig:
 
     folder: str
     files: dict[str, str] = field(default_factory=dict)
-    feature_set: Literal["clickwise", "v1_spark", "v1_nvtabular", "multihot", "profiles"] = "clickwise"
+    feature_set: SetName = "clickwise"
     test_share: float = 0.2
     test_from_day: int = 11
     test_displays: str | None = None
@@ -86,7 +86,6 @@ class OutbrainConfig:
 
 
 CONFIG = OutbrainConfig
-assert set(SETS) == {"clickwise", "v1_spark", "v1_nvtabular", "multihot", "profiles"}
 
 
 def prepare(config: OutbrainConfig, out: Path, *, engine: EngineConfig | None = None, overwrite: bool = False,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import ibis.expr.types as ir
 
@@ -272,11 +273,9 @@ def clickwise() -> FeatureSet:
         lists=lists, numbers=numbers, out_of_fold=True)
 
 
-def feature_set(name: str) -> FeatureSet:
-    return SETS[name]()
+SetName = Literal["clickwise", "v1_spark", "v1_nvtabular", "multihot", "profiles"]
 
 
-SETS: dict[str, Callable[[], FeatureSet]] = {
-    "clickwise": clickwise, "v1_spark": v1_spark, "v1_nvtabular": v1_nvtabular, "multihot": multihot,
-    "profiles": profiles,
-}
+def feature_set(name: SetName) -> FeatureSet:
+    return {"clickwise": clickwise, "v1_spark": v1_spark, "v1_nvtabular": v1_nvtabular, "multihot": multihot,
+            "profiles": profiles}[name]()
