@@ -12,6 +12,7 @@ from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.output import Output, say
 from clickwise.prepare.table_rows import ENCODED, known, number, text
+from clickwise.progress import Progress
 from clickwise.spec import FeatureSpec
 
 if TYPE_CHECKING:
@@ -27,22 +28,26 @@ def split(output: Output, spec: FeatureSpec, config: TableConfig, where: str) ->
         return tuple(output.facts("split"))
     engine, rows, unlabelled = output.engine(), {}, 0
     check_label(engine, spec, config, where)
-    for mapping in spec.mappings:
-        raw = engine.numbered(engine.table(f"raw_{mapping}"))
-        raw = raw.mutate(__label=label_of(raw, spec, config))
-        labelled = raw.filter(raw["__label"].notnull())
-        unlabelled += engine.count(raw) - engine.count(labelled)
-        parts = cut(engine, labelled, spec, config, where) if mapping == "train" else {mapping: labelled}
-        for part, table in parts.items():
-            stored = engine.materialise(_read(table.drop("row"), spec, config), f"rows_{part}")  # the order stays
-            rows[part] = engine.count(stored)
-            if not rows[part]:
-                cause = f"{config.order_by} has too few values" if config.order_by else "too few rows"
-                raise PrepareError(f"{where}.dataset", found=f"no rows for the mapping {part!r} ({cause})",
-                                   expected="at least one in every mapping",
-                                   do="change test_share, validation_share, or what the split goes by")
-    for mapping in spec.mappings:
-        engine.drop(f"raw_{mapping}")
+    with Progress("splitting", unit="rows") as bar:
+        for mapping in spec.mappings:
+            raw = engine.numbered(engine.table(f"raw_{mapping}"))
+            raw = raw.mutate(__label=label_of(raw, spec, config))
+            shares = shares_of(spec, config) if mapping == "train" else {}
+            place = place_of(engine, raw.filter(raw["__label"].notnull()), raw, shares, config, where)
+            # Values are read and places worked out once: a filter works its expression out again for each mention.
+            dealt = engine.materialise(_read(raw.mutate(__place=place).drop("row"), spec, config), f"dealt_{mapping}")
+            engine.drop(f"raw_{mapping}")
+            for order, part in enumerate([mapping, *shares]):
+                wanted = dealt.filter(dealt["__label"].notnull() & (dealt["__place"] == order)).drop("__place")
+                rows[part] = engine.count(engine.materialise(wanted, f"rows_{part}"))
+                bar.advance(rows[part])
+                if not rows[part]:
+                    cause = f"{config.order_by} has too few values" if config.order_by else "too few rows"
+                    raise PrepareError(f"{where}.dataset", found=f"no rows for the mapping {part!r} ({cause})",
+                                       expected="at least one in every mapping",
+                                       do="change test_share, validation_share, or what the split goes by")
+            unlabelled += engine.count(dealt.filter(dealt["__label"].isnull()))
+            engine.drop(f"dealt_{mapping}")
     train = engine.table("rows_train")
     positive = engine.row(train.aggregate(n=train["__label"].sum()))["n"]
     if positive in (0, rows["train"]):
@@ -110,39 +115,47 @@ def check_label(engine: Engine, spec: FeatureSpec, config: TableConfig, where: s
                            do="dataset.label_is=VALUE" + (", or dataset.label_above=NUMBER" if numbers else ""))
 
 
-def cut(engine: Engine, table: ir.Table, spec: FeatureSpec, config: TableConfig, where: str) -> dict[str, ir.Table]:
-    """The rows of `train` by mapping: what stays, and the shares for mappings that the spec does not have."""
-    shares = {name: share for name, share in (("test", config.test_share), ("validation", config.validation_share))
-              if name not in spec.mappings and share > 0}
+def shares_of(spec: FeatureSpec, config: TableConfig) -> dict[str, float]:
+    """What is cut off `train`: the mappings that the spec does not have."""
+    shares = {"validation": config.validation_share, "test": config.test_share}
+    return {name: share for name, share in shares.items() if name not in spec.mappings and share > 0}
+
+
+def place_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[str, float], config: TableConfig,
+             where: str) -> ir.IntegerValue:
+    """0 for rows of `table` that stay, 1, 2 for those of the first and of the second of `shares`, which are shares of
+    the rows of `labelled`."""
     if not shares:
-        return {"train": table}
+        return ibis.literal(0, "int8")
     if config.order_by is not None:
-        return cut_in_order(engine, table, shares, config, where)
+        key, firsts = order_of(engine, labelled, table, shares, config, where)
+        return sum(((key >= first).cast("int8") for first in firsts[1:]), (key >= firsts[0]).cast("int8"))
     key = table["row"].cast("string") if config.split_by is None else ibis.coalesce(text(table[config.split_by]), "")
-    table = table.mutate(__dealt=steps.hash60(ibis.literal(f"{config.seed}:") + key))
-    parts, first = {}, 0
-    for name, share in shares.items():
-        end = first + int(share * 2**60)
-        parts[name] = table.filter((table["__dealt"] >= first) & (table["__dealt"] < end)).drop("__dealt")
-        first = end
-    return {"train": table.filter(table["__dealt"] >= first).drop("__dealt"), **parts}
+    dealt = steps.hash60(ibis.literal(f"{config.seed}:") + key)
+    ends, end = [], 0
+    for share in reversed(shares.values()):  # from 0 on lie the test rows, then validation, then train
+        end += int(share * 2**60)
+        ends.append(end)
+    return sum(((dealt < end).cast("int8") for end in ends[1:]), (dealt < ends[0]).cast("int8"))
 
 
-def cut_in_order(engine: Engine, table: ir.Table, shares: dict[str, float], config: TableConfig,
-                 where: str) -> dict[str, ir.Table]:
-    """Test rows have the greatest values of `order_by`, validation rows the next."""
-    written = text(table[config.order_by])
-    counts = engine.row(table.aggregate(rows=table.count(), without=table.count(where=written.isnull()),
-                                        words=table.count(where=written.try_cast("float64").isnull())))
+def order_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[str, float], config: TableConfig,
+             where: str) -> tuple[ir.Column, list]:
+    """The column `order_by` as numbers or texts, and from which value on the rows belong to each of `shares`."""
+    written = text(labelled[config.order_by])
+    counts = engine.row(labelled.aggregate(rows=labelled.count(), without=labelled.count(where=written.isnull()),
+                                           words=labelled.count(where=written.try_cast("float64").isnull())))
     if counts["without"]:
         raise PrepareError(f"{where}.dataset.order_by", found=f"{counts['without']:,} rows without {config.order_by!r}",
                            expected="a value in every row", do="drop those rows, or order by another column")
-    table = table.mutate(__key=written if counts["words"] else written.cast("float64"))
-    parts, end = {}, None
-    left = counts["rows"]
-    for name, share in shares.items():
+
+    def key(rows: ir.Table) -> ir.Column:
+        value = text(rows[config.order_by])
+        return value if counts["words"] else value.try_cast("float64")
+
+    firsts, left = [], counts["rows"]
+    ordered = labelled.select(key=key(labelled))
+    for share in reversed(shares.values()):
         left -= round(share * counts["rows"])
-        first = engine.row(table.select("__key").order_by("__key").limit(1, offset=max(left, 0)))["__key"]
-        chosen = table["__key"] >= first if end is None else (table["__key"] >= first) & (table["__key"] < end)
-        parts[name], end = table.filter(chosen).drop("__key"), first
-    return {"train": table.filter(table["__key"] < end).drop("__key"), **parts}
+        firsts.append(engine.row(ordered.order_by("key").limit(1, offset=max(left, 0)))["key"])
+    return key(table), firsts[::-1]
