@@ -18,9 +18,9 @@ from small_log import ITEMS, LENGTH, category_of, padded, write_log
 from clickwise.data.check import check_columns
 from clickwise.data.columns import read_columns
 from clickwise.data.dataset import DataConfig, Dataset
-from clickwise.data.events import EventLog, Histories, RowNumbers, Samples
+from clickwise.data.events import EventLog, Histories, RowNumbers, Samples, window
 from clickwise.data.events_negatives import Negatives, OwnItems
-from clickwise.data.events_windows import gap_ids, window
+from clickwise.data.events_windows import gap_ids
 from clickwise.data.loader import Loader
 from clickwise.errors import DataError, RecipeError, SpecError
 from clickwise.recipe import parse
@@ -132,15 +132,15 @@ def draws(log, rule, *, rows=4000, epoch=0, redraw=True, position=None, seed=0, 
     position = np.full(rows, len(log) if position is None else position)
     samples = Samples(log, np.full(rows, user), position, RowNumbers(0, rows),
                       histories=Histories(negatives=rule, redraw=redraw))
-    return Negatives(samples, [log.features["i"]], seed).draw(epoch, samples.user, np.arange(rows), np.arange(5))[0]
+    return Negatives(samples, [log.features["i"]], seed, 9).draw(epoch, samples.user, np.arange(rows), "history", 5)[0]
 
 
 def test_popularity_draws_an_item_as_often_as_it_occurs():
     log = EventLog(np.array([0, 1, 11]), {"i": np.array([9, 1, 1, 1, 1, 1, 2, 2, 3, 9, 0], "int32")})
     both = np.array([0, 1])
     samples = Samples(log, both, np.array([1, 10]), RowNumbers(0, 2), histories=Histories(negatives="popularity"))
-    found = Counter(Negatives(samples, [log.features["i"]], 0).draw(
-        0, np.zeros(20_000, int), np.arange(20_000), np.arange(1))[0].reshape(-1).tolist())
+    found = Counter(Negatives(samples, [log.features["i"]], 0, 9).draw(
+        0, np.zeros(20_000, int), np.arange(20_000), "target", 1)[0].reshape(-1).tolist())
     assert set(found) == {1, 2, 3}  # 9 is the user's own, 0 is unknown
     assert [found[item] / 20_000 for item in (1, 2, 3)] == pytest.approx([5 / 8, 2 / 8, 1 / 8], abs=0.02)
 
@@ -149,8 +149,8 @@ def test_uniform_draws_every_item_alike():
     log = EventLog(np.array([0, 1, 9]), {"i": np.array([9, 1, 1, 1, 1, 1, 2, 2, 3], "int32")})
     samples = Samples(log, np.array([0, 1]), np.array([1, 8]), RowNumbers(0, 2),
                       histories=Histories(negatives="uniform"))
-    found = Counter(Negatives(samples, [log.features["i"]], 0).draw(
-        0, np.zeros(20_000, int), np.arange(20_000), np.arange(1))[0].reshape(-1).tolist())
+    found = Counter(Negatives(samples, [log.features["i"]], 0, 9).draw(
+        0, np.zeros(20_000, int), np.arange(20_000), "target", 1)[0].reshape(-1).tolist())
     assert [found[item] / 20_000 for item in (1, 2, 3)] == pytest.approx([1 / 3] * 3, abs=0.02)
 
 
@@ -164,7 +164,7 @@ def test_nothing_of_a_later_mapping_is_drawn():
     log = EventLog(np.array([0, 2, 5]), {"i": np.array([1, 2, 5, 6, 7], "int32")})
     samples = Samples(log, np.array([0, 1]), np.array([0, 1]), RowNumbers(0, 2),
                       histories=Histories(negatives="popularity"))
-    drawn = Negatives(samples, [log.features["i"]], 0).draw(0, np.zeros(2000, int), np.arange(2000), np.arange(1))[0]
+    drawn = Negatives(samples, [log.features["i"]], 0, 9).draw(0, np.zeros(2000, int), np.arange(2000), "target", 1)[0]
     assert set(np.unique(drawn)) == {5, 6}
 
 
@@ -175,7 +175,7 @@ def test_a_user_who_had_everything_gets_some_item():
 def test_a_user_who_had_nearly_everything_gets_the_rest():
     log = EventLog(np.array([0, 30, 31]), {"i": np.arange(1, 32, dtype="int32")})
     both = Samples(log, np.array([0, 1]), np.array([30, 1]), RowNumbers(0, 2), histories=Histories(negatives="uniform"))
-    drawn = Negatives(both, [log.features["i"]], 0).draw(0, np.zeros(500, int), np.arange(500), np.arange(3))[0]
+    drawn = Negatives(both, [log.features["i"]], 0, 9).draw(0, np.zeros(500, int), np.arange(500), "history", 3)[0]
     assert set(np.unique(drawn)) == {31}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clickwise.data.events import Samples
+from clickwise.data.events import Samples, window
 from clickwise.data.events_negatives import Negatives
 from clickwise.spec import FeatureSpec, history_length, is_time_gap
 
@@ -41,7 +41,9 @@ class Windows:
         self.draws_history = bool(made["negative_history"]) and not self.stored_negatives
         self.makes_targets = bool(made["target_item"])
         self.items = [values for values, gap in self.history if gap is None]
-        self.negatives = Negatives(samples, self.items, seed) if self.draws_history or self.makes_targets else None
+        self.negatives = None
+        if self.draws_history or self.makes_targets:
+            self.negatives = Negatives(samples, self.items, seed, most=self.length)
 
     def shapes(self, rows: int) -> list[Shape]:
         """Shape and type of every tensor that `fill` writes for so many rows."""
@@ -76,29 +78,13 @@ class Windows:
         for values in self.stored_negatives:
             np.multiply(window(values, end_B, self.negative_length), known_BL, out=next(outs), casting="unsafe")
         if self.draws_history:
-            age_L = np.arange(self.negative_length, 0, -1)  # the latest is 1: in a longer window it keeps its draw
-            for drawn_BL in self.negatives.draw(epoch, user_B, row_B, age_L):
+            for drawn_BL in self.negatives.draw(epoch, user_B, row_B, "history", self.negative_length):
                 np.multiply(drawn_BL, known_BL, out=next(outs), casting="unsafe")
         if self.makes_targets:
             came_B = label_B.astype(bool)
-            drawn = self.negatives.draw(epoch, user_B, row_B, np.zeros(1, np.int64))
+            drawn = self.negatives.draw(epoch, user_B, row_B, "target", 1)
             for values, drawn_B1 in zip(self.items, drawn, strict=True):
                 next(outs)[:] = np.where(came_B, values[np.minimum(end_B, len(values) - 1)], drawn_B1[:, 0])
-
-
-def window(values: np.ndarray, end_B: np.ndarray, length: int) -> np.ndarray:
-    """The `length` values before each of the places `end_B`, [B, length]; what would lie before the first value is
-    anything."""
-    if len(values) < length:
-        end_B = end_B + (length - len(values))
-        values = np.concatenate([np.zeros(length - len(values), values.dtype), values])
-    start_B = end_B - length
-    view = np.lib.stride_tricks.sliding_window_view(values, length)
-    window_BL = view[np.maximum(start_B, 0)]  # one copy of `length` values for each row
-    early = np.flatnonzero(start_B < 0)
-    if len(early):
-        window_BL[early] = values[np.maximum(start_B[early, None] + np.arange(length), 0)]
-    return window_BL
 
 
 def gap_ids(gap_BL: np.ndarray, unit: int, cardinality: int) -> np.ndarray:
