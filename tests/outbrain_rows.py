@@ -80,6 +80,11 @@ def write_tables(folder: Path, tables: dict[str, list[dict]], missing: str = "\\
     return folder
 
 
+def changed(tables: dict[str, list[dict]], **changes) -> dict[str, list[dict]]:
+    """The tables, the rows of some of them replaced by `change(rows)`."""
+    return tables | {name: change([dict(row) for row in tables[name]]) for name, change in changes.items()}
+
+
 def hash60(text: object) -> int:
     return int(hashlib.md5(str(text).encode()).hexdigest()[:15], 16)
 

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 from criteo_rows import write_raw
+from outbrain_rows import random_tables, write_tables
+from prepared_columns import read
 
 from clickwise.prepare import run
+from clickwise.spec import FeatureSpec
 
 
 @pytest.fixture
@@ -19,5 +22,20 @@ def criteo(tmp_path):
         section = {"name": "criteo", "frequency_limit": 1, **{k: v for k, v in files.items() if v}, **options}
         recipe = {"dataset": section, "engine": {"threads": 1, **(engine or {})}, "out": str(tmp_path / name)}
         return run(recipe, "test.yaml", overwrite=overwrite)
+
+    return prepare
+
+
+@pytest.fixture
+def outbrain(tmp_path):
+    """`outbrain(tables, ...)` writes the raw files (unless `folder` has them): the spec, and columns by mapping."""
+    def prepare(tables=None, *, name="out", folder=None, missing="\\N", feature_set="v1_spark", **options):
+        if folder is None:
+            folder = write_tables(tmp_path / f"{name}_raw", tables or random_tables(60, seed=2), missing)
+        section = {"name": "outbrain", "folder": str(folder), "feature_set": feature_set, "shuffle": False,
+                   "frequency_limit": 2, **options}
+        out = run({"dataset": section, "engine": {"threads": 1}, "out": str(tmp_path / name)}, "test.yaml")
+        spec = FeatureSpec.load(out)
+        return spec, {mapping: read(out, mapping) for mapping in spec.mappings}
 
     return prepare
