@@ -2,12 +2,13 @@
 
     python benchmarks/cpu_step.py                                    DLRM, plain SGD
     python benchmarks/cpu_step.py --model dcnv2 --table-rows 50000   DCNv2, Adam (of touched rows in the tables)
+    python benchmarks/cpu_step.py --model wide_deep --dims 64        Wide & Deep, FTRL and Adagrad
 
 Models: 13 numerical features, 26 tables, bottom MLP 512-256-D, top MLP 1024-1024-512-256-1; DCNv2 with three cross
-layers of rank 512 between x0 and the top MLP.
-Plain: one nn.EmbeddingBag(sparse=True) per table, nn.Linear, torch.optim.SGD, or Adam and SparseAdam; DLRM: stack, bmm,
-Z[:, i, j]; DCNv2: x0 * V(U(x)) + x. It gets its ids as int64 and its numericals as float32 ready made. Clickwise gets
-int32 and float16, as they come from disk.
+layers of rank 512 between x0 and the top MLP; Wide & Deep: 26 more tables of width 1, five layers of 1024, dropout 0.1.
+Plain: one nn.EmbeddingBag(sparse=True) per table, nn.Linear, torch.optim.SGD, or Adam and SparseAdam, or Adagrad (which
+is what FTRL without penalties computes); DLRM: stack, bmm, Z[:, i, j]; DCNv2: x0 * V(U(x)) + x. It gets its ids as
+int64 and its numericals as float32 ready made. Clickwise gets int32 and float16, as they come from disk.
 Ids: uniform, or the power law P(id) ~ (id + 1)^-1.05.
 
 Every rival is a process of its own, and they step in turns, so that a noisy moment of the machine meets all of them.
@@ -31,6 +32,9 @@ from measure import arguments, finish
 
 TABLES, NUMERICALS, ALPHA, BATCHES = 26, 13, 1.05, 3
 TOP, CROSS_LAYERS, CROSS_RANK, ADAM_LR, SGD_LR = (1024, 1024, 512, 256), 3, 512, 1e-4, 0.1
+DEEP, DROPOUT, WIDE_LR, DEEP_LR, FIRST_ACCUMULATOR = (1024,) * 5, 0.1, 0.02, 0.01, 0.1
+TARGETS = {"dlrm": "ours ≥ 1.5 × plain in fp32, ≥ 3 ×", "dcnv2": "ours ≥ 1.2 × plain in fp32, ≥ 2.5 ×",
+           "wide_deep": "ours ≥ 2.5 × plain"}
 RIVALS = ("plain fp32", "plain bf16", "ours fp32", "ours bf16")
 
 
@@ -75,12 +79,12 @@ def _plain(name: str, dim: int, table_rows: int, batches: list, bf16: bool, chan
     import torch
     from torch import nn
 
-    def mlp(inputs, sizes, relu_last):
+    def mlp(inputs, sizes, relu_last, dropout=0.0):
         layers = []
         for place, outputs in enumerate(sizes):
             layers.append(nn.Linear(inputs, outputs))
             if relu_last or place < len(sizes) - 1:
-                layers.append(nn.ReLU())
+                layers += [nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
             inputs = outputs
         return nn.Sequential(*layers)
 
@@ -122,8 +126,27 @@ def _plain(name: str, dim: int, table_rows: int, batches: list, bf16: bool, chan
             rows = [table(column[:, None]).to(z0.dtype) for table, column in zip(self.tables, ids, strict=True)]
             return self.top(self.interaction(z0, rows)).squeeze(1)
 
-    model = Plain()
-    if name == "dlrm":
+    class PlainWideDeep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wide_tables, self.deep_tables = (
+                nn.ModuleList(nn.EmbeddingBag(table_rows, width, mode="sum", sparse=True) for _ in range(TABLES))
+                for width in (1, dim))
+            self.wide = nn.Linear(NUMERICALS, 1)
+            self.deep = mlp(NUMERICALS + TABLES * dim, (*DEEP, 1), False, DROPOUT)
+
+        def forward(self, numerical, ids):
+            weights = [table(column[:, None]) for table, column in zip(self.wide_tables, ids, strict=True)]
+            rows = [table(column[:, None]) for table, column in zip(self.deep_tables, ids, strict=True)]
+            wide = self.wide(numerical) + torch.stack(weights).sum(0)
+            return (wide + self.deep(torch.cat([numerical, *rows], dim=1))).squeeze(1)
+
+    model = PlainWideDeep() if name == "wide_deep" else Plain()
+    if name == "wide_deep":
+        optimizers = [torch.optim.Adagrad([parameter for key, parameter in model.named_parameters()
+                                           if key.startswith(part)], lr=lr, initial_accumulator_value=FIRST_ACCUMULATOR)
+                      for part, lr in (("wide", WIDE_LR), ("deep", DEEP_LR))]
+    elif name == "dlrm":
         optimizers = [torch.optim.SGD(model.parameters(), lr=SGD_LR)]
     else:
         dense = [parameter for key, parameter in model.named_parameters() if not key.startswith("tables.")]
@@ -151,8 +174,8 @@ def _ours(name: str, dim: int, table_rows: int, batches: list, bf16: bool, chang
     import torch
 
     from clickwise.batch import Batch
-    from clickwise.build import find_model
-    from clickwise.embedding import TableOptimizer, build_embeddings
+    from clickwise.build import build_engines, find_model
+    from clickwise.embedding import TableOptimizer
     from clickwise.optim.dense import DenseOptimizer
     from clickwise.spec import Feature
 
@@ -166,21 +189,28 @@ def _ours(name: str, dim: int, table_rows: int, batches: list, bf16: bool, chang
             return tuple(Feature(f"cat_{i}", "int32", cardinality=table_rows) for i in range(TABLES))
 
     model_class = find_model(name, "--model")
-    crosses = {} if name == "dlrm" else {"cross_layers": CROSS_LAYERS, "cross_rank": CROSS_RANK}
-    config = model_class.Config(embedding_dim=dim, bottom_mlp=(512, 256, dim), top_mlp=TOP, **crosses)
-    features = tuple(feature.name for feature in Spec.channel("categorical"))
-    settings = {"name": "sgd", "lr": SGD_LR} if name == "dlrm" else {"name": "adam", "lr": ADAM_LR}
+    if name == "wide_deep":
+        config = model_class.Config(embedding_dim=dim, deep_hidden=DEEP, dropout=DROPOUT)
+        ftrl = {"name": "ftrl", "lr": WIDE_LR, "beta": 0.0, "initial_accumulator": FIRST_ACCUMULATOR}
+        settings = {"wide": ftrl, "deep": {"name": "adagrad", "lr": DEEP_LR, "initial_accumulator": FIRST_ACCUMULATOR}}
+    else:
+        crosses = {} if name == "dlrm" else {"cross_layers": CROSS_LAYERS, "cross_rank": CROSS_RANK}
+        config = model_class.Config(embedding_dim=dim, bottom_mlp=(512, 256, dim), top_mlp=TOP, **crosses)
+        settings = {"": {"name": "sgd", "lr": SGD_LR} if name == "dlrm" else {"name": "adam", "lr": ADAM_LR}}
     tables = model_class.tables(Spec, config)
-    model = model_class(Spec, build_embeddings("auto", tables, features, TableOptimizer(**settings)), config)
-    optimizer = DenseOptimizer(**settings).build(p for p in model.parameters() if p.requires_grad)
+    model = model_class(Spec, build_engines(model_class, tables, lambda part: TableOptimizer(**settings[part])), config)
+    optimizers = [DenseOptimizer(**of_part).build(p for key, p in model.named_parameters() if key.startswith(part))
+                  for part, of_part in settings.items()]
     batches = [Batch(numerical=numerical, categorical=tuple(ids), label=label) for numerical, ids, label in batches]
 
     def step(index):
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             loss = sum(model.losses(batches[index]).values())
         loss.backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         return loss.item()
 
     return step
@@ -240,14 +270,14 @@ def race(rivals: list[str], name: str, dim: int, samples: int, ids: str, table_r
 def main() -> None:
     parser = arguments(__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--model", default="dlrm", choices=["dlrm", "dcnv2"])
+    parser.add_argument("--model", default="dlrm", choices=list(TARGETS))
     parser.add_argument("--table-rows", type=int, default=100_000)
     parser.add_argument("--dims", type=int, nargs="+", default=[16, 128])
     parser.add_argument("--batches", type=int, nargs="+", default=[2048, 16384])
     parser.add_argument("--ids", nargs="+", default=["uniform", "power"], choices=["uniform", "power"])
     parser.add_argument("--rivals", nargs="+", default=list(RIVALS), help="the first is what the others are held to")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--name", help="of the result file; cpu_step or cpu_step-dcnv2 by default")
+    parser.add_argument("--name", help="of the result file; cpu_step, or cpu_step-<model>, by default")
     options = parser.parse_args()
     rows = []
     for dim in options.dims:
@@ -256,10 +286,9 @@ def main() -> None:
                 rows += race(options.rivals, options.model, dim, samples, ids, options.table_rows, options.threads,
                              options.repeats)
                 print(f"measured: dim {dim}, batch {samples:,}, {ids} ids", file=sys.stderr, flush=True)
-    target = "ours ≥ 1.5 × plain in fp32, ≥ 3 ×" if options.model == "dlrm" else "ours ≥ 1.2 × plain in fp32, ≥ 2.5 ×"
     finish(options.name or ("cpu_step" if options.model == "dlrm" else f"cpu_step-{options.model}"), rows, options,
            threads=options.threads, tables=TABLES, table_rows=options.table_rows, alpha=ALPHA,
-           target=f"{target} in bf16 on a CPU with AMX")
+           target=f"{TARGETS[options.model]} in bf16 on a CPU with AMX")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,16 @@ def test_quickstart_from_raw_data_to_report(clickwise, tmp_path):
 
 
 @pytest.mark.slow
+def test_wide_and_deep_ranks_better_than_the_popularity_of_videos(clickwise):
+    assert clickwise("prepare", "kuairand/prepare", "out=data").code == 0
+    runs = [clickwise("train", "kuairand/wide_deep", "data.path=data", f"train.seed={seed}", "--json")
+            for seed in range(3)]
+    tests = [json.loads(run.out)["mappings"]["test"] for run in runs]
+    assert statistics.mean(test["auc"] for test in tests) >= GRADIENT_BOOSTING
+    assert statistics.mean(test["map_at_12_contested"] for test in tests) >= 0.76
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("count_until, least", [("training", GRADIENT_BOOSTING), ("earlier_days", 0.735)])
 def test_beats_gradient_boosting_over_three_seeds(clickwise, count_until, least):
     assert clickwise("prepare", "kuairand/prepare", "out=data", f"dataset.count_until={count_until}").code == 0

@@ -8,7 +8,7 @@ from clickwise.build import load_recipe
 from clickwise.data.synthetic import in_memory, synthetic_spec
 
 
-@pytest.mark.parametrize("name", ["tiny/dlrm", "tiny/dcnv2"])
+@pytest.mark.parametrize("name", ["tiny/dlrm", "tiny/dcnv2", "tiny/wide_deep"])
 def test_reaches_its_planted_signal(clickwise, name):
     result = clickwise("train", name, "--json")
     assert result.code == 0, result.err
