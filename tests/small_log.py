@@ -71,7 +71,8 @@ def write_log(folder: Path, *, users: int = 9, seed: int = 0, targets: bool = Tr
             chunks += [Chunk("split_binary", (name,), (f"{mapping}/{name}.bin",)) for name in ("item", "category")]
         files = (f"{mapping}/user_id.bin", f"{mapping}/position.bin", "events/offsets.bin",
                  *(f"events/{name}.bin" for name in log))
-        chunks.append(Chunk("events", tuple(held), files, {"negatives": "popularity"}))
+        chunks.append(Chunk("events", tuple(held), files,
+                            {"negatives": "stored" if stored_negatives else "popularity"}))
         mappings[mapping] = tuple(chunks)
     FeatureSpec(features, mappings, channels, {}, folder).save(folder)
     return FeatureSpec.load(folder)

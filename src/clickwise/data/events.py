@@ -22,6 +22,7 @@ from clickwise.spec import Chunk, FeatureSpec, is_time_gap, stored_event_feature
 
 PLACES = np.dtype("int32")  # of user and position
 TIME = np.dtype("int64")
+RULES = ("popularity", "uniform", "compat")  # for what is drawn; the first where a dataset says nothing
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Samples:
     row: np.ndarray | RowNumbers
     time: np.ndarray | None = None
     whole: Samples | None = None
-    histories: Histories = Histories(negatives="popularity")
+    histories: Histories = Histories(negatives=RULES[0])
 
     def __len__(self) -> int:
         return len(self.position)
@@ -150,8 +151,9 @@ def map_events(spec: FeatureSpec, chunk: Chunk) -> Samples:
     time = _map(paths[-1], TIME) if len(paths) > 3 + len(stored) else None
     if time is not None and len(time) != len(user):
         raise SpecError(paths[-1], found=f"{len(time):,} rows", expected=f"{len(user):,} rows, as in {paths[0].name}")
+    rule = chunk.options.get("negatives")
     return Samples(EventLog(offsets, features), user, position, RowNumbers(0, len(user)), time,
-                   histories=Histories(negatives=chunk.options.get("negatives", "popularity")))
+                   histories=Histories(negatives=rule if rule in RULES else RULES[0]))
 
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:

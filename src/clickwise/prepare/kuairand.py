@@ -21,6 +21,14 @@ from clickwise.errors import PrepareError, nearest
 from clickwise.files import shipped
 from clickwise.prepare import steps, write
 from clickwise.prepare.engine import Engine, EngineConfig
+from clickwise.prepare.kuairand_history import (
+    PLACES,
+    TIME,
+    HistoryConfig,
+    store_history,
+    target_features,
+    write_history,
+)
 from clickwise.prepare.kuairand_log import (
     DISPLAY,
     ITEM,
@@ -32,7 +40,7 @@ from clickwise.prepare.kuairand_log import (
 )
 from clickwise.prepare.kuairand_numbers import NUMERICAL, store_numbers
 from clickwise.prepare.output import Output, say
-from clickwise.prepare.raw_files import find_tables, raw_folder
+from clickwise.prepare.raw_files import find_files, find_tables, raw_folder
 from clickwise.progress import Progress
 from clickwise.recipe import require, to_dict
 from clickwise.spec import Feature, narrowest_id_dtype
@@ -59,6 +67,7 @@ class KuaiRandConfig:
     rate_weight         a click rate is drawn towards the mean as by so many more impressions
     shuffle             permute the training rows, by `seed`; the others stay in the order of time
     max_bad_rows        so many lines that cannot be read are skipped and counted before preparation gives up
+    history             null, or what a user watched and clicked before, as a log of events beside the columns
     """
 
     folder: str | None = None
@@ -81,6 +90,7 @@ class KuaiRandConfig:
     shuffle: bool = True
     seed: int = 0
     max_bad_rows: int = 0
+    history: HistoryConfig | None = None
 
     def __post_init__(self) -> None:
         days = {key: getattr(self, key) for key in ("train_from", "validation_from", "test_from")
@@ -111,7 +121,9 @@ class KuaiRandConfig:
     def channels(self) -> dict[str, tuple[str, ...]]:
         parts = {"numerical": self.numerical, "categorical": self.categorical}
         return {name: tuple(part) for name, part in parts.items() if part} \
-            | {"display": (DISPLAY,), "item": (ITEM,), "label": (LABEL,)}
+            | {"display": (DISPLAY,), "item": (ITEM,), "label": (LABEL,)} \
+            | ({} if self.history is None else {"target_item": tuple(self.history.items),
+                                                "log_places": self.history.columns})
 
 
 CONFIG = KuaiRandConfig
@@ -136,6 +148,10 @@ def prepare(config: KuaiRandConfig, out: Path, *, engine: EngineConfig | None = 
                         f"{where}.dataset.folder", do="or null, for the sample that is shipped")
     files = {key: find_tables(folder, getattr(config, key), f"{where}.dataset.{key}")
              for key in ("log", "users", "videos")}
+    history, needs = config.history, () if config.history is None else config.history.needs
+    if history is not None and "watched" in history.sources:
+        files["watched"] = find_files([str(folder / pattern) for pattern in history.watched],
+                                      f"{where}.dataset.history.watched")
     recipe = {"dataset": {"name": "kuairand", **to_dict(config)}}
     output = Output(out, recipe=recipe, inputs=files, file_keys=("folder", "log", "users", "videos"), engine=engine,
                     overwrite=overwrite)
@@ -143,17 +159,22 @@ def prepare(config: KuaiRandConfig, out: Path, *, engine: EngineConfig | None = 
         say(f"{out}: already prepared from these files with this recipe")
         return output.out
     with output:
-        read = store_impressions(output, files, features=(*config.numerical, *config.categorical),
+        read = store_impressions(output, files, features=(*config.numerical, *config.categorical, *needs),
                                  max_bad_rows=config.max_bad_rows)
         parts = _split(output, config, where)
+        until = config.test_from - 1 if config.count_until == "training" else None
         cardinalities = _vocabularies(output, config, parts)
         if config.numerical:
             store_numbers(output, config.numerical, train=parts["train"], rate_weight=config.rate_weight,
-                          last_counted_day=config.test_from - 1 if config.count_until == "training" else None)
-        _write(output, config, parts, cardinalities)
+                          last_counted_day=until)
+        found = {}
+        if history is not None:
+            found = store_history(output, history, files.get("watched", ()), train=parts["train"], clicked_until=until)
+        _write(output, config, parts, cardinalities, found.get("sizes", {}))
         return output.finish({
             "dataset": "kuairand", "rows": {mapping: end - first for mapping, (first, end) in parts.items()}, **read,
-            "cardinalities": {name: size for name, (size, _) in cardinalities.items()}, "ibis": ibis.__version__})
+            "cardinalities": {name: size for name, (size, _) in cardinalities.items()} | found.pop("sizes", {}),
+            **({"history": found} if found else {}), "ibis": ibis.__version__})
 
 
 # ---- which rows belong to which mapping
@@ -231,7 +252,7 @@ def _store_tag_ids(engine: Engine, vocabulary: ir.Table) -> int:
 
 
 def _write(output: Output, config: KuaiRandConfig, parts: Mapping[str, tuple[int, int]],
-           cardinalities: Mapping[str, tuple[int, int | None]]) -> None:
+           cardinalities: Mapping[str, tuple[int, int | None]], items: Mapping[str, int]) -> None:
     engine, channels = output.engine(), config.channels
     scales = output.facts("numbers") if config.numerical else {}
     features = {name: Feature(name, "float16") for name in config.numerical}
@@ -239,8 +260,18 @@ def _write(output: Output, config: KuaiRandConfig, parts: Mapping[str, tuple[int
                  for name, (size, hotness) in cardinalities.items()}
     features |= {DISPLAY: Feature(DISPLAY, "int64"), ITEM: Feature(ITEM, "int64"), LABEL: Feature(LABEL, "bool")}
 
+    if config.history is not None:
+        features |= target_features(config.history, items)
+        features |= {name: Feature(name, "int64" if name == TIME else "int32") for name in config.history.columns}
+
     def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
         part = parts[mapping]
+        if names[0] in PLACES:
+            return steps.rows_between(engine.table("history_places").select("row", *names), *part)
+        if names[0] in items:
+            rows, ids = _rows(engine, part, ["video_id"]), engine.table("video_ids")
+            ids = ids.select("key", *names)
+            return rows.join(ids, rows.video_id == ids.key).select("row", *names)
         if set(names) <= set(scales):
             table = steps.rows_between(engine.table("numbers"), *part)
             return table.select("row", **{name: steps.scale(table[name], **scales[name]) for name in names})
@@ -250,6 +281,8 @@ def _write(output: Output, config: KuaiRandConfig, parts: Mapping[str, tuple[int
         return table if names[0] in (DISPLAY, ITEM, LABEL) \
             else steps.encode(table, names[0], engine.table(f"vocabulary_{names[0]}"))
 
-    write.write_dataset(output, columns, features=features, channels=channels,
-                        rows={mapping: end - first for mapping, (first, end) in parts.items()},
-                        shuffle_seed=config.seed if config.shuffle else None)
+    spec = write.write_dataset(output, columns, features=features, channels=channels,
+                               rows={mapping: end - first for mapping, (first, end) in parts.items()},
+                               shuffle_seed=config.seed if config.shuffle else None)
+    if config.history is not None:
+        write_history(output, config.history, spec, items)

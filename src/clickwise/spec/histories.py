@@ -10,7 +10,7 @@ from clickwise.spec.feature import AUTO, Chunk, Feature
 if TYPE_CHECKING:
     from clickwise.spec import FeatureSpec
 
-NEGATIVES = ("uniform", "popularity", "compat")
+NEGATIVES = ("uniform", "popularity", "compat", "stored")  # `stored`: the log has them beside its events
 TIME_GAP = "time_gap"  # a further key of a feature of the history
 
 
@@ -32,8 +32,7 @@ def stored_event_features(spec: FeatureSpec, chunk: Chunk) -> tuple[str, ...]:
     def of(channel: str) -> list[str]:
         return [name for name in spec.channels.get(channel, ()) if name in chunk.features]
 
-    history, negative = of("history"), of("negative_history")
-    return (*history, *(negative if len(chunk.files) - 3 >= len(history) + len(negative) else ()))
+    return (*of("history"), *(of("negative_history") if chunk.options.get("negatives") == "stored" else ()))
 
 
 def check_histories(spec: FeatureSpec) -> None:
@@ -99,17 +98,16 @@ def check_events(spec: FeatureSpec, where: str, chunk: Chunk) -> None:
     items = [feature for feature in spec.channel("history") if not is_time_gap(feature)]
     if channels["target_item"] and channels["target_item"][0] in chunk.features:
         _check_made_targets(spec, where, items)
-    log, gaps = len(channels["history"]), len(channels["history"]) - len(items)
-    counts = {3 + log, 3 + log + (len(items) if channels["negative_history"] else 0)}
-    counts |= {count + 1 for count in counts} if gaps else set()
-    if len(chunk.files) not in counts:
-        raise SpecError(f"{where}.files", found=f"{len(chunk.files)} files",
-                        expected=f"{' or '.join(map(str, sorted(counts)))}: user, position, offsets, one for each of "
-                                 f"{', '.join(channels['history'])}")
     for key, value in chunk.options.items():
         if key != "negatives" or value not in NEGATIVES:
             raise SpecError(f"{where}.{key}", found=repr(value), expected=", ".join(NEGATIVES),
                             do=nearest(value, NEGATIVES))
+    stored = stored_event_features(spec, chunk)
+    counts = [3 + len(stored), *([4 + len(stored)] if len(items) < len(channels["history"]) else [])]
+    if len(chunk.files) not in counts:
+        raise SpecError(f"{where}.files", found=f"{len(chunk.files)} files",
+                        expected=f"{' or '.join(map(str, counts))}: user, position, offsets, one for each of "
+                                 f"{', '.join(stored)}" + (", then perhaps the time" if len(counts) > 1 else ""))
 
 
 def _check_made_targets(spec: FeatureSpec, where: str, items: list[Feature]) -> None:

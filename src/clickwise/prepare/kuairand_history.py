@@ -1,0 +1,290 @@
+"""KuaiRand's histories: what a user watched before the log, and clicked in it, as a log of events beside the columns.
+
+An event is a video that the user chose. Beside each click of the log lies what the user was shown and did not click,
+the latest such impression before it; where there is none, a video drawn by hash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from clickwise.errors import PrepareError
+from clickwise.prepare import steps
+from clickwise.prepare.kuairand_log import LABEL
+from clickwise.prepare.output import Output
+from clickwise.prepare.write import PlacedFile
+from clickwise.progress import Progress
+from clickwise.recipe import require
+from clickwise.spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
+
+SOURCES, ITEMS = ("watched", "clicked"), ("video", "tag", "author")
+USER, POSITION, TIME = "history_user", "history_position", "history_time"  # columns: places in the log
+PLACES = (USER, POSITION, TIME)
+GAP, MINUTE, GAPS = "minutes_ago", 60_000, 18  # ms; ids of time gaps, the last for all beyond 2^15 minutes
+WATCH_COLUMNS = {"user_id": pa.types.is_integer, "last_time_ms": pa.types.is_integer, "watch_seq": pa.types.is_nested}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryConfig:
+    """The section `dataset.history`.
+
+    sources          watched: the videos watched before the log · clicked: those clicked in the log before the
+                     impression, strictly earlier. With `count_until: training` none from the first test day on
+    watched          the files of the first, in `folder`: Parquet with user_id, watch_seq (a list, oldest first) and
+                     last_time_ms, which is taken for the time of all of them
+    items            what a model sees of a video, out of video, tag (the first one) and author
+    length           events in the window of a history
+    frequency_limit  a video, tag or author keeps an id of its own if it occurs so often in the training rows and the
+                     watched videos; an event without one is no event
+    time_gap         a further feature of the history: minutes between event and impression, by doubling
+    """
+
+    sources: list[str] = field(default=SOURCES)
+    watched: list[str] = field(default=("watch_history_*",))
+    items: list[str] = field(default=("video", "tag"))
+    length: int = 50
+    frequency_limit: int = 1
+    time_gap: bool = True
+
+    def __post_init__(self) -> None:
+        for key, known in (("sources", SOURCES), ("items", ITEMS)):
+            names = getattr(self, key)
+            require(bool(names) and set(names) <= set(known) and len(set(names)) == len(names), key, found=names,
+                    expected=f"some of {', '.join(known)}, each once")
+        require(self.items[0] == "video", "items", found=self.items, expected="video first: it tells an event")
+        require(self.length >= 1, "length", found=self.length, expected="at least 1")
+        require(self.frequency_limit >= 0, "frequency_limit", found=self.frequency_limit, expected="0 or more")
+        require("watched" not in self.sources or bool(self.watched), "watched", found=self.watched,
+                expected="at least one file")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Attributes of videos that must be read for it."""
+        return tuple({"tag": "tags", "author": "author_id"}[name] for name in self.items if name != "video")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What is written of every impression to place it in the log."""
+        return (USER, POSITION, *([TIME] if self.time_gap else []))
+
+
+def store_history(output: Output, config: HistoryConfig, watched: Sequence[Path], *, train: tuple[int, int],
+                  clicked_until: int | None) -> dict:
+    """Stores `history_events` (in the order of the log), `history_users`, `history_places` (the columns of every
+    impression) and `video_ids`; cardinalities of `items` and what was counted.
+
+    `train` are the training rows of the impressions; clicks of days after `clicked_until` are no events.
+    """
+    if output.done("history"):
+        return output.facts("history")
+    engine = output.engine()
+    impressions = engine.numbered(engine.table("impressions"))
+    with Progress("putting histories in order", total=4, unit="steps") as bar:
+        parts = []
+        if "watched" in config.sources:
+            table = engine.materialise(_watched(engine.read_parquet(_checked(watched))), "watched")
+            parts.append(table.mutate(kind=ibis.literal(0, "int8"), other=ibis.null("int64")))
+        if "clicked" in config.sources:
+            parts.append(_clicked(impressions, clicked_until))
+        events = parts[0] if len(parts) == 1 else ibis.union(*parts)
+        events = engine.materialise(events.order_by("user_id", "time", "kind", "place"), "history_events")
+        bar.advance(1)
+        users = ibis.union(impressions.select("user_id"), events.select("user_id")).distinct()
+        counts = events.group_by("user_id").aggregate(count=events.count())
+        counts = counts.select(__user=counts.user_id, count=counts["count"])
+        users = users.left_join(counts, users.user_id == counts["__user"])
+        number = (ibis.row_number().over(order_by=users.user_id) + 1).cast("int32")
+        users = engine.materialise(users.select("user_id", number=number, count=ibis.coalesce(users["count"], 0)),
+                                   "history_users")
+        bar.advance(1)
+        places = engine.materialise(_places(impressions, events, users), "history_places")
+        bar.advance(1)
+        fitted = impressions.filter((impressions["row"] >= train[0]) & (impressions["row"] < train[1]))
+        seen = fitted.select("video_id")
+        if "watched" in config.sources:
+            seen = seen.union(engine.table("watched").select("video_id"))
+        sizes = _store_video_ids(output, config, seen)
+        bar.advance(1)
+    found = engine.row(places.aggregate(none=places.count(where=places[POSITION] == 0),
+                                        mean=places[POSITION].cast("float64").mean()))
+    facts = {"sizes": sizes, "events": engine.count(events), "impressions_without_history": found["none"],
+             "mean_history": round(found["mean"], 2)}
+    output.mark("history", facts)
+    return facts
+
+
+def _checked(files: Sequence[Path]) -> Sequence[Path]:
+    """The files, after a look at their columns."""
+    for file in files:
+        try:
+            schema = parquet.read_schema(file)
+        except (pa.ArrowInvalid, OSError) as slip:
+            raise PrepareError(file, found=f"no Parquet file ({str(slip).splitlines()[0]})",
+                               expected="Parquet with " + ", ".join(WATCH_COLUMNS)) from None
+        for name, fits in WATCH_COLUMNS.items():
+            if name not in schema.names or not fits(schema.field(name).type):
+                found = f"{name} as {schema.field(name).type}" if name in schema.names else f"no column {name!r}"
+                raise PrepareError(file, found=found, expected="user_id and last_time_ms as integers, watch_seq as a "
+                                   "list of integers", do="or leave watched out of dataset.history.sources")
+    return files
+
+
+def _watched(table: ir.Table) -> ir.Table:
+    events = table.unnest("watch_seq", offset="place")
+    events = events.filter(events.watch_seq.notnull())
+    return events.select(user_id=events.user_id.cast("int64"), time=events.last_time_ms.cast("int64"),
+                         place=events.place.cast("int64"), video_id=events.watch_seq.cast("int64"))
+
+
+def _clicked(impressions: ir.Table, until: int | None) -> ir.Table:
+    """Every click, with the video of the user's latest impression before it that was not clicked."""
+    passed = (impressions[LABEL] == 0).ifelse(impressions["row"], ibis.null("int64"))
+    latest = passed.max().over(ibis.cumulative_window(group_by="user_id", order_by="row"))
+    clicks = impressions.mutate(passed=latest).filter(impressions[LABEL] == 1)
+    if until is not None:
+        clicks = clicks.filter(clicks.date <= until)
+    others = impressions.select(__row=impressions["row"], other=impressions.video_id)
+    joined = clicks.left_join(others, clicks.passed == others["__row"])
+    return joined.select("user_id", time=joined.time_ms, place=joined["row"], video_id=joined.video_id,
+                         kind=ibis.literal(1, "int8"), other=joined.other)
+
+
+def _places(impressions: ir.Table, events: ir.Table, users: ir.Table) -> ir.Table:
+    """`row`, the user's number, how many events came strictly before the impression, and its time."""
+    moments = ibis.union(
+        events.select("user_id", "time", n=ibis.literal(1, "int64")),
+        impressions.select("user_id", time=impressions.time_ms, n=ibis.literal(0, "int64")))
+    moments = moments.group_by(["user_id", "time"]).aggregate(n=steps.whole(moments.n.sum()))
+    so_far = moments.n.sum().over(ibis.cumulative_window(group_by="user_id", order_by="time"))
+    before = moments.select(__user=moments.user_id, __time=moments.time, before=steps.whole(so_far) - moments.n)
+    numbers = users.select(__id=users.user_id, number=users.number)
+    joined = impressions.join(before, [impressions.user_id == before["__user"],
+                                       impressions.time_ms == before["__time"]])
+    joined = joined.join(numbers, joined.user_id == numbers["__id"])
+    return joined.select("row", **{USER: joined.number, POSITION: joined.before.cast("int32"), TIME: joined.time_ms})
+
+
+def _store_video_ids(output: Output, config: HistoryConfig, seen: ir.Table) -> dict[str, int]:
+    """Stores `video_ids`: of every video the ids of `items`; writes the vocabularies. Cardinality by item feature."""
+    engine = output.engine()
+    (output.preparation / "vocabularies").mkdir(exist_ok=True)
+    videos = engine.table("raw_videos")
+    known = videos.select(
+        __video=videos.video_id,
+        tag=ibis.coalesce(videos.tag.split(",")[0].strip(), "") if "tag" in config.items else ibis.literal(""),
+        author=ibis.coalesce(videos.author_id, -1) if "author" in config.items else ibis.literal(-1))
+    counted = seen.group_by("video_id").aggregate(n=seen.count())
+    every = ibis.union(engine.table("impressions").select("video_id"),
+                       engine.table("history_events").select("video_id")).distinct()
+    table = every.left_join(known, every.video_id == known["__video"])
+    table = table.select(key=table.video_id, video=table.video_id, tag=ibis.coalesce(table.tag, ""),
+                         author=ibis.coalesce(table.author, -1))
+    counted = counted.select(__key=counted.video_id, n=counted.n)
+    table = table.left_join(counted, table.key == counted["__key"]).drop("__key")
+    table = engine.materialise(table.mutate(n=ibis.coalesce(table.n, 0)), "videos_seen")
+    sizes, encoded = {}, table.select("key", *config.items)
+    for name in config.items:
+        vocabulary = engine.materialise(steps.vocabulary(table, name, config.frequency_limit, weight="n"),
+                                        f"vocabulary_history_{name}")
+        file = output.preparation / "vocabularies" / f"{name}.parquet"
+        engine.write_parquet(vocabulary.order_by("id"), file)
+        sizes[name] = parquet.read_metadata(file).num_rows + 1
+        encoded = steps.encode(encoded, name, vocabulary)
+    engine.materialise(encoded, "video_ids")
+    return sizes
+
+
+def target_features(config: HistoryConfig, sizes: Mapping[str, int]) -> dict[str, Feature]:
+    return {name: Feature(name, narrowest_id_dtype(sizes[name]), sizes[name]) for name in config.items}
+
+
+def write_history(output: Output, config: HistoryConfig, spec: FeatureSpec, sizes: Mapping[str, int]) -> FeatureSpec:
+    """The spec with the channels history and negative_history, whose log is now written beside its mappings."""
+    features = dict(spec.features)
+    channels = {"history": tuple(f"{name}_history" for name in config.items),
+                "negative_history": tuple(f"{name}_negatives" for name in config.items)}
+    for ending in ("history", "negatives"):
+        features |= {f"{name}_{ending}": dataclasses.replace(feature, name=f"{name}_{ending}",
+                                                             dimensions=(config.length,))
+                     for name, feature in target_features(config, sizes).items()}
+    if config.time_gap:
+        channels["history"] += (GAP,)
+        features[GAP] = Feature(GAP, "int8", GAPS, dimensions=(config.length,), extra={TIME_GAP: MINUTE})
+    held = (*channels["history"], *channels["negative_history"])
+    _write_log(output, config, features, sizes)
+    log = ("history/offsets.bin", *(f"history/{name}.bin" for name in held))
+    mappings = {}
+    for mapping, chunks in spec.mappings.items():
+        file_of = {chunk.features[0]: chunk.files[0] for chunk in chunks}
+        place, *time = (file_of[name] for name in config.columns if name != USER)
+        files = (file_of[USER], place, *log, *time)
+        mappings[mapping] = (*chunks, Chunk("events", held, files, {"negatives": "stored"}))
+    spec = FeatureSpec(features, mappings, {**spec.channels, **channels}, folder=output.dataset)
+    spec.save(output.dataset)
+    return spec
+
+
+def _write_log(output: Output, config: HistoryConfig, features: Mapping[str, Feature],
+               sizes: Mapping[str, int]) -> None:
+    if output.done("history written"):
+        return
+    engine, folder = output.engine(), output.dataset / "history"
+    folder.mkdir(exist_ok=True)
+    users = engine.table("history_users")
+    counts = np.zeros(engine.count(users) + 1, np.int64)
+    for batch in engine.batches(users.select("number", "count")):
+        counts[batch.column(0).to_numpy()] = batch.column(1).to_numpy()
+    np.concatenate([[0], np.cumsum(counts)]).astype("<i8").tofile(folder / "offsets.bin")
+    # What is known of a video follows from its id: a table in memory spares a join.
+    of_video = {name: np.zeros(sizes["video"], features[f"{name}_history"].dtype) for name in config.items}
+    for batch in engine.batches(engine.table("video_ids").select(*config.items)):
+        video = batch.column(0).to_numpy()
+        for place, name in enumerate(config.items):
+            of_video[name][video] = batch.column(place).to_numpy()
+    for values in of_video.values():
+        values[0] = 0
+    events = engine.numbered(engine.table("history_events"))
+    video_ids = engine.table("video_ids")
+    total = int(counts.sum())
+    for kind, column in (("history", "video_id"), ("negatives", "other")):
+        ids = video_ids.select(__key=video_ids.key, video=video_ids.video)
+        joined = events.left_join(ids, events[column] == ids["__key"])
+        table = joined.select("row", video=ibis.coalesce(joined.video, 0))
+        files = {name: PlacedFile(folder / f"{name}_{kind}.bin", total, values.dtype, 1,
+                                  output.buffer_bytes // len(of_video), output.work / "spill")
+                 for name, values in of_video.items()}
+        with Progress(f"writing {kind}", total=total, unit="events") as bar:
+            _place_all(engine.batches(table), files, of_video, kind == "negatives", bar)
+    if config.time_gap:
+        with PlacedFile(folder / f"{GAP}.bin", total, np.dtype("int64"), 1, output.buffer_bytes,
+                        output.work / "spill") as file:
+            for batch in engine.batches(events.select("row", "time")):
+                file.put(batch.column(0).to_numpy(), batch.column(1).to_numpy())
+    output.mark("history written")
+
+
+def _place_all(batches, files: Mapping[str, PlacedFile], of_video: Mapping[str, np.ndarray], fill: bool,
+               bar: Progress) -> None:
+    """Puts the features of every video in its place; `fill` draws a video where there is none."""
+    with contextlib.ExitStack() as stack:
+        for file in files.values():
+            stack.enter_context(file)
+        for batch in batches:
+            row, video = batch.column(0).to_numpy(), batch.column(1).to_numpy()
+            if fill and len(of_video["video"]) > 1:
+                drawn = 1 + (row.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(33)).astype(
+                    np.int64) % (len(of_video["video"]) - 1)
+                video = np.where(video == 0, drawn, video)
+            for name, file in files.items():
+                file.put(row, of_video[name][video])
+            bar.advance(len(row))
