@@ -29,12 +29,14 @@ def criteo(tmp_path):
 @pytest.fixture
 def outbrain(tmp_path):
     """`outbrain(tables, ...)` writes the raw files (unless `folder` has them): the spec, and columns by mapping."""
-    def prepare(tables=None, *, name="out", folder=None, missing="\\N", feature_set="v1_spark", **options):
+    def prepare(tables=None, *, name="out", folder=None, missing="\\N", feature_set="v1_spark", tables="auto",
+                **options):
         if folder is None:
             folder = write_tables(tmp_path / f"{name}_raw", tables or random_tables(60, seed=2), missing)
         section = {"name": "outbrain", "folder": str(folder), "feature_set": feature_set, "shuffle": False,
                    "frequency_limit": 2, **options}
-        out = run({"dataset": section, "engine": {"threads": 1}, "out": str(tmp_path / name)}, "test.yaml")
+        engine = {"threads": 1, "tables": tables}
+        out = run({"dataset": section, "engine": engine, "out": str(tmp_path / name)}, "test.yaml")
         spec = FeatureSpec.load(out)
         return spec, {mapping: read(out, mapping) for mapping in spec.mappings}
 

@@ -78,8 +78,8 @@ def test_rates_come_from_the_displays_of_other_folds(outbrain):
             rates.append(math.log((clicks + 5 * prior) / (n - clicks + 5 * (1 - prior))))
         for name, values in ((f"{key}_click_rate", rates), (f"{key}_views", views)):
             train = values[:len(r.train)]
-            assert scales[name]["shift"] == pytest.approx(np.mean(train), abs=1e-9)
-            assert scales[name]["width"] == pytest.approx(np.std(train, ddof=1) or 1, rel=1e-9)
+            assert scales[name]["shift"] == pytest.approx(np.mean(train), abs=1e-6)
+            assert scales[name]["width"] == pytest.approx(np.std(train, ddof=1) or 1, rel=1e-6)
             for mapping, column in r.mappings(values).items():
                 np.testing.assert_allclose(unscaled(found[mapping][name], scales[name]), column, atol=1e-5)
 
@@ -253,13 +253,13 @@ def test_a_run_that_was_stopped_goes_on(outbrain, tmp_path, monkeypatch, capsys)
         with monkeypatch.context() as patch:
             patch.setattr(f"clickwise.prepare.outbrain.{function}", stop)
             with pytest.raises(KeyboardInterrupt):
-                outbrain(folder=folder)
+                outbrain(folder=folder, tables="disk")
         assert not (tmp_path / "out").exists()
     capsys.readouterr()
-    again = outbrain(folder=folder)[1]
+    again = outbrain(folder=folder, tables="disk")[1]
     assert "resuming" in capsys.readouterr().err
     for mapping, columns in whole.items():
         for name, column in columns.items():
             np.testing.assert_array_equal(np.array(column, object), np.array(again[mapping][name], object))
-    outbrain(folder=folder)
+    outbrain(folder=folder, tables="disk")
     assert "already prepared" in capsys.readouterr().err

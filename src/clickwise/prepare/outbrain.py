@@ -6,7 +6,7 @@ on the training rows → ids and numbers of every example → raw columns. `outb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,10 +23,11 @@ from clickwise.prepare.outbrain_raw import FILES, store_raw_tables
 from clickwise.prepare.outbrain_rows import count_displays, store_ads, store_displays, store_examples
 from clickwise.prepare.outbrain_sets import FeatureSet, SetName, feature_set
 from clickwise.prepare.output import Output, say
-from clickwise.prepare.raw_files import find_tables, raw_folder
+from clickwise.prepare.raw_files import estimate_rows, find_tables, raw_folder
 from clickwise.recipe import require, to_dict
 from clickwise.spec import Feature, narrowest_id_dtype
 
+TABLE_ROW_BYTES = 130  # of clicks, examples, similarities and the keys of `rows`, for every row
 LABEL, DISPLAY = "clicked", "display_id"
 
 
@@ -104,6 +105,7 @@ def prepare(config: OutbrainConfig, out: Path, *, engine: EngineConfig | None = 
         say(f"{out}: already prepared from these files with this recipe")
         return output.out
     with output:
+        output.engine(_tables_bytes(files, features))
         read = store_raw_tables(output, files, max_bad_rows=config.max_bad_rows, max_aspects=config.max_aspects)
         rows = _split(output, config, features, where)
         facts = store_features(output, config, features, files, train_rows=rows["parts"]["train"][1])
@@ -124,6 +126,15 @@ def _files(config: OutbrainConfig, features: FeatureSet, where: str) -> dict[str
         listed = Path(config.test_displays)
         files["test_displays"] = find_tables(listed.parent, [listed.name], f"{where}.dataset.test_displays")
     return files
+
+
+def _tables_bytes(files: Mapping[str, Sequence[Path]], features: FeatureSet) -> int | None:
+    """About how large the tables between the steps will be; None where nobody knows, as with page views."""
+    rows = estimate_rows(files["clicks"])
+    if rows is None or features.profiles or any(file.suffix != ".csv" for paths in files.values() for file in paths):
+        return None
+    row_bytes = TABLE_ROW_BYTES + 4 * len([*features.numbers, *features.categories])
+    return rows * row_bytes + sum(file.stat().st_size for paths in files.values() for file in paths)
 
 
 def _split(output: Output, config: OutbrainConfig, features: FeatureSet, where: str) -> dict:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from clickwise.prepare.outbrain import OutbrainConfig
 
 
-
 class Facts(TypedDict):
     cardinalities: dict[str, int]
     scales: dict[str, dict[str, float]]
@@ -158,7 +157,7 @@ def _store_rows(output: Output, config: OutbrainConfig, features: FeatureSet, tr
         rows = engine.materialise(table.select(
             "row", "clicked", "display_id", __document_id="document_id", __document_id_promo="document_id_promo",
             **{name: of_example(table, name, category) for name, category in features.categories.items()},
-            **{name: number.of(table) for name, number in features.numbers.items()}), "rows")
+            **{name: number.of(table).cast("float32") for name, number in features.numbers.items()}), "rows")
         bar.advance(bar.total)
     return rows
 
