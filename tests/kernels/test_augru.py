@@ -7,6 +7,7 @@ from clickwise.kernels import onednn
 from clickwise.kernels.augru import cpu, recurrence, reference
 
 FORMS = ("gru", "paper", "compat")
+INPUTS = 4
 every_form = pytest.mark.parametrize("form", FORMS)
 
 
@@ -16,8 +17,9 @@ def inputs(form, length, samples, width, seed=0, masked=True, bias=True):
     def normal(*shape):
         return torch.randn(*shape, generator=generator).requires_grad_()
 
-    given = {"x_LBG": normal(length, samples, 3 * width), "weight_GH": normal(3 * width, width),
-             "bias_H": normal(width) if bias and form != "compat" else None,
+    given = {"x_LBE": normal(length, samples, INPUTS), "input_GE": normal(3 * width, INPUTS),
+             "bias_G": normal(3 * width), "weight_GH": normal(3 * width, width),
+             "inner_bias_H": normal(width) if bias and form != "compat" else None,
              "attention_LB": None}
     if form != "gru":
         given["attention_LB"] = torch.rand(length, samples, generator=generator).requires_grad_()
@@ -25,10 +27,13 @@ def inputs(form, length, samples, width, seed=0, masked=True, bias=True):
     return given, mask
 
 
+def weights_of(given):
+    return [given[name] for name in ("x_LBE", "input_GE", "bias_G", "weight_GH", "inner_bias_H")]
+
+
 def run(function, form, given, mask, **settings):
     """Output and the gradients of its weighted sum."""
-    out = function(given["x_LBG"], given["weight_GH"], given["bias_H"], form, attention_LB=given["attention_LB"],
-                   mask_LB=mask, **settings)
+    out = function(*weights_of(given), form, attention_LB=given["attention_LB"], mask_LB=mask, **settings)
     leaves = [tensor for tensor in given.values() if tensor is not None]
     weights = torch.linspace(-1, 1, out.numel()).view(out.shape)
     return out.detach(), torch.autograd.grad((out * weights).sum(), leaves)
@@ -75,9 +80,9 @@ def test_padding_anywhere_advances_nothing(form):
         if not real.any():
             assert (states[:, sample] == 0).all()
             continue
-        one = {"x_LBG": given["x_LBG"][real][:, sample:sample + 1], "weight_GH": given["weight_GH"],
-               "bias_H": given["bias_H"], "attention_LB": None if form == "gru" else
-               given["attention_LB"][real][:, sample:sample + 1]}
+        one = {**given, "x_LBE": given["x_LBE"][real][:, sample:sample + 1]}
+        if form != "gru":
+            one["attention_LB"] = given["attention_LB"][real][:, sample:sample + 1]
         alone = run(recurrence, form, one, None)[0]
         torch.testing.assert_close(states[real][:, sample], alone[:, 0])
         torch.testing.assert_close(states[-1, sample], alone[-1, 0])
@@ -85,29 +90,32 @@ def test_padding_anywhere_advances_nothing(form):
 
 
 def test_the_gru_is_torchs():
-    given, _ = inputs("gru", 7, 3, 4)
-    torchs = torch.nn.GRU(12, 4)
-    z, r, n = given["weight_GH"].detach().split(4)
+    given, _ = inputs("gru", 7, 3, 5)
+    torchs = torch.nn.GRU(INPUTS, 5)
+
+    def in_their_order(weight):
+        z, r, n = weight.detach().split(5)
+        return torch.cat([r, z, n])
+
     with torch.no_grad():
-        torchs.weight_ih_l0.copy_(torch.eye(12)[[*range(4, 8), *range(4), *range(8, 12)]])
-        torchs.weight_hh_l0.copy_(torch.cat([r, z, n]))
-        torchs.bias_ih_l0.zero_()
-        torchs.bias_hh_l0.copy_(torch.cat([torch.zeros(8), given["bias_H"]]))
-    torch.testing.assert_close(recurrence(given["x_LBG"], given["weight_GH"], given["bias_H"], "gru"),
-                               torchs(given["x_LBG"])[0])
+        torchs.weight_ih_l0.copy_(in_their_order(given["input_GE"]))
+        torchs.bias_ih_l0.copy_(in_their_order(given["bias_G"]))
+        torchs.weight_hh_l0.copy_(in_their_order(given["weight_GH"]))
+        torchs.bias_hh_l0.copy_(torch.cat([torch.zeros(10), given["inner_bias_H"]]))
+    torch.testing.assert_close(recurrence(*weights_of(given), "gru"), torchs(given["x_LBE"])[0])
 
 
-@pytest.mark.parametrize("attention, same", [(0.0, "nothing"), (1.0, "candidate")])
-def test_what_attention_does_to_an_augru(attention, same):
+@pytest.mark.parametrize("attention", [0.0, 0.3, 1.0])
+def test_what_attention_does_to_an_augru(attention):
     """In the paper's form 0 leaves the state; in the reference's 0 is a GRU with the reset inside, 1 replaces it."""
     given, _ = inputs("paper", 1, 5, 3, bias=False)
     a = torch.full((1, 5), attention)
-    paper = recurrence(given["x_LBG"], given["weight_GH"], None, "paper", attention_LB=a)
-    compat = recurrence(given["x_LBG"], given["weight_GH"], None, "compat", attention_LB=a)
-    z, _, n = given["x_LBG"][0].split(3, dim=1)
+    paper = recurrence(*weights_of(given), "paper", attention_LB=a)
+    compat = recurrence(*weights_of(given), "compat", attention_LB=a)
+    z, _, n = (given["x_LBE"][0] @ given["input_GE"].T + given["bias_G"]).split(3, dim=1)
     z, n = z.sigmoid(), n.tanh()
     torch.testing.assert_close(paper[0], attention * z * n)
-    torch.testing.assert_close(compat[0], n if attention else (1 - z) * n)
+    torch.testing.assert_close(compat[0], (1 - (1 - attention) * z) * n)
 
 
 @every_form
@@ -127,7 +135,7 @@ def test_under_autocast_states_are_float32_close_to_full_precision(form):
 def test_no_positions_and_no_samples(form, length, samples):
     given, mask = inputs(form, length, samples, 4)
     arguments = dict(attention_LB=given["attention_LB"], mask_LB=mask)
-    states = recurrence(given["x_LBG"], given["weight_GH"], given["bias_H"], form, **arguments)
+    states = recurrence(*weights_of(given), form, **arguments)
     assert states.shape == (length, samples, 4)
-    last = recurrence(given["x_LBG"], given["weight_GH"], given["bias_H"], form, **arguments, every_state=False)
+    last = recurrence(*weights_of(given), form, **arguments, every_state=False)
     assert last.shape == (samples, 4) and (length > 0 or (last == 0).all())

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from clickwise.kernels.augru import Form, recurrence
-from clickwise.layers.scorer import linear
 
 
 class GRU(nn.Module):
@@ -30,7 +29,7 @@ class GRU(nn.Module):
         # The recurrent biases of z and r act as those of the input do.
         of_gates, of_candidate = self.recurrent_bias_G.split([2 * self.width, self.width])
         bias_G = self.input_bias_G + nn.functional.pad(of_gates, (0, self.width))
-        return recurrence(linear(x_LBE, self.input_GE, bias_G), self.recurrent_GH, of_candidate, "gru", mask_LB=mask_LB)
+        return recurrence(x_LBE, self.input_GE, bias_G, self.recurrent_GH, of_candidate, "gru", mask_LB=mask_LB)
 
 
 class AUGRU(nn.Module):
@@ -55,5 +54,5 @@ class AUGRU(nn.Module):
 
     def forward(self, x_LBE: torch.Tensor, attention_LB: torch.Tensor,
                 mask_LB: torch.Tensor | None = None) -> torch.Tensor:
-        return recurrence(linear(x_LBE, self.input_GE, self.bias_G), self.recurrent_GH, None, self.form,
+        return recurrence(x_LBE, self.input_GE, self.bias_G, self.recurrent_GH, None, self.form,
                           attention_LB=attention_LB, mask_LB=mask_LB, every_state=False)

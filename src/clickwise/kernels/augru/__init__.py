@@ -12,25 +12,24 @@ from clickwise.kernels.augru import cpu, reference
 Form = Literal["gru", "paper", "compat"]
 
 
-def recurrence(x_LBG: torch.Tensor, weight_GH: torch.Tensor, bias_H: torch.Tensor | None, form: Form, *,
-               attention_LB: torch.Tensor | None = None, mask_LB: torch.Tensor | None = None,
-               every_state: bool = True) -> torch.Tensor:
+def recurrence(x_LBE: torch.Tensor, input_GE: torch.Tensor, bias_G: torch.Tensor, weight_GH: torch.Tensor,
+               inner_bias_H: torch.Tensor | None, form: Form, *, attention_LB: torch.Tensor | None = None,
+               mask_LB: torch.Tensor | None = None, every_state: bool = True) -> torch.Tensor:
     """The state after every position [L, B, H], or with `every_state` false after the last one [B, H]; float32.
 
-    Time comes first, and G = 3 H: the gates z and r, then the candidate n. From h = 0, position by position,
+    Time comes first, and G = 3 H: the gates z and r, then the candidate n. With W x for the input's part (bias_G
+    included) and U for `weight_GH`, position by position from h = 0:
 
-        gru      z, r = σ(x + W h)   n = tanh(x + r ⊙ (W h + bias))   h ← z ⊙ h + (1 − z) ⊙ n
-        paper    the same gates and candidate; with z' = a z          h ← (1 − z') ⊙ h + z' ⊙ n
-        compat   z, r = σ(x + W h)   n = tanh(x + W (r ⊙ h))          with z' = (1 − a) z as in gru
+        gru      z, r = σ(W x + U h)   n = tanh(W x + r ⊙ (U h + inner bias))   h ← z ⊙ h + (1 − z) ⊙ n
+        paper    the same gates and candidate; with z' = a z                    h ← (1 − z') ⊙ h + z' ⊙ n
+        compat   z, r = σ(W x + U h)   n = tanh(W x + U (r ⊙ h))                with z' = (1 − a) z as in gru
 
-    x_LBG         inputs, projected: W_input · input + bias
-    weight_GH     W, the recurrent weights of z, r and n, one below the other
-    bias_H        inside the product with r; None: 0. Not of compat
+    inner_bias_H  None: 0. Not of compat
     attention_LB  a, of paper and compat: a = 0 leaves the state as it is (paper), or makes a plain GRU (compat)
     mask_LB       false: padding, which leaves the state as it is; None: no position is padding
     Sources: Cho et al. 2014 as in cuDNN (gru); Zhou et al. 2019, "Deep Interest Evolution Network", equations 2-5, 14
     and 15 (paper, its update gate u is z); compat is what the code of its authors and NVIDIA's computes.
     """
-    fast = onednn.works_for(x_LBG.flatten(0, 1)) and len(x_LBG) > 0
-    run = cpu.recurrence if fast else reference.recurrence
-    return run(x_LBG, weight_GH, bias_H, form, attention_LB=attention_LB, mask_LB=mask_LB, every_state=every_state)
+    run = cpu.recurrence if x_LBE.dim() == 3 and onednn.works_for(x_LBE.flatten(0, 1)) else reference.recurrence
+    return run(x_LBE, input_GE, bias_G, weight_GH, inner_bias_H, form, attention_LB=attention_LB, mask_LB=mask_LB,
+               every_state=every_state)

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 
 
-def recurrence(x_LBG, weight_GH, bias_H, form, *, attention_LB=None, mask_LB=None, every_state=True) -> torch.Tensor:
+def recurrence(x_LBE, input_GE, bias_G, weight_GH, inner_bias_H, form, *, attention_LB=None, mask_LB=None,
+               every_state=True) -> torch.Tensor:
     """As `clickwise.kernels.augru.recurrence`."""
+    x_LBG = F.linear(x_LBE, input_GE, bias_G)
     width = weight_GH.shape[1]
     weight_ZR, weight_N = weight_GH[:2 * width], weight_GH[2 * width:]
     h_BH = torch.zeros(x_LBG.shape[1], width, device=x_LBG.device)
@@ -18,7 +20,7 @@ def recurrence(x_LBG, weight_GH, bias_H, form, *, attention_LB=None, mask_LB=Non
         if form == "compat":
             n_BH = torch.tanh(x_BG[:, 2 * width:] + F.linear(r_BH * h_BH, weight_N).float())
         else:
-            n_BH = torch.tanh(x_BG[:, 2 * width:] + r_BH * F.linear(h_BH, weight_N, bias_H).float())
+            n_BH = torch.tanh(x_BG[:, 2 * width:] + r_BH * F.linear(h_BH, weight_N, inner_bias_H).float())
         keep_BH = z_BH
         if form != "gru":
             a_B1 = attention_LB[place, :, None].float()
