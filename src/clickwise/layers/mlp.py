@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from clickwise.kernels.mlp import mlp
+from clickwise.layers.dropout import dropout
 
 
 class MLP(nn.ModuleList):
@@ -29,7 +30,7 @@ class MLP(nn.ModuleList):
         if not (self.training and self.dropout):
             return mlp(x_BH, [layer.weight for layer in self], [layer.bias for layer in self])
         for layer in self:
-            x_BH = nn.functional.dropout(mlp(x_BH, [layer.weight], [layer.bias]), self.dropout)
+            x_BH = dropout(mlp(x_BH, [layer.weight], [layer.bias]), self.dropout)
         return x_BH
 
     def zero_input_columns(self, columns: slice) -> None:
