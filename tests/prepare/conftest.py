@@ -29,13 +29,13 @@ def criteo(tmp_path):
 @pytest.fixture
 def outbrain(tmp_path):
     """`outbrain(tables, ...)` writes the raw files (unless `folder` has them): the spec, and columns by mapping."""
-    def prepare(tables=None, *, name="out", folder=None, missing="\\N", feature_set="v1_spark", tables="auto",
+    def prepare(tables=None, *, name="out", folder=None, missing="\\N", feature_set="v1_spark", engine=None,
                 **options):
         if folder is None:
             folder = write_tables(tmp_path / f"{name}_raw", tables or random_tables(60, seed=2), missing)
         section = {"name": "outbrain", "folder": str(folder), "feature_set": feature_set, "shuffle": False,
                    "frequency_limit": 2, **options}
-        engine = {"threads": 1, "tables": tables}
+        engine = {"threads": 1, **(engine or {})}
         out = run({"dataset": section, "engine": engine, "out": str(tmp_path / name)}, "test.yaml")
         spec = FeatureSpec.load(out)
         return spec, {mapping: read(out, mapping) for mapping in spec.mappings}

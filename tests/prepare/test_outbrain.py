@@ -253,13 +253,13 @@ def test_a_run_that_was_stopped_goes_on(outbrain, tmp_path, monkeypatch, capsys)
         with monkeypatch.context() as patch:
             patch.setattr(f"clickwise.prepare.outbrain.{function}", stop)
             with pytest.raises(KeyboardInterrupt):
-                outbrain(folder=folder, tables="disk")
+                outbrain(folder=folder, engine={"tables": "disk"})
         assert not (tmp_path / "out").exists()
     capsys.readouterr()
-    again = outbrain(folder=folder, tables="disk")[1]
+    again = outbrain(folder=folder, engine={"tables": "disk"})[1]
     assert "resuming" in capsys.readouterr().err
     for mapping, columns in whole.items():
         for name, column in columns.items():
             np.testing.assert_array_equal(np.array(column, object), np.array(again[mapping][name], object))
-    outbrain(folder=folder, tables="disk")
+    outbrain(folder=folder, engine={"tables": "disk"})
     assert "already prepared" in capsys.readouterr().err
