@@ -433,7 +433,7 @@ def test_what_a_spec_of_histories_must_not_say(spec):
         (feature("item_history", dimensions=(5, 2)), ["one number"]),
         (feature("item_negatives", cardinality=9), ["item_negatives", "twin"]),
         (feature("gap", extra={"time_gap": 0}), ["time_gap", "at least 1"]),
-        (feature("item", cardinality=9), ["the target", "same cardinality"]),
+        (feature("item", cardinality=9), ["the target", "same cardinalities"]),
     ]:
         with pytest.raises(SpecError) as found:
             slip()

@@ -152,7 +152,8 @@ def test_preparing_again_does_nothing_and_a_stopped_run_goes_on(prepare, tmp_pat
 
 categories = st.lists(st.lists(st.text(min_size=1), max_size=3), max_size=2)
 extras = st.dictionaries(st.sampled_from(["title", "brand", "asin2", "related"]),
-                         st.text() | st.floats(allow_nan=False, allow_infinity=False) | st.lists(st.text(), max_size=2), max_size=3)
+                         st.text() | st.floats(allow_nan=False, allow_infinity=False)
+                         | st.lists(st.text(), max_size=2), max_size=3)
 
 
 @given(item=st.text("0123456789ABX", min_size=1), paths=st.none() | categories, more=extras,

@@ -123,6 +123,28 @@ def join(parts: list[Array]) -> Array:
     return np.concatenate(parts)
 
 
+def lay(array: Array, segments: list[tuple[int, int]]) -> Array:
+    """The rows of `segments` end to end."""
+    if isinstance(array, RaggedArray):
+        return join([RaggedArray(array.values[array.offsets[first] : array.offsets[end]],
+                                 array.offsets[first : end + 1] - array.offsets[first]) for first, end in segments])
+    return join([array[first:end] for first, end in segments])
+
+
+def gather(source: Array, order: np.ndarray, out: Array) -> None:
+    """Writes the rows `order` of `source` to `out`."""
+    if not isinstance(source, RaggedArray):
+        np.take(source, order, axis=0, out=out, mode="clip")  # mode="raise" would copy through a temporary
+        return
+    starts = source.offsets[order]
+    lengths = source.offsets[order + 1] - starts
+    out.offsets[0] = 0
+    np.cumsum(lengths, out=out.offsets[1:])
+    places = np.repeat(starts - out.offsets[:-1], lengths)
+    places += np.arange(len(places))
+    np.take(source.values, places, out=out.values, mode="clip")
+
+
 def keep_known(ids: np.ndarray, feature: Feature) -> np.ndarray:
     """Integers of any type as `feature.unknown_ids` says: the same where that is error, else all within
     0 … cardinality−1 in a type that holds them. Integer division rounds down: −1 modulo 10 is 9."""

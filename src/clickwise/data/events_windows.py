@@ -39,6 +39,7 @@ class Windows:
         self.stored_negatives = [self.log.features[feature.name] for feature in made["negative_history"]
                                  if feature.name in self.log.features]
         self.draws_history = bool(made["negative_history"]) and not self.stored_negatives
+        self.negative_features = len(made["negative_history"])
         self.makes_targets = bool(made["target_item"])
         self.items = [values for values, gap in self.history if gap is None]
         self.negatives = None
@@ -78,13 +79,14 @@ class Windows:
         for values in self.stored_negatives:
             np.multiply(window(values, end_B, self.negative_length), known_BL, out=next(outs), casting="unsafe")
         if self.draws_history:
-            for drawn_BL in self.negatives.draw(epoch, user_B, row_B, "history", self.negative_length):
+            drawn = self.negatives.draw(epoch, user_B, row_B, "history", self.negative_length)
+            for drawn_BL in drawn[: self.negative_features]:
                 np.multiply(drawn_BL, known_BL, out=next(outs), casting="unsafe")
         if self.makes_targets:
             came_B = label_B.astype(bool)
             drawn = self.negatives.draw(epoch, user_B, row_B, "target", 1)
-            for values, drawn_B1 in zip(self.items, drawn, strict=True):
-                next(outs)[:] = np.where(came_B, values[np.minimum(end_B, len(values) - 1)], drawn_B1[:, 0])
+            for values, drawn_B1, out in zip(self.items, drawn, outs, strict=False):
+                out[:] = np.where(came_B, values[np.minimum(end_B, len(values) - 1)], drawn_B1[:, 0])
 
 
 def gap_ids(gap_BL: np.ndarray, unit: int, cardinality: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from clickwise.batch import Batch, Column, Ragged
-from clickwise.data.arrays import Array, Columns, RaggedArray, join
+from clickwise.data.arrays import Array, Columns, RaggedArray, gather, lay
 from clickwise.data.columns import check_loadable
 from clickwise.data.events_windows import Windows
 from clickwise.data.read_ahead import Buffers, read_ahead
@@ -176,13 +176,13 @@ class Loader:
                      orders: list[np.ndarray]) -> list[tuple[list[Array], Batch]]:
         """The arrays, and the batch that is made of them, for each of `orders`, which number the rows of all `segments`
         of the file laid end to end."""
-        lists = {place: _lay(array, segments) for place, array in enumerate(self._arrays) if _is_ragged(array)}
+        lists = {place: lay(array, segments) for place, array in enumerate(self._arrays) if _is_ragged(array)}
         made = [self._empty_batch(len(order), [int((array.offsets[order + 1] - array.offsets[order]).sum())
                                                for array in lists.values()]) for order in orders]
         for place, array in enumerate(self._arrays):
-            window = lists[place] if place in lists else _lay(array, segments)
+            window = lists[place] if place in lists else lay(array, segments)
             for order, (outs, _) in zip(orders, made, strict=True):
-                _gather(window, order, outs[place])
+                gather(window, order, outs[place])
         return made
 
     def _with_events(self, epoch: int, outs: list[Array], batch: Batch) -> Batch:
@@ -282,25 +282,3 @@ def _overlap(blocks: np.ndarray, begin: int, end: int) -> list[tuple[int, int]]:
             break
         pieces.append((first + max(0, begin - position), stop - max(0, int(ends[place]) - end)))
     return pieces
-
-
-def _lay(array: Array, segments: list[tuple[int, int]]) -> Array:
-    """The rows of `segments` end to end."""
-    if isinstance(array, RaggedArray):
-        return join([RaggedArray(array.values[array.offsets[first] : array.offsets[end]],
-                                 array.offsets[first : end + 1] - array.offsets[first]) for first, end in segments])
-    return join([array[first:end] for first, end in segments])
-
-
-def _gather(source: Array, order: np.ndarray, out: Array) -> None:
-    """Writes the rows `order` of `source` to `out`."""
-    if not isinstance(source, RaggedArray):
-        np.take(source, order, axis=0, out=out, mode="clip")  # mode="raise" would copy through a temporary
-        return
-    starts = source.offsets[order]
-    lengths = source.offsets[order + 1] - starts
-    out.offsets[0] = 0
-    np.cumsum(lengths, out=out.offsets[1:])
-    places = np.repeat(starts - out.offsets[:-1], lengths)
-    places += np.arange(len(places))
-    np.take(source.values, places, out=out.values, mode="clip")

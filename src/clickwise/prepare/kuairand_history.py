@@ -27,7 +27,8 @@ from clickwise.progress import Progress
 from clickwise.recipe import require
 from clickwise.spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
 
-SOURCES, ITEMS = ("watched", "clicked"), ("video", "tag", "author")
+SOURCES, ITEMS = ("watched", "clicked", "shown"), ("video", "tag", "author")
+OUTCOME, SHOWN, CLICKED = "outcome", 1, 2  # a feature of events of the log, and its ids: passed over; chosen
 USER, POSITION, TIME = "history_user", "history_position", "history_time"  # columns: places in the log
 PLACES = (USER, POSITION, TIME)
 GAP, MINUTE, GAPS = "minutes_ago", 60_000, 18  # ms; ids of time gaps, the last for all beyond 2^15 minutes
@@ -39,7 +40,9 @@ class HistoryConfig:
     """The section `dataset.history`.
 
     sources          watched: the videos watched before the log · clicked: those clicked in the log before the
-                     impression, strictly earlier. With `count_until: training` none from the first test day on
+                     impression, strictly earlier · shown: those that were shown and not clicked too, and a further
+                     feature of the history that tells them apart (outcome). With `count_until: training` none from
+                     the first test day on
     watched          the files of the first, in `folder`: Parquet with user_id, watch_seq (a list, oldest first) and
                      last_time_ms, which is taken for the time of all of them
     items            what a model sees of a video, out of video, tag (the first one) and author
@@ -49,7 +52,7 @@ class HistoryConfig:
     time_gap         a further feature of the history: minutes between event and impression, by doubling
     """
 
-    sources: list[str] = field(default=SOURCES)
+    sources: list[str] = field(default=("watched", "clicked"))
     watched: list[str] = field(default=("watch_history_*",))
     items: list[str] = field(default=("video", "tag"))
     length: int = 50
@@ -93,11 +96,11 @@ def store_history(output: Output, config: HistoryConfig, watched: Sequence[Path]
         parts = []
         if "watched" in config.sources:
             table = engine.materialise(_watched(engine.read_parquet(_checked(watched))), "watched")
-            parts.append(table.mutate(kind=ibis.literal(0, "int8"), other=ibis.null("int64")))
-        if "clicked" in config.sources:
-            parts.append(_clicked(impressions, clicked_until))
+            parts.append(table.mutate(outcome=ibis.literal(CLICKED, "int8"), other=ibis.null("int64")))
+        if {"clicked", "shown"} & set(config.sources):
+            parts.append(_of_the_log(impressions, clicked_until, shown="shown" in config.sources))
         events = parts[0] if len(parts) == 1 else ibis.union(*parts)
-        events = engine.materialise(events.order_by("user_id", "time", "kind", "place"), "history_events")
+        events = engine.materialise(events.order_by("user_id", "time", "place"), "history_events")
         bar.advance(1)
         users = ibis.union(impressions.select("user_id"), events.select("user_id")).distinct()
         counts = events.group_by("user_id").aggregate(count=events.count())
@@ -146,17 +149,20 @@ def _watched(table: ir.Table) -> ir.Table:
                          place=events.place.cast("int64"), video_id=events.watch_seq.cast("int64"))
 
 
-def _clicked(impressions: ir.Table, until: int | None) -> ir.Table:
-    """Every click, with the video of the user's latest impression before it that was not clicked."""
+def _of_the_log(impressions: ir.Table, until: int | None, *, shown: bool) -> ir.Table:
+    """Every click (and what was `shown` without one), with the video of the user's latest impression before it that was
+    not clicked."""
     passed = (impressions[LABEL] == 0).ifelse(impressions["row"], ibis.null("int64"))
-    latest = passed.max().over(ibis.cumulative_window(group_by="user_id", order_by="row"))
-    clicks = impressions.mutate(passed=latest).filter(impressions[LABEL] == 1)
+    earlier = ibis.window(group_by="user_id", order_by="row", preceding=(None, 1))
+    events = impressions.mutate(passed=passed.max().over(earlier))
+    if not shown:
+        events = events.filter(events[LABEL] == 1)
     if until is not None:
-        clicks = clicks.filter(clicks.date <= until)
+        events = events.filter(events.date <= until)
     others = impressions.select(__row=impressions["row"], other=impressions.video_id)
-    joined = clicks.left_join(others, clicks.passed == others["__row"])
+    joined = events.left_join(others, events.passed == others["__row"])
     return joined.select("user_id", time=joined.time_ms, place=joined["row"], video_id=joined.video_id,
-                         kind=ibis.literal(1, "int8"), other=joined.other)
+                         outcome=(joined[LABEL] == 1).ifelse(CLICKED, SHOWN).cast("int8"), other=joined.other)
 
 
 def _places(impressions: ir.Table, events: ir.Table, users: ir.Table) -> ir.Table:
@@ -217,6 +223,9 @@ def write_history(output: Output, config: HistoryConfig, spec: FeatureSpec, size
         features |= {f"{name}_{ending}": dataclasses.replace(feature, name=f"{name}_{ending}",
                                                              dimensions=(config.length,))
                      for name, feature in target_features(config, sizes).items()}
+    if "shown" in config.sources:
+        channels["history"] += (OUTCOME,)
+        features[OUTCOME] = Feature(OUTCOME, "int8", CLICKED + 1, dimensions=(config.length,))
     if config.time_gap:
         channels["history"] += (GAP,)
         features[GAP] = Feature(GAP, "int8", GAPS, dimensions=(config.length,), extra={TIME_GAP: MINUTE})
@@ -265,11 +274,12 @@ def _write_log(output: Output, config: HistoryConfig, features: Mapping[str, Fea
                  for name, values in of_video.items()}
         with Progress(f"writing {kind}", total=total, unit="events") as bar:
             _place_all(engine.batches(table), files, of_video, kind == "negatives", bar)
-    if config.time_gap:
-        with PlacedFile(folder / f"{GAP}.bin", total, np.dtype("int64"), 1, output.buffer_bytes,
-                        output.work / "spill") as file:
-            for batch in engine.batches(events.select("row", "time")):
-                file.put(batch.column(0).to_numpy(), batch.column(1).to_numpy())
+    for name, column, dtype in ((GAP, "time", "int64"), (OUTCOME, "outcome", "int8")):
+        if name in features:
+            with PlacedFile(folder / f"{name}.bin", total, np.dtype(dtype), 1, output.buffer_bytes,
+                            output.work / "spill") as file:
+                for batch in engine.batches(events.select("row", column)):
+                    file.put(batch.column(0).to_numpy(), batch.column(1).to_numpy())
     output.mark("history written")
 
 

@@ -55,10 +55,12 @@ def check_histories(spec: FeatureSpec) -> None:
         if isinstance(unit, bool) or not isinstance(unit, int) or unit < 1:
             raise SpecError(f"{spec.path}: feature_spec.{feature.name}.{TIME_GAP}", found=repr(unit),
                             expected="the unit of the gap in the unit of the times, an integer of at least 1")
-    if negative and len(negative) != len(kept):
+    # What is known of a past event only (its outcome, say) has no twin in the target, and needs none here.
+    twins = kept[: len(spec.channel("target_item")) or None]
+    if negative and not len(twins) <= len(negative) <= len(kept):
         raise SpecError(f"{where}.negative_history", found=f"{len(negative)} features: {_names(negative)}",
-                        expected=f"a twin for each of {len(kept)} features of the channel history, in their order: "
-                        + (_names(kept) or "none"), do="add the missing twins, or remove the channel negative_history")
+                        expected=f"a twin for each of {len(twins)} features of the channel history, in their order: "
+                        + (_names(twins) or "none"), do="add the missing twins, or remove the channel negative_history")
     for feature, twin in zip(kept, negative, strict=False):
         if AUTO not in (feature.cardinality, twin.cardinality) and feature.cardinality != twin.cardinality:
             raise SpecError(f"{spec.path}: feature_spec.{twin.name}.cardinality", found=str(twin.cardinality),
@@ -112,9 +114,9 @@ def check_events(spec: FeatureSpec, where: str, chunk: Chunk) -> None:
 
 def _check_made_targets(spec: FeatureSpec, where: str, items: list[Feature]) -> None:
     targets = spec.channel("target_item")
-    if len(targets) != len(items) or any(a.cardinality != b.cardinality for a, b in zip(targets, items, strict=True)):
+    if len(targets) > len(items) or any(a.cardinality != b.cardinality for a, b in zip(targets, items, strict=False)):
         raise SpecError(f"{where}.features", found=f"the target {_names(targets)}",
-                        expected=f"a feature of the same cardinality for each of {_names(tuple(items))}",
+                        expected=f"the first of {_names(tuple(items))}, of the same cardinalities",
                         do="give the target a chunk of its own, if it is more than the event to come")
     if not spec.channels.get("label"):
         raise SpecError(f"{where}.features", found="targets without a label", do="name it in channel_spec.label",
