@@ -92,14 +92,16 @@ class _Recurrence(torch.autograd.Function):
         for here, (states_LCH, gates, inner) in zip(_chunks(samples, width), ctx.chunks, strict=True):
             shape = states_LCH[1:].shape
             grad_h_CH = torch.zeros(shape[1:]) if ctx.every_state else grad[here].float().clone()
-            # Gradients of what the gates' and the candidate's weights gave: its recurrent ones are behind r, but in
-            # compat, where they are given r ⊙ h instead.
-            of_zr = torch.empty(*shape[:2], 2 * width, dtype=dtype)
-            of_n, behind_r = torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype)
+            # Gradients of z, r and n before σ and tanh: what the input's weights gave. What the recurrent weights gave
+            # has the same, but for n, where r stands between; in compat r stands before them, in what they were given.
+            of_x_LCG = torch.empty(*shape[:2], 3 * width, dtype=dtype)
+            of_h_LCG = of_x_LCG if form == "compat" else torch.empty_like(of_x_LCG)
+            reset_LCH = torch.empty(shape, dtype=dtype) if form == "compat" else None
             for t in range(length - 1, -1, -1):
                 if ctx.every_state:
                     grad_h_CH.add_(grad[t, here])
                 z_CH, r_CH, n_CH = gates[t].split(width, dim=1)
+                of_z_CH, of_r_CH, of_n_CH = of_x_LCG[t].split(width, dim=1)
                 h_CH = states_LCH[t]
                 a_C1 = None if attention is None else attention[t, here]
                 mask_C1 = None if mask is None else mask[t, here]
@@ -110,38 +112,35 @@ class _Recurrence(torch.autograd.Function):
                 if form != "gru":
                     grad_a_LB[t, here] = torch.linalg.vecdot(grad_keep_CH, z_CH).neg_()
                     grad_keep_CH.mul_(-a_C1 if form == "paper" else 1 - a_C1)
-                of_zr[t, :, :width] = _sigmoid_backward(grad_keep_CH, z_CH)
+                of_z_CH.copy_(_sigmoid_backward(grad_keep_CH, z_CH))
                 grad_n_CH = _tanh_backward(torch.addcmul(grad_h_CH, grad_h_CH, keep_CH, value=-1), n_CH)
-                of_n[t] = grad_n_CH
+                of_n_CH.copy_(grad_n_CH)
                 grad_h_CH.mul_(keep_CH)
                 if form == "compat":
-                    behind_r[t] = r_CH * h_CH
-                    grad_reset_CH = product(of_n[t], weight[candidate_rows].t()).float()
-                    of_zr[t, :, width:] = _sigmoid_backward(grad_reset_CH * h_CH, r_CH)
-                    grad_h_CH.addcmul_(grad_reset_CH, r_CH)
-                else:
-                    of_zr[t, :, width:] = _sigmoid_backward(grad_n_CH * inner[t], r_CH)
-                    behind_r[t] = grad_n_CH.mul_(r_CH)
+                    reset_LCH[t] = r_CH * h_CH
+                    grad_reset_CH = product(grad_n_CH.to(dtype), weight[candidate_rows].t()).float()
+                    of_r_CH.copy_(_sigmoid_backward(grad_reset_CH * h_CH, r_CH))
                     if t:
-                        grad_h_CH.add_(product(behind_r[t], weight[candidate_rows].t()))
-                if t:
-                    grad_h_CH.add_(product(of_zr[t], weight[gates_rows].t()))
+                        grad_h_CH.addcmul_(grad_reset_CH, r_CH)
+                        grad_h_CH.add_(product(of_x_LCG[t, :, gates_rows], weight[gates_rows].t()))
+                else:
+                    of_r_CH.copy_(_sigmoid_backward(grad_n_CH * inner[t], r_CH))
+                    of_h_LCG[t, :, gates_rows] = of_x_LCG[t, :, gates_rows]
+                    of_h_LCG[t, :, candidate_rows] = grad_n_CH.mul_(r_CH)
+                    if t:
+                        grad_h_CH.add_(product(of_h_LCG[t], weight.t()))
             before_VH, x_VE = states_LCH[:-1].flatten(0, 1).to(dtype), x_LBE[:, here].reshape(-1, x_LBE.shape[2])
-            of_zr_V, of_n_V, behind_r_V = of_zr.flatten(0, 1), of_n.flatten(0, 1), behind_r.flatten(0, 1)
-            grad_weight[gates_rows] += product_of_columns(of_zr_V, before_VH)
+            of_x_VG, of_h_VG = of_x_LCG.flatten(0, 1), of_h_LCG.flatten(0, 1)
             if form == "compat":
-                grad_weight[candidate_rows] += product_of_columns(of_n_V, behind_r_V)
+                grad_weight[gates_rows] += product_of_columns(of_h_VG[:, gates_rows], before_VH)
+                grad_weight[candidate_rows] += product_of_columns(of_h_VG[:, candidate_rows], reset_LCH.flatten(0, 1))
             else:
-                grad_weight[candidate_rows] += product_of_columns(behind_r_V, before_VH)
-                grad_inner_bias += behind_r_V.sum(0)
-            grad_bias[gates_rows] += of_zr_V.sum(0)
-            grad_bias[candidate_rows] += of_n_V.sum(0)
-            grad_input[gates_rows] += product_of_columns(of_zr_V, x_VE)
-            grad_input[candidate_rows] += product_of_columns(of_n_V, x_VE)
+                grad_weight += product_of_columns(of_h_VG, before_VH)
+                grad_inner_bias += of_h_VG.sum(0)[candidate_rows]
+            grad_bias += of_x_VG.sum(0)
+            grad_input += product_of_columns(of_x_VG, x_VE)
             if grad_x_LBE is not None:
-                grad_x_VE = product(of_zr_V, of_input[gates_rows].t())
-                grad_x_VE.add_(product(of_n_V, of_input[candidate_rows].t()))
-                grad_x_LBE[:, here] = grad_x_VE.view(*shape[:2], -1)
+                grad_x_LBE[:, here] = product(of_x_VG, of_input.t()).view(*shape[:2], -1)
         grads = (grad_x_LBE, grad_input, grad_bias, grad_weight, grad_inner_bias, grad_a_LB)
         return *(None if found is None or of is None else found.to(of)
                  for found, of in zip(grads, ctx.dtypes, strict=True)), None, None, None
