@@ -45,7 +45,8 @@ class Batch:
     user, target_item   columns like `categorical`
     history      one tensor of ids [B, L] per feature (item, category, …), position by position of the same events, the
                  latest last; 0 is padding, and a position is padding in every feature or in none
-    negative_history    as `history`: at every position an event that did not happen
+    negative_history    as `history`: at every position an event that did not happen; perhaps of fewer positions, the
+                 latest, and of fewer features, the first
     label        [B], 0 or 1, in its stored type; None where only a prediction is wanted
     display      [B] group ids (a display, a user-day), for GAUC and MAP@k
     """

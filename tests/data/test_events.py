@@ -449,3 +449,22 @@ def test_settings_of_histories():
 def test_a_spec_of_events_survives_the_disk(spec, tmp_path):
     spec.save(tmp_path)
     assert FeatureSpec.load(tmp_path) == spec
+
+
+def test_a_recipe_chooses_windows_and_what_is_drawn_in_training(tmp_path):
+    spec = write_log(tmp_path)
+    config = DataConfig(path=str(tmp_path), shuffle="none",
+                        histories=Histories(length=4, negatives="uniform", negative_length=2, redraw=False))
+    dataset = Dataset(config)
+    loader = dataset.train_loader(batch_size=8, seed=0, pin_memory=False)
+    assert loader.columns.events.histories == config.histories
+    batch = next(loader.epoch(0))
+    assert batch.history[0].shape == (8, 4) and batch.negative_history[0].shape == (8, 2)
+    assert torch.equal(batch.target_item[0], next(loader.epoch(1)).target_item[0])
+    other = next(dataset.train_loader(batch_size=8, seed=1, pin_memory=False).epoch(0))
+    assert not torch.equal(batch.target_item[0], other.target_item[0])
+    tested = dataset.evaluation_loader("test", batch_size=500, pin_memory=False)
+    assert tested.columns.events.histories.negatives == "popularity"  # as the dataset says, whatever the recipe does
+    assert torch.equal(next(tested.epoch(0)).target_item[0], whole(spec, "test", redraw=False).target_item[0])
+    assert dataset.inputs()["user"] == ["user_id"] and dataset.inputs()["history"][0] == "item_history"
+    assert dataset.identity["files"].keys() >= {"events/offsets.bin", "train/position.bin"}
