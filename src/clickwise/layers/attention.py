@@ -5,7 +5,7 @@ Padding is told by `mask_BL` (false) and gets the weight 0, exactly. Scores and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -36,6 +36,39 @@ def weighted_sum(weight_BL: torch.Tensor, values_BLE: torch.Tensor) -> torch.Ten
         weight_BKL = weight_BL if weight_BL.dim() == 3 else weight_BL.unsqueeze(1)
         sum_BKE = torch.bmm(weight_BKL.to(values_BLE.dtype), values_BLE)
     return sum_BKE if weight_BL.dim() == 3 else sum_BKE.squeeze(1)
+
+
+def attend(query_BQE: torch.Tensor, items_BLE: torch.Tensor,
+           weights_of: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """K weighted sums of a sample's items [B, K, E], where `weights_of` makes their weights [B, K, L] from the inner
+    products of every query with every item [B, Q, L]; float32, under autocast too.
+
+    The same as two products with autograd between; but the items, by far the largest here, are read once for all
+    queries and once for all sums, and their gradient is written once. `weights_of` has no parameters: none would learn.
+    """
+    with torch.autocast(items_BLE.device.type, enabled=False):
+        return _Attend.apply(query_BQE.float(), items_BLE.float(), weights_of)
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query_BQE, items_BLE, weights_of):
+        score_BQL = torch.bmm(query_BQE, items_BLE.transpose(1, 2))
+        with torch.set_grad_enabled(any(ctx.needs_input_grad)):
+            score_BQL.requires_grad_(any(ctx.needs_input_grad))
+            weight_BKL = weights_of(score_BQL)
+        ctx.save_for_backward(query_BQE, items_BLE)
+        ctx.score_BQL, ctx.weight_BKL = score_BQL, weight_BKL  # between them a graph of their own
+        return torch.bmm(weight_BKL.detach(), items_BLE)
+
+    @staticmethod
+    def backward(ctx, grad_BKE):
+        query_BQE, items_BLE = ctx.saved_tensors
+        grad_weight_BKL = torch.bmm(grad_BKE, items_BLE.transpose(1, 2))
+        grad_score_BQL, = torch.autograd.grad(ctx.weight_BKL, ctx.score_BQL, grad_weight_BKL, retain_graph=True)
+        grad_query_BQE = torch.bmm(grad_score_BQL, items_BLE) if ctx.needs_input_grad[0] else None
+        given, by = torch.cat([grad_score_BQL, ctx.weight_BKL.detach()], 1), torch.cat([query_BQE, grad_BKE], 1)
+        return grad_query_BQE, torch.bmm(given.transpose(1, 2), by), None
 
 
 class ActivationUnit(nn.Module):
@@ -109,17 +142,15 @@ class MultiHeadTargetAttention(nn.Module):
         self.value = Linear(item_width, self.outputs, bias=False)
 
     def forward(self, target_BE: torch.Tensor, items_BLE: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
-        weight_BKL = self.weights(target_BE, items_BLE, mask_BL)
-        return self.values(weighted_sum(weight_BKL, items_BLE))
+        return self.values(attend(self.queries(target_BE), items_BLE,
+                                  lambda score_BKL: masked_softmax(score_BKL, mask_BL.unsqueeze(1))))
 
-    def weights(self, target_BE: torch.Tensor, items_BLE: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
-        """Of every head, [B, heads, L]."""
-        with torch.autocast(items_BLE.device.type, enabled=False):
+    def queries(self, target_BE: torch.Tensor) -> torch.Tensor:
+        """What the items' inner products with are the scores, float32 [B, heads, E']."""
+        with torch.autocast(target_BE.device.type, enabled=False):
             query_BKH = self.query(target_BE.float()).unflatten(1, (self.heads, self.head_dim))
             keys_KHE = self.key.weight.unflatten(0, (self.heads, self.head_dim))
-            query_BKE = torch.einsum("bkh,khe->bke", query_BKH, keys_KHE) / self.head_dim**0.5
-            score_BKL = torch.bmm(query_BKE, items_BLE.float().transpose(1, 2))
-        return masked_softmax(score_BKL, mask_BL.unsqueeze(1))
+            return torch.einsum("bkh,khe->bke", query_BKH, keys_KHE) / self.head_dim**0.5
 
     def values(self, sum_BKE: torch.Tensor) -> torch.Tensor:
         """V of the weighted sums of items, [B, heads · head_dim]."""

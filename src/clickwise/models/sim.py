@@ -22,7 +22,7 @@ from clickwise.embedding.table import Table
 from clickwise.errors import RecipeError, nearest
 from clickwise.layers import search
 from clickwise.layers.activation import Activation
-from clickwise.layers.attention import MultiHeadTargetAttention, dots, masked_softmax, weighted_sum
+from clickwise.layers.attention import MultiHeadTargetAttention, attend, masked_softmax
 from clickwise.layers.interest_evolution import InterestEvolution, NextItemLoss
 from clickwise.layers.scorer import Scorer
 from clickwise.models.ctr_model import CTRModel, log_loss, require_shares, require_sizes
@@ -191,17 +191,25 @@ class LongInterest(nn.Module):
                 with_search: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.search == "sdim":
             return search.sdim(target_BE, items_BLE, mask_BL, self.planes_EM, self.hash_group), None
-        score_BL = None
-        if self.search == "soft" or self.attention is None:
-            score_BL = dots(target_BE, items_BLE[..., :self.width])
-        chosen_BL = self._chosen(batch, target_BE, items_BLE[..., :self.width], mask_BL, score_BL)
-        if self.attention is not None:
-            weights = [*self.attention.weights(target_BE, items_BLE, chosen_BL).unbind(1)]
-        else:
-            weights = [masked_softmax(score_BL, chosen_BL), chosen_BL / (chosen_BL.sum(1, keepdim=True) + 1)]
-        if with_search:
-            weights.append(masked_softmax(score_BL, mask_BL))
-        sums_BKE = weighted_sum(torch.stack(weights, dim=1), items_BLE)
+        heads = 0 if self.attention is None else self.attention.heads
+        queries = [] if heads == 0 else [self.attention.queries(target_BE)]
+        if self.search == "soft" or heads == 0:
+            # Items may hold more than the target: the search compares what both have.
+            queries.append(nn.functional.pad(target_BE, (0, items_BLE.shape[2] - self.width)).float().unsqueeze(1))
+
+        def weights_of(score_BQL: torch.Tensor) -> torch.Tensor:
+            score_BL = score_BQL[:, -1]
+            chosen_BL = self._chosen(batch, target_BE, items_BLE[..., :self.width], mask_BL, score_BL.detach())
+            if heads:
+                weights = [masked_softmax(score_BQL[:, :heads], chosen_BL.unsqueeze(1))]
+            else:
+                mean_BL = chosen_BL / (chosen_BL.sum(1, keepdim=True) + 1)
+                weights = [torch.stack([masked_softmax(score_BL, chosen_BL), mean_BL], dim=1)]
+            if with_search:
+                weights.append(masked_softmax(score_BL, mask_BL).unsqueeze(1))
+            return torch.cat(weights, dim=1)
+
+        sums_BKE = attend(torch.cat(queries, dim=1), items_BLE, weights_of)
         searched_BE = sums_BKE[:, -1] if with_search else None
         found_BKE = sums_BKE[:, :-1] if with_search else sums_BKE
         return (found_BKE.flatten(1) if self.attention is None else self.attention.values(found_BKE)), searched_BE
