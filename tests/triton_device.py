@@ -46,11 +46,31 @@ def _with_bounds_of_loops(interpreter) -> None:
     interpreter._patch_lang_tensor = patch
 
 
+def _without_repetition(interpreter) -> None:
+    """The interpreter patches the language anew for every call of a device function, and copies arguments to the CPU
+    and back even where they are there."""
+
+    patched = set()
+
+    def call(self, *args, **kwargs):
+        names = self.fn.__globals__
+        if not any(value is triton.language for value in names.values()) and names["__name__"] not in patched:
+            interpreter._patch_lang(self.fn)  # of Triton's own functions, which know the language by another name
+            patched.add(names["__name__"])
+        return self.rewrite()(*args, **kwargs)
+
+    interpreter.InterpretedFunction.__call__ = call
+    interpreter.GridExecutor._init_args_hst = lambda self, args, kwargs: (args, kwargs)
+    interpreter.GridExecutor._restore_args_dev = lambda self, *args: None
+
+
 if INTERPRETED:
     from triton.runtime import interpreter
 
     _with_right_bfloat16(interpreter.InterpreterBuilder, triton.language.bfloat16)
     _with_bounds_of_loops(interpreter)
+    if DEVICE.type == "cpu":
+        _without_repetition(interpreter)
 
 
 def poisoned(*shape, dtype=torch.float32, margin=64):

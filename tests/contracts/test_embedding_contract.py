@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import importlib.util
+import inspect
 import math
 
 import pytest
@@ -20,6 +23,12 @@ from clickwise.embedding import Table, TableOptimizer, build_embeddings
 from clickwise.errors import EngineError
 
 ENGINES = ["reference"]
+IS_SLOW = dict.fromkeys(ENGINES, False)
+if importlib.util.find_spec("triton") is not None:
+    from triton_device import INTERPRETED
+
+    ENGINES.append("fused")
+    IS_SLOW["fused"] = INTERPRETED
 ID_TYPES = (torch.int8, torch.int16, torch.int32, torch.int64)
 OPTIMIZERS = [
     TableOptimizer(name="sgd", lr=0.5),
@@ -41,6 +50,25 @@ every_optimizer = pytest.mark.parametrize(
     "optimizer", OPTIMIZERS, ids=lambda o: "+".join([o.name, *["decay"] * bool(o.weight_decay),
                                                      *["eps_hat"] * o.eps_hat, *["all rows"] * (not o.lazy),
                                                      *["penalties"] * bool(o.l1)]))
+
+def given_for_every_engine(examples, **strategies):
+    """`given` so many examples of the strategies for every engine, a few where its kernels are interpreted."""
+
+    def decorate(test):
+        few = max(1, examples // 5)
+        tests = {engine: settings(max_examples=few if IS_SLOW[engine] else examples, deadline=None)(
+            given(**strategies)(test)) for engine in ENGINES}
+
+        @functools.wraps(test)
+        def run(engine, **others):
+            tests[engine](engine=engine, **others)
+
+        parameters = inspect.signature(test).parameters.values()
+        run.__signature__ = inspect.Signature([p for p in parameters if p.name not in strategies])
+        return every_engine(run)
+
+    return decorate
+
 
 # Two widths, a shared table, a mean table, and features in another order than their tables.
 TABLES = (
@@ -202,9 +230,7 @@ EXAMPLE = (torch.tensor([4, 0, 4], dtype=torch.int8), ragged([[1, 1, 6], [], [0]
 # Values ---------------------------------------------------------------------------------------------------------------
 
 
-@every_engine
-@settings(max_examples=60, deadline=None)
-@given(columns=batches())
+@given_for_every_engine(60, columns=batches())
 def test_rows_are_pooled_by_their_table_in_the_order_of_the_features(engine, columns):
     embeddings = build(engine)
     rows = embeddings(columns)
@@ -251,10 +277,8 @@ def test_autocast_gives_rows_in_its_type_and_keeps_float32_tables(engine):
 # Updates --------------------------------------------------------------------------------------------------------------
 
 
-@every_engine
 @every_optimizer
-@settings(max_examples=25, deadline=None)
-@given(steps=st.lists(batches(), min_size=1, max_size=4))
+@given_for_every_engine(25, steps=st.lists(batches(), min_size=1, max_size=4))
 def test_backward_takes_one_step_on_the_touched_rows(engine, optimizer, steps):
     embeddings = build(engine, optimizer)
     oracle = Dense(embeddings, optimizer)
@@ -337,10 +361,8 @@ def loss_of(embeddings, *batches):
     return sum((embeddings(columns) * random_grad(columns, seed)).sum() for seed, columns in enumerate(batches))
 
 
-@every_engine
 @every_optimizer
-@settings(max_examples=15, deadline=None)
-@given(calls=st.lists(batches(), min_size=2, max_size=3))
+@given_for_every_engine(15, calls=st.lists(batches(), min_size=2, max_size=3))
 def test_one_backward_is_one_step_however_often_the_rows_were_looked_up(engine, optimizer, calls):
     embeddings = build(engine, optimizer)
     oracle = Dense(embeddings, optimizer)
@@ -608,7 +630,8 @@ def test_same_seed_same_bits(engine, optimizer):
         embeddings = build(engine, optimizer)
         for seed in range(3):
             generator = torch.Generator().manual_seed(seed)
-            columns = tuple(torch.randint(0, ROWS[feature], (200,), generator=generator) for feature in FEATURES)
+            samples = 40 if IS_SLOW[engine] else 200
+            columns = tuple(torch.randint(0, ROWS[feature], (samples,), generator=generator) for feature in FEATURES)
             train(embeddings, columns, random_grad(columns, seed))
         runs.append(weights(embeddings))
     assert_same_tables(*runs, rtol=0, atol=0)

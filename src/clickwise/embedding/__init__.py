@@ -8,6 +8,7 @@ engine passes `tests/contracts/test_embedding_contract.py`.
 from __future__ import annotations
 
 import abc
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,11 @@ from torch import nn
 from clickwise.batch import Column
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import EngineError, nearest
+from clickwise.kernels import gpu
+
+log = logging.getLogger(__name__)
+
+WIDEST = 1024  # dim that the engine `fused` takes
 
 __all__ = ["ENGINES", "Embeddings", "Table", "TableOptimizer", "build_embeddings"]
 
@@ -120,7 +126,29 @@ def _reference(*args, **settings) -> Embeddings:
     return ReferenceEmbeddings(*args, **settings)
 
 
-ENGINES = {"reference": _reference}
+def _fused(*args, **settings) -> Embeddings:
+    from clickwise.embedding.fused import FusedEmbeddings
+
+    return FusedEmbeddings(*args, **settings)
+
+
+ENGINES = {"reference": _reference, "fused": _fused}
+
+
+def _fastest(tables: Sequence[Table], device: torch.device) -> str:
+    """The fastest engine for these tables on `device`; the log says so where a GPU gets another one than `fused`."""
+    if device.type != "cuda" or not tables:
+        return "reference"
+    missing = None
+    if not gpu.triton_is_there():
+        missing = "Triton is not installed"
+    elif any(table.dim > WIDEST for table in tables):
+        missing = f"a table is wider than {WIDEST}"
+    elif not all(gpu.kernels_for(torch.empty(0, device=device), name) for name in ("embedding_bag", "sparse_update")):
+        missing = "its kernels do not work here"
+    if missing:
+        log.warning("embedding engine reference in place of fused: %s", missing)
+    return "reference" if missing else "fused"
 
 
 def build_embeddings(engine: str, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *,
@@ -133,5 +161,5 @@ def build_embeddings(engine: str, tables: Sequence[Table], features: Sequence[st
     if engine not in (*ENGINES, "auto"):
         raise EngineError("embedding engine", found=repr(engine), expected=f"one of auto, {', '.join(ENGINES)}",
                           do=nearest(engine, (*ENGINES, "auto")))
-    name = "reference" if engine == "auto" else engine
+    name = _fastest(tables, torch.device(device)) if engine == "auto" else engine
     return ENGINES[name](tables, features, optimizer, seed=seed, device=device, check_ids=check_ids)

@@ -25,6 +25,8 @@ Received = tuple[tuple[Lookup, ...], tuple[int, ...], torch.Tensor]
 
 
 class ReferenceEmbeddings(Embeddings):
+    rows_dtype = torch.float32
+
     def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *, seed: int = 0,
                  device: torch.device | str = "cpu", check_ids: bool = False) -> None:
         super().__init__(tables, features, optimizer)
@@ -32,7 +34,7 @@ class ReferenceEmbeddings(Embeddings):
         self._groups = tuple(self._group(*kind) for kind in sorted({(t.dim, t.trainable) for t in self.tables}))
         for group in self._groups:
             rows = sum(table.rows for table in group.tables)
-            weight_RD = torch.empty(rows, group.dim, device=device)
+            weight_RD = torch.empty(rows, group.dim, dtype=self.rows_dtype, device=device)
             if weight_RD.device.type == "cpu":
                 ask_for_huge_pages(weight_RD.data_ptr(), weight_RD.nbytes)
             for table in group.tables:
@@ -67,12 +69,15 @@ class ReferenceEmbeddings(Embeddings):
         self._check_columns(columns)
         if not self._groups:
             return torch.zeros(0, 0)
+        if self.check_ids:
+            self._check_ids(columns)
         device = self._weight(self._groups[0]).device
         cast = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if cast else torch.float32
-        lookups = tuple(look_up(group, columns) for group in self._groups)
+        trains = self.training and self.trainable and torch.is_grad_enabled()
+        lookups = self._look_up(columns, trains)
         widths = tuple(dim * bags_of(column) for dim, column in zip(self.dims, columns, strict=True))
-        if not (self.training and self.trainable and torch.is_grad_enabled()):
+        if not trains:
             return self._rows(lookups, len(columns[0]), widths, dtype)
         if _this_backward() is None:
             self._received.clear()  # left behind by a backward that failed
@@ -80,6 +85,10 @@ class ReferenceEmbeddings(Embeddings):
         # that autograd knows the stream. Itself it never gets a gradient.
         anchor = torch.empty(0, device=device, requires_grad=True)
         return _RowsOfTables.apply(anchor, self, lookups, len(columns[0]), widths, dtype)
+
+    def _look_up(self, columns: tuple[Column, ...], trains: bool) -> tuple[Lookup, ...]:
+        """What `_rows` and, after backward, `_update` need to know of a batch."""
+        return tuple(look_up(group, columns) for group in self._groups)
 
     def _rows(self, lookups: tuple[Lookup, ...], samples: int, widths: tuple[int, ...],
               dtype: torch.dtype) -> torch.Tensor:
@@ -108,8 +117,10 @@ class ReferenceEmbeddings(Embeddings):
             if len(column) != len(columns[0]):
                 raise EngineError(f"feature {feature!r}", found=f"{len(column)} samples",
                                   expected=f"{len(columns[0])}, as {self.features[0]!r}")
-            if self.check_ids:
-                check_ids_of(feature, column, self.table_of[feature])
+
+    def _check_ids(self, columns: tuple[Column, ...]) -> None:
+        for feature, column in zip(self.features, columns, strict=True):
+            check_ids_of(feature, column, self.table_of[feature])
 
     # Backward --------------------------------------------------------------------------------------------------------
 

@@ -108,8 +108,8 @@ class TableOptimizer:
     reaches touched rows only: a dense optimizer would change every row in every step.
     NOTE[DIFF] ftrl takes its penalties as McMahan et al. 2013, "Ad click prediction: a view from the trenches" (Keras
     counts l2 twice), but gradients here are means over a batch, for which its beta = 1 is about 1 / batch size: hence
-    the smaller default. With a rate that changes, the paper's formula would scale the rows by the ratio of the rates, to
-    nothing where it ends at 0; here a schedule scales gradients, and lr is what it is for penalties.
+    the smaller default. With a rate that changes, the paper's formula would scale the rows by the ratio of the rates,
+    to nothing where it ends at 0; here a schedule scales gradients, and lr is what it is for penalties.
     """
 
     name: Literal["sgd", "adagrad", "rowwise_adagrad", "adam", "rmsprop", "ftrl"] = "sgd"
@@ -185,7 +185,7 @@ def fill_first_values(rows_RD: torch.Tensor, table: Table, seed: int) -> None:
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     for part_RD in rows_RD.split(max(1, PART // rows_RD.shape[1])):
-        if rows_RD.device.type == "cpu":
+        if rows_RD.device.type == "cpu" and rows_RD.dtype == torch.float32:
             drawn(part_RD)
         else:
             part_RD.copy_(drawn(torch.empty(part_RD.shape)))

@@ -56,8 +56,13 @@ def _proven(operation: str, device: torch.device) -> ModuleType | None:
         return None
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the matrix units of a GPU take bfloat16 (and TF32): from Ampere on; the interpreter does."""
+    return device.type != "cuda" or bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def dot_precision(device: torch.device) -> str:
     """How `tl.dot` multiplies float32: as torch is told to. Three TF32 products are nearly as exact as float32."""
-    if device.type != "cuda" or torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
+    if device.type != "cuda" or torch.version.hip or not multiplies_bfloat16(device):
         return "ieee"
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from clickwise.kernels import gpu
 from clickwise.kernels.sparse_update import cpu, reference
 
 
@@ -47,4 +48,6 @@ def sparse_update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], rows
     if len(rows_V) == 0 and rule.lazy:
         return
     update = cpu.sparse_update if weight_RD.device.type == "cpu" else reference.sparse_update
+    if (on_gpu := gpu.kernels_for(weight_RD, "sparse_update")) and on_gpu.takes(weight_RD, grad_GD):
+        update = on_gpu.sparse_update
     update(weight_RD, states, rows_V, grad_GD, rule, lr=lr, step=step, bag_V=bag_V, weight_V=weight_V, scale=scale)

@@ -1,0 +1,131 @@
+"""The engine `fused`: the reference's tables and rules on one GPU, with Triton kernels for the two steps that count.
+
+Forward is one launch for all features, whatever their widths; it casts the rows and writes them where the next layer
+reads them, and leaves behind the rows it touched. The update sorts those once per width of tables, and sums and steps
+them in one pass. Nothing waits for the GPU but `check_ids` and loss scaling's question whether gradients are finite.
+
+Everything else is inherited: what an engine holds, when it steps, and what it saves. A state goes from either to the
+other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from clickwise.batch import Column, Ragged
+from clickwise.embedding import WIDEST
+from clickwise.embedding.lookup import check_ids_of
+from clickwise.embedding.reference import ReferenceEmbeddings
+from clickwise.embedding.table import Table, TableOptimizer
+from clickwise.errors import EngineError
+from clickwise.kernels import gpu
+from clickwise.kernels.embedding_bag import Ids, Look
+
+ROW_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclasses.dataclass
+class _Looked:
+    """One look-up: its columns until the rows are there, then what it touched, by trained group."""
+
+    columns: tuple[Ids, ...]
+    trains: bool
+    touched: tuple = ()
+
+
+class FusedEmbeddings(ReferenceEmbeddings):
+    """`table_dtype` is the type that rows are stored in. In bfloat16 they take half of the memory and of its
+    bandwidth; steps are taken in float32 and rounded at random, up or down, so that small ones are not lost."""
+
+    def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *, seed: int = 0,
+                 device: torch.device | str = "cpu", check_ids: bool = False, table_dtype: str = "float32") -> None:
+        where = "embedding engine 'fused'"
+        if not gpu.triton_is_there():
+            raise EngineError(where, found="no Triton here", expected="Triton, which torch for GPUs brings along",
+                              do="set embedding.engine=reference, or see `clickwise doctor`")
+        if torch.device(device).type != "cuda" and not gpu.is_interpreted():
+            raise EngineError(where, found=f"the device {device}", expected="a GPU",
+                              do="set embedding.engine=auto, which takes the fastest engine of a device")
+        if table_dtype not in ROW_TYPES:
+            raise EngineError("embedding.table_dtype", found=repr(table_dtype), expected=" or ".join(ROW_TYPES))
+        for table in tables:
+            if table.dim > WIDEST:
+                raise EngineError(f"table {table.name!r}", found=f"dim {table.dim}", expected=f"{WIDEST} or fewer",
+                                  do="set embedding.engine=reference")
+        self.rows_dtype = ROW_TYPES[table_dtype]
+        super().__init__(tables, features, optimizer, seed=seed, device=device, check_ids=check_ids)
+        self._trained = tuple(group for group in self._groups if group.trainable)
+        self._gather, self._gathers_at = None, None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_gather": None, "_gathers_at": None}  # a copy has its tables elsewhere
+
+    def _plan(self):
+        """The look-up over the tables where they are now: they move with the module."""
+        from clickwise.kernels.embedding_bag.triton import Gather
+
+        places = tuple(self._weight(group).data_ptr() for group in self._groups)
+        if self._gather is None or places != self._gathers_at:
+            number = {table.name: t for t, table in enumerate(self.tables)}
+            of = [self.table_of[feature] for feature in self.features]
+            first_row = [next((group.first_row[table.name] for group in self._trained if table.name in group.first_row),
+                              None) for table in self.tables]
+            self._gather = Gather(
+                [self.table_rows(table.name) for table in self.tables],
+                [Look(number[table.name], mean=table.pooling == "mean", modulo=table.modulo) for table in of],
+                groups=[[number[table.name] for table in group.tables] for group in self._trained],
+                first_row=first_row)
+            self._gathers_at = places
+        return self._gather
+
+    def _check_ids(self, columns: tuple[Column, ...]) -> None:
+        bad = self._plan().first_bad(_plain(columns))
+        if bad is not None:
+            feature = self.features[bad[1]]
+            check_ids_of(feature, columns[bad[1]], self.table_of[feature])
+
+    def _look_up(self, columns: tuple[Column, ...], trains: bool) -> _Looked:
+        return _Looked(_plain(columns), trains)
+
+    def _rows(self, looked: _Looked, samples: int, widths: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        rows, looked.touched = self._plan()(looked.columns, dtype, touched=looked.trains)
+        looked.columns = ()
+        return rows
+
+    def _update(self, received, scale: float) -> None:
+        from clickwise.kernels.sparse_update.triton import update
+
+        self.step += 1
+        grad, touched = _joined(received)
+        for group, of_group in zip(self._trained, touched, strict=True):
+            update(self._weight(group), self._states(group), of_group.key_V, grad, self.optimizer,
+                   lr=self.optimizer.lr * self.lr_factor, step=self.step, at_V=of_group.at_V, unit=of_group.unit,
+                   factor_V=of_group.factor_V, scale=scale)
+
+
+def _plain(columns: Sequence[Column]) -> tuple[Ids, ...]:
+    return tuple((c.values_V, c.offsets) if isinstance(c, Ragged) else c for c in columns)
+
+
+def _joined(received) -> tuple[torch.Tensor, tuple]:
+    """(the gradients of all look-ups in a row, what they touched by group, counted through)."""
+    if len(received) == 1:
+        looked, _, grad = received[0]
+        return grad.contiguous(), looked.touched
+    flat = torch.cat([grad.reshape(-1) for *_, grad in received])
+    touched = []
+    for parts in zip(*(looked.touched for looked, *_ in received), strict=True):
+        first, at_parts = 0, []
+        for part, (*_, grad) in zip(parts, received, strict=True):
+            at_parts.append(part.at_V.long() + first // part.unit)
+            first += grad.numel()
+        factor_V = None
+        if any(part.factor_V is not None for part in parts):
+            factor_V = torch.cat([torch.ones(len(part.key_V), device=part.key_V.device) if part.factor_V is None
+                                  else part.factor_V for part in parts])
+        touched.append(dataclasses.replace(parts[0], key_V=torch.cat([part.key_V for part in parts]),
+                                           at_V=torch.cat(at_parts), factor_V=factor_V))
+    return flat, tuple(touched)
