@@ -22,6 +22,7 @@ from clickwise.data.events import EventLog, Histories, RowNumbers, Samples, wind
 from clickwise.data.events_negatives import Negatives, OwnItems
 from clickwise.data.events_windows import gap_ids
 from clickwise.data.loader import Loader
+from clickwise.data.transcode import transcode
 from clickwise.errors import DataError, RecipeError, SpecError
 from clickwise.recipe import parse
 from clickwise.spec import Chunk, Feature, FeatureSpec
@@ -468,3 +469,26 @@ def test_a_recipe_chooses_windows_and_what_is_drawn_in_training(tmp_path):
     assert torch.equal(next(tested.epoch(0)).target_item[0], whole(spec, "test", redraw=False).target_item[0])
     assert dataset.inputs()["user"] == ["user_id"] and dataset.inputs()["history"][0] == "item_history"
     assert dataset.identity["files"].keys() >= {"events/offsets.bin", "train/position.bin"}
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_transcoded_histories_are_the_same(tmp_path, fixed):
+    features = FIXED if fixed else {
+        name: dataclasses.replace(feature, dimensions=None, max_hotness=5) if feature.dimensions else feature
+        for name, feature in FIXED.items()}
+    seen = [[row % 7 + 1] * (5 if fixed else row % 6) for row in range(12)]
+    (tmp_path / "in").mkdir()
+    parquet(tmp_path / "in", features, seen, [[9 for _ in window] for window in seen])
+    transcode(tmp_path / "in", tmp_path / "out")
+    for folder in ("in", "out"):
+        check_columns(FeatureSpec.load(tmp_path / folder), "train")
+        (batch,) = Dataset(DataConfig(path=str(tmp_path / folder), shuffle="none")).train_loader(
+            batch_size=12, seed=0, pin_memory=False).epoch(0)
+        assert batch.history[0].tolist() == [padded(window, 5) for window in seen]
+        assert batch.negative_history[0].tolist() == [padded([9] * len(window), 5) for window in seen]
+
+
+def test_a_log_of_events_is_no_table_to_transcode(spec, tmp_path):
+    with pytest.raises(DataError, match="'events'"):
+        transcode(spec, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
