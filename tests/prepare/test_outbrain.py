@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from clickwise.data.synthetic import synthesize_raw_outbrain
 from clickwise.prepare import run
-from clickwise.prepare.outbrain_clock import COUNTRIES, STATES
+from clickwise.prepare.outbrain.clock import COUNTRIES, STATES
 
 TABLES = random_tables(60, seed=2)
 KEYS = ("ad_id", "document_id_promo", "source_id_promo", "publisher_id_promo", "advertiser_id", "campaign_id")

@@ -58,7 +58,7 @@ def test_files_with_other_columns(outbrain, tmp_path):
     ({"documents_topics": lambda rows: [*rows, *({**rows[0], "topic_id": n} for n in range(1500))]},
      ("documents_topics.csv", "topics", "dataset.max_aspects")),
     ({"events": lambda rows: [{**rows[0], "timestamp": "noon"}, *rows[1:]]}, ("events.csv, line 2", "'noon'")),
-], ids=str)
+], ids=lambda value: value[0] if isinstance(value, tuple) else ",".join(value))
 def test_tables_that_do_not_fit_together(outbrain, tmp_path, tables, words):
     raises(outbrain, *words, tables=changed(TABLES, **tables), tmp_path=tmp_path)
 

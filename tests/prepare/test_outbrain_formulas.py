@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from outbrain_rows import DAY_MS, FIRST_MS, confidence, days
 
-from clickwise.prepare import outbrain_numbers, outbrain_rates
 from clickwise.prepare.engine import DuckDBEngine
-from clickwise.prepare.outbrain_clock import NEW_YORK, hour_bin, local_hours, utc_offset, weekend
-from clickwise.prepare.outbrain_documents import inverse_document_frequency
-from clickwise.prepare.outbrain_numbers import CURVES, Number
-from clickwise.prepare.outbrain_profiles import similarity_confidence
-from clickwise.prepare.outbrain_rows import days_since
+from clickwise.prepare.outbrain import numbers, rates
+from clickwise.prepare.outbrain.clock import NEW_YORK, hour_bin, local_hours, utc_offset, weekend
+from clickwise.prepare.outbrain.documents import inverse_document_frequency
+from clickwise.prepare.outbrain.numbers import CURVES, Number
+from clickwise.prepare.outbrain.profiles import similarity_confidence
+from clickwise.prepare.outbrain.rows import days_since
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_clocks_of_places(engine):
 @given(st.lists(st.tuples(st.integers(0, 10**7), st.integers(1, 50)), min_size=1, max_size=20))
 def test_confidence_of_rates(engine, rows):
     found = computed(engine, {"views": ("int64", [v for v, _ in rows]), "ads": ("int64", [a for _, a in rows])},
-                     lambda t: outbrain_rates.confidence(t.views, t.ads))
+                     lambda t: rates.confidence(t.views, t.ads))
     assert found == pytest.approx([confidence(v / a) for v, a in rows])
 
 
@@ -119,8 +119,8 @@ def test_scales_are_those_of_the_rows_they_name(engine, curve, scale, missing, v
     number = Number(of=lambda t: t.x, curve=curve, scale=scale, missing=missing)
     table = ibis.memtable([{"row": row, "x": value} for row, value in enumerate(values)],
                           schema={"row": "int64", "x": "float64"})
-    fitted = outbrain_numbers.fit(engine, table, train, {"x": number})["x"]
-    found = [row["y"] for row in engine.rows(table.mutate(y=outbrain_numbers.apply(table.x, number, **fitted)))]
+    fitted = numbers.fit(engine, table, train, {"x": number})["x"]
+    found = [row["y"] for row in engine.rows(table.mutate(y=numbers.apply(table.x, number, **fitted)))]
     assert all(math.isfinite(value) for value in found)
     if scale == "min_max" and missing != "mean":
         assert min(found) == pytest.approx(0, abs=1e-6) and max(found) <= 1 + 1e-6

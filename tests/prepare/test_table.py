@@ -280,7 +280,7 @@ def test_a_second_run_does_nothing_and_another_recipe_needs_overwrite(prepare, t
 
 
 def test_goes_on_where_it_was_stopped(prepare, tmp_path, monkeypatch, capsys):
-    from clickwise.prepare import table_split
+    from clickwise.prepare.table import split
 
     def stop(*arguments):
         raise KeyboardInterrupt
@@ -288,7 +288,7 @@ def test_goes_on_where_it_was_stopped(prepare, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("clickwise.prepare.steps.scales", stop)
         prepare(TABLE, engine={"tables": "disk"})
-    monkeypatch.setattr(table_split, "check_label", stop)  # the split is not made again
+    monkeypatch.setattr(split, "check_label", stop)  # the split is not made again
     same(prepare(spec=tmp_path / "raw", engine={"tables": "disk"}), expected_columns(DEALT))
     assert "resuming an earlier run behind: raw files read, split, vocabularies" in capsys.readouterr().err
 

@@ -11,12 +11,12 @@ from clickwise.errors import PrepareError
 from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.output import Output, say
-from clickwise.prepare.table_rows import ENCODED, known, number, text
+from clickwise.prepare.table.rows import ENCODED, known, number, text
 from clickwise.progress import Progress
 from clickwise.spec import FeatureSpec
 
 if TYPE_CHECKING:
-    from clickwise.prepare.table import TableConfig
+    from clickwise.prepare.table.config import TableConfig
 
 POSITIVE, NEGATIVE = ("1", "1.0", "true"), ("0", "0.0", "false")
 

@@ -10,19 +10,20 @@ import ibis
 import ibis.expr.types as ir
 
 from clickwise.files import write_json
-from clickwise.prepare import earlier, outbrain_numbers
+from clickwise.prepare import earlier
 from clickwise.prepare.engine import Engine
-from clickwise.prepare.outbrain_clock import NEW_YORK, hour_bin, local_hours, utc_offset, weekend
-from clickwise.prepare.outbrain_documents import KINDS, store_aspects, store_documents, store_similarities
-from clickwise.prepare.outbrain_ids import of_example, store_ids, store_lists
-from clickwise.prepare.outbrain_profiles import store_profiles, store_views, traffic_sources, with_profiles
-from clickwise.prepare.outbrain_rates import KEYS, store_aspect_rates, store_counts
-from clickwise.prepare.outbrain_sets import PLACES, FeatureSet
+from clickwise.prepare.outbrain import numbers
+from clickwise.prepare.outbrain.clock import NEW_YORK, hour_bin, local_hours, utc_offset, weekend
+from clickwise.prepare.outbrain.documents import KINDS, store_aspects, store_documents, store_similarities
+from clickwise.prepare.outbrain.ids import of_example, store_ids, store_lists
+from clickwise.prepare.outbrain.profiles import store_profiles, store_views, traffic_sources, with_profiles
+from clickwise.prepare.outbrain.rates import KEYS, store_aspect_rates, store_counts
+from clickwise.prepare.outbrain.sets import PLACES, FeatureSet
 from clickwise.prepare.output import Output
 from clickwise.progress import Progress
 
 if TYPE_CHECKING:
-    from clickwise.prepare.outbrain import OutbrainConfig
+    from clickwise.prepare.outbrain.config import OutbrainConfig
 
 
 class Facts(TypedDict):
@@ -53,7 +54,7 @@ def store_features(output: Output, config: OutbrainConfig, features: FeatureSet,
         store_aspect_rates(output)
         store_profiles(output, config.profile_users)
     rows = _store_rows(output, config, features, train_rows)
-    scales = outbrain_numbers.fit(output.engine(), rows, train_rows, features.numbers)
+    scales = numbers.fit(output.engine(), rows, train_rows, features.numbers)
     order = (*features.categories, *features.lists)
     output.mark("features", {"cardinalities": {name: sizes[name] for name in order}, "scales": scales})
     return output.facts("features")

@@ -8,7 +8,7 @@ import ibis
 import ibis.expr.types as ir
 
 from clickwise.prepare import steps
-from clickwise.prepare.outbrain_documents import KINDS
+from clickwise.prepare.outbrain.documents import KINDS
 from clickwise.prepare.output import Output
 from clickwise.progress import Progress
 

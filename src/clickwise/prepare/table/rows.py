@@ -23,7 +23,7 @@ from clickwise.progress import Progress
 from clickwise.spec import ID_CHANNELS, Chunk, FeatureSpec
 
 if TYPE_CHECKING:
-    from clickwise.prepare.table import TableConfig
+    from clickwise.prepare.table.config import TableConfig
 
 BYTES_ON_DISK = {".gz": 10, ".parquet": 8}  # a byte of such a file in the engine's tables, held twice; 2 of plain text
 

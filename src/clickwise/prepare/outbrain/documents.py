@@ -9,7 +9,7 @@ import ibis.expr.types as ir
 
 from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
-from clickwise.prepare.outbrain_raw import ASPECTS, published
+from clickwise.prepare.outbrain.raw import ASPECTS, published
 from clickwise.prepare.output import Output
 from clickwise.progress import Progress
 

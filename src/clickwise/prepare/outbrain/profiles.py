@@ -16,9 +16,9 @@ import ibis.expr.types as ir
 
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.named_columns import Reader
-from clickwise.prepare.outbrain_documents import KINDS
-from clickwise.prepare.outbrain_raw import PAGE_VIEWS
-from clickwise.prepare.outbrain_rows import DAY_MS
+from clickwise.prepare.outbrain.documents import KINDS
+from clickwise.prepare.outbrain.raw import PAGE_VIEWS
+from clickwise.prepare.outbrain.rows import DAY_MS
 from clickwise.prepare.output import Output
 from clickwise.progress import Progress
 

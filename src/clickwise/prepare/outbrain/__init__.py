@@ -1,91 +1,33 @@
 """Outbrain Click Prediction (Kaggle, 2016): ads shown beside an article, one of each display clicked, to columns.
 
 The path: raw files → displays, split by day and hash → examples in order → what is known of documents and ads, counted
-on the training rows → ids and numbers of every example → raw columns. `outbrain_sets` lists the features.
+on the training rows → ids and numbers of every example → raw columns. `sets` lists the features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import ibis
 import ibis.expr.types as ir
 
-from clickwise.errors import nearest
 from clickwise.files import write_json
-from clickwise.prepare import outbrain_numbers, write
+from clickwise.prepare import write
 from clickwise.prepare.engine import EngineConfig
-from clickwise.prepare.outbrain_features import Facts, store_features
-from clickwise.prepare.outbrain_raw import FILES, store_raw_tables
-from clickwise.prepare.outbrain_rows import count_displays, store_ads, store_displays, store_examples
-from clickwise.prepare.outbrain_sets import FeatureSet, SetName, feature_set
+from clickwise.prepare.outbrain import numbers
+from clickwise.prepare.outbrain.config import OutbrainConfig
+from clickwise.prepare.outbrain.features import Facts, store_features
+from clickwise.prepare.outbrain.raw import FILES, store_raw_tables
+from clickwise.prepare.outbrain.rows import count_displays, store_ads, store_displays, store_examples
+from clickwise.prepare.outbrain.sets import FeatureSet, feature_set
 from clickwise.prepare.output import Output, say
 from clickwise.prepare.raw_files import estimate_rows, find_tables, raw_folder
-from clickwise.recipe import require, to_dict
+from clickwise.recipe import to_dict
 from clickwise.spec import Feature, narrowest_id_dtype
 
 TABLE_ROW_BYTES = 130  # of clicks, examples, similarities and the keys of `rows`, for every row
 LABEL, DISPLAY = "clicked", "display_id"
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutbrainConfig:
-    """The section `dataset` of a recipe for `name: outbrain`.
-
-    folder           where the raw files lie
-    files            raw table -> a file or pattern in that folder, where it has another name than Kaggle's
-    feature_set      clickwise (ours) · as published: v1_spark, v1_nvtabular (26 features), multihot (29), profiles (54)
-    test_share       of the displays before day `test_from_day` (day 0 is 14 June), chosen by a hash with `seed`; later
-                     days are test entirely
-    test_displays    a file with the column display_id: those displays are the test, whatever their day
-    folds            clickwise: click rates of a training display are those of the other folds; 0: of all training rows,
-                     its own labels included, as published
-    rate_weight      clickwise: a click rate is drawn towards the mean as by so many more views
-    frequency_limit  clickwise: a value keeps an id of its own if it occurs at least so often in the training rows;
-                     `frequency_limits` overrides it by feature
-    profile_users    profiles: all · test: only users of test displays have a profile, as published
-    max_aspects      more categories, topics or entities of one document than this are an error
-    shuffle          permute the training rows, by `seed`; test rows stand display by display
-    max_bad_rows     so many lines that cannot be read are skipped and counted before preparation gives up
-    """
-
-    folder: str
-    files: dict[str, str] = field(default_factory=dict)
-    feature_set: SetName = "clickwise"
-    test_share: float = 0.2
-    test_from_day: int = 11
-    test_displays: str | None = None
-    folds: int = 10
-    rate_weight: float = 20.0
-    frequency_limit: int = 10
-    frequency_limits: dict[str, int] = field(default_factory=dict)
-    profile_users: Literal["all", "test"] = "all"
-    max_aspects: int = 1000
-    shuffle: bool = True
-    seed: int = 0
-    max_bad_rows: int = 0
-
-    def __post_init__(self) -> None:
-        for name in self.files:
-            require(name in FILES, "files", found=name, expected=f"raw tables out of {', '.join(FILES)}",
-                    do=nearest(name, FILES))
-        require(0 <= self.test_share < 1, "test_share", found=self.test_share, expected="0 or more, and less than 1")
-        require(self.folds == 0 or 2 <= self.folds <= 1000, "folds", found=self.folds, expected="0, or from 2 to 1000")
-        require(self.rate_weight > 0, "rate_weight", found=self.rate_weight, expected="more than 0")
-        features = feature_set(self.feature_set)
-        own = [*features.categories, *features.lists]
-        for name in self.frequency_limits:
-            require(name in own, "frequency_limits", found=name, expected=f"features out of {', '.join(own)}",
-                    do=nearest(name, own))
-        require(self.max_aspects >= 1, "max_aspects", found=self.max_aspects, expected="1 or more")
-        for key, value in {"frequency_limit": self.frequency_limit, "test_from_day": self.test_from_day,
-                           "seed": self.seed, "max_bad_rows": self.max_bad_rows, **self.frequency_limits}.items():
-            require(value >= 0, key, found=value, expected="0 or more")
-
-
 CONFIG = OutbrainConfig
 
 
@@ -167,7 +109,7 @@ def _write(output: Output, config: OutbrainConfig, features: FeatureSet, parts: 
         rows = rows.filter(rows["row"].between(first, end - 1)).mutate(row=lambda t: t["row"] - first)
         if names[0] in features.numbers:
             return rows.select("row", **{
-                name: outbrain_numbers.apply(rows[name], features.numbers[name], **scales[name]) for name in names})
+                name: numbers.apply(rows[name], features.numbers[name], **scales[name]) for name in names})
         if names[0] in features.lists:
             name, of = names[0], features.lists[names[0]].of
             lists = engine.table(f"list_{name}").select(**{"__document": "document_id", name: "ids"})

@@ -7,7 +7,6 @@ training rows → raw columns. `clickwise spec infer` drafts the spec; docs/add_
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import ibis
@@ -16,83 +15,16 @@ from pyarrow import parquet
 
 from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.files import write_json
-from clickwise.prepare import steps, table_split, write
+from clickwise.prepare import steps, write
 from clickwise.prepare.engine import Engine, EngineConfig
 from clickwise.prepare.output import Output, say
 from clickwise.prepare.raw_files import find_files
-from clickwise.prepare.table_rows import ENCODED, integer, list_delimiter, list_of_texts, number, store_rows, text
+from clickwise.prepare.table import split
+from clickwise.prepare.table.config import TableConfig
+from clickwise.prepare.table.rows import ENCODED, integer, list_delimiter, list_of_texts, number, store_rows, text
 from clickwise.progress import Progress
-from clickwise.recipe import require, to_dict
-from clickwise.spec import LEFT_OUT, MISSING_NUMBERS, Feature, FeatureSpec, narrowest_id_dtype
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableConfig:
-    """The section `dataset` of a recipe for `name: table`.
-
-    spec                the Feature Spec of the raw files: its folder, or the YAML file
-    label_is            the value that is the positive label · label_above: numbers above this are · neither: the label
-                        is 0 or 1, true or false. Rows without a label are left out
-    test_share          of the rows of `train`, unless the spec has a mapping `test`; `validation_share` likewise
-    split_by            null: rows are dealt by a hash of their number and `seed`. A column: by a hash of its value, so
-                        that all rows of a user, say, stay together
-    order_by            instead: the rows with the greatest values of this column, a time, are the test rows, those
-                        before them validation; rows of the same moment stay together
-    frequency_limit     a value keeps an id of its own if it occurs at least so often in the training rows;
-                        `frequency_limits` overrides it by feature. All others, and what is missing, get 0
-    hash_buckets        feature -> so many further ids, over which its rare and unseen values are hashed
-    hash_only           features of `hash_buckets` without a vocabulary: every value is hashed
-    log_numericals      numericals with a heavy tail: sign(x) · ln(1 + |x|) before they are scaled
-    missing             texts that stand for a missing value in a column of numbers (which becomes the mean); in other
-                        columns only the empty text does
-    shuffle             permute the training rows, by `seed`; the others keep their order
-    max_bad_rows        so many lines of CSV that cannot be read are skipped and counted before preparation gives up
-    """
-
-    spec: str = ""
-    label_is: str | int | float | bool | None = None
-    label_above: float | None = None
-    test_share: float = 0.2
-    validation_share: float = 0.1
-    split_by: str | None = None
-    order_by: str | None = None
-    frequency_limit: int = 5
-    frequency_limits: dict[str, int] = field(default_factory=dict)
-    hash_buckets: dict[str, int] = field(default_factory=dict)
-    hash_only: list[str] = field(default=())
-    log_numericals: list[str] = field(default=())
-    missing: list[str] = field(default=MISSING_NUMBERS)
-    shuffle: bool = True
-    seed: int = 0
-    max_bad_rows: int = 0
-
-    def __post_init__(self) -> None:
-        require(bool(self.spec), "spec", found=self.spec, expected="the folder of a Feature Spec",
-                do="dataset.spec=FOLDER; clickwise spec infer FILE --out FOLDER drafts one")
-        require(self.label_is is None or self.label_above is None, "label_above", found=self.label_above,
-                expected="label_is or label_above, not both")
-        require(self.split_by is None or self.order_by is None, "order_by", found=self.order_by,
-                expected="split_by or order_by, not both")
-        for key in ("test_share", "validation_share"):
-            require(0 <= getattr(self, key) < 1, key, found=getattr(self, key), expected="at least 0 and below 1")
-        require(self.test_share + self.validation_share < 1, "validation_share", found=self.validation_share,
-                expected=f"less than {1 - self.test_share:g}, what the test rows leave")
-        for name, buckets in self.hash_buckets.items():
-            require(1 <= buckets < 2**31, f"hash_buckets.{name}", found=buckets, expected="at least 1")
-            limit = self.limit(name)
-            require(limit >= 2 or name in self.hash_only, f"hash_buckets.{name}", found=f"frequency limit {limit}",
-                    expected="at least 2, so that training rows use the hashed ids too",
-                    do=f"set frequency_limits.{name}, or name {name} in hash_only")
-        for name in self.hash_only:
-            require(name in self.hash_buckets, "hash_only", found=name, expected="features of hash_buckets",
-                    do=nearest(name, self.hash_buckets))
-        for key, value in {"frequency_limit": self.frequency_limit, "seed": self.seed,
-                           "max_bad_rows": self.max_bad_rows, **self.frequency_limits}.items():
-            require(value >= 0, key, found=value, expected="0 or more")
-
-    def limit(self, name: str) -> int:
-        return self.frequency_limits.get(name, self.frequency_limit)
-
+from clickwise.recipe import to_dict
+from clickwise.spec import LEFT_OUT, Feature, FeatureSpec, narrowest_id_dtype
 
 CONFIG = TableConfig
 
@@ -116,7 +48,7 @@ def prepare(config: TableConfig, out: Path, *, engine: EngineConfig | None = Non
         return output.out
     with output:
         bad_rows = store_rows(output, spec, config, used_columns(spec, config))
-        rows, unlabelled = table_split.split(output, spec, config, where)
+        rows, unlabelled = split.split(output, spec, config, where)
         sizes = _vocabularies(output, spec, config, tuple(rows))
         scales = _scales(output, spec, config)
         _write(output, spec, config, rows, sizes, scales)

@@ -12,11 +12,11 @@ from typing import Literal
 
 import ibis.expr.types as ir
 
-from clickwise.prepare.outbrain_documents import KINDS, Documents, Idf, Publisher
-from clickwise.prepare.outbrain_ids import AspectList, Category
-from clickwise.prepare.outbrain_numbers import Number
-from clickwise.prepare.outbrain_rates import KEYS, rate, rate_confidence, views
-from clickwise.prepare.outbrain_rows import days_since
+from clickwise.prepare.outbrain.documents import KINDS, Documents, Idf, Publisher
+from clickwise.prepare.outbrain.ids import AspectList, Category
+from clickwise.prepare.outbrain.numbers import Number
+from clickwise.prepare.outbrain.rates import KEYS, rate, rate_confidence, views
+from clickwise.prepare.outbrain.rows import days_since
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class FeatureSet:
 
     complete_events  an event without place or platform is as if nothing were known of it
     strip_places     spaces around a place are cut off before its first 2 or 5 characters are taken
-    out_of_fold      see `outbrain_rates.store_counts`
+    out_of_fold      see `rates.store_counts`
     profiles         page views are read, and users have profiles
     """
 

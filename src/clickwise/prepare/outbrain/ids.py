@@ -12,7 +12,7 @@ import ibis.expr.types as ir
 
 from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
-from clickwise.prepare.outbrain_documents import aspects_as_listed, lists, ranked_aspects
+from clickwise.prepare.outbrain.documents import aspects_as_listed, lists, ranked_aspects
 from clickwise.prepare.output import Output
 
 MISSING_ID, RARE_ID = 0, 1  # of a vocabulary; the most frequent value has id 2
