@@ -49,6 +49,7 @@ class DIENConfig:
     auxiliary_loss_weight   0: no auxiliary loss, and no negative history is needed
     auxiliary_over          the mean of the auxiliary loss is over real positions, or over all as in compat
     activation, dropout     of the top MLP; dropout before its output layer
+    embedding_dropout       on the values of the rows
     rows_l2                 λ of a loss λ/2 · mean over samples of the squares of all rows looked up
     """
 
@@ -65,6 +66,7 @@ class DIENConfig:
     top_mlp: tuple[int, ...] = (200, 80)
     activation: Activation = "prelu"
     dropout: float = 0.0
+    embedding_dropout: float = 0.0
     rows_l2: float = 0.0
 
     def __post_init__(self) -> None:
@@ -72,7 +74,7 @@ class DIENConfig:
         require_positive(self, "embedding_dim", "history_length", "gru_size")
         require_from_zero(self, "auxiliary_loss_weight", "rows_l2")
         require_sizes(self, "auxiliary_mlp", "top_mlp")
-        require_shares(self, "dropout")
+        require_shares(self, "dropout", "embedding_dropout")
 
 
 class DIEN(CTRModel):
@@ -98,7 +100,11 @@ class DIEN(CTRModel):
                           dropout=config.dropout)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        return self._logit(self.features.rows(self.embeddings, batch, length=self.config.history_length))[0]
+        return self._logit(self._rows(batch))[0]
+
+    def _rows(self, batch: Batch, *, negatives: int = 0) -> HistoryRows:
+        return self.features.rows(self.embeddings, batch, length=self.config.history_length, negatives=negatives,
+                                  share=self.config.embedding_dropout * self.training)
 
     def _logit(self, rows: HistoryRows) -> tuple[torch.Tensor, torch.Tensor]:
         evolved_BH, interest_LBH = self.evolution(rows.target_BE, rows.items_BLE, rows.mask_BL)
@@ -107,7 +113,7 @@ class DIEN(CTRModel):
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         config = self.config
         positions = batch.history[0].shape[1] if self.auxiliary is not None else 0
-        rows = self.features.rows(self.embeddings, batch, length=config.history_length, negatives=positions)
+        rows = self._rows(batch, negatives=positions)
         logit_B, interest_LBH = self._logit(rows)
         losses = {"log_loss": log_loss(logit_B, batch.label)}
         if self.auxiliary is not None:

@@ -19,7 +19,7 @@ from clickwise.layers.activation import Activation
 from clickwise.layers.attention import TargetAttention
 from clickwise.layers.scorer import Scorer
 from clickwise.models.ctr_model import CTRModel, log_loss, require_shares, require_sizes
-from clickwise.models.histories import HistoryFeatures, fill_from_preset, require_positive, rows_l2_loss
+from clickwise.models.histories import HistoryFeatures, HistoryRows, fill_from_preset, require_positive, rows_l2_loss
 from clickwise.recipe import require
 from clickwise.spec import FeatureSpec
 
@@ -38,7 +38,7 @@ class DINConfig:
     scores            unit: an MLP on item and target (`unit_mlp`) · dot: inner product
     weights           softmax over the history · none: the scores themselves
     activation        of the top MLP; `unit_activation` of the activation unit
-    dropout           before the output layer
+    dropout           before the output layer; `embedding_dropout` on the values of the rows
     rows_l2           λ of a loss λ/2 · mean over samples of the squares of all rows looked up
     """
 
@@ -52,13 +52,14 @@ class DINConfig:
     top_mlp: tuple[int, ...] = (200, 80)
     activation: Activation = "prelu"
     dropout: float = 0.0
+    embedding_dropout: float = 0.0
     rows_l2: float = 0.0
 
     def __post_init__(self) -> None:
         fill_from_preset(self, PRESETS)
         require_positive(self, "embedding_dim", "history_length")
         require_sizes(self, "unit_mlp", "top_mlp")
-        require_shares(self, "dropout")
+        require_shares(self, "dropout", "embedding_dropout")
         require(self.rows_l2 >= 0, "rows_l2", found=self.rows_l2, expected="0 or more")
 
 
@@ -81,12 +82,16 @@ class DIN(CTRModel):
                           config.activation, dropout=config.dropout)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        return self._logit(self.features.rows(self.embeddings, batch, length=self.config.history_length))
+        return self._logit(self._rows(batch))
 
-    def _logit(self, rows) -> torch.Tensor:
+    def _rows(self, batch: Batch) -> HistoryRows:
+        return self.features.rows(self.embeddings, batch, length=self.config.history_length,
+                                  share=self.config.embedding_dropout * self.training)
+
+    def _logit(self, rows: HistoryRows) -> torch.Tensor:
         interest_BE, _ = self.attention(rows.target_BE[:, :self.features.matched], rows.items_BLE, rows.mask_BL)
         return self.top(torch.cat([rows.target_BE, interest_BE, rows.context_BU], dim=1))
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        rows = self.features.rows(self.embeddings, batch, length=self.config.history_length)
+        rows = self._rows(batch)
         return {"log_loss": log_loss(self._logit(rows), batch.label), **rows_l2_loss(rows, self.config.rows_l2)}

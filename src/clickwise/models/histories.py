@@ -10,6 +10,7 @@ from clickwise.batch import Batch, Column
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.errors import SpecError
+from clickwise.layers.dropout import dropout
 from clickwise.recipe import require
 from clickwise.spec import FeatureSpec
 from clickwise.spec.histories import is_time_gap
@@ -71,10 +72,11 @@ class HistoryFeatures:
         return tuple(Table(name=features[0].name, rows=max(feature.cardinality for feature in features), dim=dim,
                            features=tuple(feature.name for feature in features)) for features in (*alone, *shared))
 
-    def rows(self, embeddings: Embeddings, batch: Batch, *, length: int | None = None,
-             negatives: int = 0) -> HistoryRows:
+    def rows(self, embeddings: Embeddings, batch: Batch, *, length: int | None = None, negatives: int = 0,
+             share: float = 0.0) -> HistoryRows:
         """All rows of a batch by one look-up: of the history's last `length` positions (None: all), and of the
-        negative history's last `negatives` of them. Prediction asks for no negatives, and the batch needs none."""
+        negative history's last `negatives` of them. Prediction asks for no negatives, and the batch needs none.
+        `share` of all values is dropped."""
         history = batch.history if length is None else tuple(ids_BL[:, max(0, ids_BL.shape[1] - length):]
                                                              for ids_BL in batch.history)
         mask_BL = history[0] != 0
@@ -89,7 +91,8 @@ class HistoryFeatures:
 
         rows = embeddings([columns[name] for name in embeddings.features])
         widths = [self.dim * (windows[name].shape[1] if name in windows else 1) for name in embeddings.features]
-        parts = dict(zip(embeddings.features, rows.split(widths, dim=1), strict=True))
+        used = dropout(rows, share) if share else rows
+        parts = dict(zip(embeddings.features, used.split(widths, dim=1), strict=True))
         context = [parts[name] for channel in ("user", "categorical") for name in self.names[channel]]
         if self.numericals:
             context.append(batch.numerical.to(rows.dtype))

@@ -64,6 +64,7 @@ class SIMConfig:
     search_loss_weight      of the log loss of the search's own score; soft search only, 0: none
     auxiliary_loss_weight   0: no auxiliary loss, and no negative history is needed
     activation, dropout     of search and top MLP; dropout before their output layers
+    embedding_dropout       on the values of the rows
     rows_l2                 λ of a loss λ/2 · mean over samples of the squares of all rows looked up
     """
 
@@ -87,6 +88,7 @@ class SIMConfig:
     top_mlp: tuple[int, ...] = (200, 80)
     activation: Activation = "prelu"
     dropout: float = 0.0
+    embedding_dropout: float = 0.0
     loss_weight: float | None = None
     search_loss_weight: float | None = None
     auxiliary_loss_weight: float = 1.0
@@ -107,7 +109,7 @@ class SIMConfig:
         require(self.hash_bits is None or self.hash_bits % self.hash_group == 0 or self.search != "sdim", "hash_bits",
                 found=self.hash_bits, expected=f"a multiple of hash_group={self.hash_group}")
         require_sizes(self, "search_mlp", "auxiliary_mlp", "top_mlp")
-        require_shares(self, "dropout")
+        require_shares(self, "dropout", "embedding_dropout")
 
 
 class SIM(CTRModel):
@@ -136,7 +138,11 @@ class SIM(CTRModel):
         self.top = Scorer(self.long.outputs + width + rest, config.top_mlp, config.activation, dropout=config.dropout)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        return self._run(batch, self.features.rows(self.embeddings, batch))["logit"]
+        return self._run(batch, self._rows(batch))["logit"]
+
+    def _rows(self, batch: Batch, *, negatives: int = 0) -> HistoryRows:
+        return self.features.rows(self.embeddings, batch, negatives=negatives,
+                                  share=self.config.embedding_dropout * self.training)
 
     def _run(self, batch: Batch, rows: HistoryRows, *, with_search: bool = False) -> dict[str, torch.Tensor]:
         short = min(self.config.short_length, rows.mask_BL.shape[1])
@@ -153,8 +159,7 @@ class SIM(CTRModel):
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         config = self.config
-        rows = self.features.rows(self.embeddings, batch,
-                                  negatives=config.short_length if self.auxiliary is not None else 0)
+        rows = self._rows(batch, negatives=config.short_length if self.auxiliary is not None else 0)
         found = self._run(batch, rows, with_search=self.search_top is not None)
         losses = {"log_loss": config.loss_weight * log_loss(found["logit"], batch.label)}
         if self.search_top is not None:
