@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -47,12 +47,14 @@ class EmbeddingConfig:
 
     hash_indices     ids are taken modulo the rows of their table, which then may be fewer than there are ids
     max_table_size   the most rows that a table has; needs hash_indices
+    table_dtype      the type that rows are stored in: float32, or bfloat16, which the engine fused has
     """
 
     engine: str = "auto"
     optimizer: TableOptimizer = TableOptimizer()
     hash_indices: bool = False
     max_table_size: int | None = None
+    table_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         size = self.max_table_size
@@ -209,7 +211,8 @@ def build_model(recipe: Recipe, spec: FeatureSpec, device: torch.device) -> CTRM
     frozen = frozen_tables(recipe.freeze, paths)
     tables = [dataclasses.replace(table, trainable=False) if table.path in frozen else table for table in tables]
     embeddings = build_engines(model_class, tables, lambda part: recipe.part(part).table_optimizer,
-                               engine=recipe.embedding.engine, seed=recipe.train.seed, device=device)
+                               engine=recipe.embedding.engine, seed=recipe.train.seed, device=device,
+                               table_dtype=recipe.embedding.table_dtype)
     model = model_class(spec, embeddings, recipe.model).to(device)
     freeze_parameters(model, recipe.freeze, paths)
     return model

@@ -1,0 +1,138 @@
+from triton_device import DEVICE, walled  # isort: skip
+
+import copy
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from clickwise import embedding
+from clickwise.embedding import Table, TableOptimizer, build_embeddings
+from clickwise.embedding.fused import FusedEmbeddings
+from clickwise.errors import EngineError
+from clickwise.kernels import gpu
+
+TABLES = (Table(name="a", rows=300, dim=8, features=("a",)), Table(name="b", rows=5, dim=20, features=("b", "c")))
+FEATURES = ("b", "a", "c")
+
+
+def build(engine="fused", optimizer=None, tables=TABLES, **settings):
+    return build_embeddings(engine, tables, FEATURES, optimizer or TableOptimizer(lr=0.5), device=DEVICE, **settings)
+
+
+def columns(samples=40, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randint(0, rows, (samples,), generator=generator).to(DEVICE) for rows in (5, 300, 5))
+
+
+def train(embeddings, ids, scale=1.0):
+    grad = torch.randn(len(ids[0]), sum(embeddings.dims), generator=torch.Generator().manual_seed(9))
+    (embeddings(ids) * walled(scale * grad)).sum().backward()
+
+
+@pytest.mark.parametrize("optimizer", [TableOptimizer(lr=0.5), TableOptimizer(name="adam", lr=0.01)],
+                         ids=lambda optimizer: optimizer.name)
+def test_bfloat16_tables_train_near_those_of_float32(optimizer):
+    narrow, wide = build(optimizer=optimizer, table_dtype="bfloat16"), build(optimizer=optimizer)
+    assert narrow.table_rows("a").dtype == torch.bfloat16
+    assert torch.equal(narrow.table_rows("a"), wide.table_rows("a").bfloat16())
+    for seed in range(3):
+        for engine in (narrow, wide):
+            train(engine, columns(seed=seed))
+    for name in ("a", "b"):
+        torch.testing.assert_close(narrow.table_rows(name).float(), wide.table_rows(name), rtol=0.03, atol=0.03)
+    assert all(state.dtype == torch.float32 for states in narrow.optimizer_state_dict()["tables"].values()
+               for state in states.values())
+
+
+def test_state_goes_between_types_of_tables_and_engines():
+    adam = TableOptimizer(name="adam", lr=0.01)
+    narrow, wide, reference = build(optimizer=adam, table_dtype="bfloat16"), build(optimizer=adam), \
+        build("reference", optimizer=adam)
+    train(narrow, columns())
+    for other in (wide, reference):
+        other.load_state_dict(narrow.state_dict())
+        other.load_optimizer_state_dict(copy.deepcopy(narrow.optimizer_state_dict()))
+        assert torch.equal(other.table_rows("b"), narrow.table_rows("b").float())
+        train(other, columns(seed=1))
+    torch.testing.assert_close(wide.table_rows("a"), reference.table_rows("a"))
+    narrow.load_state_dict(reference.state_dict())
+    assert torch.equal(narrow.table_rows("a"), reference.table_rows("a").bfloat16())
+
+
+def test_a_look_up_in_bfloat16_keeps_the_gradients_of_the_rows_in_it():
+    fused, reference = build(), build("reference")
+    for engine in (fused, reference):
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            rows = engine(columns())
+        assert rows.dtype == torch.bfloat16
+        rows.backward(torch.ones_like(rows))
+    torch.testing.assert_close(fused.table_rows("b"), reference.table_rows("b"))
+
+
+def test_tables_that_moved_are_found_again():
+    embeddings = build()
+    before = embeddings(columns())
+    for name in ("weight_8", "weight_20"):
+        setattr(embeddings, name, getattr(embeddings, name).clone())
+    embeddings.table_rows("a").add_(1.0)
+    assert not torch.equal(embeddings(columns()), before)
+    clone = copy.deepcopy(embeddings)
+    clone.table_rows("a").zero_()
+    assert embeddings(columns()).detach()[:, 20:28].any() and not clone(columns()).detach()[:, 20:28].any()
+
+
+def test_where_it_cannot_run_it_says_so(monkeypatch):
+    with pytest.raises(EngineError, match=r"(?s)table_dtype.*float16.*float32 or bfloat16"):
+        build(table_dtype="float16")
+    with pytest.raises(EngineError, match=r"(?s)table_dtype.*'reference'.*fused"):
+        build("reference", table_dtype="bfloat16")
+    with pytest.raises(EngineError, match=r"(?s)'a'.*dim 1025.*1024"):
+        build(tables=(dataclasses.replace(TABLES[0], dim=1025), TABLES[1]))
+    monkeypatch.setattr(gpu, "is_interpreted", lambda: False)
+    with pytest.raises(EngineError, match=r"(?s)device cpu.*a GPU.*engine=auto"):
+        FusedEmbeddings(TABLES, FEATURES, TableOptimizer(), device="cpu")
+    monkeypatch.setattr(gpu, "triton_is_there", lambda: False)
+    with pytest.raises(EngineError, match="no Triton"):
+        build()
+
+
+def test_auto_takes_it_on_a_gpu_and_says_why_not(monkeypatch, caplog):
+    fastest, cuda = embedding._fastest, torch.device("cuda")
+    assert fastest(TABLES, torch.device("cpu")) == fastest((), cuda) == "reference" and not caplog.records
+    monkeypatch.setattr(torch, "empty", lambda *shape, device: None)
+    monkeypatch.setattr(gpu, "kernels_for", lambda x, name: True)
+    assert fastest(TABLES, cuda) == "fused" and not caplog.records
+    monkeypatch.setattr(gpu, "kernels_for", lambda x, name: name != "sparse_update")
+    assert fastest(TABLES, cuda) == "reference" and "do not work here" in caplog.text
+    assert fastest([Table(name="w", rows=1, dim=2000, features=("w",))], cuda) == "reference"
+    assert "wider than 1024" in caplog.text
+    monkeypatch.setattr(gpu, "triton_is_there", lambda: False)
+    assert fastest(TABLES, cuda) == "reference" and "Triton is not installed" in caplog.text
+
+
+def test_kernels_that_fail_their_proof_are_not_taken(monkeypatch, caplog):
+    def broken(name):
+        raise RuntimeError("no such instruction\nat line 3")
+
+    monkeypatch.setattr(gpu.importlib, "import_module", broken)
+    assert gpu._proven.__wrapped__("cross", torch.device("cuda:0")) is None
+    assert "kernels of cross do not work here (RuntimeError: no such instruction)" in caplog.text
+    assert gpu.kernels_for(torch.zeros(1), "cross") is None
+
+
+def test_without_a_gpu_nothing_loads_triton():
+    code = """
+import sys, torch, clickwise, clickwise.build
+from clickwise.embedding import Table, TableOptimizer, build_embeddings
+from clickwise.kernels.dot_interaction import dot_interaction
+from clickwise.layers.cross import CrossNetwork
+rows = build_embeddings("auto", [Table(name="a", rows=3, dim=4, features=("a",))], ("a",), TableOptimizer())(
+    (torch.tensor([1, 2]),))
+CrossNetwork(8, layers=1, rank=2)(dot_interaction(rows, rows[:, None].clone())).sum().backward()
+print("triton" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.split() == ["False"], result.stderr
