@@ -57,10 +57,14 @@ class _Recurrence(torch.autograd.Function):
                 gates_CG = product(x_LBE[t, here], of_input, bias).float()
                 zr, n_CH = gates_CG[:, :2 * width], gates_CG[:, 2 * width:]
                 if form == "compat":
-                    zr.add_(product(h_CH.to(dtype), weight[:2 * width])).sigmoid_()
-                    _tanh_(n_CH.add_(product((gates_CG[:, width:2 * width] * h_CH).to(dtype), weight[2 * width:])))
+                    if t:
+                        zr.add_(product(h_CH.to(dtype), weight[:2 * width]))
+                    zr.sigmoid_()
+                    if t:
+                        n_CH.add_(product((gates_CG[:, width:2 * width] * h_CH).to(dtype), weight[2 * width:]))
+                    _tanh_(n_CH)
                 else:
-                    h_CG = product(h_CH.to(dtype), weight)
+                    h_CG = product(h_CH.to(dtype), weight) if t else torch.zeros_like(gates_CG)
                     zr.add_(h_CG[:, :2 * width]).sigmoid_()
                     inner_CH = h_CG[:, 2 * width:].float()
                     inner_CH = inner_CH.contiguous() if inner_bias_H is None else inner_CH + inner_bias_H
@@ -129,14 +133,17 @@ class _Recurrence(torch.autograd.Function):
                     of_h_LCG[t, :, candidate_rows] = grad_n_CH.mul_(r_CH)
                     if t:
                         grad_h_CH.add_(product(of_h_LCG[t], weight.t()))
-            before_VH, x_VE = states_LCH[:-1].flatten(0, 1).to(dtype), x_LBE[:, here].reshape(-1, x_LBE.shape[2])
-            of_x_VG, of_h_VG = of_x_LCG.flatten(0, 1), of_h_LCG.flatten(0, 1)
-            if form == "compat":
-                grad_weight[gates_rows] += product_of_columns(of_h_VG[:, gates_rows], before_VH)
-                grad_weight[candidate_rows] += product_of_columns(of_h_VG[:, candidate_rows], reset_LCH.flatten(0, 1))
-            else:
-                grad_weight += product_of_columns(of_h_VG, before_VH)
-                grad_inner_bias += of_h_VG.sum(0)[candidate_rows]
+            of_x_VG, x_VE = of_x_LCG.flatten(0, 1), x_LBE[:, here].reshape(-1, x_LBE.shape[2])
+            if length > 1:  # before the first position h is 0
+                of_h_VG, before_VH = of_h_LCG[1:].flatten(0, 1), states_LCH[1:-1].flatten(0, 1).to(dtype)
+                if form == "compat":
+                    of_n_VH, reset_VH = of_h_VG[:, candidate_rows], reset_LCH[1:].flatten(0, 1)
+                    grad_weight[gates_rows] += product_of_columns(of_h_VG[:, gates_rows], before_VH)
+                    grad_weight[candidate_rows] += product_of_columns(of_n_VH, reset_VH)
+                else:
+                    grad_weight += product_of_columns(of_h_VG, before_VH)
+            if inner:
+                grad_inner_bias += of_h_LCG[:, :, candidate_rows].sum((0, 1))
             grad_bias += of_x_VG.sum(0)
             grad_input += product_of_columns(of_x_VG, x_VE)
             if grad_x_LBE is not None:
