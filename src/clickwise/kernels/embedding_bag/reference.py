@@ -20,7 +20,7 @@ def embedding_bag(tables, looks, columns, dtype, out=None) -> torch.Tensor:
                                          mode="mean" if look.mean else "sum"))
         elif ids.dim() == 2:
             rows_BLD = table_RD[ids.clamp(min=0)].float().masked_fill((ids < 0)[:, :, None], 0.0)
-            parts.append(rows_BLD.reshape(len(ids), -1))
+            parts.append(rows_BLD.flatten(1))
         else:
             parts.append(table_RD[ids].float())
     rows = torch.cat(parts, dim=1).to(dtype)
