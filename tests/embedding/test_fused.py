@@ -84,6 +84,51 @@ def test_tables_that_moved_are_found_again():
     assert embeddings(columns()).detach()[:, 20:28].any() and not clone(columns()).detach()[:, 20:28].any()
 
 
+@pytest.mark.parametrize("optimizer", [TableOptimizer(lr=0.5), TableOptimizer(name="adam", lr=0.01),
+                                       TableOptimizer(name="adam", lr=0.01, eps_hat=True, lazy=False),
+                                       TableOptimizer(name="rmsprop", lr=0.01)],
+                         ids=lambda optimizer: optimizer.name + "+all rows" * (not optimizer.lazy))
+def test_time_kept_on_the_device_changes_nothing(optimizer):
+    here, there = build(optimizer=optimizer), build(optimizer=optimizer)
+    for seed, factor in enumerate((1.0, 0.5, 0.25)):
+        for engine in (here, there):
+            engine.lr_factor = factor
+            train(engine, columns(seed=seed))
+        there.keep_time_on_device()
+    assert there.step == here.step == 3 and there.optimizer_state_dict()["step"] == 3
+    torch.testing.assert_close(there.table_rows("b"), here.table_rows("b"), rtol=1e-5, atol=1e-6)
+    there.load_optimizer_state_dict({**copy.deepcopy(here.optimizer_state_dict()), "step": 9})
+    clone = copy.deepcopy(there)
+    train(there, columns())
+    assert (there.step, clone.step) == (10, 9)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="no GPU")
+def test_steps_captured_in_a_graph_are_steps():
+    adam = TableOptimizer(name="adam", lr=0.01)
+    eager, captured = build(optimizer=adam), build(optimizer=adam)
+    captured.keep_time_on_device()
+    ids, grad = columns(), torch.randn(40, 48, device=DEVICE)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # the tables of slots and the kernels are made in a first step
+        captured(ids).backward(grad)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured(ids).backward(grad)
+    eager(ids).backward(grad)
+    for seed, factor in enumerate((1.0, 0.3)):
+        for column, fresh in zip(ids, columns(seed=seed), strict=True):
+            column.copy_(fresh)
+        captured.lr_factor = eager.lr_factor = factor
+        graph.replay()
+        eager(ids).backward(grad)
+    assert captured.step == eager.step == 3
+    torch.testing.assert_close(captured.table_rows("a"), eager.table_rows("a"), rtol=1e-5, atol=1e-6)
+
+
 def test_where_it_cannot_run_it_says_so(monkeypatch):
     with pytest.raises(EngineError, match=r"(?s)table_dtype.*float16.*float32 or bfloat16"):
         build(table_dtype="float16")

@@ -4,6 +4,8 @@ Forward is one launch for all features, whatever their widths; it casts the rows
 reads them, and leaves behind the rows it touched. The update sorts those once per width of tables, and sums and steps
 them in one pass. Nothing waits for the GPU but `check_ids` and loss scaling's question whether gradients are finite.
 
+`keep_time_on_device` makes steps ready for CUDA graphs.
+
 Everything else is inherited: what an engine holds, when it steps, and what it saves. A state goes from either to the
 other.
 """
@@ -56,12 +58,46 @@ class FusedEmbeddings(ReferenceEmbeddings):
                 raise EngineError(f"table {table.name!r}", found=f"dim {table.dim}", expected=f"{WIDEST} or fewer",
                                   do="set embedding.engine=reference")
         self.rows_dtype = ROW_TYPES[table_dtype]
+        self._on_device: tuple[torch.Tensor, torch.Tensor] | None = None  # rate and step
         super().__init__(tables, features, optimizer, seed=seed, device=device, check_ids=check_ids)
         self._trained = tuple(group for group in self._groups if group.trainable)
         self._gather, self._gathers_at = None, None
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_gather": None, "_gathers_at": None}  # a copy has its tables elsewhere
+
+    # Rate and step ----------------------------------------------------------------------------------------------------
+
+    def keep_time_on_device(self) -> None:
+        """From now on the rate and the number of the step are read from the GPU, where setting `lr_factor` writes the
+        rate and every update counts: a graph that was captured once takes step after step. Asking for `step` or saving
+        it then waits for the GPU."""
+        if self._on_device is None and self._groups:
+            device = self._weight(self._groups[0]).device
+            self._on_device = (torch.tensor([self.optimizer.lr * self.lr_factor], dtype=torch.float64, device=device),
+                               torch.tensor([self.step], dtype=torch.int64, device=device))
+
+    @property
+    def lr_factor(self) -> float:
+        return self._lr_factor
+
+    @lr_factor.setter
+    def lr_factor(self, factor: float) -> None:
+        self._lr_factor = factor
+        if self.__dict__.get("_on_device") is not None:
+            self._on_device[0].fill_(self.optimizer.lr * factor)
+
+    @property
+    def step(self) -> int:
+        return self._step if self._on_device is None else int(self._on_device[1])
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._step = step
+        if self._on_device is not None:
+            self._on_device[1].fill_(step)
+
+    # Look-up and update -----------------------------------------------------------------------------------------------
 
     def _plan(self):
         """The look-up over the tables where they are now: they move with the module."""
@@ -96,14 +132,18 @@ class FusedEmbeddings(ReferenceEmbeddings):
         return rows
 
     def _update(self, received, scale: float) -> None:
-        from clickwise.kernels.sparse_update.triton import update
+        from clickwise.kernels.sparse_update.triton import now, update
 
-        self.step += 1
+        if self._on_device is None:
+            self.step += 1
+            time = {"lr": self.optimizer.lr * self.lr_factor, "step": self.step}
+        else:
+            lr, step = self._on_device
+            time = {"on_device": now(self.optimizer, lr=lr, step=step.add_(1))}
         grad, touched = _joined(received)
         for group, of_group in zip(self._trained, touched, strict=True):
-            update(self._weight(group), self._states(group), of_group.key_V, grad, self.optimizer,
-                   lr=self.optimizer.lr * self.lr_factor, step=self.step, at_V=of_group.at_V, unit=of_group.unit,
-                   factor_V=of_group.factor_V, scale=scale)
+            update(self._weight(group), self._states(group), of_group.key_V, grad, self.optimizer, scale=scale,
+                   at_V=of_group.at_V, unit=of_group.unit, factor_V=of_group.factor_V, **time)
 
 
 def _plain(columns: Sequence[Column]) -> tuple[Ids, ...]:
