@@ -39,7 +39,7 @@ def doctor() -> dict[str, Any]:
 
 
 def _devices(problems: list[str], notes: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The devices and the embedding engines; both empty where torch cannot be loaded."""
+    """The devices and the embedding engines that run here; both empty where torch cannot be loaded."""
     try:
         import torch
     except (ImportError, OSError) as slip:  # OSError: one of torch's libraries does not load
@@ -56,7 +56,8 @@ def _devices(problems: list[str], notes: list[str]) -> tuple[dict[str, Any], lis
     if torch.version.cuda and not torch.cuda.is_available():
         notes.append(f"torch is built for CUDA {torch.version.cuda} but sees no GPU: training runs on the CPU; "
                      "if there is a GPU, check its driver (nvidia-smi)")
-    return devices, list(ENGINES)
+    runs_triton = torch.cuda.is_available() and version_of("triton") is not None
+    return devices, [name for name in ENGINES if name != "fused" or runs_triton]
 
 
 def _bf16(capability: str) -> str:
