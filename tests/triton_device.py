@@ -19,7 +19,7 @@ triton = pytest.importorskip("triton")
 
 
 def _with_right_bfloat16(builder, bf16) -> None:
-    """Triton 3.6's interpreter truncates to bfloat16, and multiplies the bits of bfloat16 matrices as integers."""
+    """Triton's interpreter (3.6, 3.7) truncates to bfloat16, and multiplies the bits of bfloat16 matrices as integers."""
     cast_impl, create_dot = builder.cast_impl, builder.create_dot
 
     def rounding(self, src, dst_type):
@@ -36,7 +36,7 @@ def _with_right_bfloat16(builder, bf16) -> None:
 
 
 def _with_bounds_of_loops(interpreter) -> None:
-    """Triton 3.6's interpreter makes integers of arrays with one element in a way that NumPy 2.4 refuses."""
+    """Triton's interpreter (3.6, 3.7) makes integers of arrays with one element in a way that NumPy 2.4 refuses."""
     patch_tensor = interpreter._patch_lang_tensor
 
     def patch(tensor, scope):
