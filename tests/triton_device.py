@@ -19,7 +19,7 @@ triton = pytest.importorskip("triton")
 
 
 def _with_right_bfloat16(builder, bf16) -> None:
-    """Triton's interpreter (3.6, 3.7) truncates to bfloat16, and multiplies the bits of bfloat16 matrices as integers."""
+    """The interpreter of Triton 3.6 and 3.7 truncates to bfloat16, and multiplies bits of bfloat16 as integers."""
     cast_impl, create_dot = builder.cast_impl, builder.create_dot
 
     def rounding(self, src, dst_type):

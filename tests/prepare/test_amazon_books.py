@@ -15,8 +15,9 @@ from clickwise.data.columns import read_columns
 from clickwise.data.loader import Loader
 from clickwise.data.synthetic import synthesize_raw_amazon
 from clickwise.errors import PrepareError, RecipeError
-from clickwise.prepare import amazon_books_metadata, run, summary
-from clickwise.prepare.amazon_books_metadata import parse_block, parse_product, store_metadata
+from clickwise.prepare import run, summary
+from clickwise.prepare.amazon_books import metadata
+from clickwise.prepare.amazon_books.metadata import parse_block, parse_product, store_metadata
 from clickwise.spec import FeatureSpec
 
 REVIEWS = random_reviews()
@@ -191,7 +192,7 @@ def test_blocks_and_processes_change_nothing(tmp_path, monkeypatch):
         file = write_lines(tmp_path / f"m.json{ending}", lines)
         found = []
         for size, processes in ((1 << 22, 1), (100, 1), (1000, 2)):
-            monkeypatch.setattr(amazon_books_metadata, "BLOCK_BYTES", size)
+            monkeypatch.setattr(metadata, "BLOCK_BYTES", size)
             store_metadata([file], tmp_path / "m.parquet", processes=processes if not ending else 1, max_bad_rows=0)
             found.append((tmp_path / "m.parquet").read_bytes()[:0] + b"".join(sorted(table_rows(tmp_path))))
         assert found[0] == found[1] == found[2]

@@ -23,15 +23,16 @@ from kuairand_rows import (
 from prepared_columns import read
 
 from clickwise.errors import PrepareError, RecipeError
-from clickwise.prepare import earlier, kuairand, run
+from clickwise.prepare import earlier, run
 from clickwise.prepare.engine import DuckDBEngine
-from clickwise.prepare.kuairand_log import day_of_week
+from clickwise.prepare.kuairand.config import CATEGORICAL, NUMERICAL
+from clickwise.prepare.kuairand.log import day_of_week
 from clickwise.recipe import load
 from clickwise.spec import FeatureSpec
 
 LOG = random_log(160)
 FEW = {"numerical": ["duration", "video_click_rate"], "categorical": ["tab", "music_type", "tags"]}
-ALL = {"numerical": list(kuairand.NUMERICAL),
+ALL = {"numerical": list(NUMERICAL),
        "categorical": ["user_id", "video_id", "tab", "hour", "author_id", "onehot_feat3", "tags"]}
 TRAIN, VALIDATION, TEST = (0, 20220430), (20220430, 20220501), (20220501, 99999999)
 
@@ -65,7 +66,7 @@ def raises(prepare, *words, error=PrepareError, **options):
 
 @pytest.mark.parametrize("count_until", ["earlier_days", "training"])
 def test_every_number_as_worked_out_row_by_row(prepare, count_until):
-    out = prepare(LOG, numerical=list(kuairand.NUMERICAL), count_until=count_until, rate_weight=4)
+    out = prepare(LOG, numerical=list(NUMERICAL), count_until=count_until, rate_weight=4)
     train = in_order(LOG, *TRAIN)
     prior = np.mean([row["is_click"] for row in train])
     last_day = 20220430 if count_until == "training" else 99999999
@@ -76,7 +77,7 @@ def test_every_number_as_worked_out_row_by_row(prepare, count_until):
         assert found["item_id"].tolist() == [row["video_id"] for row in rows]
         assert found["user_day"].tolist() == [row["user_id"] * 10**8 + row["date"] for row in rows]
         expected = [raw_numbers(LOG, row, prior, 4, last_day) for row in rows]
-        for name in kuairand.NUMERICAL:
+        for name in NUMERICAL:
             known = [row[name] for row in fitted if row[name] is not None]
             mean, std = np.mean(known), np.std(known) or 1.0
             values = [0.0 if row[name] is None else (row[name] - mean) / std for row in expected]
@@ -85,7 +86,7 @@ def test_every_number_as_worked_out_row_by_row(prepare, count_until):
 
 @pytest.mark.parametrize("limit", [1, 20])
 def test_ids_of_the_training_values_only(prepare, limit):
-    names = [name for name in kuairand.CATEGORICAL if not name.endswith("_range")]
+    names = [name for name in CATEGORICAL if not name.endswith("_range")]
     names = [name for name in names if name not in ("day_of_week", "is_lowactive_period", "is_live_streamer", "tags")]
     log = LOG + [{**LOG[0], "date": 20220502, "time_ms": 5 * 10**9, "tab": 13}]
     out = prepare(log, categorical=[*names, "tags"], frequency_limit=limit)
@@ -131,7 +132,7 @@ def test_no_click_is_seen_before_its_day_is_over(prepare):
 def test_outcomes_are_never_inputs(prepare):
     outcomes = {"is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view", "play_time_ms",
                 "profile_stay_time", "comment_stay_time", "is_profile_enter", "is_click"}
-    assert not outcomes & {*kuairand.NUMERICAL, *kuairand.CATEGORICAL}
+    assert not outcomes & {*NUMERICAL, *CATEGORICAL}
     other = [{**row, "is_like": 1 - row["is_like"], "play_time_ms": 77} for row in LOG]
     one, two = prepare(LOG, name="one", **ALL), prepare(other, name="two", **ALL)
     assert every_file(one, "train") == every_file(two, "train") and every_file(one, "test") == every_file(two, "test")

@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from clickwise.errors import PrepareError
 from clickwise.prepare import steps
-from clickwise.prepare.kuairand_log import LABEL
+from clickwise.prepare.kuairand.log import LABEL
 from clickwise.prepare.output import Output
 from clickwise.prepare.write import PlacedFile
 from clickwise.progress import Progress

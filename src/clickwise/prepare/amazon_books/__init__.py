@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import ibis
 import ibis.expr.types as ir
@@ -19,67 +17,18 @@ import ibis.expr.types as ir
 from clickwise.errors import PrepareError
 from clickwise.machine import usable_cores
 from clickwise.prepare import steps
-from clickwise.prepare.amazon_books_log import write_log
-from clickwise.prepare.amazon_books_metadata import store_metadata
+from clickwise.prepare.amazon_books.config import AmazonBooksConfig
+from clickwise.prepare.amazon_books.log import write_log
+from clickwise.prepare.amazon_books.metadata import store_metadata
 from clickwise.prepare.engine import BadInput, Engine, EngineConfig
 from clickwise.prepare.output import Output, say
 from clickwise.prepare.raw_files import BadRows, estimate_rows, find_files
 from clickwise.progress import Progress
-from clickwise.recipe import require, to_dict
+from clickwise.recipe import to_dict
 
 REVIEW = {"reviewerID": "string", "asin": "string", "unixReviewTime": "int64"}
 EXPECTED = "a review a line, as JSON, with reviewerID and asin (texts) and unixReviewTime (an integer)"
 NO_CATEGORY = "no_category"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AmazonBooksConfig:
-    """The section `dataset` of a recipe for `name: amazon_books`. Files are paths or globs, plain or .gz.
-
-    reviews, metadata   JSON lines with reviewerID, asin, unixReviewTime; JSON or Python literals with asin, categories
-    min_events      users with fewer events are left out
-    min_history     a sample has at least so many events before it
-    history_length  events in the window of a history
-    validation      the last but one event of every user is for validation. NOTE[DIFF] the reference trains on it and
-                    has no validation
-    repeats         drop: the same user, item and time counts once · keep: as often as it is there, as in the reference
-    fit_on          what gives an item an id of its own: train, or all events (as in the reference)
-    negatives       uniform | popularity | compat: what is drawn as an event that did not happen (data.histories)
-    negatives_per_positive   samples with a drawn target for each with one that came
-    time_gap        a further feature of the history: days between event and sample, by doubling
-    shuffle         permute the training samples, by `seed`
-    max_bad_rows    so many lines that cannot be read are skipped and counted before preparation gives up
-    """
-
-    reviews: list[str]
-    metadata: list[str]
-    min_events: int = 20
-    min_history: int = 1
-    history_length: int = 100
-    validation: bool = True
-    repeats: Literal["drop", "keep"] = "drop"
-    fit_on: Literal["train", "all"] = "train"
-    negatives: Literal["uniform", "popularity", "compat"] = "popularity"
-    negatives_per_positive: int = 1
-    time_gap: bool = False
-    shuffle: bool = True
-    seed: int = 0
-    max_bad_rows: int = 0
-
-    def __post_init__(self) -> None:
-        for key in ("reviews", "metadata"):
-            require(bool(getattr(self, key)), key, found=getattr(self, key), expected="at least one file")
-        for key in ("min_events", "history_length", "negatives_per_positive"):
-            require(getattr(self, key) >= 1, key, found=getattr(self, key), expected="at least 1")
-        for key in ("min_history", "seed", "max_bad_rows"):
-            require(getattr(self, key) >= 0, key, found=getattr(self, key), expected="0 or more")
-
-    @property
-    def held_out(self) -> int:
-        """The last events of every user that are not for training."""
-        return 2 if self.validation else 1
-
-
 CONFIG = AmazonBooksConfig
 
 

@@ -9,7 +9,7 @@ import ibis.expr.types as ir
 
 from clickwise.files import write_json
 from clickwise.prepare import earlier, steps
-from clickwise.prepare.kuairand_log import LABEL, USER_NUMBERS
+from clickwise.prepare.kuairand.log import LABEL, USER_NUMBERS
 from clickwise.prepare.output import Output
 from clickwise.progress import Progress
 

@@ -17,7 +17,7 @@ from clickwise.progress import Progress
 from clickwise.spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
 
 if TYPE_CHECKING:
-    from clickwise.prepare.amazon_books import AmazonBooksConfig
+    from clickwise.prepare.amazon_books.config import AmazonBooksConfig
 
 DAY, GAPS = 86400, 16  # seconds; ids of time gaps, the last for all beyond 2^13 days
 USERS_AT_ONCE = 1 << 14
