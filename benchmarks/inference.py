@@ -1,4 +1,4 @@
-"""Latency and throughput of forward passes, `clickwise bench --what inference`, of the Criteo models at their full width.
+"""Latency and throughput of forward passes, `clickwise bench --what inference`, of the Criteo models at full width.
 
     python benchmarks/inference.py --save
 
