@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_dataset import small_columns, small_spec, write
 
-from clickwise.data import check
+from clickwise.data import check, check_values
 from clickwise.data.check import check_columns
 from clickwise.errors import SpecError
 from clickwise.spec import AUTO, Chunk, Feature, FeatureSpec
@@ -38,7 +38,7 @@ BAD = {  # what is wrong: (file, type, place, value, row, words of the message)
 @pytest.mark.parametrize("step", [7, 1 << 20])
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_values_are_found_at_their_row(tmp_path, monkeypatch, kind, step):
-    monkeypatch.setattr(check, "STEP", step)
+    monkeypatch.setattr(check_values, "STEP", step)
     file, dtype, place, value, row, words = BAD[kind]
     spec = write(small_spec(tmp_path), small_columns(ROWS))
     check_columns(spec, "train")
@@ -52,7 +52,7 @@ def test_bad_values_are_found_at_their_row(tmp_path, monkeypatch, kind, step):
 
 @pytest.mark.parametrize("step", [7, 1 << 20])
 def test_bad_ids_and_lengths_of_lists(tmp_path, monkeypatch, step):
-    monkeypatch.setattr(check, "STEP", step)
+    monkeypatch.setattr(check_values, "STEP", step)
     columns = small_columns(ROWS)
     tags = columns.arrays["tags"]
     row = int(np.flatnonzero(np.diff(tags.offsets))[-1])

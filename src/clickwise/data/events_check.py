@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from clickwise.data.arrays import RaggedArray
-from clickwise.data.check import check_ids, check_offsets
+from clickwise.data.check_values import check_ids, check_offsets
 from clickwise.data.events import Samples
 from clickwise.errors import SpecError
 from clickwise.spec import Chunk, FeatureSpec, is_time_gap, stored_event_features

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from clickwise.data.arrays import Array, Block, RaggedArray, fit, keep_known
-from clickwise.data.check import check_finite, check_ids, check_labels
+from clickwise.data.check_values import check_finite, check_ids, check_labels
 from clickwise.data.columns import map_chunk, stream_chunk
 from clickwise.errors import SpecError, UsageError
 from clickwise.files import whole_folder
