@@ -13,11 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from clickwise.errors import RecipeError, nearest
 from clickwise.files import shipped
-from clickwise.strict_yaml import parse_yaml
+from clickwise.strict_yaml import dump_yaml, parse_yaml
 
 T = TypeVar("T")
 
@@ -135,7 +133,7 @@ def to_dict(section: Any) -> Any:
 
 def to_yaml(recipe: Mapping[str, Any]) -> str:
     """The text of a recipe that `load` and `parse` read back to equal sections."""
-    return yaml.safe_dump(to_dict(recipe), sort_keys=False, default_flow_style=None, width=110)
+    return dump_yaml(to_dict(recipe))
 
 
 def _keys(cls: type) -> str:

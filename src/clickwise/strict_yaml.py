@@ -24,11 +24,16 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*[eE][-+]?\d+|\.\d+(?:[eE][-+]?\d+)?)$"),
-    list("-+0123456789."),
-)
+class _StrictDumper(yaml.SafeDumper):
+    """Safe YAML in which a word that `_StrictLoader` would read as a number, `0e0`, stands in quotes."""
+
+
+for _class in (_StrictLoader, _StrictDumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*[eE][-+]?\d+|\.\d+(?:[eE][-+]?\d+)?)$"),
+        list("-+0123456789."),
+    )
 
 
 def parse_yaml(text: str, where: str, error: type[ClickwiseError] = RecipeError) -> Any:
@@ -43,3 +48,15 @@ def parse_yaml(text: str, where: str, error: type[ClickwiseError] = RecipeError)
             raise error(f"{where}{line}", found=problem, expected="plain values",
                         do="write the number itself in place of the Python object") from None
         raise error(f"{where}{line}", found=problem, expected="valid YAML") from None
+
+
+def dump_yaml(value: Any) -> str:
+    """The text that `parse_yaml` reads back to an equal value, keys in their order."""
+    return yaml.dump(value, Dumper=_StrictDumper, sort_keys=False, default_flow_style=None, width=110)
+
+
+def dump_line(value: Any) -> str:
+    """The same on one line, letters of any language as they are; values without control characters."""
+    text = yaml.dump(value, Dumper=_StrictDumper, sort_keys=False, default_flow_style=True, width=10**9,
+                     allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")

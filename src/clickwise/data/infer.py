@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from clickwise.data.column_facts import LIST_DELIMITERS, Facts, Table, read_table
 from clickwise.errors import UsageError, nearest
 from clickwise.files import whole_file
 from clickwise.spec import FILE_NAME, LEFT_OUT, FeatureSpec, narrowest_id_dtype
+from clickwise.strict_yaml import dump_line
 
 LABEL_NAMES = ("label", "target", "y", "click", "clicked", "is_click", "is_clicked", "conversion", "converted")
 _DISPLAY = re.compile(r"(display|session|impression|query|request|search|slate|group)(_?id)?", re.IGNORECASE)
@@ -65,7 +64,7 @@ class Draft:
                  "feature_spec:"]
         for name, guess in self.guesses.items():
             if guess.channel:
-                lines.append(f"  {_yaml(name)}: {_yaml(guess.entry)}  # {_one_line(guess.why)}")
+                lines.append(f"  {dump_line(name)}: {dump_line(guess.entry)}  # {_one_line(guess.why)}")
             else:
                 lines.append(f"  # {_one_line(name)}: left out: {_one_line(guess.why)}")
         lines.append("source_spec:")
@@ -76,10 +75,10 @@ class Draft:
             chunk |= {"list_delimiter": self.list_delimiter} if self.list_delimiter != "|" else {}
         for mapping, paths in self.mappings.items():
             names = [Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix() for path in paths]
-            lines += [f"  {mapping}:", f"  - type: {self.table.type}", f"    files: {_yaml(names)}"]
-            lines += [f"    {key}: {_yaml(value)}" for key, value in chunk.items()]
+            lines += [f"  {mapping}:", f"  - type: {self.table.type}", f"    files: {dump_line(names)}"]
+            lines += [f"    {key}: {dump_line(value)}" for key, value in chunk.items()]
         lines.append("channel_spec:")
-        lines += [f"  {channel}: {_yaml(names)}" for channel in CHANNELS if (names := self.of(channel))]
+        lines += [f"  {channel}: {dump_line(names)}" for channel in CHANNELS if (names := self.of(channel))]
         return "\n".join([*lines, "metadata: {}", ""])
 
     def save(self, folder: Path) -> FeatureSpec:
@@ -244,11 +243,6 @@ def _described(facts: Facts, rows: int | None = None) -> str:
         text = " and ".join(map(repr, sorted(facts.values)))[:80] + f" in {rows or facts.rows:,} rows"
     missing = facts.rows - facts.known if rows is None else 0
     return text + (f", {missing:,} missing" if missing else "")
-
-
-def _yaml(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9, allow_unicode=True)
-    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _one_line(text: str) -> str:

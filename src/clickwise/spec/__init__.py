@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from clickwise.errors import SpecError, nearest
 from clickwise.files import write_text
@@ -41,6 +40,7 @@ from clickwise.spec.histories import (
 from clickwise.spec.layout import split_binary_chunks
 from clickwise.spec.read import ALIASES, read_parts
 from clickwise.spec.rules import check, check_encoded
+from clickwise.strict_yaml import dump_yaml
 
 __all__ = ["ALIASES", "AUTO", "CHANNELS", "Chunk", "FILE_NAME", "Feature", "FeatureSpec", "ID_CHANNELS", "LEFT_OUT",
            "MISSING_NUMBERS", "NEGATIVES", "TIME_GAP", "UNKNOWN_IDS", "check_encoded", "history_length", "is_time_gap",
@@ -89,7 +89,7 @@ class FeatureSpec:
         """Writes `feature_spec.yaml` into `folder` and returns its path; loading it gives an equal spec."""
         path = Path(folder) / FILE_NAME
         check(self)
-        write_text(path, yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=110))
+        write_text(path, dump_yaml(self.to_dict()))
         return path
 
     def to_dict(self) -> dict[str, Any]:
