@@ -17,12 +17,12 @@ from clickwise.batch import Batch
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.layers.activation import Activation
-from clickwise.layers.interest_evolution import InterestEvolution, NextItemLoss
 from clickwise.layers.scorer import Scorer
 from clickwise.models.ctr_model import CTRModel, log_loss, require_shares, require_sizes
 from clickwise.models.histories import (
     HistoryFeatures,
     HistoryRows,
+    build_evolution,
     fill_from_preset,
     require_from_zero,
     require_positive,
@@ -89,13 +89,9 @@ class DIEN(CTRModel):
     def __init__(self, spec: FeatureSpec, embeddings: Embeddings, config: DIENConfig) -> None:
         super().__init__()
         self.embeddings, self.config = embeddings, config
-        has_auxiliary = config.auxiliary_loss_weight > 0
-        self.features = features = HistoryFeatures(spec, config.embedding_dim, negatives=has_auxiliary)
-        width = config.gru_size or 6 * config.embedding_dim
-        self.evolution = InterestEvolution(features.target_width, features.item_width, width, augru=config.augru,
-                                           attention=config.attention, mask_padding=config.mask_padding)
-        self.auxiliary = NextItemLoss(width, features.negative_width, config.auxiliary_mlp,
-                                      over=config.auxiliary_over) if has_auxiliary else None
+        self.features = features = HistoryFeatures(spec, config.embedding_dim,
+                                                   negatives=config.auxiliary_loss_weight > 0)
+        self.evolution, self.auxiliary, width = build_evolution(features, config)
         self.top = Scorer(features.target_width + width + features.context_width, config.top_mlp, config.activation,
                           dropout=config.dropout)
 

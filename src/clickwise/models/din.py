@@ -19,8 +19,14 @@ from clickwise.layers.activation import Activation
 from clickwise.layers.attention import TargetAttention
 from clickwise.layers.scorer import Scorer
 from clickwise.models.ctr_model import CTRModel, log_loss, require_shares, require_sizes
-from clickwise.models.histories import HistoryFeatures, HistoryRows, fill_from_preset, require_positive, rows_l2_loss
-from clickwise.recipe import require
+from clickwise.models.histories import (
+    HistoryFeatures,
+    HistoryRows,
+    fill_from_preset,
+    require_from_zero,
+    require_positive,
+    rows_l2_loss,
+)
 from clickwise.spec import FeatureSpec
 
 PRESETS = {
@@ -58,9 +64,9 @@ class DINConfig:
     def __post_init__(self) -> None:
         fill_from_preset(self, PRESETS)
         require_positive(self, "embedding_dim", "history_length")
+        require_from_zero(self, "rows_l2")
         require_sizes(self, "unit_mlp", "top_mlp")
         require_shares(self, "dropout", "embedding_dropout")
-        require(self.rows_l2 >= 0, "rows_l2", found=self.rows_l2, expected="0 or more")
 
 
 class DIN(CTRModel):

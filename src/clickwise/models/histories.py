@@ -11,6 +11,7 @@ from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.errors import SpecError
 from clickwise.layers.dropout import dropout
+from clickwise.layers.interest_evolution import InterestEvolution, NextItemLoss
 from clickwise.recipe import require
 from clickwise.spec import FeatureSpec
 from clickwise.spec.histories import is_time_gap
@@ -155,6 +156,17 @@ def require_from_zero(config: object, *keys: str) -> None:
     """Raises unless each of these settings is 0 or more."""
     for key in keys:
         require(getattr(config, key) >= 0, key, found=getattr(config, key), expected="0 or more")
+
+
+def build_evolution(features: HistoryFeatures, config) -> tuple[InterestEvolution, NextItemLoss | None, int]:
+    """DIEN's evolution of interests, its auxiliary loss (None for the weight 0), and H, the width of an interest, for
+    the settings that DIEN and SIM have in common."""
+    width = config.gru_size or 6 * config.embedding_dim
+    evolution = InterestEvolution(features.target_width, features.item_width, width, augru=config.augru,
+                                  attention=config.attention, mask_padding=config.mask_padding)
+    auxiliary = NextItemLoss(width, features.negative_width, config.auxiliary_mlp, over=config.auxiliary_over) \
+        if config.auxiliary_loss_weight > 0 else None
+    return evolution, auxiliary, width
 
 
 def rows_l2_loss(rows: HistoryRows, weight: float) -> dict[str, torch.Tensor]:

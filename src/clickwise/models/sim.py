@@ -23,12 +23,12 @@ from clickwise.errors import RecipeError, nearest
 from clickwise.layers import search
 from clickwise.layers.activation import Activation
 from clickwise.layers.attention import MultiHeadTargetAttention, attend, masked_softmax
-from clickwise.layers.interest_evolution import InterestEvolution, NextItemLoss
 from clickwise.layers.scorer import Scorer
 from clickwise.models.ctr_model import CTRModel, log_loss, require_shares, require_sizes
 from clickwise.models.histories import (
     HistoryFeatures,
     HistoryRows,
+    build_evolution,
     fill_from_preset,
     require_from_zero,
     require_positive,
@@ -124,14 +124,10 @@ class SIM(CTRModel):
     def __init__(self, spec: FeatureSpec, embeddings: Embeddings, config: SIMConfig) -> None:
         super().__init__()
         self.embeddings, self.config = embeddings, config
-        has_auxiliary = config.auxiliary_loss_weight > 0
-        self.features = features = HistoryFeatures(spec, config.embedding_dim, negatives=has_auxiliary)
+        self.features = features = HistoryFeatures(spec, config.embedding_dim,
+                                                   negatives=config.auxiliary_loss_weight > 0)
         self.long = LongInterest(spec, features, config)
-        width = config.gru_size or 6 * config.embedding_dim
-        self.evolution = InterestEvolution(features.target_width, features.item_width, width, augru=config.augru,
-                                           attention=config.attention, mask_padding=config.mask_padding)
-        self.auxiliary = NextItemLoss(width, features.negative_width, config.auxiliary_mlp,
-                                      over=config.auxiliary_over) if has_auxiliary else None
+        self.evolution, self.auxiliary, width = build_evolution(features, config)
         rest = features.target_width + features.context_width
         self.search_top = Scorer(rest + features.item_width, config.search_mlp, config.activation,
                                  dropout=config.dropout) if config.search_loss_weight else None
