@@ -11,6 +11,8 @@ import platform
 
 import torch
 
+from clickwise.kernels.autocast import compute_type
+
 
 @functools.cache
 def _is_there() -> bool:
@@ -31,11 +33,6 @@ def works_for(x: torch.Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     return compute_type(x) in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.enabled and _is_there()
-
-
-def compute_type(x: torch.Tensor) -> torch.dtype:
-    """The type in which a kernel that is given `x` computes: that of an enclosing autocast, else its own."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def product(x_MK: torch.Tensor, y_NK: torch.Tensor, bias_N: torch.Tensor | None = None) -> torch.Tensor:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from clickwise.kernels.onednn import compute_type, product, product_of_columns
+from clickwise.kernels.autocast import compute_type
+from clickwise.kernels.onednn import product, product_of_columns
 
 CHUNK = 2**16  # values of a state taken at a time: 256 KB, and 3 times that for the gates
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
+from clickwise.kernels.autocast import compute_type
 from clickwise.kernels.cross import reference
 
 MOST_RANK = 1024
@@ -87,7 +88,7 @@ def _backward(grad_ptr, x0_ptr, z_ptr, of_z_ptr, of_x0_ptr, of_bias_ptr, samples
 def takes(x0_BK: torch.Tensor, layers) -> bool:
     """Whether the kernels are made for these."""
     types = (torch.float32, torch.bfloat16, torch.float16)
-    return len(layers) > 0 and x0_BK.dim() == 2 and x0_BK.numel() > 0 and _compute_type(x0_BK) in types
+    return len(layers) > 0 and x0_BK.dim() == 2 and x0_BK.numel() > 0 and compute_type(x0_BK) in types
 
 
 def proof(device: torch.device) -> None:
@@ -109,12 +110,7 @@ def proof(device: torch.device) -> None:
 def cross(x0_BK: torch.Tensor, layers) -> torch.Tensor:
     """As `clickwise.kernels.cross.cross`; needs at least one layer and one sample."""
     us, vs, biases = zip(*layers, strict=True)
-    return _Cross.apply(x0_BK.to(_compute_type(x0_BK)), len(layers), *us, *vs, *biases)
-
-
-def _compute_type(x: torch.Tensor) -> torch.dtype:
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return _Cross.apply(x0_BK.to(compute_type(x0_BK)), len(layers), *us, *vs, *biases)
 
 
 class _Cross(torch.autograd.Function):

@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from clickwise.kernels.autocast import compute_type
 from clickwise.kernels.dot_interaction import reference
 from clickwise.kernels.gpu import dot_precision
 
@@ -101,9 +102,7 @@ def proof(device: torch.device) -> None:
 
 def dot_interaction(z0_BD: torch.Tensor, rows_BFD: torch.Tensor, pad_to: int = 8) -> torch.Tensor:
     """As `clickwise.kernels.dot_interaction.dot_interaction`; needs z0 and from 1 to 128 rows."""
-    kind = rows_BFD.device.type
-    cast = torch.is_autocast_enabled(kind)
-    return _DotInteraction.apply(z0_BD, rows_BFD, pad_to, torch.get_autocast_dtype(kind) if cast else rows_BFD.dtype)
+    return _DotInteraction.apply(z0_BD, rows_BFD, pad_to, compute_type(rows_BFD))
 
 
 class _DotInteraction(torch.autograd.Function):
