@@ -123,7 +123,7 @@ class Reader:
         if file.suffix == ".parquet":
             return file
         header = headers[file]
-        first = _first_line(file).rstrip(b"\r\n")
+        first = first_line(file).rstrip(b"\r\n")
         bad_rows = BadRows(lambda line: None if line == first else bad_line(line, raw, header),
                            self.max_bad_rows - sum(self.bad_rows.values()), raw.described())
         good = bad_rows.without([file], self.work / "without_bad_rows")[0]
@@ -164,18 +164,23 @@ def _without_nan(column: ir.Column) -> ir.Column:
 
 def _columns_of(file: Path) -> list[str]:
     if file.suffix == ".parquet":
-        try:
-            return parquet.read_schema(file).names
-        except (pa.ArrowInvalid, OSError) as error:
-            raise PrepareError(file, found=f"no Parquet file ({str(error).splitlines()[0]})",
-                               expected="a Parquet file with named columns") from None
+        return parquet_columns(file, expected="a Parquet file with named columns")
     try:
-        return next(csv.reader([_first_line(file).decode("utf-8-sig")]))
+        return next(csv.reader([first_line(file).decode("utf-8-sig")]))
     except (UnicodeDecodeError, csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise PrepareError(f"{file}, line 1", found=f"no header that can be read ({error})",
                            expected="the names of the columns with commas between them") from None
 
 
-def _first_line(file: Path) -> bytes:
+def parquet_columns(file: Path, *, expected: str) -> list[str]:
+    """The names of the columns of a Parquet file; raises PrepareError where it is none."""
+    try:
+        return parquet.read_schema(file).names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise PrepareError(file, found=f"no Parquet file ({str(error).splitlines()[0]})", expected=expected) from None
+
+
+def first_line(file: Path) -> bytes:
+    """The first line of a text file, plain or .gz, with its end."""
     with gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb") as text:
         return text.readline()

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 import ibis
 import ibis.expr.types as ir
-import pyarrow as pa
-from pyarrow import parquet
 
 from clickwise.errors import PrepareError, nearest
 from clickwise.prepare.engine import BadInput, Engine
+from clickwise.prepare.named_columns import first_line, parquet_columns
 from clickwise.prepare.output import Output, say
 from clickwise.prepare.raw_files import BadRows
 from clickwise.progress import Progress
@@ -201,8 +200,7 @@ def bad_line(line: bytes, fields: int, delimiter: str) -> str | None:
 def _fields(file: Path, chunk: Chunk) -> list[str]:
     """What stands between the delimiters of the first line."""
     try:
-        with gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb") as lines:
-            line = lines.readline().decode("utf-8-sig")
+        line = first_line(file).decode("utf-8-sig")
     except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise PrepareError(f"{file}, line 1", found=f"no text that can be read ({error})",
                            expected="CSV in UTF-8, plain or .gz") from None
@@ -216,11 +214,7 @@ def _has_header(file: Path, chunk: Chunk) -> bool:
 def _header(file: Path, chunk: Chunk) -> list[str]:
     """The names of a file's columns."""
     if chunk.type == "parquet":
-        try:
-            return parquet.read_schema(file).names
-        except (pa.ArrowInvalid, OSError) as error:
-            raise PrepareError(file, found=f"no Parquet file ({str(error).splitlines()[0]})",
-                               expected="a Parquet file, the type of its chunk") from None
+        return parquet_columns(file, expected="a Parquet file, the type of its chunk")
     fields = _fields(file, chunk)
     if not _has_header(file, chunk):
         if len(fields) != len(chunk.features):
