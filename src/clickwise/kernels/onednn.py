@@ -15,12 +15,13 @@ from clickwise.kernels.autocast import compute_type
 
 
 @functools.cache
-def _is_there() -> bool:
-    """Whether torch's own oneDNN product is there and right (it is no public function)."""
+def _is_there(dtype: torch.dtype) -> bool:
+    """Whether torch's own oneDNN product is there and right (it is no public function); processors without AVX-512
+    have none of bfloat16."""
     try:
         if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
             return False
-        x, w, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [-5.0, 0.0]]), torch.tensor([0.5, 0.5])
+        x, w, b = (torch.tensor(values, dtype=dtype) for values in ([[1, 2]], [[3, 4], [-5, 0]], [0.5, 0.5]))
         return product(x, w, b).tolist() == [[11.5, -4.5]]
     except (AttributeError, RuntimeError, TypeError):
         return False
@@ -32,7 +33,8 @@ def works_for(x: torch.Tensor) -> bool:
         return False
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return compute_type(x) in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.enabled and _is_there()
+    dtype = compute_type(x)
+    return dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.enabled and _is_there(dtype)
 
 
 def product(x_MK: torch.Tensor, y_NK: torch.Tensor, bias_N: torch.Tensor | None = None) -> torch.Tensor:
