@@ -274,6 +274,83 @@ def test_autocast_gives_rows_in_its_type_and_keeps_float32_tables(engine):
         assert embeddings.table_rows("item").dtype == torch.float32
 
 
+# Rows behind something else -------------------------------------------------------------------------------------------
+
+
+def behind(columns, width, dtype=torch.float32):
+    return torch.randn(len(columns[0]), width, generator=torch.Generator().manual_seed(width)).to(dtype)
+
+
+@given_for_every_engine(30, columns=batches(), width=st.integers(0, 20),
+                        dtype=st.sampled_from((torch.float32, torch.float16, torch.bfloat16)))
+def test_what_stands_before_the_rows_is_laid_beside_them(engine, columns, width, dtype):
+    embeddings, before = build(engine), behind(columns, width, dtype)
+    for training in (True, False):
+        embeddings.train(training)
+        found = embeddings(columns, before=before)
+        assert found.is_contiguous() and found.dtype == torch.float32
+        assert torch.equal(found, torch.cat([before.float(), embeddings(columns)], dim=1))
+
+
+@every_optimizer
+@given_for_every_engine(10, calls=st.lists(st.tuples(batches(), st.sampled_from((0, 1, 4, 13))), min_size=1, max_size=3))
+def test_the_gradient_behind_it_reaches_the_rows_and_its_own_goes_further(engine, optimizer, calls):
+    embeddings = build(engine, optimizer)
+    oracle = Dense(embeddings, optimizer)
+    for _ in range(2):
+        total, parts = 0, []
+        for columns, width in calls:
+            before = behind(columns, width, torch.float16).requires_grad_()
+            out = embeddings(columns, before=before)
+            grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(width)).half().float()
+            total = total + (out * grad).sum()
+            parts.append((columns, before, grad))
+        total.backward()
+        for (_, width), (_, before, grad) in zip(calls, parts, strict=True):
+            assert torch.equal(before.grad, grad[:, :width].half())
+        oracle.update([(columns, grad[:, before.shape[1]:]) for columns, before, grad in parts])
+        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+
+
+@every_engine
+@pytest.mark.parametrize("width", [1, 16])
+def test_before_the_rows_under_autocast_and_with_deferred_updates(engine, width):
+    embeddings, before = build(engine), behind(EXAMPLE, width).requires_grad_()
+    oracle = Dense(embeddings, OPTIMIZERS[0])
+    embeddings.defer_updates(True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = embeddings(EXAMPLE, before=before)
+        assert out.dtype == torch.bfloat16
+        assert torch.equal(out, torch.cat([before.bfloat16(), embeddings(EXAMPLE)], dim=1))
+    out.backward(torch.ones_like(out))
+    assert before.grad.dtype == torch.float32 and (before.grad == 1).all()
+    assert embeddings.pending_gradients_finite()
+    embeddings.apply_updates()
+    oracle.update([(EXAMPLE, torch.ones(3, 15))])
+    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+
+
+@every_engine
+def test_before_rows_that_are_not_trained_gradients_flow_all_the_same(engine):
+    frozen = build(engine, tables=[with_(table, trainable=False) for table in TABLES])
+    for embeddings in (frozen, build(engine).eval()):
+        expected, before = weights(embeddings), behind(EXAMPLE, 5).requires_grad_()
+        embeddings(EXAMPLE, before=before).sum().backward()
+        assert (before.grad == 1).all()
+        assert_same_tables(weights(embeddings), expected, rtol=0, atol=0)
+        with torch.no_grad():
+            assert not embeddings(EXAMPLE, before=before).requires_grad
+
+
+@every_engine
+def test_before_no_rows_and_what_does_not_fit_before_them(engine):
+    before = torch.ones(3, 2, dtype=torch.float16)
+    assert torch.equal(build(engine, tables=(), features=())((), before=before), before.float())
+    for wrong in (torch.ones(2, 4), torch.ones(3), torch.ones(3, 1, 1)):
+        with pytest.raises(EngineError, match=r"(?s)before the rows.*shape \(.*\[3, N\]"):
+            build(engine)(EXAMPLE, before=wrong)
+
+
 # Updates --------------------------------------------------------------------------------------------------------------
 
 

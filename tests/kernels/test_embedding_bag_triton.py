@@ -102,8 +102,26 @@ def test_writes_into_a_part_of_a_wider_buffer():
     columns = [on_device(torch.tensor([4, 0, 2])), on_device(bags([[1], [], [2, 2]]))]
     buffer = torch.full((3, 12), float("nan"), device=DEVICE)
     out = fast.embedding_bag(tables, [Look(0), Look(1)], columns, torch.float32, buffer[:, 4:])
+    expected = reference.embedding_bag(tables, [Look(0), Look(1)], columns, torch.float32)
     assert out.data_ptr() == buffer[:, 4:].data_ptr() and buffer[:, :4].isnan().all()
-    torch.testing.assert_close(out, reference.embedding_bag(tables, [Look(0), Look(1)], columns, torch.float32))
+    torch.testing.assert_close(out, expected)
+    mirrored = torch.full((8, 3), float("nan"), device=DEVICE).t()  # values of a column side by side
+    torch.testing.assert_close(fast.embedding_bag(tables, [Look(0), Look(1)], columns, torch.float32, mirrored),
+                               expected)
+
+
+@pytest.mark.parametrize("first", [3, 16])
+def test_rows_behind_other_columns_and_where_their_gradients_stand(first):
+    tables, columns = [walled(torch.randn(5, 16))], [on_device(torch.tensor([4, 0, 2]))] * 2
+    out = poisoned(3, first + 32)
+    gather = fast.Gather(tables, [Look(0), Look(0)], groups=[[0]], first_row=[0])
+    found, (touched,) = gather(columns, torch.float32, out=out, first=first, touched=True)
+    assert found is out and out[:, :first].isnan().all()
+    torch.testing.assert_close(out[:, first:], tables[0][torch.stack(columns, 1)].flatten(1))
+    out[:, :first] = 0
+    assert_clean(out)
+    places = {(at * touched.unit // (first + 32), at * touched.unit % (first + 32)) for at in touched.at_V.tolist()}
+    assert places == {(sample, first + 16 * f) for sample in range(3) for f in range(2)}
 
 
 def test_ids_in_any_memory_layout():

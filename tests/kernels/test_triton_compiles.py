@@ -61,7 +61,8 @@ for dims, ragged in (((128, 128), False), ((128, 128), True), ((64, 16), False),
     plan = bag.Gather([torch.zeros(99, dim) for dim in dims], [Look(0, mean=ragged), Look(1, modulo=True)],
                       groups=[[0, 1]], first_row=[0, 99])
     columns = [(ids, torch.arange(65))] * 2 if ragged else [ids] * 2
-    plan(columns, torch.bfloat16, touched=True)
+    for first in (0, 13, 128):
+        plan(columns, torch.bfloat16, first=first, touched=True)
     plan.first_bad(columns)
 
 constants = dict(name="sgd"), dict(name="adam"), dict(name="adam", lazy=False), dict(name="rmsprop"), \\

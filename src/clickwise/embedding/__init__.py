@@ -27,7 +27,7 @@ __all__ = ["ENGINES", "Embeddings", "Table", "TableOptimizer", "build_embeddings
 
 
 class Embeddings(nn.Module, abc.ABC):
-    """The door: `rows = embeddings(columns)`.
+    """The door: `rows = embeddings(columns)`, or `x0 = embeddings(columns, before=x)` for rows behind something else.
 
     tables     the tables, in the order given
     features   the features, in channel order: one column of a batch and one slice of the rows each
@@ -49,13 +49,16 @@ class Embeddings(nn.Module, abc.ABC):
         self.lr_factor = 1.0
 
     @abc.abstractmethod
-    def forward(self, columns: Sequence[Column]) -> torch.Tensor:
+    def forward(self, columns: Sequence[Column], *, before: torch.Tensor | None = None) -> torch.Tensor:
         """Rows [B, sum of dims], contiguous, in the order of `features`.
+
+        before   [B, N], of any float type: the first N columns of the result, which then is N wider. What a layer
+                 reads beside the rows is so laid beside them in one pass; it gets its gradient as from `torch.cat`.
 
         A column holds ids [B] of any integer type, or is Ragged: then the bag's rows are pooled as its table says, and
         an empty bag gives zeros. Or it holds ids [B, L], a history: then L rows of its table stand side by side (its
         slice is L · dim wide), and a negative id there is padding: zeros, and no row that could be touched.
-        float32, or the type of an enclosing `torch.autocast`. Without features [0, 0].
+        float32, or the type of an enclosing `torch.autocast`. Without features [0, 0], or `before` alone.
         """
 
     @abc.abstractmethod

@@ -126,10 +126,16 @@ class FusedEmbeddings(ReferenceEmbeddings):
     def _look_up(self, columns: tuple[Column, ...], trains: bool) -> _Looked:
         return _Looked(_plain(columns), trains)
 
-    def _rows(self, looked: _Looked, samples: int, widths: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        rows, looked.touched = self._plan()(looked.columns, dtype, touched=looked.trains)
+    def _rows(self, looked: _Looked, samples: int, widths: tuple[int, ...], dtype: torch.dtype,
+              before: torch.Tensor | None) -> torch.Tensor:
+        out, first = None, 0
+        if before is not None:
+            first = before.shape[1]
+            out = torch.empty(samples, first + sum(widths), dtype=dtype, device=before.device)
+            out[:, :first] = before
+        out, looked.touched = self._plan()(looked.columns, dtype, out=out, first=first, touched=looked.trains)
         looked.columns = ()
-        return rows
+        return out
 
     def _update(self, received, scale: float) -> None:
         from clickwise.kernels.sparse_update.triton import now, update

@@ -20,7 +20,8 @@ from clickwise.errors import EngineError
 from clickwise.kernels.sparse_update import sparse_update
 from clickwise.memory import ask_for_huge_pages
 
-# A look-up (of every group; the width of every feature) and the gradient of its rows, [B, sum of widths].
+# A look-up (of every group; the width of every feature) and the gradient of its result: the last columns, as many as
+# the sum of widths, are the rows'.
 Received = tuple[tuple[Lookup, ...], tuple[int, ...], torch.Tensor]
 
 
@@ -64,48 +65,50 @@ class ReferenceEmbeddings(Embeddings):
 
     # Forward ---------------------------------------------------------------------------------------------------------
 
-    def forward(self, columns: Sequence[Column]) -> torch.Tensor:
+    def forward(self, columns: Sequence[Column], *, before: torch.Tensor | None = None) -> torch.Tensor:
         columns = tuple(columns)
-        self._check_columns(columns)
+        self._check_columns(columns, before)
         if not self._groups:
-            return torch.zeros(0, 0)
+            return torch.zeros(0, 0) if before is None else before.to(_type_of_rows(before.device))
         if self.check_ids:
             self._check_ids(columns)
         device = self._weight(self._groups[0]).device
-        cast = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if cast else torch.float32
+        dtype = _type_of_rows(device)
         trains = self.training and self.trainable and torch.is_grad_enabled()
         lookups = self._look_up(columns, trains)
         widths = tuple(dim * bags_of(column) for dim, column in zip(self.dims, columns, strict=True))
-        if not trains:
-            return self._rows(lookups, len(columns[0]), widths, dtype)
+        if not trains and not (before is not None and before.requires_grad and torch.is_grad_enabled()):
+            return self._rows(lookups, len(columns[0]), widths, dtype, before)
         if _this_backward() is None:
             self._received.clear()  # left behind by a backward that failed
         # The anchor gives the rows a gradient function, so that backward reaches this engine; on their device, so
         # that autograd knows the stream. Itself it never gets a gradient.
-        anchor = torch.empty(0, device=device, requires_grad=True)
-        return _RowsOfTables.apply(anchor, self, lookups, len(columns[0]), widths, dtype)
+        anchor = torch.empty(0, device=device, requires_grad=trains)
+        return _RowsOfTables.apply(anchor, before, self, lookups, len(columns[0]), widths, dtype)
 
     def _look_up(self, columns: tuple[Column, ...], trains: bool) -> tuple[Lookup, ...]:
         """What `_rows` and, after backward, `_update` need to know of a batch."""
         return tuple(look_up(group, columns) for group in self._groups)
 
-    def _rows(self, lookups: tuple[Lookup, ...], samples: int, widths: tuple[int, ...],
-              dtype: torch.dtype) -> torch.Tensor:
-        """Rows [B, sum of widths], those of the features in turn."""
-        parts = [_pooled(self._weight(group), lookup, dtype)
-                 for group, lookup in zip(self._groups, lookups, strict=True)]
-        if len(parts) == 1:
-            return parts[0].view(samples, sum(widths))
-        by_feature: list[torch.Tensor] = [parts[0]] * len(self.features)
-        for group, part_GD in zip(self._groups, parts, strict=True):
-            mine = [widths[feature] for feature in group.features]
-            part_BX = part_GD.view(samples, sum(mine))
-            for feature, part in zip(group.features, part_BX.split(mine, dim=1), strict=True):
-                by_feature[feature] = part
-        return torch.cat(by_feature, dim=1)
+    def _rows(self, lookups: tuple[Lookup, ...], samples: int, widths: tuple[int, ...], dtype: torch.dtype,
+              before: torch.Tensor | None) -> torch.Tensor:
+        """[B, sum of widths]: rows, those of the features in turn; behind `before`, if there is one."""
+        pooled = [_pooled(self._weight(group), lookup, dtype)
+                  for group, lookup in zip(self._groups, lookups, strict=True)]
+        if len(pooled) == 1:
+            parts = [pooled[0].view(samples, sum(widths))]
+        else:
+            parts = [pooled[0]] * len(self.features)
+            for group, part_GD in zip(self._groups, pooled, strict=True):
+                mine = [widths[feature] for feature in group.features]
+                part_BX = part_GD.view(samples, sum(mine))
+                for feature, part in zip(group.features, part_BX.split(mine, dim=1), strict=True):
+                    parts[feature] = part
+        if before is not None:
+            parts.insert(0, before.to(dtype))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _check_columns(self, columns: tuple[Column, ...]) -> None:
+    def _check_columns(self, columns: tuple[Column, ...], before: torch.Tensor | None) -> None:
         if len(columns) != len(self.features):
             raise EngineError("embeddings", found=f"{len(columns)} columns",
                               expected=f"{len(self.features)}: {', '.join(self.features)}")
@@ -117,6 +120,9 @@ class ReferenceEmbeddings(Embeddings):
             if len(column) != len(columns[0]):
                 raise EngineError(f"feature {feature!r}", found=f"{len(column)} samples",
                                   expected=f"{len(columns[0])}, as {self.features[0]!r}")
+        if before is not None and (before.dim() != 2 or (columns and len(before) != len(columns[0]))):
+            raise EngineError("what stands before the rows", found=f"the shape {tuple(before.shape)}",
+                              expected=f"[{len(columns[0]) if columns else 'B'}, N]")
 
     def _check_ids(self, columns: tuple[Column, ...]) -> None:
         for feature, column in zip(self.features, columns, strict=True):
@@ -125,7 +131,7 @@ class ReferenceEmbeddings(Embeddings):
     # Backward --------------------------------------------------------------------------------------------------------
 
     def _receive(self, lookups: tuple[Lookup, ...], widths: tuple[int, ...], grad: torch.Tensor) -> None:
-        """Called by backward with the gradient of the rows, [B, sum of widths]; acted on when that backward ends."""
+        """Called by backward with the gradient of the result; acted on when that backward ends."""
         backward = _this_backward()
         if backward is None:
             self._finish([(lookups, widths, grad)])
@@ -160,7 +166,8 @@ class ReferenceEmbeddings(Embeddings):
                           step=self.step, bag_V=lookup.bag_V, weight_V=lookup.weight_V, scale=scale)
 
     def _grad_of(self, group: Group, widths: tuple[int, ...], grad: torch.Tensor) -> torch.Tensor:
-        """The gradient of the group's bags [G, dim] out of the gradient of all rows."""
+        """The gradient of the group's bags [G, dim] out of the gradient of the result."""
+        grad = _of_rows(widths, grad)
         if len(self._groups) == 1:
             return grad.reshape(-1, group.dim)
         by_feature = grad.split(widths, dim=1)
@@ -185,7 +192,7 @@ class ReferenceEmbeddings(Embeddings):
     def pending_gradients_finite(self) -> bool:
         if not self._deferred:
             return True
-        return bool(torch.stack([grad.isfinite().all() for *_, grad in self._deferred]).all())
+        return bool(torch.stack([_of_rows(widths, grad).isfinite().all() for _, widths, grad in self._deferred]).all())
 
     # State -----------------------------------------------------------------------------------------------------------
 
@@ -256,18 +263,35 @@ def _this_backward() -> int | None:
     return number()
 
 
+def _type_of_rows(device: torch.device) -> torch.dtype:
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+
+
+def _of_rows(widths: tuple[int, ...], grad: torch.Tensor) -> torch.Tensor:
+    """The rows' columns of the gradient of a result."""
+    return grad[:, grad.shape[1] - sum(widths):]
+
+
 class _RowsOfTables(torch.autograd.Function):
-    """Forward: the rows. Backward: the engine receives their gradient, and nothing goes further up."""
+    """Forward: the result, `before` and rows. Backward: the engine receives the gradient, and only the columns of
+    `before` go further up."""
 
     @staticmethod
-    def forward(ctx, anchor, engine, lookups, samples, widths, dtype):
+    def forward(ctx, anchor, before, engine, lookups, samples, widths, dtype):
         ctx.engine, ctx.lookups, ctx.widths = engine, lookups, widths
-        return engine._rows(lookups, samples, widths, dtype)
+        ctx.before = None if before is None else (before.shape[1], before.dtype)
+        return engine._rows(lookups, samples, widths, dtype, before)
 
     @staticmethod
     def backward(ctx, grad):
-        ctx.engine._receive(ctx.lookups, ctx.widths, grad)
-        return (None,) * 6
+        trains, wants_before = ctx.needs_input_grad[:2]
+        if trains:
+            ctx.engine._receive(ctx.lookups, ctx.widths, grad)
+        of_before = None
+        if wants_before:
+            columns, dtype = ctx.before
+            of_before = grad[:, :columns].to(dtype)
+        return (None, of_before, *(None,) * 5)
 
 
 def _pooled(weight_RD: torch.Tensor, lookup: Lookup, dtype: torch.dtype) -> torch.Tensor:

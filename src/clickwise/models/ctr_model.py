@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
-from clickwise.batch import Batch
+from clickwise.batch import Batch, Column
+from clickwise.embedding import Embeddings
 from clickwise.recipe import require
 
 
@@ -28,6 +31,17 @@ class CTRModel(nn.Module):
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Scalar losses by name; the loop minimises their sum. Here: mean binary cross-entropy over the batch."""
         return {"log_loss": log_loss(self(batch), batch.label)}
+
+
+def rows_behind(before_BN: torch.Tensor | None, embeddings: Embeddings, columns: Sequence[Column],
+                dropout: nn.Dropout) -> torch.Tensor:
+    """[before, rows], [B, N + sum of dims]; dropout, in training, acts on the values of the rows alone."""
+    if before_BN is None:
+        return dropout(embeddings(columns))
+    if not (columns and dropout.training and dropout.p):
+        return embeddings(columns, before=before_BN)
+    rows = dropout(embeddings(columns))
+    return torch.cat([before_BN.to(rows.dtype), rows], dim=1)
 
 
 def log_loss(logit_B: torch.Tensor, label_B: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from clickwise.embedding.table import Table
 from clickwise.errors import RecipeError, nearest
 from clickwise.layers.cross import CrossNetwork
 from clickwise.layers.mlp import MLP, fill
-from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes
+from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes, rows_behind
 from clickwise.recipe import require
 from clickwise.spec import FeatureSpec
 
@@ -92,10 +92,8 @@ class DCNv2(CTRModel):
         self.output = fill(nn.Linear(self.top.outputs + width * self.is_parallel, 1), truncated=True)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        parts = [] if self.bottom is None else [self.bottom(batch.numerical.float())]
-        if batch.categorical:
-            parts.append(self.embedding_dropout(self.embeddings(batch.categorical)))
-        x0_BK = torch.cat(parts, dim=1)
+        bottom_BH = None if self.bottom is None else self.bottom(batch.numerical.float())
+        x0_BK = rows_behind(bottom_BH, self.embeddings, batch.categorical, self.embedding_dropout)
         x_BK = self.cross(x0_BK)
         top_BH = torch.cat([x_BK, self.top(x0_BK)], dim=1) if self.is_parallel else self.top(x_BK)
         return self.output(top_BH).squeeze(1).float()

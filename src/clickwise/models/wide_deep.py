@@ -23,7 +23,7 @@ from clickwise.embedding.table import Table
 from clickwise.errors import RecipeError, nearest
 from clickwise.layers.cross_ids import cross_ids
 from clickwise.layers.mlp import MLP, glorot_uniform
-from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes
+from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes, rows_behind
 from clickwise.recipe import Invalid, require
 from clickwise.spec import Feature, FeatureSpec
 
@@ -179,14 +179,14 @@ class Deep(nn.Module):
             glorot_uniform(layer)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        rows = []
-        if self.embedded:
-            rows = [self.embedding_dropout(self.embeddings([batch.categorical[place] for place in self.embedded]))]
-        dtype = rows[0].dtype if rows else torch.float32
-        parts = [] if batch.numerical is None else [batch.numerical.to(dtype)]
+        parts = [] if batch.numerical is None else [batch.numerical]
+        dtype = parts[0].dtype if parts else torch.float32
         parts += [nn.functional.one_hot(batch.categorical[place].long(), cardinality).to(dtype)
                   for place, cardinality in self.one_hot]
-        return self.output(self.hidden(torch.cat([*parts, *rows], dim=1))).squeeze(1).float()
+        before_BN = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] if parts else None
+        columns = [batch.categorical[place] for place in self.embedded]
+        x_BK = rows_behind(before_BN, self.embeddings, columns, self.embedding_dropout)
+        return self.output(self.hidden(x_BK)).squeeze(1).float()
 
 
 def embedding_sizes(spec: FeatureSpec, config: WideDeepConfig) -> dict[str, int]:

@@ -29,7 +29,7 @@ ELEMENTS = 2048  # of rows that a program holds at a time
 LAYOUTS = 64  # tables of slots that are kept
 # The columns of a table of slots: 0 where its ids begin, in bytes · 1 their type, as in KINDS · 2 ids from one sample's
 # to the next · 3 where its offsets begin, in bytes · 4 flags · 5 where row 0 begins, in elements · 6 rows · 7 dim
-# 8 its first column of the result · 9 its first place among the touched rows; −1: not trained · 10 its table's first
+# 8 its first column of the rows · 9 its first place among the touched rows; −1: not trained · 10 its table's first
 # row in the joint matrix of its group · 11 the type of its offsets; 0: one id per sample
 FIELDS: tl.constexpr = tl.constexpr(12)
 
@@ -78,8 +78,8 @@ def _bags(ids_ptr, slot_ptr, s, here, RAGGED: tl.constexpr):
 
 @triton.jit
 def _gather(slots_ptr, ids_ptr, weight_ptr, out_ptr, key_ptr, at_ptr, factor_ptr, samples, slots, out_stride, width,
-            DIM: tl.constexpr, ALIGN: tl.constexpr, UNIT: tl.constexpr, RAGGED: tl.constexpr, BLOCK_B: tl.constexpr,
-            BLOCK_D: tl.constexpr):
+            first_column, DIM: tl.constexpr, ALIGN: tl.constexpr, OUT_ALIGN: tl.constexpr, UNIT: tl.constexpr,
+            RAGGED: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr):
     slot_ptr = slots_ptr + tl.program_id(0) % slots * FIELDS
     s = (tl.program_id(0) // slots).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
     here = s < samples
@@ -90,7 +90,7 @@ def _gather(slots_ptr, ids_ptr, weight_ptr, out_ptr, key_ptr, at_ptr, factor_ptr
     if RAGGED:
         if (tl.load(slot_ptr + 4) & 1) != 0:
             factor = 1.0 / tl.maximum(end - begin, 1).to(tl.float32)
-    weight_start, column = tl.load(slot_ptr + 5), tl.load(slot_ptr + 8)
+    weight_start, column = tl.load(slot_ptr + 5), tl.load(slot_ptr + 8) + first_column
 
     if key_ptr is not None:
         key_start, first_row = tl.load(slot_ptr + 9), tl.load(slot_ptr + 10)
@@ -108,7 +108,7 @@ def _gather(slots_ptr, ids_ptr, weight_ptr, out_ptr, key_ptr, at_ptr, factor_ptr
         dim = DIM
     else:
         dim = tl.multiple_of(tl.load(slot_ptr + 7).to(tl.int32), ALIGN)
-    to = tl.multiple_of(s * out_stride + column, ALIGN)
+    to = tl.multiple_of(s * out_stride + column, OUT_ALIGN)
     for start in range(0, dim, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
         inside = (d < dim)[None, :]
@@ -202,23 +202,27 @@ class Gather:
         self._layouts: OrderedDict[tuple, _Layout] = OrderedDict()
 
     def __call__(self, columns: Sequence[Ids], dtype: torch.dtype, *, out: torch.Tensor | None = None,
-                 touched: bool = False) -> tuple[torch.Tensor, tuple[Touched, ...]]:
-        """(the rows as `embedding_bag` gives them, where asked for one `Touched` per group). Waits for nothing."""
+                 first: int = 0, touched: bool = False) -> tuple[torch.Tensor, tuple[Touched, ...]]:
+        """(the rows as `embedding_bag` gives them, where asked for one `Touched` per group). Waits for nothing.
+
+        They stand in the columns of the result from `first` on, and the others stay as they are. A `Touched` counts
+        in a gradient of the whole result, contiguous.
+        """
         columns, samples, layout = self._laid_out(columns)
+        width, unit = first + layout.width, math.gcd(self.unit, first)
         if out is None:
-            out = torch.empty(samples, layout.width, dtype=dtype, device=self.tables[0].device)
+            out = torch.empty(samples, width, dtype=dtype, device=self.tables[0].device)
         key_V = at_V = factor_V = None
         if touched:
-            key_V, at_V, factor_V = self._room(layout, samples)
+            key_V, at_V, factor_V = self._room(layout, samples * width // unit)
         if samples and layout.width:
             slots, block_b = len(layout.slots), max(4, min(256, ELEMENTS // self.block_d))
-            align = math.gcd(self.align, out.stride(0)) if out.stride(1) == 1 else 1
             _gather[(triton.cdiv(samples, block_b) * slots,)](
                 layout.slots, _start(columns[0]), self.tables[0], out, key_V, at_V, factor_V, samples, slots,
-                out.stride(0), layout.width, DIM=self.one_dim, ALIGN=align, UNIT=self.unit, RAGGED=layout.is_ragged,
-                BLOCK_B=block_b, BLOCK_D=self.block_d, num_warps=4)
+                out.stride(0), width, first, DIM=self.one_dim, ALIGN=self.align, OUT_ALIGN=math.gcd(unit, out.stride(0)),
+                UNIT=unit, RAGGED=layout.is_ragged, BLOCK_B=block_b, BLOCK_D=self.block_d, num_warps=4)
         parts = [slice(*ends) for ends in zip((0, *layout.ends), layout.ends, strict=False)] if touched else []
-        return out, tuple(Touched(key_V[part], at_V[part], self.unit, None if factor_V is None else factor_V[part])
+        return out, tuple(Touched(key_V[part], at_V[part], unit, None if factor_V is None else factor_V[part])
                           for part in parts)
 
     def first_bad(self, columns: Sequence[Ids]) -> tuple[int, int] | None:
@@ -279,12 +283,13 @@ class Gather:
         has_mean = any(slot[4] & MEAN for slot in slots)
         return _Layout(_on_device(slots, self.tables[0].device), width, is_ragged, has_mean, tuple(ends))
 
-    def _room(self, layout: _Layout, samples: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Memory for the touched rows of all groups; behind the bags of a column no row is touched."""
+    def _room(self, layout: _Layout, places: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Memory for the touched rows of all groups, whose gradients begin at some of so many places; behind the bags
+        of a column no row is touched."""
         total, device = layout.ends[-1] if layout.ends else 0, self.tables[0].device
         key_V = torch.full((total,), -1, dtype=self.key_type, device=device) if layout.is_ragged else \
             torch.empty(total, dtype=self.key_type, device=device)
-        at_type = torch.int32 if samples * layout.width // self.unit < 2**31 else torch.int64
+        at_type = torch.int32 if places < 2**31 else torch.int64
         at_V = torch.empty(total, dtype=at_type, device=device)
         return key_V, at_V, torch.empty(total, device=device) if layout.has_mean else None
 
@@ -329,4 +334,6 @@ def proof(device: torch.device) -> None:
 
 def embedding_bag(tables, looks, columns, dtype, out=None) -> torch.Tensor:
     """As `clickwise.kernels.embedding_bag.embedding_bag`."""
+    if out is not None and out.stride(1) != 1:
+        return out.copy_(Gather(tables, looks)(columns, dtype)[0])
     return Gather(tables, looks)(columns, dtype, out=out)[0]
