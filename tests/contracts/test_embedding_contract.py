@@ -537,20 +537,23 @@ def test_deferred_gradients_of_several_backwards_are_summed_and_applied_once(eng
 
 @every_engine
 @every_optimizer
-def test_discarded_gradients_leave_no_trace(engine, optimizer):
+def test_a_skipped_step_leaves_no_trace(engine, optimizer):
     embeddings = build(engine, optimizer)
     oracle = Dense(embeddings, optimizer)
     embeddings.defer_updates(True)
-    train(embeddings, EXAMPLE, random_grad(EXAMPLE) * math.inf)
-    assert not embeddings.pending_gradients_finite()
-    with pytest.raises(EngineError, match="deferred"):
-        embeddings.defer_updates(False)
-    embeddings.discard_updates()
-    assert embeddings.pending_gradients_finite()
-    train(embeddings, EXAMPLE, random_grad(EXAMPLE))
-    embeddings.apply_updates()
-    oracle.update([(EXAMPLE, random_grad(EXAMPLE))])
-    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+    for seed in range(2):
+        train(embeddings, EXAMPLE, random_grad(EXAMPLE) * math.inf)
+        assert not embeddings.pending_gradients_finite()
+        with pytest.raises(EngineError, match="deferred"):
+            embeddings.defer_updates(False)
+        embeddings.apply_updates(torch.tensor(1.0), skip=torch.tensor(1.0))
+        assert embeddings.pending_gradients_finite()
+        assert embeddings.optimizer_state_dict()["step"] == seed
+        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+        train(embeddings, EXAMPLE, random_grad(EXAMPLE, seed) * 1024)
+        embeddings.apply_updates(torch.tensor(1 / 1024), skip=torch.tensor(0.0))
+        oracle.update([(EXAMPLE, random_grad(EXAMPLE, seed))])
+        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
 
 
 # State ----------------------------------------------------------------------------------------------------------------

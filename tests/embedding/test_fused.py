@@ -129,6 +129,37 @@ def test_steps_captured_in_a_graph_are_steps():
     torch.testing.assert_close(captured.table_rows("a"), eager.table_rows("a"), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="no GPU")
+def test_steps_in_fp16_wait_for_nothing():
+    from clickwise.batch import Batch
+    from clickwise.optim.dense import DenseOptimizer
+    from clickwise.train.step import Part, TrainStep
+
+    class Toy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embeddings, self.linear = build(), torch.nn.Linear(48, 1, device=DEVICE)
+            self.factor = 1.0
+
+        def losses(self, batch):
+            return {"loss": self.linear(self.embeddings(batch.categorical)).float().square().mean() * self.factor}
+
+    model = Toy()
+    optimizer = DenseOptimizer(name="adam", lr=0.01).build(model.linear.parameters())
+    step = TrainStep(model, {"": Part(optimizer, [model.embeddings])}, precision="fp16", device=DEVICE)
+    batch = Batch(categorical=columns())
+    step(batch)  # kernels are compiled, tables of slots and moments made
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for factor in (1.0, 1e38, 1.0):
+            model.factor = factor
+            step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert step.skipped == 1 and model.embeddings.step == 3
+
+
 def test_where_it_cannot_run_it_says_so(monkeypatch):
     with pytest.raises(EngineError, match=r"(?s)table_dtype.*float16.*float32 or bfloat16"):
         build(table_dtype="float16")

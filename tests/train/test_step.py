@@ -85,7 +85,7 @@ def test_lower_precision_stays_near_full_precision(precision):
 def test_an_overflow_in_fp16_skips_tables_and_dense_weights_alike():
     step = step_of("fp16")
     step(batch())
-    before, scale = weights(step), step.scale.value
+    before, scale = weights(step), float(step.scale.value)
     step.model.factor = 1e38  # times the scale: infinite
     step(batch())
     assert same(before, weights(step))
@@ -95,14 +95,77 @@ def test_an_overflow_in_fp16_skips_tables_and_dense_weights_alike():
     assert not same(before, weights(step)) and step.skipped == 1
 
 
+@pytest.mark.parametrize("optimizer", [
+    DenseOptimizer(lr=0.1), DenseOptimizer(lr=0.1, momentum=0.9), DenseOptimizer(name="adagrad", lr=0.1),
+    DenseOptimizer(name="adam", lr=0.1, weight_decay=0.1), DenseOptimizer(name="adam", lr=0.1, eps_hat=True),
+    DenseOptimizer(name="rmsprop", lr=0.1, momentum=0.9), DenseOptimizer(name="ftrl", lr=0.1)],
+    ids=lambda o: o.name + "+momentum" * bool(o.momentum) + "+eps_hat" * o.eps_hat)
+@pytest.mark.parametrize("overflows", [(0,), (1, 3), (0, 1, 2)], ids=str)
+def test_steps_that_fp16_skips_leave_no_trace(optimizer, overflows):
+    found, expected = step_of("fp16", optimizer=optimizer), step_of("fp16", optimizer=optimizer)
+    for number in range(5):
+        found.model.factor = 1e38 if number in overflows else 1.0
+        found(batch())
+        if number not in overflows:
+            expected(batch())
+    assert found.skipped == len(overflows) and expected.skipped == 0
+    for name, value in weights(expected).items():
+        torch.testing.assert_close(weights(found)[name], value)
+
+
+@pytest.mark.parametrize("optimizer", [DenseOptimizer(lr=0.1), DenseOptimizer(name="adam", lr=0.1)],
+                         ids=lambda optimizer: optimizer.name)
+def test_no_step_in_fp16_asks_the_device_for_a_number(optimizer, monkeypatch):
+    class Tables:
+        lr_factor, applied = 1.0, []
+
+        def defer_updates(self, on):
+            pass
+
+        def pending_gradients_finite(self):
+            return torch.tensor(True)
+
+        def apply_updates(self, scale, skip):
+            self.applied.append((scale, skip))
+
+    def refuse(tensor, *args):
+        raise AssertionError("a GPU would be waited for")
+
+    torch.manual_seed(0)
+    model = Toy()
+    model.embeddings.eval()
+    part = Part(optimizer.build(model.linear.parameters()), [Tables()])
+    step = TrainStep(model, {"": part}, precision="fp16", device=CPU)
+    with monkeypatch.context() as patch:
+        for name in ("__bool__", "__float__", "__int__", "item", "tolist"):
+            patch.setattr(torch.Tensor, name, refuse)
+        for factor in (1.0, 1e38, 1.0):
+            model.factor = factor
+            step(batch())
+    assert [(float(scale), float(skip)) for scale, skip in Tables.applied] == \
+        [(2.0**-16, 0.0), (2.0**-16, 1.0), (2.0**-15, 0.0)]
+    assert step.facts() == {"loss_scale": 2.0**15, "skipped_steps": 1}
+
+
+def test_loss_scale_is_saved_and_goes_on():
+    first, second = step_of("fp16"), step_of("fp16")
+    first.model.factor = 1e38
+    first(batch())
+    first.model.factor = 1.0
+    first(batch())
+    second.load_state_dict(first.state_dict())
+    assert second.facts() == first.facts() == {"loss_scale": 2.0**15, "skipped_steps": 1}
+    assert second.state_dict()["scale"] == [2.0**15, 1]
+
+
 def test_loss_scale_grows_after_good_steps():
-    scale = LossScale(initial=8.0, patience=2)
-    for finite in (True, True, True, False, True, True):
-        scale.update(finite)
-    assert scale.value == 16.0
+    scale = LossScale(CPU, initial=8.0, patience=2)
+    for overflow in (0.0, 0.0, 0.0, 1.0, 0.0, 0.0):
+        scale.update(torch.tensor(overflow))
+    assert scale.value == 16.0 and scale.skipped == 1
     for _ in range(10):
-        scale.update(False)
-    assert scale.value == 1.0
+        scale.update(torch.tensor(1.0))
+    assert scale.value == 1.0 and scale.skipped == 11
 
 
 def test_tf32_is_refused_on_a_cpu():

@@ -67,19 +67,19 @@ class Embeddings(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def defer_updates(self, on: bool) -> None:
-        """From now on backward keeps its gradients until `apply_updates` or `discard_updates` (fp16 loss scaling)."""
+        """From now on backward keeps its gradients until `apply_updates` (fp16 loss scaling)."""
 
     @abc.abstractmethod
-    def apply_updates(self, scale: float = 1.0) -> None:
-        """One optimizer step with the kept gradients, summed over the backwards since the last and times `scale`."""
+    def apply_updates(self, scale: float | torch.Tensor = 1.0, skip: torch.Tensor | None = None) -> None:
+        """One optimizer step with the kept gradients, summed over the backwards since the last and times `scale`.
+
+        Where `skip`, of one element, is not 0, there is no step and the gradients are forgotten. With `scale` and `skip`
+        on the device, the engine `fused` waits for neither.
+        """
 
     @abc.abstractmethod
-    def discard_updates(self) -> None:
-        """Forgets the kept gradients."""
-
-    @abc.abstractmethod
-    def pending_gradients_finite(self) -> bool:
-        """Whether every kept gradient is finite: what loss scaling asks before it applies or discards."""
+    def pending_gradients_finite(self) -> torch.Tensor:
+        """Whether every kept gradient is finite, a bool on the device: what loss scaling makes `skip` from."""
 
     @abc.abstractmethod
     def optimizer_state_dict(self) -> dict:

@@ -2,9 +2,9 @@
 
 Forward is one launch for all features, whatever their widths; it casts the rows and writes them where the next layer
 reads them, and leaves behind the rows it touched. The update sorts those once per width of tables, and sums and steps
-them in one pass. Nothing waits for the GPU but `check_ids` and loss scaling's question whether gradients are finite.
+them in one pass. Nothing waits for the GPU but `check_ids`.
 
-`keep_time_on_device` makes steps ready for CUDA graphs.
+`keep_time_on_device` makes steps ready for CUDA graphs, and for loss scaling, which decides there whether to skip one.
 
 Everything else is inherited: what an engine holds, when it steps, and what it saves. A state goes from either to the
 other.
@@ -137,18 +137,23 @@ class FusedEmbeddings(ReferenceEmbeddings):
         looked.columns = ()
         return out
 
-    def _update(self, received, scale: float) -> None:
+    def _update(self, received, scale: float | torch.Tensor = 1.0, skip: torch.Tensor | None = None) -> None:
         from clickwise.kernels.sparse_update.triton import now, update
 
+        scale_there = scale if isinstance(scale, torch.Tensor) else None
+        if scale_there is not None or skip is not None:
+            self.keep_time_on_device()
         if self._on_device is None:
             self.step += 1
-            time = {"lr": self.optimizer.lr * self.lr_factor, "step": self.step}
+            time = {"lr": self.optimizer.lr * self.lr_factor, "step": self.step, "scale": scale}
         else:
             lr, step = self._on_device
-            time = {"on_device": now(self.optimizer, lr=lr, step=step.add_(1))}
+            step.add_(1 if skip is None else skip.view(()) == 0)
+            time = {"on_device": now(self.optimizer, lr=lr, step=step, scale=scale_there), "skip": skip,
+                    "scale": scale if scale_there is None else 1.0}
         grad, touched = _joined(received)
         for group, of_group in zip(self._trained, touched, strict=True):
-            update(self._weight(group), self._states(group), of_group.key_V, grad, self.optimizer, scale=scale,
+            update(self._weight(group), self._states(group), of_group.key_V, grad, self.optimizer,
                    at_V=of_group.at_V, unit=of_group.unit, factor_V=of_group.factor_V, **time)
 
 

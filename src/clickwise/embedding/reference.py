@@ -149,11 +149,14 @@ class ReferenceEmbeddings(Embeddings):
     @torch.no_grad()
     def _finish(self, received: list[Received]) -> None:
         if self._deferred is None:
-            self._update(received, 1.0)
+            self._update(received)
         else:
             self._deferred += received
 
-    def _update(self, received: list[Received], scale: float) -> None:
+    def _update(self, received: list[Received], scale: float | torch.Tensor = 1.0,
+                skip: torch.Tensor | None = None) -> None:
+        if skip is not None and bool(skip):
+            return
         self.step += 1
         lr = self.optimizer.lr * self.lr_factor
         for place, group in enumerate(self._groups):
@@ -163,7 +166,7 @@ class ReferenceEmbeddings(Embeddings):
             grads = [self._grad_of(group, widths, grad) for _, widths, grad in received]
             grad_GD = grads[0] if len(grads) == 1 else torch.cat(grads)
             sparse_update(self._weight(group), self._states(group), lookup.rows_V, grad_GD, self.optimizer, lr=lr,
-                          step=self.step, bag_V=lookup.bag_V, weight_V=lookup.weight_V, scale=scale)
+                          step=self.step, bag_V=lookup.bag_V, weight_V=lookup.weight_V, scale=float(scale))
 
     def _grad_of(self, group: Group, widths: tuple[int, ...], grad: torch.Tensor) -> torch.Tensor:
         """The gradient of the group's bags [G, dim] out of the gradient of the result."""
@@ -176,23 +179,20 @@ class ReferenceEmbeddings(Embeddings):
     def defer_updates(self, on: bool) -> None:
         if self._deferred:
             raise EngineError("embedding updates", found=f"deferred gradients of {len(self._deferred)} look-ups",
-                              expected="none", do="call apply_updates() or discard_updates() first")
+                              expected="none", do="call apply_updates() first")
         self._deferred = [] if on else None
 
     @torch.no_grad()
-    def apply_updates(self, scale: float = 1.0) -> None:
+    def apply_updates(self, scale: float | torch.Tensor = 1.0, skip: torch.Tensor | None = None) -> None:
         if self._deferred:
             received, self._deferred = self._deferred, []
-            self._update(received, scale)
+            self._update(received, scale, skip)
 
-    def discard_updates(self) -> None:
-        if self._deferred:
-            self._deferred = []
-
-    def pending_gradients_finite(self) -> bool:
+    def pending_gradients_finite(self) -> torch.Tensor:
         if not self._deferred:
-            return True
-        return bool(torch.stack([_of_rows(widths, grad).isfinite().all() for _, widths, grad in self._deferred]).all())
+            device = self._weight(self._groups[0]).device if self._groups else "cpu"
+            return torch.ones((), dtype=torch.bool, device=device)
+        return torch.stack([_of_rows(widths, grad).isfinite().all() for _, widths, grad in self._deferred]).all()
 
     # State -----------------------------------------------------------------------------------------------------------
 

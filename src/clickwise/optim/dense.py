@@ -75,6 +75,28 @@ class DenseOptimizer:
         return adam
 
 
+def step_unless(optimizer: torch.optim.Optimizer, skip: torch.Tensor) -> None:
+    """One step of the optimizer, or none where `skip`, float32 of one element on the parameters' device, is 1.
+
+    SGD and Adam look at it there, as for torch's GradScaler, and nothing waits; for others the device is waited for.
+    """
+    if _reads_skip(optimizer):
+        optimizer.grad_scale, optimizer.found_inf = None, skip
+        try:
+            optimizer.step()
+        finally:
+            del optimizer.grad_scale, optimizer.found_inf
+    elif not bool(skip):
+        optimizer.step()
+
+
+def _reads_skip(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a skipped step leaves no trace: SGD's first one would leave momentum without values, and the eps of
+    `eps_hat` counts steps here."""
+    return getattr(optimizer, "_step_supports_amp_scaling", False) and \
+        not any(group.get("momentum") or "eps_hat" in group for group in optimizer.param_groups)
+
+
 USED = {  # settings besides name and lr, by optimizer
     "sgd": ("momentum", "weight_decay"),
     "adagrad": ("eps", "initial_accumulator", "weight_decay"),

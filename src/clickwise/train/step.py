@@ -13,6 +13,7 @@ from torch import nn
 
 from clickwise.batch import Batch
 from clickwise.errors import EngineError
+from clickwise.optim.dense import step_unless
 from clickwise.optim.schedule import Schedule
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -24,9 +25,8 @@ class TableUpdates(Protocol):
     lr_factor: float
 
     def defer_updates(self, on: bool) -> None: ...
-    def pending_gradients_finite(self) -> bool: ...
-    def apply_updates(self, scale: float = 1.0) -> None: ...
-    def discard_updates(self) -> None: ...
+    def pending_gradients_finite(self) -> torch.Tensor: ...
+    def apply_updates(self, scale: float | torch.Tensor = 1.0, skip: torch.Tensor | None = None) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,25 +55,34 @@ def set_matmul_precision(precision: Precision, device: torch.device) -> None:
 
 
 class LossScale:
-    """The factor that keeps fp16 gradients representable: halved on overflow, doubled after `patience` good steps."""
+    """The factor that keeps fp16 gradients representable: halved on overflow, doubled after `patience` good steps.
 
-    def __init__(self, *, initial: float = 65536.0, patience: int = 2000) -> None:
-        self.value, self.patience, self.good_steps = initial, patience, 0
+    All of it are numbers on the device, so that no step waits to know whether the last one overflowed.
+    """
 
-    def update(self, finite: bool) -> None:
-        if not finite:
-            self.value, self.good_steps = max(self.value / 2, 1.0), 0
-            return
-        self.good_steps += 1
-        if self.good_steps == self.patience:
-            self.value, self.good_steps = self.value * 2, 0
+    def __init__(self, device: torch.device, *, initial: float = 65536.0, patience: int = 2000) -> None:
+        self.value, self.patience = torch.tensor(initial, device=device), patience
+        self.good_steps, self.skipped = (torch.zeros((), dtype=torch.int32, device=device) for _ in range(2))
+
+    def update(self, overflow: torch.Tensor) -> None:
+        """`overflow`: float32 of one element, 1 where a gradient was not finite, else 0."""
+        torch._amp_update_scale_(self.value, self.good_steps, overflow, 2.0, 0.5, self.patience)
+        self.value.clamp_(min=1.0)
+        self.skipped += overflow.int()
+
+    def state_dict(self) -> list[float]:
+        return [float(self.value), int(self.good_steps)]
+
+    def load_state_dict(self, state: list[float], skipped: int) -> None:
+        for number, value in zip((self.value, self.good_steps, self.skipped), (*state, skipped), strict=True):
+            number.fill_(value)
 
 
 class TrainStep:
     """Calls of `step(batch)` train the model; they count from 1 and carry the schedule.
 
     An embedding engine updates its tables inside backward, so what is left is a dense optimizer per part (one part, ""
-    by name, for most models). Under fp16 all wait until every gradient is known to be finite.
+    by name, for most models). Under fp16 all of them skip a step in which any gradient is not finite.
     `steps_per_epoch` is asked for where a schedule counts epochs.
     """
 
@@ -82,8 +91,7 @@ class TrainStep:
         self.model, self.parts = model, dict(parts)
         self.precision, self.device, self.steps_per_epoch = precision, device, steps_per_epoch
         self.steps = 0
-        self.skipped = 0
-        self.scale = LossScale() if precision == "fp16" else None
+        self.scale = LossScale(device) if precision == "fp16" else None
         self.engines = [engine for part in self.parts.values() for engine in part.tables]
         self._base_lr = {name: [group["lr"] for group in part.optimizer.param_groups]
                          for name, part in self.parts.items()}
@@ -106,7 +114,8 @@ class TrainStep:
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
         if self.scale is None:
             total.backward()
-            self._step_optimizers()
+            for part in self.parts.values():
+                part.optimizer.step()
         else:
             self._scaled_update(total)
         return {name: loss.detach() for name, loss in losses.items()}
@@ -120,38 +129,38 @@ class TrainStep:
             for engine in part.tables:
                 engine.lr_factor = factor
 
-    def _step_optimizers(self) -> None:
-        for part in self.parts.values():
-            part.optimizer.step()
-
     def _scaled_update(self, total: torch.Tensor) -> None:
-        scale = self.scale.value
-        (total * scale).backward()
+        (total * self.scale.value).backward()
         grads = [p.grad for part in self.parts.values() for group in part.optimizer.param_groups
                  for p in group["params"] if p.grad is not None]
+        overflow, unscale = torch.zeros_like(self.scale.value), self.scale.value.reciprocal()
         if grads:  # none where only tables are trained
-            torch._foreach_mul_(grads, 1.0 / scale)
-        finite = (not grads or bool(torch.stack([grad.isfinite().all() for grad in grads]).all())) \
-            and all(engine.pending_gradients_finite() for engine in self.engines)
-        if finite:
-            self._step_optimizers()
+            torch._amp_foreach_non_finite_check_and_unscale_(grads, overflow, unscale)
         for engine in self.engines:
-            engine.apply_updates(1.0 / scale) if finite else engine.discard_updates()
-        self.skipped += not finite
-        self.scale.update(finite)
+            overflow = torch.where(engine.pending_gradients_finite().to(overflow.device), overflow, 1.0)
+        for part in self.parts.values():
+            step_unless(part.optimizer, overflow)
+        for engine in self.engines:
+            engine.apply_updates(unscale, skip=overflow)
+        self.scale.update(overflow)
+
+    @property
+    def skipped(self) -> int:
+        """Steps that fp16 skipped; asking waits for a GPU."""
+        return 0 if self.scale is None else int(self.scale.skipped)
 
     def facts(self) -> dict[str, float]:
         """What the log should tell of the steps so far besides losses."""
-        return {} if self.scale is None else {"loss_scale": self.scale.value, "skipped_steps": self.skipped}
+        return {} if self.scale is None else {"loss_scale": float(self.scale.value), "skipped_steps": self.skipped}
 
     def state_dict(self) -> dict[str, Any]:
-        scale = None if self.scale is None else [self.scale.value, self.scale.good_steps]
+        scale = None if self.scale is None else self.scale.state_dict()
         optimizers = {name: part.optimizer.state_dict() for name, part in self.parts.items()}
         return {"steps": self.steps, "skipped": self.skipped, "optimizers": optimizers, "scale": scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps, self.skipped = state["steps"], state["skipped"]
+        self.steps = state["steps"]
         for name, part in self.parts.items():
             part.optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))
         if self.scale is not None and state["scale"] is not None:
-            self.scale.value, self.scale.good_steps = state["scale"]
+            self.scale.load_state_dict(state["scale"], state["skipped"])
