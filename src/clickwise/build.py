@@ -47,7 +47,7 @@ class EmbeddingConfig:
 
     hash_indices     ids are taken modulo the rows of their table, which then may be fewer than there are ids
     max_table_size   the most rows that a table has; needs hash_indices
-    table_dtype      the type that rows are stored in: float32, or bfloat16, which the engine fused has
+    table_dtype      the type that rows are stored in: float32, or bfloat16, which halves them and is slow on a CPU
     """
 
     engine: str = "auto"

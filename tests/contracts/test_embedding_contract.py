@@ -655,6 +655,75 @@ def test_where_all_tables_are_frozen_nothing_is_kept_for_their_training(engine, 
             trained.load_optimizer_state_dict(frozen.optimizer_state_dict())
 
 
+# Narrow rows ----------------------------------------------------------------------------------------------------------
+
+
+@given_for_every_engine(20, columns=batches())
+def test_bfloat16_rows_are_looked_up_and_pooled_as_what_they_are(engine, columns):
+    embeddings = build(engine, table_dtype="bfloat16")
+    assert all(torch.equal(rows, weights(build(engine))[name].bfloat16()) for name, rows in weights(embeddings).items())
+    rows = embeddings(columns)
+    assert rows.dtype == torch.float32
+    torch.testing.assert_close(rows.detach().double(), Dense(embeddings, OPTIMIZERS[0]).rows(columns).detach())
+
+
+@every_optimizer
+@given_for_every_engine(10, steps=st.lists(batches(), min_size=1, max_size=3))
+def test_a_step_on_bfloat16_rows_gives_a_neighbour_of_the_exact_row(engine, optimizer, steps):
+    embeddings = build(engine, optimizer, table_dtype="bfloat16")
+    oracle = Dense(embeddings, optimizer)
+    for number, columns in enumerate(steps):
+        grad = random_grad(columns, number)
+        train(embeddings, columns, grad)
+        oracle.update([(columns, grad)])
+        assert_same_tables(weights(embeddings), oracle.weight, rtol=2**-7, atol=1e-4)
+        oracle.weight = {name: rows.double().requires_grad_() for name, rows in weights(embeddings).items()}
+    for states in embeddings.optimizer_state_dict()["tables"].values():
+        assert not any(state.dtype == torch.bfloat16 for state in states.values())
+
+
+@every_engine
+def test_the_chance_of_rounding_up_follows_from_place_and_step(engine):
+    table = Table(name="t", rows=9, dim=5, features=("f",))
+    embeddings = build(engine, TableOptimizer(lr=1.0), [table], ("f",), table_dtype="bfloat16")
+    embeddings.table_rows("t").fill_(1.0)
+    expected = [1.0] * 45
+    for step in (1, 2):
+        grad = torch.rand(9, 5, generator=torch.Generator().manual_seed(step)) * 0.01
+        embeddings((torch.arange(9),)).backward(grad)
+        for at, change in enumerate(grad.view(-1).tolist()):
+            chance = (at * 0x9E3779B1 + step * 0x85EBCA77) % 2**32
+            for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
+                chance = (chance ^ (chance >> shift)) * factor % 2**32
+            exact = (torch.tensor(expected[at]) - torch.tensor(change)).item()
+            ulp = 2.0 ** (math.frexp(exact)[1] - 8)  # what separates bfloat16 numbers there
+            below = math.floor(exact / ulp) * ulp
+            expected[at] = below + ulp * ((exact - below) / ulp * 2**16 + chance % 2**16 >= 2**16)
+    assert embeddings.table_rows("t").view(-1).tolist() == expected
+    assert len(set(expected)) > 3
+
+
+@every_engine
+@pytest.mark.parametrize("other", ENGINES)
+def test_state_goes_between_types_of_rows(engine, other):
+    adam = OPTIMIZERS[5]
+    narrow, wide = build(engine, adam, table_dtype="bfloat16"), build(other, adam)
+    train(narrow, EXAMPLE, random_grad(EXAMPLE))
+    wide.load_state_dict(copy.deepcopy(narrow.state_dict()))
+    wide.load_optimizer_state_dict(copy.deepcopy(narrow.optimizer_state_dict()))
+    assert_same_tables(weights(wide), weights(narrow), rtol=0, atol=0)
+    train(wide, EXAMPLE, random_grad(EXAMPLE, 1))
+    narrow.load_state_dict(wide.state_dict())
+    narrow.load_optimizer_state_dict(copy.deepcopy(wide.optimizer_state_dict()))
+    assert_same_tables(weights(narrow), {name: rows.bfloat16() for name, rows in weights(wide).items()}, rtol=0, atol=0)
+
+
+@every_engine
+def test_rows_of_other_types_are_refused(engine):
+    with pytest.raises(EngineError, match=r"(?s)table_dtype.*float16.*float32 or bfloat16"):
+        build(engine, table_dtype="float16")
+
+
 # Ids modulo rows ------------------------------------------------------------------------------------------------------
 
 

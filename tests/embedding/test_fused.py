@@ -32,36 +32,6 @@ def train(embeddings, ids, scale=1.0):
     (embeddings(ids) * walled(scale * grad)).sum().backward()
 
 
-@pytest.mark.parametrize("optimizer", [TableOptimizer(lr=0.5), TableOptimizer(name="adam", lr=0.01)],
-                         ids=lambda optimizer: optimizer.name)
-def test_bfloat16_tables_train_near_those_of_float32(optimizer):
-    narrow, wide = build(optimizer=optimizer, table_dtype="bfloat16"), build(optimizer=optimizer)
-    assert narrow.table_rows("a").dtype == torch.bfloat16
-    assert torch.equal(narrow.table_rows("a"), wide.table_rows("a").bfloat16())
-    for seed in range(3):
-        for engine in (narrow, wide):
-            train(engine, columns(seed=seed))
-    for name in ("a", "b"):
-        torch.testing.assert_close(narrow.table_rows(name).float(), wide.table_rows(name), rtol=0.03, atol=0.03)
-    assert all(state.dtype == torch.float32 for states in narrow.optimizer_state_dict()["tables"].values()
-               for state in states.values())
-
-
-def test_state_goes_between_types_of_tables_and_engines():
-    adam = TableOptimizer(name="adam", lr=0.01)
-    narrow, wide, reference = build(optimizer=adam, table_dtype="bfloat16"), build(optimizer=adam), \
-        build("reference", optimizer=adam)
-    train(narrow, columns())
-    for other in (wide, reference):
-        other.load_state_dict(narrow.state_dict())
-        other.load_optimizer_state_dict(copy.deepcopy(narrow.optimizer_state_dict()))
-        assert torch.equal(other.table_rows("b"), narrow.table_rows("b").float())
-        train(other, columns(seed=1))
-    torch.testing.assert_close(wide.table_rows("a"), reference.table_rows("a"))
-    narrow.load_state_dict(reference.state_dict())
-    assert torch.equal(narrow.table_rows("a"), reference.table_rows("a").bfloat16())
-
-
 def test_a_look_up_in_bfloat16_keeps_the_gradients_of_the_rows_in_it():
     fused, reference = build(), build("reference")
     for engine in (fused, reference):
@@ -161,10 +131,6 @@ def test_steps_in_fp16_wait_for_nothing():
 
 
 def test_where_it_cannot_run_it_says_so(monkeypatch):
-    with pytest.raises(EngineError, match=r"(?s)table_dtype.*float16.*float32 or bfloat16"):
-        build(table_dtype="float16")
-    with pytest.raises(EngineError, match=r"(?s)table_dtype.*'reference'.*fused"):
-        build("reference", table_dtype="bfloat16")
     with pytest.raises(EngineError, match=r"(?s)'a'.*dim 1025.*1024"):
         build(tables=(dataclasses.replace(TABLES[0], dim=1025), TABLES[1]))
     monkeypatch.setattr(gpu, "is_interpreted", lambda: False)

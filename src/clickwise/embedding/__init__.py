@@ -161,16 +161,11 @@ def build_embeddings(engine: str, tables: Sequence[Table], features: Sequence[st
 
     The first values of a table follow from `seed` and the table's name alone. `check_ids` looks at every id before
     it is used and names feature, sample and id where one is out of range. `table_dtype` is the type that rows are
-    stored in: float32, or with the engine fused bfloat16 too.
+    stored in: float32 or bfloat16.
     """
     if engine not in (*ENGINES, "auto"):
         raise EngineError("embedding engine", found=repr(engine), expected=f"one of auto, {', '.join(ENGINES)}",
                           do=nearest(engine, (*ENGINES, "auto")))
     name = _fastest(tables, torch.device(device)) if engine == "auto" else engine
-    settings = {"seed": seed, "device": device, "check_ids": check_ids}
-    if name == "fused":
-        settings["table_dtype"] = table_dtype
-    elif table_dtype != "float32" and tables:
-        raise EngineError("embedding.table_dtype", found=f"{table_dtype!r} with the engine {name!r}",
-                          expected="float32", do="set embedding.engine=fused on a GPU, or leave table_dtype out")
-    return ENGINES[name](tables, features, optimizer, **settings)
+    return ENGINES[name](tables, features, optimizer, seed=seed, device=device, check_ids=check_ids,
+                         table_dtype=table_dtype)

@@ -26,8 +26,6 @@ from clickwise.errors import EngineError
 from clickwise.kernels import gpu
 from clickwise.kernels.embedding_bag import Ids, Look
 
-ROW_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 
 @dataclasses.dataclass
 class _Looked:
@@ -39,11 +37,8 @@ class _Looked:
 
 
 class FusedEmbeddings(ReferenceEmbeddings):
-    """`table_dtype` is the type that rows are stored in. In bfloat16 they take half of the memory and of its
-    bandwidth; steps are taken in float32 and rounded at random, up or down, so that small ones are not lost."""
-
-    def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *, seed: int = 0,
-                 device: torch.device | str = "cpu", check_ids: bool = False, table_dtype: str = "float32") -> None:
+    def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *,
+                 device: torch.device | str = "cpu", **settings) -> None:
         where = "embedding engine 'fused'"
         if not gpu.triton_is_there():
             raise EngineError(where, found="no Triton here", expected="Triton, which torch for GPUs brings along",
@@ -51,15 +46,12 @@ class FusedEmbeddings(ReferenceEmbeddings):
         if torch.device(device).type != "cuda" and not gpu.is_interpreted():
             raise EngineError(where, found=f"the device {device}", expected="a GPU",
                               do="set embedding.engine=auto, which takes the fastest engine of a device")
-        if table_dtype not in ROW_TYPES:
-            raise EngineError("embedding.table_dtype", found=repr(table_dtype), expected=" or ".join(ROW_TYPES))
         for table in tables:
             if table.dim > WIDEST:
                 raise EngineError(f"table {table.name!r}", found=f"dim {table.dim}", expected=f"{WIDEST} or fewer",
                                   do="set embedding.engine=reference")
-        self.rows_dtype = ROW_TYPES[table_dtype]
         self._on_device: tuple[torch.Tensor, torch.Tensor] | None = None  # rate and step
-        super().__init__(tables, features, optimizer, seed=seed, device=device, check_ids=check_ids)
+        super().__init__(tables, features, optimizer, device=device, **settings)
         self._trained = tuple(group for group in self._groups if group.trainable)
         self._gather, self._gathers_at = None, None
 

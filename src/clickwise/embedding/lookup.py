@@ -1,4 +1,5 @@
-"""What a batch looks up: ids of columns become rows of joint matrices, one matrix per width of tables."""
+"""What a batch looks up: ids of columns become rows of joint matrices, one matrix per width of tables, and these are
+pooled."""
 
 from __future__ import annotations
 
@@ -137,6 +138,27 @@ def _constant(values: tuple, dtype: torch.dtype, device: torch.device) -> torch.
 def _repeated(of_B: torch.Tensor, times_B: torch.Tensor, total: int) -> torch.Tensor:
     """Each value as often as told, [total]; told the total, a GPU is not waited for."""
     return torch.repeat_interleave(of_B, times_B, output_size=total)
+
+
+def pooled(weight_RD: torch.Tensor, lookup: Lookup, dtype: torch.dtype) -> torch.Tensor:
+    """One row per bag, [G, D]."""
+    rows_V = lookup.rows_V
+    if len(rows_V) == 0:
+        return weight_RD.new_zeros(lookup.bags, weight_RD.shape[1], dtype=dtype)
+    if lookup.starts_G is not None:
+        if weight_RD.dtype != torch.float32:  # sums are in float32
+            weight_RD = weight_RD.index_select(0, rows_V).float()
+            rows_V = torch.arange(len(rows_V), dtype=rows_V.dtype, device=rows_V.device)
+        pooled_GD = torch.embedding_bag(weight_RD, rows_V, lookup.starts_G, False, 0, False, lookup.weight_V, True)[0]
+        return pooled_GD.to(dtype)
+    if dtype == weight_RD.dtype or weight_RD.device.type != "cpu":
+        return weight_RD.index_select(0, rows_V).to(dtype)
+    # A cacheful at a time: the rows are never written to memory in float32.
+    out_GD = weight_RD.new_empty(len(rows_V), weight_RD.shape[1], dtype=dtype)
+    at_once = max(1, 2**19 // weight_RD.shape[1])
+    for part_GD, part_V in zip(out_GD.split(at_once), rows_V.split(at_once), strict=True):
+        part_GD.copy_(weight_RD.index_select(0, part_V))
+    return out_GD
 
 
 def joined(lookups: list[Lookup]) -> Lookup:

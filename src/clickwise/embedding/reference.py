@@ -14,7 +14,7 @@ import torch
 
 from clickwise.batch import Column, Ragged
 from clickwise.embedding import Embeddings
-from clickwise.embedding.lookup import Group, Lookup, bags_of, check_ids_of, joined, look_up
+from clickwise.embedding.lookup import Group, Lookup, bags_of, check_ids_of, joined, look_up, pooled
 from clickwise.embedding.table import Table, TableOptimizer, fill_first_values
 from clickwise.errors import EngineError
 from clickwise.kernels.sparse_update import sparse_update
@@ -25,17 +25,23 @@ from clickwise.memory import ask_for_huge_pages
 Received = tuple[tuple[Lookup, ...], tuple[int, ...], torch.Tensor]
 
 
+ROW_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
 class ReferenceEmbeddings(Embeddings):
-    rows_dtype = torch.float32
+    """`table_dtype` is the type that rows are stored in. In bfloat16 they take half of the memory and of its
+    bandwidth; steps are taken in float32 and rounded at random, up or down, so that small ones are not lost."""
 
     def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *, seed: int = 0,
-                 device: torch.device | str = "cpu", check_ids: bool = False) -> None:
+                 device: torch.device | str = "cpu", check_ids: bool = False, table_dtype: str = "float32") -> None:
+        if table_dtype not in ROW_TYPES:
+            raise EngineError("embedding.table_dtype", found=repr(table_dtype), expected=" or ".join(ROW_TYPES))
         super().__init__(tables, features, optimizer)
         self.check_ids, self.step = check_ids, 0
         self._groups = tuple(self._group(*kind) for kind in sorted({(t.dim, t.trainable) for t in self.tables}))
         for group in self._groups:
             rows = sum(table.rows for table in group.tables)
-            weight_RD = torch.empty(rows, group.dim, dtype=self.rows_dtype, device=device)
+            weight_RD = torch.empty(rows, group.dim, dtype=ROW_TYPES[table_dtype], device=device)
             if weight_RD.device.type == "cpu":
                 ask_for_huge_pages(weight_RD.data_ptr(), weight_RD.nbytes)
             for table in group.tables:
@@ -93,13 +99,13 @@ class ReferenceEmbeddings(Embeddings):
     def _rows(self, lookups: tuple[Lookup, ...], samples: int, widths: tuple[int, ...], dtype: torch.dtype,
               before: torch.Tensor | None) -> torch.Tensor:
         """[B, sum of widths]: rows, those of the features in turn; behind `before`, if there is one."""
-        pooled = [_pooled(self._weight(group), lookup, dtype)
-                  for group, lookup in zip(self._groups, lookups, strict=True)]
-        if len(pooled) == 1:
-            parts = [pooled[0].view(samples, sum(widths))]
+        of_groups = [pooled(self._weight(group), lookup, dtype)
+                     for group, lookup in zip(self._groups, lookups, strict=True)]
+        if len(of_groups) == 1:
+            parts = [of_groups[0].view(samples, sum(widths))]
         else:
-            parts = [pooled[0]] * len(self.features)
-            for group, part_GD in zip(self._groups, pooled, strict=True):
+            parts = [of_groups[0]] * len(self.features)
+            for group, part_GD in zip(self._groups, of_groups, strict=True):
                 mine = [widths[feature] for feature in group.features]
                 part_BX = part_GD.view(samples, sum(mine))
                 for feature, part in zip(group.features, part_BX.split(mine, dim=1), strict=True):
@@ -292,21 +298,3 @@ class _RowsOfTables(torch.autograd.Function):
             columns, dtype = ctx.before
             of_before = grad[:, :columns].to(dtype)
         return (None, of_before, *(None,) * 5)
-
-
-def _pooled(weight_RD: torch.Tensor, lookup: Lookup, dtype: torch.dtype) -> torch.Tensor:
-    """One row per bag, [G, D]."""
-    rows_V = lookup.rows_V
-    if len(rows_V) == 0:
-        return weight_RD.new_zeros(lookup.bags, weight_RD.shape[1], dtype=dtype)
-    if lookup.starts_G is not None:
-        pooled = torch.embedding_bag(weight_RD, rows_V, lookup.starts_G, False, 0, False, lookup.weight_V, True)[0]
-        return pooled.to(dtype)
-    if dtype == weight_RD.dtype or weight_RD.device.type != "cpu":
-        return weight_RD.index_select(0, rows_V).to(dtype)
-    # A cacheful at a time: the rows are never written to memory in float32.
-    out_GD = weight_RD.new_empty(len(rows_V), weight_RD.shape[1], dtype=dtype)
-    at_once = max(1, 2**19 // weight_RD.shape[1])
-    for part_GD, part_V in zip(out_GD.split(at_once), rows_V.split(at_once), strict=True):
-        part_GD.copy_(weight_RD.index_select(0, part_V))
-    return out_GD
