@@ -3,7 +3,8 @@
     python benchmarks/kernels.py --save               26 Criteo tables (T15, 15.6 GiB in float32), batch 65,536, dim 128
     python benchmarks/kernels.py --shrink 8           an eighth of the rows of every table, for smaller GPUs
     python benchmarks/kernels.py --only gather cross  some of the kernels
-    python benchmarks/kernels.py --dry-run            every case once, interpreted, tiny: whether the script works
+    python benchmarks/kernels.py --dry-run            every case once, interpreted, tiny, and not compiled to machine
+                                                      code: whether the script works
 
 The ceilings are measured first: a copy of 2 GiB, bytes read plus bytes written, and a product of bfloat16 matrices.
 Bytes are those that a kernel must move if nothing is cached and no row repeats; with skewed ids caches serve most of
@@ -11,13 +12,14 @@ them, so that the share of the copy can pass 100 %. Operations are those of the 
 `ms` is the median of repeats between events, with the L2 cache flushed before each, over four batches in turn.
 
 Rivals: `torch` is what a careful person writes (nn.EmbeddingBag per table, sparse gradients, torch.optim), `reference`
-the same formulas as in reference.py, `compiled` the reference under torch.compile. The update's rival is the engine
-`reference`, whose look-up and update are torch functions.
+the same formulas as in reference.py, `compiled` the reference under torch.compile. The update's rivals are the engine
+`reference` with its look-up and update in torch functions, and the same with the update compiled.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import itertools
 import os
@@ -50,6 +52,8 @@ class Bench:
             return None
         import triton.testing
 
+        for _ in range(BATCHES + 1):  # whatever is compiled anew for another batch is so now
+            call()
         return triton.testing.do_bench(call, warmup=50, rep=self.repeats_ms, return_mode="median")
 
     def ceilings(self) -> None:
@@ -94,10 +98,28 @@ def in_turn(batches: list, call: Callable) -> Callable[[], object]:
     return lambda: call(*next(turn))
 
 
-def compiled(function: Callable) -> Callable:
+def compiled(bench: Bench, function: Callable, **settings) -> Callable:
+    """The function under torch.compile, which forgets what it compiled before: it gives up on functions that it met in
+    more than a few shapes. A backward is repeated here, so the graph must not give its memory away."""
     import torch
+    import torch._functorch.config
 
-    return torch.compile(function, dynamic=False)
+    torch._dynamo.reset()
+    torch._functorch.config.donated_buffer = False
+    return torch.compile(function, backend="aot_eager" if bench.dry else "inductor", **settings)
+
+
+@contextlib.contextmanager
+def torch_update(function: Callable) -> Iterator[None]:
+    """Updates of the engine `reference` are those of `function`, on a GPU too."""
+    from clickwise.kernels import gpu, sparse_update
+
+    kept = gpu.kernels_for, sparse_update.reference.sparse_update
+    gpu.kernels_for, sparse_update.reference.sparse_update = lambda x, operation: None, function
+    try:
+        yield
+    finally:
+        gpu.kernels_for, sparse_update.reference.sparse_update = kept
 
 
 def tables_and_ids(bench: Bench, shrink: int) -> Iterator[tuple[str, list[int], list]]:
@@ -144,13 +166,28 @@ def gather(bench: Bench, options: argparse.Namespace) -> None:
             return reference.embedding_bag(tables, looks, columns, torch.bfloat16)
 
         calls = {"ours": in_turn(batches, lambda columns, plan=plan: plan(columns, torch.bfloat16)),
-                 "torch": in_turn(wide, plain)}
-        if not bench.dry:
-            calls["compiled"] = in_turn(wide, compiled(plain))
-            calls["compiled reference"] = in_turn(batches, compiled(reference_of))
-        ids = sum(column.element_size() for column in batches[0][0])
+                 "torch": in_turn(wide, plain),
+                 "compiled": in_turn(wide, compiled(bench, plain, dynamic=False)),
+                 "compiled reference": in_turn(batches, compiled(bench, reference_of, dynamic=False))}
+        moved = sum(column.element_size() for column in batches[0][0]) + len(sizes) * options.dim * (4 + 2)
         bench.add("gather", f"26 tables, {law}", calls, target="≥ 70 % of copy" if law == "uniform" else "",
-                  moved=bench.samples * (len(sizes) * options.dim * (4 + 2) + ids))
+                  moved=bench.samples * moved)
+        for first in (options.dim, 13):  # DCNv2's and Wide & Deep's concatenation
+            before = torch.randn(bench.samples, first, device=bench.device).bfloat16()
+
+            def behind(columns, plan=plan, before=before):
+                out = torch.empty(len(before), before.shape[1] + len(sizes) * options.dim, dtype=before.dtype,
+                                  device=before.device)
+                out[:, :before.shape[1]] = before
+                return plan(columns, torch.bfloat16, out=out, first=before.shape[1])
+
+            def plain_behind(columns, plain=plain, before=before):
+                return torch.cat([before, plain(columns)], dim=1)
+
+            bench.add("gather", f"26 tables behind {first} columns, {law}", {
+                "ours": in_turn(batches, behind), "torch": in_turn(wide, plain_behind),
+                "compiled": in_turn(wide, compiled(bench, plain_behind, dynamic=False))},
+                      moved=bench.samples * (moved + 2 * 2 * first))
 
 
 def update(bench: Bench, options: argparse.Namespace) -> None:
@@ -159,6 +196,7 @@ def update(bench: Bench, options: argparse.Namespace) -> None:
     from torch import nn
 
     from clickwise.embedding import Table, TableOptimizer, build_embeddings
+    from clickwise.kernels.sparse_update import reference
 
     rules = {"sgd": dict(name="sgd", lr=0.1), "adam": dict(name="adam", lr=1e-3),
              "rowwise_adagrad": dict(name="rowwise_adagrad", lr=0.1)}
@@ -173,6 +211,10 @@ def update(bench: Bench, options: argparse.Namespace) -> None:
                 with torch.autocast(bench.device.type, torch.bfloat16):
                     engine(columns).backward(grad)
 
+            def reference_step(engine, function, columns, grad):
+                with torch_update(function):
+                    step(engine, columns, grad)
+
             def plain_step(bags, optimizer, columns, grad):
                 optimizer.zero_grad(set_to_none=True)
                 torch.cat([bag(ids[:, None]) for bag, ids in zip(bags, columns, strict=True)],
@@ -180,7 +222,7 @@ def update(bench: Bench, options: argparse.Namespace) -> None:
                 optimizer.step()
 
             # One after another: two engines with Adam's states may not fit beside each other.
-            for rival in ("ours", "reference engine", "torch"):
+            for rival in ("ours", "torch", "reference", "compiled"):
                 if rival == "torch" and rule == "rowwise_adagrad":
                     continue
                 if rival == "torch":
@@ -193,7 +235,12 @@ def update(bench: Bench, options: argparse.Namespace) -> None:
                 else:
                     engine = build_embeddings("fused" if rival == "ours" else "reference", tables, features,
                                               TableOptimizer(**rules[rule]), device=bench.device)
-                    call = in_turn(batches, functools.partial(step, engine, grad=grad))
+                    call = functools.partial(step, engine, grad=grad)
+                    if rival != "ours":
+                        function = reference.sparse_update if rival == "reference" else \
+                            compiled(bench, reference.sparse_update)
+                        call = functools.partial(reference_step, engine, function, grad=grad)
+                    call = in_turn(batches, call)
                 rows_moved = {"sgd": 2, "adam": 6, "rowwise_adagrad": 2}[rule]
                 moved = bench.samples * len(sizes) * options.dim * (4 + 2 + 2 + 4 * rows_moved)
                 target = {"sgd": "≤ 0.9 ms", "adam": "≤ 1.4 ms"}.get(rule, "") if law == "alpha 1.05" else ""
@@ -214,9 +261,8 @@ def interaction(bench: Bench, options: argparse.Namespace) -> None:
         samples = bench.samples // (4 if features * dim > 8192 else 1)
         leaves = [torch.randn(samples, dim, device=bench.device, dtype=dtype, requires_grad=True),
                   torch.randn(samples, features, dim, device=bench.device, dtype=dtype, requires_grad=True)]
-        rivals = {"ours": fast.dot_interaction, "reference": reference.dot_interaction}
-        if not bench.dry:
-            rivals["compiled"] = compiled(reference.dot_interaction)
+        rivals = {"ours": fast.dot_interaction, "reference": reference.dot_interaction,
+                  "compiled": compiled(bench, reference.dot_interaction, dynamic=False)}
         _both_directions(bench, "dot interaction", f"{features} × {dim} {str(dtype).removeprefix('torch.')}", rivals,
                          leaves, lambda run, leaves: run(*leaves),
                          operations=2.0 * samples * dim * features * (features + 1) / 2, target="≥ 60 % of copy")
@@ -251,9 +297,8 @@ def cross(bench: Bench, options: argparse.Namespace) -> None:
 
         # The product by cuBLAS or by the kernel, whatever the rank: what MOST_RANK is to be set by.
         rivals = {"ours": fast.cross, "ours, apart": functools.partial(with_most_rank, 0),
-                  "ours, in one": functools.partial(with_most_rank, 10**9), "reference": reference.cross}
-        if not bench.dry:
-            rivals["compiled"] = compiled(reference.cross)
+                  "ours, in one": functools.partial(with_most_rank, 10**9), "reference": reference.cross,
+                  "compiled": compiled(bench, reference.cross, dynamic=False)}
         per_layer = 2.0 * bench.samples * width * (width if rank is None else 2 * rank)
         _both_directions(bench, "cross", f"{layers} layers, rank {rank or 'full'} bfloat16", rivals, leaves, call,
                          operations=layers * per_layer)

@@ -110,6 +110,19 @@ def test_writes_into_a_part_of_a_wider_buffer():
                                expected)
 
 
+def test_the_widest_rows():
+    tables = [walled(torch.randn(3, dim)) for dim in (1024, 1000, 1021)]
+    looks, columns = [Look(0), Look(1, mean=True), Look(2)], [on_device(torch.tensor([2, 0])),
+                                                             on_device(bags([[1, 0], []])),
+                                                             on_device(torch.tensor([[1], [-1]]))]
+    for chosen in ([0, 1, 2], [0, 2], [0]):
+        arguments = tables, [looks[place] for place in chosen], [columns[place] for place in chosen], torch.bfloat16
+        expected = reference.embedding_bag(*arguments)
+        out = poisoned(*expected.shape, dtype=torch.bfloat16)
+        torch.testing.assert_close(fast.embedding_bag(*arguments, out), expected)
+        assert_clean(out)
+
+
 @pytest.mark.parametrize("first", [3, 16])
 def test_rows_behind_other_columns_and_where_their_gradients_stand(first):
     tables, columns = [walled(torch.randn(5, 16))], [on_device(torch.tensor([4, 0, 2]))] * 2

@@ -74,6 +74,21 @@ def test_runs_longer_than_a_program_are_summed_in_parts(rule, ids, dim, nan_in_n
     assert_same(runs[0], runs[2], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dim", [260, 1000, 1024])
+@pytest.mark.parametrize("name", ["sgd", "rowwise_adagrad", "rmsprop", "ftrl"])
+def test_the_widest_rows_and_those_of_float16(name, dim, dtype):
+    rule = TableOptimizer(name=name, **CONSTANTS.get(name, {}))
+    ids = torch.tensor([2, 0, 2] * 12, device=DEVICE)
+    found, expected = tables(rule, 3, dim, dtype), tables(rule, 3, dim, dtype)
+    for step in (1, 2):
+        grad = walled(torch.randn(len(ids), dim, generator=torch.Generator().manual_seed(step)))
+        for update, (weight, states) in ((fast.sparse_update, found), (reference.sparse_update, expected)):
+            update(weight, states, ids, grad, rule, lr=0.1, step=step)
+    assert_same(found, expected, **(dict(rtol=1e-4, atol=1e-5) if dtype == torch.float32 else
+                                    dict(rtol=2e-3, atol=1e-4)))
+
+
 def test_every_length_of_runs_and_of_the_whole():
     rule = TableOptimizer(name="sgd")
     chunk = fast._tile(1, "sgd")[1]

@@ -44,9 +44,11 @@ from clickwise.kernels.dot_interaction import triton as interaction
 from clickwise.kernels.embedding_bag import Look, triton as bag
 from clickwise.kernels.sparse_update import triton as update
 
-interaction.dot_precision = lambda device: "tf32x3"
-for features, dim, dtype in ((26, 128, torch.bfloat16), (26, 128, torch.float32), (127, 256, torch.float16)):
-    case[0] = f"interaction {features} {dim} {dtype}"
+for features, dim, dtype, precision in ((26, 128, torch.bfloat16, "tf32x3"), (26, 128, torch.float32, "tf32x3"),
+                                        (127, 256, torch.float16, "tf32x3"), (64, 256, torch.float32, "tf32x3"),
+                                        (128, 256, torch.bfloat16, "tf32"), (128, 256, torch.float32, "tf32")):
+    case[0] = f"interaction {features} {dim} {dtype} {precision}"
+    interaction.dot_precision = lambda device: precision
     z0, rows = (torch.zeros(*shape, dtype=dtype, requires_grad=True) for shape in ((2, dim), (2, features, dim)))
     interaction.dot_interaction(z0, rows).sum().backward()
 
@@ -55,7 +57,7 @@ leaves = [torch.zeros(shape, dtype=torch.bfloat16, requires_grad=True) for shape
           ((256, 3456), (512, 3456), (3456, 512), (3456,))]
 cross.cross(leaves[0], [tuple(leaves[1:])] * 2).sum().backward()
 
-for dims, ragged in (((128, 128), False), ((128, 128), True), ((64, 16), False), ((7, 30), True)):
+for dims, ragged in (((128, 128), False), ((128, 128), True), ((64, 16), False), ((7, 30), True), ((1024, 1024), False)):
     case[0] = f"gather {dims} {ragged}"
     ids = torch.zeros(64, dtype=torch.int16)
     plan = bag.Gather([torch.zeros(99, dim) for dim in dims], [Look(0, mean=ragged), Look(1, modulo=True)],
@@ -68,7 +70,8 @@ for dims, ragged in (((128, 128), False), ((128, 128), True), ((64, 16), False),
 constants = dict(name="sgd"), dict(name="adam"), dict(name="adam", lazy=False), dict(name="rmsprop"), \\
     dict(name="ftrl"), dict(name="rowwise_adagrad"), dict(name="adagrad")
 for settings in constants:
-    for dim, dtype, rows_dtype in ((128, torch.bfloat16, torch.float32), (16, torch.float32, torch.bfloat16)):
+    for dim, dtype, rows_dtype in ((128, torch.bfloat16, torch.float32), (16, torch.float32, torch.bfloat16),
+                                   (1024, torch.float16, torch.float16)):
         rule, weight = TableOptimizer(**settings), torch.zeros(999, dim, dtype=rows_dtype)
         case[0] = f"update {settings} {dim} {dtype}"
         keys, states = torch.zeros(200, dtype=torch.int32), {n: s.beside(weight) for n, s in rule.states().items()}
@@ -92,4 +95,5 @@ def test_every_kernel_compiles_and_fits(capability, tmp_path, monkeypatch):
                                               "_step_untouched"}
     for case, name, shared, stack in seen:
         assert shared <= 99 * 1024, f"{case}, {name}: {shared} bytes of shared memory, which smaller GPUs lack"
-        assert stack <= 200, f"{case}, {name}: {stack} bytes of registers spilled per thread"
+        widest = " 1024 " in case  # of which some optimizers step whole rows in one program
+        assert stack <= (600 if widest else 200), f"{case}, {name}: {stack} bytes of registers spilled per thread"
