@@ -356,7 +356,8 @@ def main() -> None:
         globals()[case](bench, options)
     gpu = {} if options.dry_run else {"copy_gb_s": bench.bytes_per_s / 1e9, "matmul_tflop_s": bench.ops_per_s / 1e12}
     print("ceilings: " + (", ".join(f"{name} {value:,.0f}" for name, value in gpu.items()) or "not measured on a GPU"))
-    finish("kernels", bench.rows, options, batch=options.batch, dim=options.dim, shrink=options.shrink, **gpu)
+    parts = [*(options.only if set(options.only) != set(CASES) else ()), *(options.rules or ())]
+    finish("-".join(["kernels", *parts]), bench.rows, options, batch=options.batch, dim=options.dim, shrink=options.shrink, **gpu)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What every embedding engine must do, held against tables of obvious torch with autograd and formulas by the row.
 
-A new engine joins by its name in ENGINES.
+A new engine joins by its name in ENGINES. What runs on a GPU where there is one is handed its columns there, and what
+it gives is looked at on the CPU.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from clickwise.embedding import Table, TableOptimizer, build_embeddings
 from clickwise.errors import EngineError
 
 ENGINES = ["reference"]
-IS_SLOW = dict.fromkeys(ENGINES, False)
+IS_SLOW, DEVICES = dict.fromkeys(ENGINES, False), dict.fromkeys(ENGINES, torch.device("cpu"))
 if importlib.util.find_spec("triton") is not None:
-    from triton_device import INTERPRETED
+    from triton_device import DEVICE, INTERPRETED
 
     ENGINES.append("fused")
-    IS_SLOW["fused"] = INTERPRETED
+    IS_SLOW["fused"], DEVICES["fused"] = INTERPRETED, DEVICE
 ID_TYPES = (torch.int8, torch.int16, torch.int32, torch.int64)
 OPTIMIZERS = [
     TableOptimizer(name="sgd", lr=0.5),
@@ -80,8 +81,27 @@ FEATURES = ("user", "seen", "tag", "item")
 ROWS = {feature: table.rows for table in TABLES for feature in table.features}
 
 
-def build(engine, optimizer=OPTIMIZERS[0], tables=TABLES, features=FEATURES, **settings):
-    return build_embeddings(engine, tables, features, optimizer, seed=3, **settings)
+def build(engine, optimizer=OPTIMIZERS[0], tables=TABLES, features=FEATURES, seed=3, **settings):
+    embeddings = build_embeddings(engine, tables, features, optimizer, seed=seed, device=DEVICES[engine], **settings)
+    if DEVICES[engine].type != "cpu":
+        embeddings.register_forward_pre_hook(on_its_device, with_kwargs=True)
+        embeddings.register_forward_hook(lambda embeddings, columns, rows: rows.cpu())
+    return embeddings
+
+
+def on_its_device(embeddings, columns, settings):
+    device = device_of(embeddings)
+    moved = tuple(column.map(lambda t: t.to(device)) if isinstance(column, Ragged) else column.to(device)
+                  for column in columns[0])
+    return (moved,), {name: before.to(device) for name, before in settings.items()}
+
+
+def device_of(embeddings):
+    return next((buffer.device for buffer in embeddings.buffers()), torch.device("cpu"))
+
+
+def rows_of(embeddings, name):
+    return embeddings.table_rows(name).cpu()
 
 
 with_ = dataclasses.replace
@@ -201,7 +221,7 @@ class Dense:
 
 
 def weights(embeddings):
-    return {table.name: embeddings.table_rows(table.name).detach().clone() for table in embeddings.tables}
+    return {table.name: rows_of(embeddings, table.name).clone() for table in embeddings.tables}
 
 
 def assert_same_tables(found, expected, **tolerance):
@@ -246,7 +266,7 @@ def test_one_dim_views_as_features(engine):
     tables = [Table(name=f"t{i}", rows=3, dim=2, features=(f"f{i}",)) for i in range(3)]
     embeddings = build(engine, tables=tables, features=("f2", "f0", "f1"))
     rows_BFD = embeddings((torch.tensor([2]), torch.tensor([0]), torch.tensor([1]))).view(1, 3, 2)
-    expected = torch.stack([embeddings.table_rows(name)[i] for name, i in (("t2", 2), ("t0", 0), ("t1", 1))])
+    expected = torch.stack([rows_of(embeddings, name)[i] for name, i in (("t2", 2), ("t0", 0), ("t1", 1))])
     assert torch.equal(rows_BFD[0], expected)
 
 
@@ -267,11 +287,11 @@ def test_autocast_gives_rows_in_its_type_and_keeps_float32_tables(engine):
     embeddings, one_hot = build(engine), tuple(torch.tensor([1, 2]) for _ in FEATURES)
     for columns in (EXAMPLE, one_hot):
         full = embeddings(columns).detach()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device_of(embeddings).type, torch.bfloat16):
             rows = embeddings(columns)
         assert rows.dtype == torch.bfloat16 and torch.equal(rows, full.bfloat16())
         rows.sum().backward()
-        assert embeddings.table_rows("item").dtype == torch.float32
+        assert rows_of(embeddings, "item").dtype == torch.float32
 
 
 # Rows behind something else -------------------------------------------------------------------------------------------
@@ -293,7 +313,8 @@ def test_what_stands_before_the_rows_is_laid_beside_them(engine, columns, width,
 
 
 @every_optimizer
-@given_for_every_engine(10, calls=st.lists(st.tuples(batches(), st.sampled_from((0, 1, 4, 13))), min_size=1, max_size=3))
+@given_for_every_engine(10, calls=st.lists(st.tuples(batches(), st.sampled_from((0, 1, 4, 13))), min_size=1,
+                                           max_size=3))
 def test_the_gradient_behind_it_reaches_the_rows_and_its_own_goes_further(engine, optimizer, calls):
     embeddings = build(engine, optimizer)
     oracle = Dense(embeddings, optimizer)
@@ -318,7 +339,7 @@ def test_before_the_rows_under_autocast_and_with_deferred_updates(engine, width)
     embeddings, before = build(engine), behind(EXAMPLE, width).requires_grad_()
     oracle = Dense(embeddings, OPTIMIZERS[0])
     embeddings.defer_updates(True)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device_of(embeddings).type, torch.bfloat16):
         out = embeddings(EXAMPLE, before=before)
         assert out.dtype == torch.bfloat16
         assert torch.equal(out, torch.cat([before.bfloat16(), embeddings(EXAMPLE)], dim=1))
@@ -376,7 +397,7 @@ def test_backward_takes_one_step_on_the_touched_rows(engine, optimizer, steps):
 def test_equals_the_optimizer_of_torch_where_every_row_is_touched(engine, optimizer, of_torch):
     table = Table(name="t", rows=4, dim=3, features=("f",))
     embeddings = build(engine, optimizer, [table], ("f",))
-    dense = torch.nn.Parameter(embeddings.table_rows("t").clone())
+    dense = torch.nn.Parameter(rows_of(embeddings, "t").clone())
     reference = of_torch([dense])
     for seed in range(5):
         ids = torch.tensor([3, 1, 0, 2, 1, 1])
@@ -385,7 +406,7 @@ def test_equals_the_optimizer_of_torch_where_every_row_is_touched(engine, optimi
         reference.zero_grad()
         (dense[ids] * grad).sum().backward()
         reference.step()
-    torch.testing.assert_close(embeddings.table_rows("t"), dense.detach())
+    torch.testing.assert_close(rows_of(embeddings, "t"), dense.detach())
 
 
 @every_engine
@@ -414,7 +435,7 @@ def test_nothing_but_a_training_backward_updates(engine):
     assert_same_tables(weights(embeddings), before, rtol=0, atol=0)
     assert embeddings.optimizer_state_dict()["step"] == 0
     train(embeddings, EXAMPLE, grad)
-    assert not torch.equal(embeddings.table_rows("item"), before["item"])
+    assert not torch.equal(rows_of(embeddings, "item"), before["item"])
     assert list(embeddings.parameters()) == []
 
 
@@ -459,7 +480,7 @@ def test_every_row_read_before_the_end_of_backward_is_the_old_one(engine):
     (early * 2 * embeddings(OTHER)).sum().backward()  # what is made first goes backward last
     assert len(seen) == 1
     assert_same_tables(seen[0], before, rtol=0, atol=0)
-    assert not torch.equal(embeddings.table_rows("item"), before["item"])
+    assert not torch.equal(rows_of(embeddings, "item"), before["item"])
 
 
 @every_engine
@@ -540,18 +561,19 @@ def test_deferred_gradients_of_several_backwards_are_summed_and_applied_once(eng
 def test_a_skipped_step_leaves_no_trace(engine, optimizer):
     embeddings = build(engine, optimizer)
     oracle = Dense(embeddings, optimizer)
+    there = functools.partial(torch.tensor, device=device_of(embeddings))
     embeddings.defer_updates(True)
     for seed in range(2):
         train(embeddings, EXAMPLE, random_grad(EXAMPLE) * math.inf)
         assert not embeddings.pending_gradients_finite()
         with pytest.raises(EngineError, match="deferred"):
             embeddings.defer_updates(False)
-        embeddings.apply_updates(torch.tensor(1.0), skip=torch.tensor(1.0))
+        embeddings.apply_updates(there(1.0), skip=there(1.0))
         assert embeddings.pending_gradients_finite()
         assert embeddings.optimizer_state_dict()["step"] == seed
         assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
         train(embeddings, EXAMPLE, random_grad(EXAMPLE, seed) * 1024)
-        embeddings.apply_updates(torch.tensor(1 / 1024), skip=torch.tensor(0.0))
+        embeddings.apply_updates(there(1 / 1024), skip=there(0.0))
         oracle.update([(EXAMPLE, random_grad(EXAMPLE, seed))])
         assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
 
@@ -604,8 +626,8 @@ def test_any_name_of_a_table_and_a_feature_trains_and_is_saved(engine):
     before, columns = weights(embeddings), tuple(torch.tensor([1, 2, 1]) for _ in names)
     embeddings(columns).sum().backward()
     for name in names:
-        assert torch.equal(embeddings.table_rows(name)[0], before[name][0])
-        assert not (embeddings.table_rows(name)[1:] == before[name][1:]).any()
+        assert torch.equal(rows_of(embeddings, name)[0], before[name][0])
+        assert not (rows_of(embeddings, name)[1:] == before[name][1:]).any()
     model, other = torch.nn.ModuleDict({"e": embeddings}), build(engine, OPTIMIZERS[5], tables, names)
     assert list(model.state_dict()) == [f"e.tables.{name}.weight" for name in names]
     torch.nn.ModuleDict({"e": other}).load_state_dict(copy.deepcopy(model.state_dict()))
@@ -699,7 +721,7 @@ def test_the_chance_of_rounding_up_follows_from_place_and_step(engine):
             ulp = 2.0 ** (math.frexp(exact)[1] - 8)  # what separates bfloat16 numbers there
             below = math.floor(exact / ulp) * ulp
             expected[at] = below + ulp * ((exact - below) / ulp * 2**16 + chance % 2**16 >= 2**16)
-    assert embeddings.table_rows("t").view(-1).tolist() == expected
+    assert rows_of(embeddings, "t").view(-1).tolist() == expected
     assert len(set(expected)) > 3
 
 
@@ -753,7 +775,7 @@ def test_ids_modulo_more_rows_than_their_type_can_count(engine, dtype):
     embeddings = build(engine, tables=[table], features=("f",))
     high = min(torch.iinfo(dtype).max, 10**12)
     for ids in ([0, 1, 127, high], [high - 1, high, 0, 5]):
-        expected = embeddings.table_rows("t")[torch.tensor(ids) % 40_000]
+        expected = rows_of(embeddings, "t")[torch.tensor(ids) % 40_000]
         assert torch.equal(embeddings((torch.tensor(ids, dtype=dtype),)).detach(), expected)
         assert torch.equal(embeddings((ragged([[i] for i in ids], dtype),)).detach(), expected)
 
@@ -765,7 +787,7 @@ def test_a_copy_trains_apart_from_its_original(engine):
     before = weights(embeddings)
     train(clone, EXAMPLE, random_grad(EXAMPLE))
     assert_same_tables(weights(embeddings), before, rtol=0, atol=0)
-    assert not torch.equal(clone.table_rows("item"), before["item"])
+    assert not torch.equal(rows_of(clone, "item"), before["item"])
 
 
 # Determinism ----------------------------------------------------------------------------------------------------------
@@ -789,18 +811,18 @@ def test_same_seed_same_bits(engine, optimizer):
 @every_engine
 def test_first_values_depend_on_seed_and_name_alone(engine):
     all_of_them = weights(build(engine))
-    alone = build_embeddings(engine, [TABLES[2]], ("tag",), OPTIMIZERS[0], seed=3)
-    assert torch.equal(alone.table_rows("tag"), all_of_them["tag"])
-    other = build_embeddings(engine, [TABLES[2]], ("tag",), OPTIMIZERS[0], seed=4)
-    assert not torch.equal(other.table_rows("tag"), all_of_them["tag"])
+    alone = build(engine, tables=[TABLES[2]], features=("tag",))
+    assert torch.equal(rows_of(alone, "tag"), all_of_them["tag"])
+    other = build(engine, tables=[TABLES[2]], features=("tag",), seed=4)
+    assert not torch.equal(rows_of(other, "tag"), all_of_them["tag"])
     large = Table(name="large", rows=100, dim=50, features=("f",))
-    values = build(engine, tables=[large], features=("f",)).table_rows("large")
+    values = rows_of(build(engine, tables=[large], features=("f",)), "large")
     assert 0.099 < values.max() <= 0.1 and -0.1 <= values.min() < -0.099 and values.mean().abs() < 0.003
     twins = [Table(name=name, rows=9, dim=9, features=(name,)) for name in ("a", "b")]
     pair = build(engine, tables=twins, features=("a", "b"))
-    assert not torch.equal(pair.table_rows("a"), pair.table_rows("b"))
+    assert not torch.equal(rows_of(pair, "a"), rows_of(pair, "b"))
     zeros = Table(name="z", rows=2, dim=2, features=("f",), init="zeros")
-    assert not build(engine, tables=[zeros], features=("f",)).table_rows("z").any()
+    assert not rows_of(build(engine, tables=[zeros], features=("f",)), "z").any()
 
 
 # A person's mistakes --------------------------------------------------------------------------------------------------

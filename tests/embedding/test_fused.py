@@ -42,6 +42,19 @@ def test_a_look_up_in_bfloat16_keeps_the_gradients_of_the_rows_in_it():
     torch.testing.assert_close(fused.table_rows("b"), reference.table_rows("b"))
 
 
+def test_look_ups_behind_columns_of_several_widths_in_one_backward():
+    fused, reference = build(), build("reference")
+    for engine in (fused, reference):
+        total = 0
+        for seed, width in enumerate((13, 8, 0)):
+            out = engine(columns(seed=seed), before=torch.ones(40, width, device=DEVICE))
+            grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed))
+            total = total + (out * walled(grad)).sum()
+        total.backward()
+    for name in ("a", "b"):
+        torch.testing.assert_close(fused.table_rows(name), reference.table_rows(name), rtol=1e-4, atol=1e-5)
+
+
 def test_tables_that_moved_are_found_again():
     embeddings = build()
     before = embeddings(columns())

@@ -73,8 +73,8 @@ class Embeddings(nn.Module, abc.ABC):
     def apply_updates(self, scale: float | torch.Tensor = 1.0, skip: torch.Tensor | None = None) -> None:
         """One optimizer step with the kept gradients, summed over the backwards since the last and times `scale`.
 
-        Where `skip`, of one element, is not 0, there is no step and the gradients are forgotten. With `scale` and `skip`
-        on the device, the engine `fused` waits for neither.
+        Where `skip`, of one element, is not 0, there is no step and the gradients are forgotten. The engine `fused`
+        waits for neither, where both are on its device.
         """
 
     @abc.abstractmethod

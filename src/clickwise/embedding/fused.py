@@ -13,6 +13,7 @@ other.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
@@ -161,14 +162,14 @@ def _joined(received) -> tuple[torch.Tensor, tuple]:
     flat = torch.cat([grad.reshape(-1) for *_, grad in received])
     touched = []
     for parts in zip(*(looked.touched for looked, *_ in received), strict=True):
-        first, at_parts = 0, []
+        first, at_parts, unit = 0, [], math.gcd(*(part.unit for part in parts))
         for part, (*_, grad) in zip(parts, received, strict=True):
-            at_parts.append(part.at_V.long() + first // part.unit)
+            at_parts.append(part.at_V.long() * (part.unit // unit) + first // unit)
             first += grad.numel()
         factor_V = None
         if any(part.factor_V is not None for part in parts):
             factor_V = torch.cat([torch.ones(len(part.key_V), device=part.key_V.device) if part.factor_V is None
                                   else part.factor_V for part in parts])
         touched.append(dataclasses.replace(parts[0], key_V=torch.cat([part.key_V for part in parts]),
-                                           at_V=torch.cat(at_parts), factor_V=factor_V))
+                                           at_V=torch.cat(at_parts), unit=unit, factor_V=factor_V))
     return flat, tuple(touched)

@@ -219,8 +219,9 @@ class Gather:
             slots, block_b = len(layout.slots), max(4, min(256, ELEMENTS // self.block_d))
             _gather[(triton.cdiv(samples, block_b) * slots,)](
                 layout.slots, _start(columns[0]), self.tables[0], out, key_V, at_V, factor_V, samples, slots,
-                out.stride(0), width, first, DIM=self.one_dim, ALIGN=self.align, OUT_ALIGN=math.gcd(unit, out.stride(0)),
-                UNIT=unit, RAGGED=layout.is_ragged, BLOCK_B=block_b, BLOCK_D=self.block_d, num_warps=4)
+                out.stride(0), width, first, DIM=self.one_dim, ALIGN=self.align,
+                OUT_ALIGN=math.gcd(unit, out.stride(0)), UNIT=unit, RAGGED=layout.is_ragged, BLOCK_B=block_b,
+                BLOCK_D=self.block_d, num_warps=4)
         parts = [slice(*ends) for ends in zip((0, *layout.ends), layout.ends, strict=False)] if touched else []
         return out, tuple(Touched(key_V[part], at_V[part], unit, None if factor_V is None else factor_V[part])
                           for part in parts)
