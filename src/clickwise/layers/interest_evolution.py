@@ -71,9 +71,9 @@ class NextItemLoss(nn.Module):
     def scores(self, interest_LBH: torch.Tensor, items_BLE: torch.Tensor,
                negatives_BLE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the items that came next and of those that did not, [L − 1, B] each."""
-        next_2LBE = torch.stack([items_BLE[:, 1:], negatives_BLE[:, 1:]]).transpose(1, 2)
-        came_LB, not_LB = self.scorer(interest_LBH[:-1].unsqueeze(0), next_2LBE)
-        return came_LB, not_LB
+        next_2LBE = torch.stack([items_BLE[:, 1:].transpose(0, 1), negatives_BLE[:, 1:].transpose(0, 1)])
+        came_V, not_V = self.scorer.of_pairs(interest_LBH[:-1].flatten(0, 1), next_2LBE.flatten(1, 2))
+        return came_V.view(next_2LBE.shape[1:3]), not_V.view(next_2LBE.shape[1:3])
 
     def forward(self, interest_LBH: torch.Tensor, items_BLE: torch.Tensor, negatives_BLE: torch.Tensor,
                 mask_BL: torch.Tensor) -> torch.Tensor:
