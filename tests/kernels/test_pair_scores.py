@@ -42,6 +42,23 @@ def test_equals_reference_in_value_and_every_gradient(activation, sizes, rows, a
         assert found.is_contiguous()
 
 
+@every_activation
+@pytest.mark.parametrize("rows_S", [(23, 23, 23), (23, 11, 0), (0, 0, 0), (4, 20, 10)], ids=str)
+def test_only_the_first_rows_of_each_are_scored(activation, rows_S, monkeypatch):
+    monkeypatch.setattr(cpu, "CHUNK", 10)
+    tensors, arguments = inputs(activation, (7, 4), 23, 3, True)
+    fast = pair_scores(*arguments, with_product=True, rows_S=rows_S)
+    slow = reference.pair_scores(*arguments, with_product=True, rows_S=rows_S)
+    full = reference.pair_scores(*arguments, with_product=True)
+    for s, rows in enumerate(rows_S):
+        torch.testing.assert_close(slow[s, :rows], full[s, :rows])
+        assert (slow[s, rows:] == 0).all()
+    torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-5)
+    upstream = torch.randn(fast.shape, generator=torch.Generator().manual_seed(1))
+    for found, expected in zip(*(torch.autograd.grad(of, tensors, upstream) for of in (fast, slow)), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_takes_the_fast_path_where_torch_has_it():
     _, arguments = inputs("sigmoid", (4,), 2, 2, False)
     if onednn.works_for(arguments[0]):

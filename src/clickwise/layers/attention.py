@@ -84,14 +84,16 @@ class ActivationUnit(nn.Module):
         super().__init__()
         self.scorer = Scorer(4 * width, sizes, act)
 
-    def forward(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    def forward(self, query: torch.Tensor, keys: torch.Tensor, rows_L: Sequence[int] | None = None) -> torch.Tensor:
+        """With keys [L, B, E], only the first `rows_L` samples of each position need a score."""
         of_query, of_key, of_difference, of_product = self.scorer.layers[0].weight.chunk(4, dim=1)
         weight = torch.cat([of_query + of_difference, of_key - of_difference, of_product], dim=1)
         query_VE, keys_SVE = query, keys
         if keys.dim() != 3 or query.shape != keys.shape[1:]:
             query, keys = torch.broadcast_tensors(query, keys)
-            query_VE, keys_SVE = query.flatten(0, -2), keys.flatten(0, -2).unsqueeze(0)
-        return self.scorer.of_pairs(query_VE, keys_SVE, weight, with_product=True).view(keys.shape[:-1])
+            query_VE, keys_SVE, rows_L = query.flatten(0, -2), keys.flatten(0, -2).unsqueeze(0), None
+        score_SV = self.scorer.of_pairs(query_VE, keys_SVE, weight, with_product=True, rows_S=rows_L)
+        return score_SV.view(keys.shape[:-1])
 
 
 class TargetAttention(nn.Module):

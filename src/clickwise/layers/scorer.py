@@ -52,15 +52,16 @@ class Scorer(nn.Module):
         return self._after_first(self.layers[0](x))
 
     def of_pairs(self, a_VA: torch.Tensor, b_SVC: torch.Tensor, weight: torch.Tensor | None = None, *,
-                 with_product: bool = False) -> torch.Tensor:
+                 with_product: bool = False, rows_S: Sequence[int] | None = None) -> torch.Tensor:
         """[S, V]: of every row of a, and after it each of the S rows of b that stand at its place, and with
-        `with_product` a ⊙ b. `weight` takes the place of the first layer's."""
+        `with_product` a ⊙ b. `weight` takes the place of the first layer's. Past `rows_S` of each S scores mean nothing.
+        """
         weights = [layer.weight for layer in self.layers]
         weights[0] = weights[0] if weight is None else weight
         if self.act != "dice" and not (self.training and self.dropout.p):
             slopes = [act.slope_H for act in self.activations] if self.act == "prelu" else []
             return pair_scores(a_VA, b_SVC, weights, [layer.bias for layer in self.layers], self.act, slopes,
-                               with_product=with_product)
+                               with_product=with_product, rows_S=rows_S)
         parts = [a_VA, b_SVC, a_VA * b_SVC] if with_product else [a_VA, b_SVC]
         of_parts = weights[0].split([part.shape[-1] for part in parts], dim=1)
         biases = [self.layers[0].bias, *[None] * len(parts[1:])]

@@ -50,13 +50,19 @@ class _Recurrence(torch.autograd.Function):
         states_LBH = torch.empty(length, samples, width)
         gates_3LBH = torch.empty(3, length, samples, width)
         inner_LBH = None if form == "compat" else torch.empty(length, samples, width)
-        for here in _chunks(samples, width):
-            h_CH = torch.zeros_like(states_LBH[0, here])
-            for t, (x_CE, next_CH, gates_3CH) in enumerate(zip(x_LBE[:, here], states_LBH[:, here],
-                                                               gates_3LBH[:, :, here].unbind(1), strict=True)):
+        ctx.begun = [_begun(mask_LB, length, here) for here in _chunks(samples, width)]
+        for first, last, ends_L in ctx.begun:
+            h_CH = torch.zeros_like(states_LBH[0, first:last])
+            for t, end in enumerate(ends_L):
+                states_LBH[t, end:last] = 0.0
+                if end == first:
+                    continue
+                here = slice(first, end)
+                h_CH = states_LBH[t - 1, here] if t else h_CH[:end - first]
+                gates_3CH = gates_3LBH[:, t, here]
                 zr_2CH, n_1CH = gates_3CH.split((2, 1))
                 z_CH, r_CH, n_CH = gates_3CH
-                add_products_of_one_(gates_3CH, x_CE, from_x, bias)
+                add_products_of_one_(gates_3CH, x_LBE[t, here], from_x, bias)
                 if t:
                     add_products_of_one_(zr_2CH, h_CH, weight[:2])
                 zr_2CH.sigmoid_()
@@ -74,7 +80,7 @@ class _Recurrence(torch.autograd.Function):
                     z_CH.masked_fill_(~mask[t, here], 1.0)
                 share_CH = z_CH if scale is None else z_CH * scale[t, here]
                 ends = (h_CH, n_CH) if form == "paper" else (n_CH, h_CH)
-                h_CH = torch.lerp(*ends, share_CH, out=next_CH)
+                torch.lerp(*ends, share_CH, out=states_LBH[t, here])
         ctx.form, ctx.every_state = form, every_state
         ctx.save_for_backward(x_LBE, of_input, weight, scale, mask, states_LBH, gates_3LBH, inner_LBH)
         return states_LBH if every_state else states_LBH[-1].clone()
@@ -87,21 +93,24 @@ class _Recurrence(torch.autograd.Function):
         grad_x_LBE = torch.zeros(x_LBE.shape) if ctx.needs_input_grad[0] else None
         grad_input, grad_weight = torch.zeros(of_input.shape), torch.zeros(weight.shape)
         grad_bias, grad_inner_bias = torch.zeros(3, width), torch.zeros(width)
-        grad_scale_LB = None if scale is None else torch.empty(length, samples)
+        grad_scale_LB = None if scale is None else torch.zeros(length, samples)
         to_x, to_h = of_input.roll(1, 0).transpose(1, 2), weight.transpose(1, 2)  # to_x: n, z, r
-        for here in _chunks(samples, width):
-            grad_h_CH = torch.zeros_like(states_LBH[0, here]) if ctx.every_state else grad[here].float().clone()
+        for first, last, ends_L in ctx.begun:
+            grad_h_CH = torch.zeros_like(states_LBH[0, first:last]) if ctx.every_state else grad[first:last].clone()
             before_CH = torch.zeros_like(grad_h_CH)
             # Gradients of n, z and r before tanh and σ, and of what the recurrent weights gave to n: r is between.
-            of_4CH = torch.empty(4, *grad_h_CH.shape)
-            of_n_CH, of_z_CH, of_r_CH, of_inner_CH = of_4CH
-            of_x_3CH, of_h_3CH = of_4CH[:3], of_4CH[1:]
-            states, gates = states_LBH[:, here].unbind(), gates_3LBH[:, :, here].unbind(1)
+            room_4CH = torch.empty(4, *grad_h_CH.shape)
             for t in range(length - 1, -1, -1):
+                here, rows = slice(first, ends_L[t]), ends_L[t] - first
+                if rows == 0:
+                    break
+                of_4CH, grad_h_CH = room_4CH[:, :rows], grad_h_CH[:rows]
+                of_n_CH, of_z_CH, of_r_CH, of_inner_CH = of_4CH
+                of_x_3CH, of_h_3CH = of_4CH[:3], of_4CH[1:]
                 if ctx.every_state:
                     grad_h_CH.add_(grad[t, here])
-                z_CH, r_CH, n_CH = gates[t]
-                h_CH = states[t - 1] if t else before_CH
+                z_CH, r_CH, n_CH = gates_3LBH[:, t, here]
+                h_CH = states_LBH[t - 1, here] if t else before_CH[:rows]
                 start_CH, end_CH = (h_CH, n_CH) if form == "paper" else (n_CH, h_CH)
                 grad_share_CH = (end_CH - start_CH).mul_(grad_h_CH)
                 if scale is None:
@@ -157,8 +166,18 @@ def _row(bias_H: torch.Tensor | None, width: int, dtype: torch.dtype) -> torch.T
     return torch.zeros(1, width, dtype=dtype) if bias_H is None else bias_H.to(dtype).unsqueeze(0)
 
 
+def _begun(mask_LB: torch.Tensor | None, length: int, here: slice) -> tuple[int, int, list[int]]:
+    """(first, last, by position the end of those samples of a part of the batch whose history has begun): the state of
+    all after them is 0. Where long histories come first, what is padded in front costs nothing."""
+    if mask_LB is None:
+        return here.start, here.stop, [here.stop] * length
+    begun_LC = mask_LB[:, here].cummax(0).values
+    end_L = (begun_LC * torch.arange(1, begun_LC.shape[1] + 1)).amax(1)
+    return here.start, here.stop, (end_L + here.start).tolist()
+
+
 def _chunks(samples: int, width: int) -> list[slice]:
     """Parts of the samples, about equally large."""
     parts = max(1, -(-samples * width // CHUNK))
     step = max(1, -(-samples // parts))
-    return [slice(first, first + step) for first in range(0, samples, step)]
+    return [slice(first, min(first + step, samples)) for first in range(0, samples, step)]

@@ -16,26 +16,27 @@ CHUNK = 2048  # rows taken at a time
 _aten = torch.ops.aten
 
 
-def pair_scores(a_VA, b_SVC, weights, biases, activation, slopes=(), *, with_product=False) -> torch.Tensor:
+def pair_scores(a_VA, b_SVC, weights, biases, activation, slopes=(), *, with_product=False,
+                rows_S=None) -> torch.Tensor:
     """As `clickwise.kernels.pair_scores.pair_scores`."""
-    return _PairScores.apply(a_VA, b_SVC, activation, with_product, len(weights), *weights, *biases, *slopes)
+    rows_S = [len(a_VA)] * len(b_SVC) if rows_S is None else rows_S
+    return _PairScores.apply(a_VA, b_SVC, activation, with_product, rows_S, len(weights), *weights, *biases, *slopes)
 
 
 class _PairScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, a_VA, b_SVC, activation, with_product, layers, *parameters):
+    def forward(ctx, a_VA, b_SVC, activation, with_product, rows_S, layers, *parameters):
         dtype = compute_type(a_VA)
         ctx.dtypes = [tensor.dtype for tensor in (a_VA, b_SVC, *parameters)]
         a_VA, b_SVC, *given = (tensor.to(dtype) for tensor in (a_VA, b_SVC, *parameters))
         weights, biases, slopes = given[:layers], given[layers:2 * layers], given[2 * layers:]
         of_a, of_b, of_product = _parts(weights[0], a_VA, b_SVC, with_product)
         hidden = [b_SVC.new_empty(*b_SVC.shape[:2], len(weight)) for weight in weights[:-1]]
-        score_SV = torch.empty(b_SVC.shape[:2])
-        for at in range(0, len(a_VA), CHUNK):
-            here = slice(at, at + CHUNK)
-            a = a_VA[here]
-            first = product(a, of_a, biases[0])
-            for s, b in enumerate(b_SVC[:, here]):
+        score_SV = torch.zeros(b_SVC.shape[:2])
+        for at in range(0, max(rows_S), CHUNK):
+            first_C = product(a_VA[at:at + CHUNK], of_a, biases[0])
+            for s, here in _parts_of(rows_S, at):
+                a, b, first = a_VA[here], b_SVC[s, here], first_C[:here.stop - at]
                 x = hidden[0][s, here].copy_(first)
                 add_products_(x, b[None], of_b[None])
                 if with_product:
@@ -45,7 +46,7 @@ class _PairScores(torch.autograd.Function):
                     if layer < layers - 2:
                         hidden[layer + 1][s, here] = product(x, weights[layer + 1], biases[layer + 1])
                 score_SV[s, here] = torch.addmv(biases[-1], x, weights[-1][0])
-        ctx.activation, ctx.with_product, ctx.layers = activation, with_product, layers
+        ctx.activation, ctx.with_product, ctx.rows_S, ctx.layers = activation, with_product, rows_S, layers
         ctx.save_for_backward(a_VA, b_SVC, *given, *hidden)
         return score_SV
 
@@ -62,10 +63,11 @@ class _PairScores(torch.autograd.Function):
         into_a, into_b = torch.zeros_like(into_a), torch.zeros_like(into_b)
         into_product = torch.zeros_like(into_product)
         grad_a_VA, grad_b_SVC = torch.zeros(a_VA.shape), torch.zeros(b_SVC.shape)
-        for at in range(0, len(a_VA), CHUNK):
-            here = slice(at, at + CHUNK)
-            a, grad_a, of_first = a_VA[here], grad_a_VA[here], 0
-            for s, b in enumerate(b_SVC[:, here]):
+        for at in range(0, max(ctx.rows_S), CHUNK):
+            all_of_a = a_VA[at:at + CHUNK]
+            of_first = torch.zeros(len(all_of_a), len(of_a))
+            for s, here in _parts_of(ctx.rows_S, at):
+                a, b, grad_a = a_VA[here], b_SVC[s, here], grad_a_VA[here]
                 grad_C = grad_SV[s, here].to(a.dtype)
                 grad = grad_C[:, None] * weights[-1]
                 of_biases[-1] += grad_C.sum()
@@ -79,7 +81,7 @@ class _PairScores(torch.autograd.Function):
                         of_biases[layer + 1] += grad.sum(0)
                         grad = product(grad, weights[layer + 1].t())
                     grad = _before_activation(grad, kept, activation, slopes, of_slopes, layer)
-                of_first = of_first + grad
+                of_first[:len(grad)] += grad
                 add_products_of_columns_(into_b[None], grad[None], b)
                 grad_b = add_products_(grad_b_SVC[s, here], grad[None], of_b.t()[None])
                 if ctx.with_product:
@@ -87,13 +89,18 @@ class _PairScores(torch.autograd.Function):
                     of_both = product(grad, of_product.t())
                     grad_b.addcmul_(of_both, a)
                     grad_a.addcmul_(of_both, b)
-            add_products_of_columns_(into_a[None], of_first[None], a)
+            add_products_of_columns_(into_a[None], of_first[None], all_of_a)
             of_biases[0] += of_first.sum(0)
-            add_products_(grad_a, of_first[None], of_a.t()[None])
+            add_products_(grad_a_VA[at:at + CHUNK], of_first[None], of_a.t()[None])
         of_weights[0] = torch.cat([into_a, into_b, into_product], dim=1)
         found = (grad_a_VA, grad_b_SVC, *of_weights, *of_biases, *of_slopes)
         of_a, of_b, *rest = (tensor.to(dtype) for tensor, dtype in zip(found, ctx.dtypes, strict=True))
-        return of_a, of_b, None, None, None, *rest
+        return of_a, of_b, None, None, None, None, *rest
+
+
+def _parts_of(rows_S, at: int) -> list[tuple[int, slice]]:
+    """(s, which of its rows are scored) of the chunk that begins at row `at`."""
+    return [(s, slice(at, min(at + CHUNK, rows))) for s, rows in enumerate(rows_S) if rows > at]
 
 
 def _parts(weight, a_VA, b_SVC, with_product: bool) -> list[torch.Tensor]:
