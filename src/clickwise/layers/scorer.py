@@ -54,8 +54,8 @@ class Scorer(nn.Module):
     def of_pairs(self, a_VA: torch.Tensor, b_SVC: torch.Tensor, weight: torch.Tensor | None = None, *,
                  with_product: bool = False, rows_S: Sequence[int] | None = None) -> torch.Tensor:
         """[S, V]: of every row of a, and after it each of the S rows of b that stand at its place, and with
-        `with_product` a ⊙ b. `weight` takes the place of the first layer's. Past `rows_S` of each S scores mean nothing.
-        """
+        `with_product` a ⊙ b. `weight` takes the place of the first layer's. Past the first `rows_S` of each S a score
+        means nothing."""
         weights = [layer.weight for layer in self.layers]
         weights[0] = weights[0] if weight is None else weight
         if self.act != "dice" and not (self.training and self.dropout.p):

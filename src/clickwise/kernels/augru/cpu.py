@@ -14,7 +14,8 @@ from clickwise.kernels.onednn import add_products_, add_products_of_columns_, ad
 
 CHUNK = 2**17  # values of a state taken at a time: 512 KB; measured: 2**16 is 5 % slower, 2**15 20 %
 
-_sigmoid_backward_, _tanh_backward_ = torch.ops.aten.sigmoid_backward.grad_input, torch.ops.aten.tanh_backward.grad_input
+_sigmoid_backward_ = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward_ = torch.ops.aten.tanh_backward.grad_input
 
 
 def recurrence(x_LBE, input_GE, bias_G, weight_GH, inner_bias_H, form, *, attention_LB=None, mask_LB=None,
