@@ -59,9 +59,7 @@ class _PairScores(torch.autograd.Function):
         of_a, of_b, of_product = _parts(weights[0], a_VA, b_SVC, ctx.with_product)
         of_weights, of_biases, of_slopes = ([torch.zeros(tensor.shape) for tensor in tensors]
                                             for tensors in (weights, biases, slopes))
-        into_a, into_b, into_product = _parts(of_weights[0], a_VA, b_SVC, ctx.with_product)
-        into_a, into_b = torch.zeros_like(into_a), torch.zeros_like(into_b)
-        into_product = torch.zeros_like(into_product)
+        into_a, into_b, into_product = (torch.zeros(part.shape) for part in (of_a, of_b, of_product))
         grad_a_VA, grad_b_SVC = torch.zeros(a_VA.shape), torch.zeros(b_SVC.shape)
         for at in range(0, max(ctx.rows_S), CHUNK):
             all_of_a = a_VA[at:at + CHUNK]
