@@ -69,6 +69,21 @@ def test_many_samples_are_taken_a_part_at_a_time(form, monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@needs_onednn
+@every_form
+@pytest.mark.parametrize("in_order", [True, False])
+def test_histories_that_begin_later_or_never(form, in_order, monkeypatch):
+    monkeypatch.setattr(cpu, "CHUNK", 24)
+    given, _ = inputs(form, 5, 10, 8)
+    first_B = torch.tensor([0, 0, 1, 1, 2, 3, 4, 4, 5, 5])
+    mask = torch.arange(5)[:, None] >= (first_B if in_order else first_B.flip(0).roll(3))
+    found, found_grads = run(cpu.recurrence, form, given, mask)
+    expected, grads = run(reference.recurrence, form, given, mask)
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(found_grads, grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 @every_form
 def test_padding_anywhere_advances_nothing(form):
     """A history with gaps has the states of the same history without them."""

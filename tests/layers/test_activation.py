@@ -44,16 +44,26 @@ def test_activations_by_name(name, negative):
     assert activation(name, 1)(torch.tensor([[-1.0]])).item() == pytest.approx(negative)
 
 
+@pytest.mark.parametrize("act", ["sigmoid", "prelu", "relu", "dice"])
 @pytest.mark.parametrize("sizes", [(), (6,), (6, 4)])
-def test_a_scorer_of_parts_is_that_of_their_concatenation(sizes):
-    scorer, one, other = Scorer(5, sizes, "sigmoid"), normal(1, 4, 2), normal(3, 4, 3, seed=1)
-    joined = torch.cat([one.expand(3, 4, 2), other], -1)
+@pytest.mark.parametrize("with_product", [False, True])
+def test_the_scores_of_pairs_are_those_of_their_concatenations(act, sizes, with_product):
+    scorer, one, other = Scorer(9 if with_product else 6, sizes, act), normal(4, 3), normal(5, 4, 3, seed=1)
+    one_54 = one.expand(5, 4, 3)
+    joined = torch.cat([one_54, other, one_54 * other] if with_product else [one_54, other], -1)
     expected = joined
     for place, layer in enumerate(scorer.layers):
         expected = expected @ layer.weight.T + layer.bias
-        expected = expected.sigmoid() if place < len(sizes) else expected
+        expected = scorer.eval().activations[place](expected) if place < len(sizes) else expected
     torch.testing.assert_close(scorer(joined), expected.squeeze(-1))
-    torch.testing.assert_close(scorer(one, other), expected.squeeze(-1))
+    torch.testing.assert_close(scorer.of_pairs(one, other, with_product=with_product), expected.squeeze(-1))
+    weight = scorer.layers[0].weight * 2
+    with torch.no_grad():
+        scorer.layers[0].weight.mul_(2)
+    given = scorer.of_pairs(one, other, with_product=with_product)
+    with torch.no_grad():
+        scorer.layers[0].weight.zero_()
+    torch.testing.assert_close(scorer.of_pairs(one, other, weight, with_product=with_product), given)
 
 
 def test_first_values_are_those_of_keras():

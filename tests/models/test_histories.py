@@ -12,6 +12,7 @@ from clickwise.embedding import TableOptimizer
 from clickwise.errors import RecipeError, SpecError
 from clickwise.models.dien import DIEN, DIENConfig
 from clickwise.models.din import DIN, DINConfig
+from clickwise.models.histories import longest_first
 from clickwise.models.sim import SIM, SIMConfig
 from clickwise.recipe import parse, to_dict
 
@@ -63,6 +64,23 @@ def test_more_padding_changes_no_logit_no_loss_and_no_gradient(name):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     with torch.no_grad():
         torch.testing.assert_close(other.eval()(widened(batch, 3)), one.eval()(batch), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dien", "sim"])
+def test_the_order_of_the_samples_is_nothing_to_the_losses(name):
+    """They are put in an order by the lengths of their histories, labels and all."""
+    batch, order = batch_of(SPEC, 12), torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    shuffled = batch.map(lambda column: column[order])
+    losses, rows, grads = tables_after_a_step(make(name), batch)
+    for found, expected in zip(tables_after_a_step(make(name), shuffled)[:2], (losses, rows), strict=True):
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
+    sorted_batch = longest_first(batch, 3)
+    lengths = (sorted_batch.history[0][:, -3:] != 0).sum(1)
+    assert (lengths.diff() <= 0).all() and lengths.unique().numel() > 1
+    pairs = {(*row.tolist(), label) for row, label in zip(batch.history[0], batch.label.tolist(), strict=True)}
+    assert pairs == {(*row.tolist(), label) for row, label in zip(sorted_batch.history[0], sorted_batch.label.tolist(),
+                                                                  strict=True)}
 
 
 @every_model

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from clickwise.layers.activation import Activation
-from clickwise.layers.scorer import Linear, Scorer, linear
+from clickwise.layers.scorer import Linear, Scorer
 
 
 def masked_softmax(score_BL: torch.Tensor, mask_BL: torch.Tensor, *, dim: int = -1,
@@ -74,22 +74,26 @@ class _Attend(torch.autograd.Function):
 class ActivationUnit(nn.Module):
     """Scores [...] from an MLP over [query, key, query − key, query ⊙ key], all [..., E].
 
-    query and key may broadcast. Source: the code of "Deep Interest Network" and "Deep Interest Evolution Network".
+    query and keys may broadcast. Source: the code of "Deep Interest Network" and "Deep Interest Evolution Network".
     NOTE[DIFF] The paper's unit has the outer product and no difference; product and difference are what its authors
-    and all others compute. The four parts are two products: W1 q + W2 k + W3 (q − k) + W4 (q ⊙ k) is (W1 + W3) q,
-    taken once per sample, and [W2 − W3, W4] [k, q ⊙ k].
+    and all others compute. The four parts are three: W1 q + W2 k + W3 (q − k) + W4 (q ⊙ k) is (W1 + W3) q, which keys
+    [L, B, E] of queries [B, E] share, and (W2 − W3) k + W4 (q ⊙ k).
     """
 
     def __init__(self, width: int, sizes: Sequence[int] = (80, 40), act: Activation = "sigmoid") -> None:
         super().__init__()
         self.scorer = Scorer(4 * width, sizes, act)
 
-    def forward(self, query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        first = self.scorer.layers[0]
-        of_query, of_key, of_difference, of_product = first.weight.chunk(4, dim=1)
-        constant = linear(query, of_query + of_difference, first.bias)
-        both = torch.cat([keys, query * keys], dim=-1)
-        return self.scorer.after_first(linear(both, torch.cat([of_key - of_difference, of_product], dim=1)) + constant)
+    def forward(self, query: torch.Tensor, keys: torch.Tensor, rows_L: Sequence[int] | None = None) -> torch.Tensor:
+        """With keys [L, B, E], only the first `rows_L` samples of each position need a score."""
+        of_query, of_key, of_difference, of_product = self.scorer.layers[0].weight.chunk(4, dim=1)
+        weight = torch.cat([of_query + of_difference, of_key - of_difference, of_product], dim=1)
+        query_VE, keys_SVE = query, keys
+        if keys.dim() != 3 or query.shape != keys.shape[1:]:
+            query, keys = torch.broadcast_tensors(query, keys)
+            query_VE, keys_SVE, rows_L = query.flatten(0, -2), keys.flatten(0, -2).unsqueeze(0), None
+        score_SV = self.scorer.of_pairs(query_VE, keys_SVE, weight, with_product=True, rows_S=rows_L)
+        return score_SV.view(keys.shape[:-1])
 
 
 class TargetAttention(nn.Module):

@@ -41,15 +41,18 @@ class InterestEvolution(nn.Module):
         mask_LB = mask_BL.t().contiguous()
         of_recurrence = mask_LB if self.mask_padding else None
         interest_LBH = self.gru(items_BLE.transpose(0, 1).contiguous(), of_recurrence)
-        score_LB = self._scores(target_BE, interest_LBH)
+        score_LB = self._scores(target_BE, interest_LBH, mask_LB)
         attention_LB = masked_softmax(score_LB, mask_LB, dim=0, empty="zeros" if self.mask_padding else "uniform")
         return self.augru(interest_LBH, attention_LB, of_recurrence), interest_LBH
 
-    def _scores(self, target_BE: torch.Tensor, interest_LBH: torch.Tensor) -> torch.Tensor:
+    def _scores(self, target_BE: torch.Tensor, interest_LBH: torch.Tensor, mask_LB: torch.Tensor) -> torch.Tensor:
         query_BH = self.query(target_BE)
         if self.unit is None:
             return (query_BH * interest_LBH).sum(-1)
-        return self.unit(self.query_activation(query_BH), interest_LBH)
+        rows_L = None
+        if self.mask_padding and _may_wait(mask_LB):
+            rows_L = (mask_LB * torch.arange(1, mask_LB.shape[1] + 1)).amax(1).tolist()  # up to the last real one
+        return self.unit(self.query_activation(query_BH), interest_LBH, rows_L)
 
 
 class NextItemLoss(nn.Module):
@@ -71,20 +74,37 @@ class NextItemLoss(nn.Module):
     def scores(self, interest_LBH: torch.Tensor, items_BLE: torch.Tensor,
                negatives_BLE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the items that came next and of those that did not, [L − 1, B] each."""
-        next_2LBE = torch.stack([items_BLE[:, 1:], negatives_BLE[:, 1:]]).transpose(1, 2)
-        came_LB, not_LB = self.scorer(interest_LBH[:-1].unsqueeze(0), next_2LBE)
+        next_2VE = _next(items_BLE, negatives_BLE)
+        score_2V = self.scorer.of_pairs(interest_LBH[:-1].flatten(0, 1), next_2VE)
+        came_LB, not_LB = score_2V.unflatten(1, (-1, interest_LBH.shape[1]))
         return came_LB, not_LB
 
     def forward(self, interest_LBH: torch.Tensor, items_BLE: torch.Tensor, negatives_BLE: torch.Tensor,
                 mask_BL: torch.Tensor) -> torch.Tensor:
         if len(interest_LBH) < 2:
             return interest_LBH.new_zeros(())
-        came_LB, not_LB = self.scores(interest_LBH, items_BLE, negatives_BLE)
         mask_LB = mask_BL.t()
         if self.over == "compat":
+            came_LB, not_LB = self.scores(interest_LBH, items_BLE, negatives_BLE)
             of_came_LB = -torch.log(torch.sigmoid(came_LB) + 1e-6)
             of_not_LB = -torch.log((1 - torch.sigmoid(not_LB) - 1e-6).clamp(min=1e-7))
             return ((of_came_LB + of_not_LB) * mask_LB[1:]).mean()
-        real_LB = mask_LB[1:] & mask_LB[:-1]
-        loss_LB = -nn.functional.logsigmoid(came_LB) - nn.functional.logsigmoid(-not_LB)
-        return (loss_LB * real_LB).sum() / real_LB.sum().clamp(min=1)
+        real_V, next_2VE = (mask_LB[1:] & mask_LB[:-1]).flatten(), _next(items_BLE, negatives_BLE)
+        interest_VH = interest_LBH[:-1].flatten(0, 1)
+        if _may_wait(real_V) and not bool(real_V.all()):  # padding is not scored
+            chosen_C = real_V.nonzero().squeeze(1)
+            real_V, interest_VH = real_V.index_select(0, chosen_C), interest_VH.index_select(0, chosen_C)
+            next_2VE = next_2VE.index_select(1, chosen_C)
+        came_V, not_V = self.scorer.of_pairs(interest_VH, next_2VE)
+        loss_V = -nn.functional.logsigmoid(came_V) - nn.functional.logsigmoid(-not_V)
+        return (loss_V * real_V).sum() / real_V.sum().clamp(min=1)
+
+
+def _may_wait(tensor: torch.Tensor) -> bool:
+    """Whether the next operations may depend on the tensor's values: a GPU would be waited for, a graph cannot."""
+    return tensor.device.type == "cpu" and tensor.numel() > 0 and not torch.compiler.is_compiling()
+
+
+def _next(items_BLE: torch.Tensor, negatives_BLE: torch.Tensor) -> torch.Tensor:
+    """From the second position on, time first, the items that came and those that did not, [2, (L − 1) · B, E]."""
+    return torch.stack([items_BLE[:, 1:].transpose(0, 1), negatives_BLE[:, 1:].transpose(0, 1)]).flatten(1, 2)

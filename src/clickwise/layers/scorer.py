@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from clickwise.kernels.mlp import mlp
+from clickwise.kernels.pair_scores import pair_scores
 from clickwise.layers.activation import Activation, activation
 
 
@@ -37,37 +38,39 @@ def linear(x_BK: torch.Tensor, weight_HK: torch.Tensor, bias_H: torch.Tensor | N
 
 
 class Scorer(nn.Module):
-    """Linear and activation for each of `sizes`, dropout before the last layer, and a linear layer to one score.
-
-    x [..., inputs] → float32 [...]. It may be given in parts that stand for their concatenation; a part that is the
-    same for many others (length 1 in a dimension, or without it) is multiplied once.
-    """
+    """Linear and activation for each of `sizes`, dropout before the last layer, and a linear layer to one score;
+    x [..., inputs] → float32 [...]."""
 
     def __init__(self, inputs: int, sizes: Sequence[int], act: Activation, *, dropout: float = 0.0) -> None:
         super().__init__()
         widths = [inputs, *sizes, 1]
         self.layers = nn.ModuleList(Linear(*pair) for pair in zip(widths, widths[1:], strict=False))
         self.activations = nn.ModuleList(activation(act, size) for size in sizes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout, self.act = nn.Dropout(dropout), act
 
-    def forward(self, *parts: torch.Tensor) -> torch.Tensor:
-        return self.after_first(of_parts(self.layers[0], parts))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._after_first(self.layers[0](x))
 
-    def after_first(self, x: torch.Tensor) -> torch.Tensor:
-        """The score, where the first layer's product is given."""
+    def of_pairs(self, a_VA: torch.Tensor, b_SVC: torch.Tensor, weight: torch.Tensor | None = None, *,
+                 with_product: bool = False, rows_S: Sequence[int] | None = None) -> torch.Tensor:
+        """[S, V]: of every row of a, and after it each of the S rows of b that stand at its place, and with
+        `with_product` a ⊙ b. `weight` takes the place of the first layer's. Past the first `rows_S` of each S a score
+        means nothing."""
+        weights = [layer.weight for layer in self.layers]
+        weights[0] = weights[0] if weight is None else weight
+        if self.act != "dice" and not (self.training and self.dropout.p):
+            slopes = [act.slope_H for act in self.activations] if self.act == "prelu" else []
+            return pair_scores(a_VA, b_SVC, weights, [layer.bias for layer in self.layers], self.act, slopes,
+                               with_product=with_product, rows_S=rows_S)
+        parts = [a_VA, b_SVC, a_VA * b_SVC] if with_product else [a_VA, b_SVC]
+        of_parts = weights[0].split([part.shape[-1] for part in parts], dim=1)
+        biases = [self.layers[0].bias, *[None] * len(parts[1:])]
+        return self._after_first(sum(linear(*part) for part in zip(parts, of_parts, biases, strict=True)))
+
+    def _after_first(self, x: torch.Tensor) -> torch.Tensor:
         for place, (act, layer) in enumerate(zip(self.activations, self.layers[1:], strict=True)):
             x = act(x)
             if place == len(self.activations) - 1:
                 x = self.dropout(x)
             x = layer(x)
         return x.squeeze(-1).float()
-
-
-def of_parts(layer: Linear, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """What the layer gives for the concatenation of the parts."""
-    if len(parts) == 1:
-        return layer(parts[0])
-    weights = layer.weight.split([part.shape[-1] for part in parts], dim=1)
-    products = [linear(part, weight, layer.bias if place == 0 else None)
-                for place, (part, weight) in enumerate(zip(parts, weights, strict=True))]
-    return sum(products[1:], products[0])

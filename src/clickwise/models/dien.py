@@ -24,6 +24,7 @@ from clickwise.models.histories import (
     HistoryRows,
     build_evolution,
     fill_from_preset,
+    longest_first,
     require_from_zero,
     require_positive,
     rows_l2_loss,
@@ -108,6 +109,8 @@ class DIEN(CTRModel):
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         config = self.config
+        if config.mask_padding:
+            batch = longest_first(batch, config.history_length)
         positions = batch.history[0].shape[1] if self.auxiliary is not None else 0
         rows = self._rows(batch, negatives=positions)
         logit_B, interest_LBH = self._logit(rows)

@@ -30,6 +30,7 @@ from clickwise.models.histories import (
     HistoryRows,
     build_evolution,
     fill_from_preset,
+    longest_first,
     require_from_zero,
     require_positive,
     rows_l2_loss,
@@ -155,6 +156,8 @@ class SIM(CTRModel):
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         config = self.config
+        if config.mask_padding:
+            batch = longest_first(batch, config.short_length)
         rows = self._rows(batch, negatives=config.short_length if self.auxiliary is not None else 0)
         found = self._run(batch, rows, with_search=self.search_top is not None)
         losses = {"log_loss": config.loss_weight * log_loss(found["logit"], batch.label)}

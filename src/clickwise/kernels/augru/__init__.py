@@ -26,7 +26,8 @@ def recurrence(x_LBE: torch.Tensor, input_GE: torch.Tensor, bias_G: torch.Tensor
 
     inner_bias_H  None: 0. Not of compat
     attention_LB  a, of paper and compat: a = 0 leaves the state as it is (paper), or makes a plain GRU (compat)
-    mask_LB       false: padding, which leaves the state as it is; None: no position is padding
+    mask_LB       false: padding, which leaves the state as it is; None: no position is padding. Before a sample's first
+                  position it costs nothing where the samples with the longest histories come first
     Sources: Cho et al. 2014 as in cuDNN (gru); Zhou et al. 2019, "Deep Interest Evolution Network", equations 2-5, 14
     and 15 (paper, its update gate u is z); compat is what the code of its authors and NVIDIA's computes.
     """

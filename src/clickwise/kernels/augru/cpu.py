@@ -1,8 +1,8 @@
 """`recurrence` at CPU speed: a cacheful of samples at a time through all positions, and back by hand.
 
-What autograd would do one small operation after another is here a few in place: gates stay where their product was
-written, inputs are projected where they are used, the weights' gradients are one product over all positions. Products
-go through oneDNN, in the type of an enclosing autocast; states and gates are float32.
+What autograd would do one small operation after another is here a few in place, on gates that are matrices of their
+own: parts of a wide one are slower to pass over. Inputs are projected, and the weights' gradients summed, where what
+they are made of lies in the cache. Products are in the type of an enclosing autocast; states and gates are float32.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import torch
 
 from clickwise.kernels.autocast import compute_type
-from clickwise.kernels.onednn import product, product_of_columns
+from clickwise.kernels.onednn import add_products_, add_products_of_columns_, add_products_of_one_
 
-CHUNK = 2**16  # values of a state taken at a time: 256 KB, and 3 times that for the gates
+CHUNK = 2**17  # values of a state taken at a time: 512 KB; measured: 2**16 is 5 % slower, 2**15 20 %
 
-_sigmoid_backward, _tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+_sigmoid_backward_ = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward_ = torch.ops.aten.tanh_backward.grad_input
 
 
 def recurrence(x_LBE, input_GE, bias_G, weight_GH, inner_bias_H, form, *, attention_LB=None, mask_LB=None,
@@ -25,135 +26,159 @@ def recurrence(x_LBE, input_GE, bias_G, weight_GH, inner_bias_H, form, *, attent
     return _Recurrence.apply(x_LBE, input_GE, bias_G, weight_GH, inner_bias_H, attention_LB, mask_LB, form, every_state)
 
 
-def _tanh_(x_CH: torch.Tensor) -> torch.Tensor:
-    """tanh in place by the sigmoid, which torch computes ten times faster."""
-    return x_CH.mul_(2).sigmoid_().mul_(2).sub_(1)
-
-
-def _keep(form: str, z_CH, a_C1, mask_C1) -> torch.Tensor:
-    """How much of the state stays."""
-    if form == "gru":
-        keep_CH = z_CH
-    elif form == "paper":
-        keep_CH = (a_C1 * z_CH).neg_().add_(1)
-    else:
-        keep_CH = (1 - a_C1) * z_CH
-    return keep_CH if mask_C1 is None else keep_CH.masked_fill(~mask_C1, 1.0)
-
-
 class _Recurrence(torch.autograd.Function):
+    """Every form moves a state from one end to the other, by a share that is z, scaled by attention:
+
+        paper   from h to n by a z        gru, compat   from n to h by z or (1 − a) z
+
+    At padding the state has to stay h, all bits of it: the scale a is 0 there, or z is 1 with the scale 1.
+    """
+
     @staticmethod
     def forward(ctx, x_LBE, input_GE, bias_G, weight_GH, inner_bias_H, attention_LB, mask_LB, form, every_state):
-        length, samples, width = *x_LBE.shape[:2], weight_GH.shape[1]
-        dtype = compute_type(x_LBE)
-        x_LBE, of_input, bias, weight = (tensor.to(dtype) for tensor in (x_LBE, input_GE, bias_G, weight_GH))
-        attention = None if attention_LB is None else attention_LB.float()[..., None]
-        mask = None if mask_LB is None else mask_LB[..., None]
-        ctx.chunks = []  # per chunk: the states before and after every position; gates and reset products by position
-        for here in _chunks(samples, width):
-            states_LCH = torch.zeros(length + 1, len(x_LBE[0, here]), width)
-            gates, inner = [], []
-            for t in range(length):
-                h_CH = states_LCH[t]
-                gates_CG = product(x_LBE[t, here], of_input, bias).float()
-                zr, n_CH = gates_CG[:, :2 * width], gates_CG[:, 2 * width:]
-                if form == "compat":
-                    if t:
-                        zr.add_(product(h_CH.to(dtype), weight[:2 * width]))
-                    zr.sigmoid_()
-                    if t:
-                        n_CH.add_(product((gates_CG[:, width:2 * width] * h_CH).to(dtype), weight[2 * width:]))
-                    _tanh_(n_CH)
-                else:
-                    h_CG = product(h_CH.to(dtype), weight) if t else torch.zeros_like(gates_CG)
-                    zr.add_(h_CG[:, :2 * width]).sigmoid_()
-                    inner_CH = h_CG[:, 2 * width:].float()
-                    inner_CH = inner_CH.contiguous() if inner_bias_H is None else inner_CH + inner_bias_H
-                    _tanh_(n_CH.addcmul_(gates_CG[:, width:2 * width], inner_CH))
-                    inner.append(inner_CH)
-                keep_CH = _keep(form, gates_CG[:, :width], None if attention is None else attention[t, here],
-                                None if mask is None else mask[t, here])
-                torch.lerp(n_CH, h_CH, keep_CH, out=states_LCH[t + 1])  # exact where all is kept
-                gates.append(gates_CG)
-            ctx.chunks.append((states_LCH, gates, inner))
-        ctx.form, ctx.every_state = form, every_state
+        (length, samples, _), width = x_LBE.shape, weight_GH.shape[1]
         ctx.dtypes = [None if given is None else given.dtype
                       for given in (x_LBE, input_GE, bias_G, weight_GH, inner_bias_H, attention_LB)]
-        ctx.save_for_backward(x_LBE, of_input, weight, attention, mask)
-        if every_state:
-            return torch.cat([states_LCH[1:] for states_LCH, _, _ in ctx.chunks], dim=1)
-        return torch.cat([states_LCH[-1] for states_LCH, _, _ in ctx.chunks])
+        dtype = compute_type(x_LBE)
+        x_LBE = x_LBE.to(dtype)
+        of_input, weight = input_GE.view(3, width, -1).to(dtype), weight_GH.view(3, width, -1).to(dtype)
+        mask, scale = None if mask_LB is None else mask_LB[..., None], _scale(form, attention_LB, mask_LB)
+        # tanh x = 2 σ(2 x) − 1, and torch's σ is several times faster; twice a weight is exact.
+        from_x, bias = of_input.clone(), bias_G.view(3, width).to(dtype, copy=True)
+        from_x[2].mul_(2), bias[2].mul_(2)
+        to_inner = (weight[2:] * 2, None) if form == "compat" else (weight[2:], _row(inner_bias_H, width, dtype))
+        minus_one = torch.tensor(-1.0)
+        states_LBH = torch.empty(length, samples, width)
+        gates_3LBH = torch.empty(3, length, samples, width)
+        inner_LBH = None if form == "compat" else torch.empty(length, samples, width)
+        ctx.begun = [_begun(mask_LB, length, here) for here in _chunks(samples, width)]
+        for first, last, ends_L in ctx.begun:
+            h_CH = torch.zeros_like(states_LBH[0, first:last])
+            for t, end in enumerate(ends_L):
+                states_LBH[t, end:last] = 0.0
+                if end == first:
+                    continue
+                here = slice(first, end)
+                h_CH = states_LBH[t - 1, here] if t else h_CH[:end - first]
+                gates_3CH = gates_3LBH[:, t, here]
+                zr_2CH, n_1CH = gates_3CH.split((2, 1))
+                z_CH, r_CH, n_CH = gates_3CH
+                add_products_of_one_(gates_3CH, x_LBE[t, here], from_x, bias)
+                if t:
+                    add_products_of_one_(zr_2CH, h_CH, weight[:2])
+                zr_2CH.sigmoid_()
+                if form != "compat":
+                    inner_1CH = inner_LBH[t:t + 1, here]
+                    if t:
+                        add_products_of_one_(inner_1CH, h_CH, *to_inner)
+                    else:
+                        inner_1CH.copy_(to_inner[1])
+                    n_1CH.addcmul_(r_CH, inner_1CH, value=2)
+                elif t:
+                    add_products_of_one_(n_1CH, r_CH * h_CH, to_inner[0])
+                torch.add(minus_one, n_CH.sigmoid_(), alpha=2, out=n_CH)
+                if mask is not None and form != "paper":
+                    z_CH.masked_fill_(~mask[t, here], 1.0)
+                share_CH = z_CH if scale is None else z_CH * scale[t, here]
+                ends = (h_CH, n_CH) if form == "paper" else (n_CH, h_CH)
+                torch.lerp(*ends, share_CH, out=states_LBH[t, here])
+        ctx.form, ctx.every_state = form, every_state
+        ctx.save_for_backward(x_LBE, of_input, weight, scale, mask, states_LBH, gates_3LBH, inner_LBH)
+        return states_LBH if every_state else states_LBH[-1].clone()
 
     @staticmethod
     def backward(ctx, grad):
-        x_LBE, of_input, weight, attention, mask = ctx.saved_tensors
+        x_LBE, of_input, weight, scale, mask, states_LBH, gates_3LBH, inner_LBH = ctx.saved_tensors
         form, dtype = ctx.form, weight.dtype
-        (length, samples, _), width = x_LBE.shape, weight.shape[1]
-        grad_x_LBE = torch.empty_like(x_LBE) if ctx.needs_input_grad[0] else None
+        length, samples, width = states_LBH.shape
+        grad_x_LBE = torch.zeros(x_LBE.shape) if ctx.needs_input_grad[0] else None
         grad_input, grad_weight = torch.zeros(of_input.shape), torch.zeros(weight.shape)
-        grad_bias, grad_inner_bias = torch.zeros(3 * width), torch.zeros(width)
-        grad_a_LB = None if attention is None else torch.empty(length, samples)
-        gates_rows, candidate_rows = slice(2 * width), slice(2 * width, None)
-        for here, (states_LCH, gates, inner) in zip(_chunks(samples, width), ctx.chunks, strict=True):
-            shape = states_LCH[1:].shape
-            grad_h_CH = torch.zeros(shape[1:]) if ctx.every_state else grad[here].float().clone()
-            # Gradients of z, r and n before σ and tanh: what the input's weights gave. What the recurrent weights gave
-            # has the same, but for n, where r stands between; in compat r stands before them, in what they were given.
-            of_x_LCG = torch.empty(*shape[:2], 3 * width, dtype=dtype)
-            of_h_LCG = of_x_LCG if form == "compat" else torch.empty_like(of_x_LCG)
-            reset_LCH = torch.empty(shape, dtype=dtype) if form == "compat" else None
+        grad_bias, grad_inner_bias = torch.zeros(3, width), torch.zeros(width)
+        grad_scale_LB = None if scale is None else torch.zeros(length, samples)
+        to_x, to_h = of_input.roll(1, 0).transpose(1, 2), weight.transpose(1, 2)  # to_x: n, z, r
+        for first, last, ends_L in ctx.begun:
+            grad_h_CH = torch.zeros_like(states_LBH[0, first:last]) if ctx.every_state else grad[first:last].clone()
+            before_CH = torch.zeros_like(grad_h_CH)
+            # Gradients of n, z and r before tanh and σ, and of what the recurrent weights gave to n: r is between.
+            room_4CH = torch.empty(4, *grad_h_CH.shape)
             for t in range(length - 1, -1, -1):
+                here, rows = slice(first, ends_L[t]), ends_L[t] - first
+                if rows == 0:
+                    break
+                of_4CH, grad_h_CH = room_4CH[:, :rows], grad_h_CH[:rows]
+                of_n_CH, of_z_CH, of_r_CH, of_inner_CH = of_4CH
+                of_x_3CH, of_h_3CH = of_4CH[:3], of_4CH[1:]
                 if ctx.every_state:
                     grad_h_CH.add_(grad[t, here])
-                z_CH, r_CH, n_CH = gates[t].split(width, dim=1)
-                of_z_CH, of_r_CH, of_n_CH = of_x_LCG[t].split(width, dim=1)
-                h_CH = states_LCH[t]
-                a_C1 = None if attention is None else attention[t, here]
-                mask_C1 = None if mask is None else mask[t, here]
-                keep_CH = _keep(form, z_CH, a_C1, mask_C1)
-                grad_keep_CH = (h_CH - n_CH).mul_(grad_h_CH)
-                if mask_C1 is not None:
-                    grad_keep_CH.mul_(mask_C1)
-                if form != "gru":
-                    grad_a_LB[t, here] = torch.linalg.vecdot(grad_keep_CH, z_CH).neg_()
-                    grad_keep_CH.mul_(-a_C1 if form == "paper" else 1 - a_C1)
-                of_z_CH.copy_(_sigmoid_backward(grad_keep_CH, z_CH))
-                grad_n_CH = _tanh_backward(torch.addcmul(grad_h_CH, grad_h_CH, keep_CH, value=-1), n_CH)
-                of_n_CH.copy_(grad_n_CH)
-                grad_h_CH.mul_(keep_CH)
-                if form == "compat":
-                    reset_LCH[t] = r_CH * h_CH
-                    grad_reset_CH = product(grad_n_CH.to(dtype), weight[candidate_rows].t()).float()
-                    of_r_CH.copy_(_sigmoid_backward(grad_reset_CH * h_CH, r_CH))
+                z_CH, r_CH, n_CH = gates_3LBH[:, t, here]
+                h_CH = states_LBH[t - 1, here] if t else before_CH[:rows]
+                start_CH, end_CH = (h_CH, n_CH) if form == "paper" else (n_CH, h_CH)
+                grad_share_CH = (end_CH - start_CH).mul_(grad_h_CH)
+                if scale is None:
+                    of_end_CH = grad_h_CH * z_CH
+                else:
+                    scale_C1 = scale[t, here]
+                    grad_scale_LB[t, here] = torch.linalg.vecdot(grad_share_CH, z_CH)
+                    grad_share_CH.mul_(scale_C1)
+                    of_end_CH = (z_CH * scale_C1).mul_(grad_h_CH)
+                _sigmoid_backward_(grad_share_CH, z_CH, grad_input=of_z_CH)
+                of_start_CH = grad_h_CH.sub_(of_end_CH)
+                grad_h_CH, grad_n_CH = (of_start_CH, of_end_CH) if form == "paper" else (of_end_CH, of_start_CH)
+                _tanh_backward_(grad_n_CH, n_CH, grad_input=of_n_CH)
+                if form == "compat":  # r stands before the weights, in what they are given
+                    grad_reset_CH = add_products_(grad_n_CH.zero_(), of_4CH[:1], to_h[2:])
+                    _sigmoid_backward_(grad_reset_CH * h_CH, r_CH, grad_input=of_r_CH)
                     if t:
                         grad_h_CH.addcmul_(grad_reset_CH, r_CH)
-                        grad_h_CH.add_(product(of_x_LCG[t, :, gates_rows], weight[gates_rows].t()))
+                        add_products_(grad_h_CH, of_4CH[1:3], to_h[:2])
+                        add_products_of_columns_(grad_weight[:2], of_4CH[1:3], h_CH.to(dtype))
+                        add_products_of_columns_(grad_weight[2:], of_4CH[:1], (r_CH * h_CH).to(dtype))
                 else:
-                    of_r_CH.copy_(_sigmoid_backward(grad_n_CH * inner[t], r_CH))
-                    of_h_LCG[t, :, gates_rows] = of_x_LCG[t, :, gates_rows]
-                    of_h_LCG[t, :, candidate_rows] = grad_n_CH.mul_(r_CH)
+                    _sigmoid_backward_(of_n_CH * inner_LBH[t, here], r_CH, grad_input=of_r_CH)
+                    torch.mul(of_n_CH, r_CH, out=of_inner_CH)
+                    grad_inner_bias += of_inner_CH.sum(0)
                     if t:
-                        grad_h_CH.add_(product(of_h_LCG[t], weight.t()))
-            of_x_VG, x_VE = of_x_LCG.flatten(0, 1), x_LBE[:, here].reshape(-1, x_LBE.shape[2])
-            if length > 1:  # before the first position h is 0
-                of_h_VG, before_VH = of_h_LCG[1:].flatten(0, 1), states_LCH[1:-1].flatten(0, 1).to(dtype)
-                if form == "compat":
-                    of_n_VH, reset_VH = of_h_VG[:, candidate_rows], reset_LCH[1:].flatten(0, 1)
-                    grad_weight[gates_rows] += product_of_columns(of_h_VG[:, gates_rows], before_VH)
-                    grad_weight[candidate_rows] += product_of_columns(of_n_VH, reset_VH)
-                else:
-                    grad_weight += product_of_columns(of_h_VG, before_VH)
-            if inner:
-                grad_inner_bias += of_h_LCG[:, :, candidate_rows].sum((0, 1))
-            grad_bias += of_x_VG.sum(0)
-            grad_input += product_of_columns(of_x_VG, x_VE)
-            if grad_x_LBE is not None:
-                grad_x_LBE[:, here] = product(of_x_VG, of_input.t()).view(*shape[:2], -1)
-        grads = (grad_x_LBE, grad_input, grad_bias, grad_weight, grad_inner_bias, grad_a_LB)
+                        add_products_(grad_h_CH, of_h_3CH, to_h)
+                        add_products_of_columns_(grad_weight, of_h_3CH, h_CH.to(dtype))
+                add_products_of_columns_(grad_input, of_x_3CH, x_LBE[t, here])
+                grad_bias += of_x_3CH.sum(1)
+                if grad_x_LBE is not None:
+                    add_products_(grad_x_LBE[t, here], of_x_3CH, to_x)
+        grad_input, grad_bias = grad_input.roll(-1, 0), grad_bias.roll(-1, 0)
+        grad_a_LB = grad_scale_LB
+        if scale is not None:
+            grad_a_LB = grad_a_LB if form == "paper" else grad_a_LB.neg_()
+            grad_a_LB = grad_a_LB if mask is None else grad_a_LB.mul_(mask.squeeze(2))
+        grads = (grad_x_LBE, grad_input.view(3 * width, -1), grad_bias.view(-1), grad_weight.view(3 * width, -1),
+                 grad_inner_bias, grad_a_LB)
         return *(None if found is None or of is None else found.to(of)
                  for found, of in zip(grads, ctx.dtypes, strict=True)), None, None, None
 
 
+def _scale(form: str, attention_LB, mask_LB) -> torch.Tensor | None:
+    """What z is multiplied by, [L, B, 1]; None: nothing."""
+    if attention_LB is None:
+        return None
+    a_LB = attention_LB.float() if mask_LB is None else attention_LB.float() * mask_LB
+    return (a_LB if form == "paper" else 1 - a_LB)[..., None]
+
+
+def _row(bias_H: torch.Tensor | None, width: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.zeros(1, width, dtype=dtype) if bias_H is None else bias_H.to(dtype).unsqueeze(0)
+
+
+def _begun(mask_LB: torch.Tensor | None, length: int, here: slice) -> tuple[int, int, list[int]]:
+    """(first, last, by position the end of those samples of a part of the batch whose history has begun): the state of
+    all after them is 0. Where long histories come first, what is padded in front costs nothing."""
+    if mask_LB is None:
+        return here.start, here.stop, [here.stop] * length
+    begun_LC = mask_LB[:, here].cummax(0).values
+    end_L = (begun_LC * torch.arange(1, begun_LC.shape[1] + 1)).amax(1)
+    return here.start, here.stop, (end_L + here.start).tolist()
+
+
 def _chunks(samples: int, width: int) -> list[slice]:
-    step = max(1, CHUNK // width)
-    return [slice(first, first + step) for first in range(0, samples, step)]
+    """Parts of the samples, about equally large."""
+    parts = max(1, -(-samples * width // CHUNK))
+    step = max(1, -(-samples // parts))
+    return [slice(first, min(first + step, samples)) for first in range(0, samples, step)]
