@@ -7,9 +7,11 @@ number of its threads can change a byte of the output.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import ibis.expr.types as ir
 import numpy as np
@@ -26,7 +28,15 @@ _MAX_BUCKETS = 200  # two open files each
 _PERMUTED_AT_ONCE = 1 << 16
 
 
-def write_dataset(output: Output, columns: Callable[[str, tuple[str, ...]], ir.Table], *,
+class ChunkWriter(Protocol):
+    """Columns that need no engine any more, as `fan_out.FanOut`."""
+
+    def write(self, paths: Sequence[Path], features: Sequence[Feature], rows: int,
+              report: Callable[[int, str], None]) -> None:
+        """Writes the files of a chunk, its rows in the order of the files."""
+
+
+def write_dataset(output: Output, columns: Callable[[str, tuple[str, ...]], ir.Table | ChunkWriter], *,
                   features: Mapping[str, Feature], channels: Mapping[str, Sequence[str]], rows: Mapping[str, int],
                   shuffle_seed: int | None) -> FeatureSpec:
     """The Feature Spec of the dataset in `output`, of which every mapping of `rows` is now written.
@@ -49,46 +59,76 @@ def write_dataset(output: Output, columns: Callable[[str, tuple[str, ...]], ir.T
     return spec
 
 
-def write_mapping(engine: Engine, folder: Path, mapping: str, columns: Callable[[tuple[str, ...]], ir.Table], *,
+def write_mapping(engine: Engine, folder: Path, mapping: str,
+                  columns: Callable[[tuple[str, ...]], ir.Table | ChunkWriter], *,
                   features: Mapping[str, Feature], channels: Mapping[str, Sequence[str]], rows: int,
                   shuffle_seed: int | None = None, buffer_bytes: int = BUFFER_BYTES, spill_folder: Path,
+                  one_pass: bool = False,
                   report: Callable[[int, str], None] = lambda rows, file: None) -> tuple[Chunk, ...]:
     """The chunks of `mapping`, written under `folder` in the default layout (`spec.split_binary_chunks`).
 
     `columns(names)` gives the table with `row` and the columns `names`: ids for a feature with a cardinality (a list
     of ids where it is multi-hot), numbers otherwise. It is asked once per file (twice for a multi-hot one: hand out a
-    stored table), so that only one vocabulary is in memory at a time. With `shuffle_seed` the rows are permuted;
-    the same seed and number of rows give the same permutation everywhere. At most about `buffer_bytes` are held;
-    larger files are put together from pieces in `spill_folder`. `report` is called with rows done and file name.
+    stored table), so that only one vocabulary is in memory at a time; with `one_pass`, for stored columns, once for as
+    many files as the buffer holds. Or it gives what writes the files itself, which knows the order of the rows. With
+    `shuffle_seed` the rows are permuted; the same seed and number of rows give the same permutation everywhere. At most
+    about `buffer_bytes` are held; larger files are put together from pieces in `spill_folder`. `report` is called with
+    rows done and file name.
     """
     (folder / mapping).mkdir(parents=True, exist_ok=True)
     spill_folder.mkdir(parents=True, exist_ok=True)
     places = Places(rows, shuffle_seed, spill_folder / f"{mapping}.places", buffer_bytes)
     chunks = split_binary_chunks(features, channels, mapping)
-    for chunk in chunks:
-        table, parts = columns(chunk.features), [features[name] for name in chunk.features]
-        paths = [folder / file for file in chunk.files]
-        if parts[0].is_multi_hot:
-            _write_lists(engine, table, parts[0], paths, rows, places, buffer_bytes, spill_folder, report)
+    for group in _passes(chunks, features, rows, buffer_bytes if one_pass else 0):
+        source = columns(tuple(name for chunk in group for name in chunk.features))
+        parts = [[features[name] for name in chunk.features] for chunk in group]
+        paths = [[folder / file for file in chunk.files] for chunk in group]
+        if not isinstance(source, ir.Table):
+            source.write(paths[0], parts[0], rows, report)
+        elif parts[0][0].is_multi_hot:
+            _write_lists(engine, source, parts[0][0], paths[0], rows, places, buffer_bytes, spill_folder, report)
         else:
-            _write_block(engine, table, parts, paths[0], rows, places, buffer_bytes, spill_folder, report)
+            blocks = [(path, part) for (path,), part in zip(paths, parts, strict=True)]
+            _write_blocks(engine, source, blocks, rows, places, buffer_bytes, spill_folder, report)
     places.remove()
     return chunks
 
 
-def _write_block(engine, table, features, path, rows, places, buffer_bytes, spill_folder, report) -> None:
-    dtype = np.dtype(features[0].dtype)
-    with PlacedFile(path, rows, dtype, len(features), buffer_bytes, spill_folder) as file:
-        for batch in engine.batches(table.select("row", *(feature.name for feature in features))):
-            columns = [_checked(batch.column(place), feature) for place, feature in enumerate(features, 1)]
-            if len(features) == 1:
-                values = columns[0]
-            else:
-                values = np.empty((len(batch), len(features)), dtype)
-                for place, column in enumerate(columns):
-                    values[:, place] = column
-            file.put(places(batch.column(0).to_numpy()), values)
-            report(len(batch), path.name)
+def _passes(chunks: Sequence[Chunk], features: Mapping[str, Feature], rows: int, held_bytes: int) -> list[list[Chunk]]:
+    """The chunks in groups that are written side by side: as many as take `held_bytes` together; lists alone."""
+    groups: list[list[Chunk]] = []
+    held = 0
+    for chunk in chunks:
+        first = features[chunk.features[0]]
+        size = rows * len(chunk.features) * np.dtype(first.dtype).itemsize
+        held = held_bytes + 1 if first.is_multi_hot else held + size
+        if not groups or held > held_bytes:
+            groups.append([])
+            held = held_bytes if first.is_multi_hot else size
+        groups[-1].append(chunk)
+    return groups
+
+
+def _write_blocks(engine, table, blocks, rows, places, buffer_bytes, spill_folder, report) -> None:
+    """One stream of `table`, each of the `blocks` (path, features of one type) into its file."""
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(PlacedFile(path, rows, np.dtype(features[0].dtype), len(features), buffer_bytes,
+                                                spill_folder)) for path, features in blocks]
+        for batch in engine.batches(table.select("row", *(feature.name for _, part in blocks for feature in part))):
+            place, column = places(batch.column(0).to_numpy()), iter(batch.columns[1:])
+            for file, (path, features) in zip(files, blocks, strict=True):
+                file.put(place, block([_checked(next(column), feature) for feature in features], file.dtype))
+                report(len(batch), path.name)
+
+
+def block(columns: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    """One column as it is, several as the columns of a matrix."""
+    if len(columns) == 1:
+        return columns[0]
+    values = np.empty((len(columns[0]), len(columns)), dtype)
+    for place, column in enumerate(columns):
+        values[:, place] = column
+    return values
 
 
 def _write_lists(engine, table, feature, paths, rows, places, buffer_bytes, spill_folder, report) -> None:

@@ -123,25 +123,35 @@ def _similarities(engine: Engine, vectors: ir.Table) -> ir.Table:
     return both.group_by(similar_row="row").aggregate(**found)
 
 
-def with_profiles(engine: Engine, table: ir.Table) -> ir.Table:
-    """`table`, the joined table of examples, with what the profile of its display says: user_views, viewed_before,
-    `user_sim_<kind>`, `user_sim_<kind>_conf`, and `pop_<kind>`, `pop_<kind>_conf` of the ad's document."""
+def with_views(engine: Engine, displays: ir.Table) -> ir.Table:
+    """`displays` with user_views, and `user_<kind>`: how many aspects the documents have that its user viewed."""
+    profiles = engine.table("profiles").rename(profiled="display_id")
+    displays = displays.left_join(profiles, [("display_id", "profiled")])
+    return displays.mutate(user_views=ibis.coalesce(displays.user_views, 0.0))
+
+
+def with_aspects(engine: Engine, ads: ir.Table) -> ir.Table:
+    """`ads` with `pop_<kind>` and `pop_<kind>_conf`, and `document_<kind>`: how many aspects the ad's document has."""
     aspects = engine.table("aspects")
-    of_document = aspects.group_by(counted="document_id").aggregate(**{
+    counts = aspects.group_by(counted="document_id").aggregate(**{
         f"document_{kind}": aspects.count(where=aspects.kind == place) for place, kind in enumerate(KINDS)})
-    for name, key, other in (("profiles", "display_id", "profiled"), ("aspect_rates", "document_id_promo", "rated")):
-        joined = engine.table(name).rename({other: "display_id" if name == "profiles" else "document_id"})
-        table = table.left_join(joined, [(key, other)])
+    rates = engine.table("aspect_rates").rename(rated="document_id")
+    ads = ads.left_join(rates, [("document_id_promo", "rated")])
+    ads = ads.left_join(counts, [("document_id_promo", "counted")])
+    return ads.mutate(**{name: ibis.coalesce(ads[name], 0.0) for kind in KINDS
+                         for name in (f"pop_{kind}", f"pop_{kind}_conf")})
+
+
+def with_similarities(engine: Engine, table: ir.Table) -> ir.Table:
+    """`table` of examples, which has `user_<kind>` and `document_<kind>`, with viewed_before, `user_sim_<kind>` and
+    `user_sim_<kind>_conf`."""
     viewed = engine.table("viewed").select(viewing="display_id", viewed_document="document_id")
     table = table.left_join(engine.table("user_similarities"), [("row", "similar_row")])
     table = table.left_join(viewed, [("display_id", "viewing"), ("document_id_promo", "viewed_document")])
-    table = table.left_join(of_document, [("document_id_promo", "counted")])
-    table = table.mutate(user_views=ibis.coalesce(table.user_views, 0.0),
-                         viewed_before=table.viewing.notnull().cast("int64"),
-                         **{name: ibis.coalesce(table[name], 0.0) for kind in KINDS
-                            for name in (f"user_sim_{kind}", f"pop_{kind}", f"pop_{kind}_conf")})
-    return table.mutate(**{
-        f"user_sim_{kind}_conf": similarity_confidence(
+    return table.mutate(
+        viewed_before=table.viewing.notnull().cast("int64"),
+        **{f"user_sim_{kind}": ibis.coalesce(table[f"user_sim_{kind}"], 0.0) for kind in KINDS},
+        **{f"user_sim_{kind}_conf": similarity_confidence(
             *(ibis.coalesce(table[f"{name}_{kind}"], 0) for name in ("document", "user", "common")),
             engine.count(engine.table(f"aspect_{kind}"))) for kind in KINDS})
 

@@ -55,12 +55,13 @@ def store_ads(output: Output) -> None:
 
 
 def store_examples(output: Output, where: str) -> dict[str, tuple[int, int]]:
-    """Stores `examples` (display_id, ad_id, clicked, fold), training rows first, a display's rows together; mapping ->
-    its rows first … end−1."""
+    """Stores `examples` (display_id, ad_id, clicked, and of the display: its place in `displays`, test, fold,
+    document_id, timestamp), training rows first, a display's rows together; mapping -> its rows first … end−1."""
     engine = output.engine()
-    clicks, displays = engine.table("clicks"), engine.table("displays")
-    table = clicks.inner_join(displays.select("display_id", "test", "fold"), "display_id")
-    table = table.select("display_id", "ad_id", clicked=table.clicked.cast("int8"), test="test", fold="fold")
+    clicks, displays = engine.table("clicks"), engine.numbered(engine.table("displays"))
+    displays = displays.select("display_id", "test", "fold", "document_id", "timestamp",
+                               display=displays.row.cast("int32"))
+    table = clicks.inner_join(displays, "display_id").mutate(clicked=lambda t: t.clicked.cast("int8"))
     examples = engine.materialise(table.order_by("test", "display_id", "ad_id", "clicked"), "examples")
     found = engine.row(examples.aggregate(rows=examples.count(), train=examples.count(where=~examples.test)))
     parts = {"train": (0, found["train"]), "test": (found["train"], found["rows"])}
