@@ -14,7 +14,7 @@ import ibis
 import ibis.expr.types as ir
 
 from clickwise.files import write_json
-from clickwise.prepare import earlier
+from clickwise.prepare import earlier, steps
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.outbrain import numbers
 from clickwise.prepare.outbrain.clock import NEW_YORK, hour_bin, local_hours, utc_offset, weekend
@@ -105,9 +105,10 @@ def _count_events(engine: Engine, features: FeatureSet) -> ir.Table:
     events = engine.table("events")
     if features.complete_events:
         events = events.filter(events.platform.notnull() & events.geo_location.notnull())
-    events = place_columns(events, features.strip_places)
+    events = engine.materialise(events.group_by("geo_location").aggregate(n=events.count()), "events_of_places")
+    places = place_columns(events, features.strip_places)
     counts = ibis.union(*(
-        events.group_by(value=events[name]).aggregate(n=events.count()).mutate(column=ibis.literal(name))
+        places.group_by(value=places[name]).aggregate(n=steps.whole(places.n.sum())).mutate(column=ibis.literal(name))
         for name in PLACES))
     return engine.materialise(counts.filter(counts["value"].notnull()), "event_counts")
 

@@ -46,8 +46,9 @@ UNIQUE = {"events": "display_id", "promoted_content": "ad_id", "documents_meta":
 
 def store_raw_tables(output: Output, files: Mapping[str, Sequence[Path]], *, max_bad_rows: int,
                      max_aspects: int) -> dict:
-    """Stores a table of TABLES for every entry of `files`; page views are only looked at, and users of events kept
-    only where there are page views. The columns of every file are looked at before any is read.
+    """Stores a table of TABLES for every entry of `files`, and `shown_displays` (display_id, ads, clicks) and
+    `shown_ads` (ad_id) of the clicks; page views are only looked at, and users of events kept only where there are page
+    views. The columns of every file are looked at before any is read.
 
     Raises PrepareError for what cannot be read and for what does not fit together; returns what was counted.
     """
@@ -114,9 +115,12 @@ def _check_unique(engine: Engine, name: str, key: str, files: Sequence[Path]) ->
 def _check_known(engine: Engine, files: Mapping[str, Sequence[Path]]) -> None:
     """Every display of the clicks has an event, every ad is promoted content with a document."""
     clicks, ads = engine.table("clicks"), engine.table("promoted_content")
-    for key, table, what in (("display_id", engine.table("events"), "events"),
-                             ("ad_id", ads.filter(ads.document_id.notnull()), "promoted_content")):
-        unknown = clicks.select(key).distinct().anti_join(table, key)
+    displays = clicks.group_by("display_id").aggregate(ads=clicks.count(), clicks=clicks.count(where=clicks.clicked == 1))
+    for key, shown, table, what in (
+            ("display_id", engine.materialise(displays, "shown_displays"), engine.table("events"), "events"),
+            ("ad_id", engine.materialise(clicks.select("ad_id").distinct(), "shown_ads"),
+             ads.filter(ads.document_id.notnull()), "promoted_content")):
+        unknown = shown.anti_join(table, key)
         found = engine.row(unknown.aggregate(n=unknown.count(), example=unknown[key].min()))
         if found["n"]:
             name, wanted = ("display", "an event") if key == "display_id" else ("ad", "a document")
