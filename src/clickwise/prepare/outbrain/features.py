@@ -21,6 +21,8 @@ from clickwise.prepare.outbrain.clock import NEW_YORK, hour_bin, local_hours, ut
 from clickwise.prepare.outbrain.documents import KINDS, store_aspects, store_documents, store_similarities
 from clickwise.prepare.outbrain.ids import id_of, store_ids, store_lists
 from clickwise.prepare.outbrain.profiles import (
+    OF_AD,
+    OF_DISPLAY,
     store_profiles,
     store_views,
     traffic_sources,
@@ -163,26 +165,27 @@ def _store_levels(output: Output, config: OutbrainConfig, features: FeatureSet, 
     if features.out_of_fold:
         ads = _with_rates(output, ads, config)
     ads = ads.inner_join(engine.table("ad_features"), "ad_id")
-    shared = {"display": [], "ad": []}  # what examples need of their display and ad, beside what all of them do
+    of_display, of_ad = (), ()  # what examples need of their display and ad, beside what all of them do
     if features.profiles:
         displays, ads = with_views(engine, displays), with_aspects(engine, ads)
-        shared = {level: [f"{word}_{kind}" for kind in KINDS] for level, word in (("display", "user"), ("ad", "document"))}
+        of_display, of_ad = OF_DISPLAY, OF_AD
     with Progress("joining rows", total=engine.count(engine.table("examples"))) as bar:
         displays = engine.materialise(displays.select(
-            "display_id", "train_rows", *shared["display"], row="display", __document_id="document_id",
+            "display_id", "train_rows", *of_display, row="display", __document_id="document_id",
             **_values(displays, features, "display")), "level_display")
         ads = engine.materialise(ads.select(
-            "train_rows", *shared["ad"], "published_promo", __ad_id="ad_id", __fold="fold",
+            "train_rows", *of_ad, "published_promo", __ad_id="ad_id", __fold="fold",
             __document_id_promo="document_id_promo", **_values(ads, features, "ad")), "level_ad")
         ads = engine.numbered(ads)
-        of_ad = ads.select("published_promo", *shared["ad"], ad=ads.row.cast("int32"), ad_id="__ad_id",
-                           document_id_promo="__document_id_promo", **({"fold": "__fold"} if out_of_fold else {}))
-        table = engine.numbered(engine.table("examples")).inner_join(of_ad, ["ad_id", *(["fold"] if out_of_fold else [])])
+        keys = ["ad_id", "fold"] if out_of_fold else ["ad_id"]
+        known = ads.select("published_promo", *of_ad, ad=ads.row.cast("int32"),
+                           document_id_promo="__document_id_promo", **{key: f"__{key}" for key in keys})
+        table = engine.numbered(engine.table("examples")).inner_join(known, keys)
         similar = engine.table("similarities").rename(__event="document_id", __promo="document_id_promo")
         table = table.left_join(similar, [("document_id", "__event"), ("document_id_promo", "__promo")])
         table = table.mutate(**{f"sim_{kind}": ibis.coalesce(table[f"sim_{kind}"], 0.0) for kind in KINDS})
         if features.profiles:
-            table = table.inner_join(displays.select(*shared["display"], __display="row"), [("display", "__display")])
+            table = table.inner_join(displays.select(*of_display, __display="row"), [("display", "__display")])
             table = with_similarities(engine, table)
         examples = engine.materialise(table.select(
             "row", "display", "ad", "clicked", train_rows=(table.row < train_rows).cast("int8"),
