@@ -8,6 +8,7 @@ NOTE[DIFF] the published profiles hold views of any time and leave out only what
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ import ibis.expr.types as ir
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.named_columns import Reader
 from clickwise.prepare.outbrain.documents import KINDS
-from clickwise.prepare.outbrain.raw import PAGE_VIEWS
+from clickwise.prepare.outbrain.raw import PAGE_VIEWS, check_values
 from clickwise.prepare.outbrain.rows import DAY_MS
 from clickwise.prepare.output import Output
 from clickwise.progress import Progress
@@ -44,6 +45,10 @@ def store_views(output: Output, files: Sequence[Path], *, max_bad_rows: int) -> 
 
     reader = Reader(engine, output.work, max_bad_rows)
     views = reader.store(PAGE_VIEWS, files, of=of_users)
+    if not engine.row(views.aggregate(n=views.traffic_source.count()))["n"]:  # none is kept, or none has a source
+        counts = reader.store(replace(PAGE_VIEWS, name="page_views_counted"), files, of=lambda views: views.aggregate(
+            rows=views.count(), **{name: views[name].count() for name in PAGE_VIEWS.columns}))
+        check_values(engine.row(counts), PAGE_VIEWS, files)
     visitors = displays.inner_join(users, [("uuid", "user_uuid")]).filter(lambda t: t.timestamp.notnull())
     engine.materialise(visitors.select("display_id", "document_id", "timestamp", "test", "user"), "visitors")
     output.mark("page views read", {"page_views_kept": engine.count(views), "bad_page_views": reader.bad_rows})

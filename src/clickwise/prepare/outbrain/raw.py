@@ -88,11 +88,7 @@ def _looked_at(engine: Engine, table: ir.Table, raw: RawTable, files: Sequence[P
     found = engine.row(table.aggregate(rows=table.count(), **{name: table[name].count() for name in raw.columns}))
     if "publish_time" in raw.columns:
         found["publish_time"] = engine.row(table.aggregate(n=published(table).count()))["n"]
-    for name in raw.columns:
-        if not found[name]:
-            text = "no moment as YYYY-MM-DD HH:MM:SS" if name == "publish_time" else "no value"
-            raise PrepareError(_named(files), found=f"{text} of {name} in any of {found['rows']:,} rows",
-                               expected="a value in some of them", do="check how the file was written")
+    check_values(found, raw, files)
     if raw.binary:
         clicks = engine.row(table.aggregate(n=table[raw.binary[0]].sum()))["n"]
         if not clicks:
@@ -100,6 +96,15 @@ def _looked_at(engine: Engine, table: ir.Table, raw: RawTable, files: Sequence[P
                                expected="one click in every display",
                                do="clicks_train.csv has them; clicks_test.csv has no labels")
     return found["rows"]
+
+
+def check_values(found: Mapping[str, int], raw: RawTable, files: Sequence[Path]) -> None:
+    """Raises PrepareError where `found`, how many `rows` there are and how many have a value of each column, has 0."""
+    for name in raw.columns:
+        if not found[name]:
+            text = "no moment as YYYY-MM-DD HH:MM:SS" if name == "publish_time" else "no value"
+            raise PrepareError(_named(files), found=f"{text} of {name} in any of {found['rows']:,} rows",
+                               expected="a value in some of them", do="check how the file was written")
 
 
 def _check_unique(engine: Engine, name: str, key: str, files: Sequence[Path]) -> None:
