@@ -86,9 +86,8 @@ def _store_ids(output: Output, config: OutbrainConfig, features: FeatureSet) -> 
         if features.profiles:
             displays, keep = visit_columns(engine, displays), ["hour_bin"]
         displays = engine.materialise(displays, "display_columns")
-        sizes = store_ids(output, "display", displays,
-                          ["display", "display_id", "document_id", "timestamp", "published", "ads", "train_rows", *keep],
-                          features.categories, limits, weight="train_rows")
+        keep = ["display", "display_id", "document_id", "timestamp", "published", "ads", "train_rows", *keep]
+        sizes = store_ids(output, "display", displays, keep, features.categories, limits, weight="train_rows")
         bar.advance(1, "displays")
         ads = _with_document(engine, engine.table("ads"), "document_id_promo", "_promo")
         examples = engine.table("examples")

@@ -73,7 +73,8 @@ def _fit(engine: Engine, rows: ir.Table, numbers: Mapping[str, Number]) -> dict[
     return fitted
 
 
-def _moments(engine: Engine, train: ir.Table, columns: Mapping[str, ir.FloatingColumn]) -> dict[str, tuple[float, float]]:
+def _moments(engine: Engine, train: ir.Table,
+             columns: Mapping[str, ir.FloatingColumn]) -> dict[str, tuple[float, float]]:
     """Name -> mean and standard deviation (of a sample) of what is not missing, by training rows; 0 where there is
     none. The deviations are from the mean itself, so that a column of one value has none."""
     weight = train.train_rows

@@ -17,8 +17,8 @@ KEYS = ("ad_id", "document_id_promo", "source_id_promo", "publisher_id_promo", "
 
 def store_counts(output: Output, *, out_of_fold: bool) -> None:
     """Stores `ad_counts` (ad_id, fold, the keys, views, clicks: of training rows) and `ad_rates`, one row for every
-    ad_id and fold of the examples: train_rows (its views), `<key>__views`, `<key>__clicks`, `<key>__ads` (how many ads have the key and were
-    shown), 0 where the key is missing or was never shown.
+    ad_id and fold of the examples: train_rows (how many of them are for training), `<key>__views`, `<key>__clicks`,
+    `<key>__ads` (how many ads have the key and were shown), 0 where the key is missing or was never shown.
 
     With `out_of_fold` a row of a training fold gets the counts of all other folds: no label of its own display is in
     them. (Leaving out the row alone would tell its label: the rate of a clicked row is lower than of the same ad

@@ -120,7 +120,8 @@ def _check_unique(engine: Engine, name: str, key: str, files: Sequence[Path]) ->
 def _check_known(engine: Engine, files: Mapping[str, Sequence[Path]]) -> None:
     """Every display of the clicks has an event, every ad is promoted content with a document."""
     clicks, ads = engine.table("clicks"), engine.table("promoted_content")
-    displays = clicks.group_by("display_id").aggregate(ads=clicks.count(), clicks=clicks.count(where=clicks.clicked == 1))
+    displays = clicks.group_by("display_id").aggregate(ads=clicks.count(),
+                                                       clicks=clicks.count(where=clicks.clicked == 1))
     for key, shown, table, what in (
             ("display_id", engine.materialise(displays, "shown_displays"), engine.table("events"), "events"),
             ("ad_id", engine.materialise(clicks.select("ad_id").distinct(), "shown_ads"),
