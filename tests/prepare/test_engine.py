@@ -42,6 +42,9 @@ def test_parquet_there_and_back(engine, tmp_path):
 def test_hex(engine):
     table = engine.materialise(ibis.memtable({"x": ["0", "ff", "FFFFFFFF", "0000000a", None]}), "t")
     assert [row["x"] for row in engine.rows(table.select(x=engine.parse_hex(table.x)))] == [0, 255, 2**32 - 1, 10, None]
+    longer = engine.materialise(ibis.memtable({"x": ["f" * 15, "0" * 14 + "a", None]}), "t")
+    assert [row["x"] for row in engine.rows(longer.select(x=engine.parse_hex(longer.x, "int64")))] == [
+        2**60 - 1, 10, None]
     bad = engine.materialise(ibis.memtable({"x": ["fffffffff"]}), "t")
     with pytest.raises(BadInput):
         engine.rows(bad.select(x=engine.parse_hex(bad.x)))

@@ -72,6 +72,13 @@ def test_bad_lines_of_page_views_are_found_and_counted(outbrain, tmp_path):
     np.testing.assert_array_equal(one["train"]["user_views"], two["train"]["user_views"])
 
 
+@pytest.mark.parametrize("column", ["uuid", "document_id", "timestamp", "traffic_source"])
+def test_page_views_without_any_value_of_a_column(outbrain, tmp_path, column):
+    tables = changed(TABLES, page_views=lambda rows: [{**row, column: None} for row in rows])
+    raises(outbrain, "page_views.csv", f"no value of {column} in any of {len(tables['page_views'])} rows",
+           tables=tables, feature_set="profiles", tmp_path=tmp_path)
+
+
 def test_a_split_without_a_test_is_refused(outbrain):
     raises(outbrain, "no display for test", test_share=0.0, test_from_day=99)
     raises(outbrain, "no display for train", test_from_day=0)

@@ -116,10 +116,20 @@ def test_inverse_document_frequency(engine):
        st.lists(st.none() | st.integers(-2, 400), min_size=2, max_size=12), st.integers(1, 12))
 def test_scales_are_those_of_the_rows_they_name(engine, curve, scale, missing, values, train):
     train = min(train, len(values))
-    number = Number(of=lambda t: t.x, curve=curve, scale=scale, missing=missing)
-    table = ibis.memtable([{"row": row, "x": value} for row, value in enumerate(values)],
-                          schema={"row": "int64", "x": "float64"})
-    fitted = numbers.fit(engine, table, train, {"x": number})["x"]
+    number = Number(level="ad", of=lambda t: t.x, curve=curve, scale=scale, missing=missing)
+
+    def of_weights(weights):
+        rows = [{"train_rows": weight, "x": value} for weight, value in zip(weights, values, strict=True)]
+        return ibis.memtable(rows, schema={"train_rows": "int64", "x": "float64"})
+
+    table = of_weights([int(row < train) for row in range(len(values))])
+    fitted = numbers.fit(engine, {"ad": table}, {"x": number})["x"]
+    weights = [(row * 7) % 4 for row in range(len(values))]
+    repeated = ibis.memtable([{"train_rows": int(n < weight), "x": value} for weight, value in
+                              zip(weights, values, strict=True) for n in range(max(weight, 1))],
+                             schema={"train_rows": "int64", "x": "float64"})
+    assert numbers.fit(engine, {"ad": of_weights(weights)}, {"x": number})["x"] == pytest.approx(
+        numbers.fit(engine, {"ad": repeated}, {"x": number})["x"], rel=1e-9, abs=1e-9)
     found = [row["y"] for row in engine.rows(table.mutate(y=numbers.apply(table.x, number, **fitted)))]
     assert all(math.isfinite(value) for value in found)
     if scale == "min_max" and missing != "mean":

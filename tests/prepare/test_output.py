@@ -14,7 +14,7 @@ from criteo_rows import equal, random_lines, read, reference, rows_of, write_raw
 
 from clickwise.errors import PrepareError
 from clickwise.prepare import criteo as criteo_dataset
-from clickwise.prepare import run, summary, write
+from clickwise.prepare import placed, run, summary
 from clickwise.prepare.engine import CutShort
 
 LINES, TEST = random_lines(60, 1), random_lines(20, 2)
@@ -22,7 +22,7 @@ LINES, TEST = random_lines(60, 1), random_lines(20, 2)
 
 def stopping_at(monkeypatch, file, error):
     """Writing `file` fails once."""
-    whole, state = write.PlacedFile._write, {"armed": True}
+    whole, state = placed.PlacedFile._write, {"armed": True}
 
     def fail(self):
         if state["armed"] and str(self.path).endswith(file):
@@ -31,7 +31,7 @@ def stopping_at(monkeypatch, file, error):
             raise error
         whole(self)
 
-    monkeypatch.setattr(write.PlacedFile, "_write", fail)
+    monkeypatch.setattr(placed.PlacedFile, "_write", fail)
 
 
 @pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt, RuntimeError])
@@ -62,8 +62,8 @@ def test_a_stopped_run_with_tables_in_memory_leaves_nothing(criteo, tmp_path, mo
 
 def test_after_a_kill_the_next_run_starts_clean_or_goes_on(criteo, tmp_path, capfd):
     """A killed process cannot tidy up: the partial folder is there, with the lock released."""
-    code = "from clickwise.prepare import criteo, run, write\nimport json, os, signal, sys\n" \
-           "write.PlacedFile._write = lambda self: os.kill(os.getpid(), signal.SIGKILL)\n" \
+    code = "from clickwise.prepare import criteo, placed, run\nimport json, os, signal, sys\n" \
+           "placed.PlacedFile._write = lambda self: os.kill(os.getpid(), signal.SIGKILL)\n" \
            "run(json.loads(sys.argv[1]), 'x')"
     files = [write_raw(tmp_path / "raw.tsv", LINES)]
     for tables, said in (("memory", "starting clean"), ("disk", "resuming")):

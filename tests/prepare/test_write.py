@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from clickwise.errors import PrepareError
 from clickwise.prepare import write
 from clickwise.prepare.engine import DuckDBEngine
+from clickwise.prepare.placed import permuted
 from clickwise.spec import Feature
 
 CHANNELS = {"numerical": ("a", "b"), "categorical": ("id", "tags"), "label": ("label",), "display": ("display",)}
@@ -48,11 +49,12 @@ def written(engine, folder, columns, **options):
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(count=st.integers(1, 300), seed=st.integers(0, 99), shuffle=st.none() | st.integers(0, 5),
-       buffer_bytes=st.sampled_from([1 << 20, 1000, 64, 1]))
-def test_every_value_in_its_place_however_little_is_buffered(engine, tmp_path, count, seed, shuffle, buffer_bytes):
+       buffer_bytes=st.sampled_from([1 << 20, 1000, 64, 1]), one_pass=st.booleans())
+def test_every_value_in_its_place_however_little_is_buffered(engine, tmp_path, count, seed, shuffle, buffer_bytes,
+                                                             one_pass):
     columns = rows(count, seed)
-    found = written(engine, tmp_path, columns, shuffle_seed=shuffle, buffer_bytes=buffer_bytes)
-    place = np.arange(count) if shuffle is None else write.permuted(np.arange(count), count, shuffle)
+    found = written(engine, tmp_path, columns, shuffle_seed=shuffle, buffer_bytes=buffer_bytes, one_pass=one_pass)
+    place = np.arange(count) if shuffle is None else permuted(np.arange(count), count, shuffle)
     order = np.argsort(place)
     numerical = np.array([columns["a"], columns["b"]], np.float16).T[order]
     assert np.array_equal(found["train/numerical.bin"].reshape(-1, 2), numerical)
@@ -81,18 +83,18 @@ def test_values_that_contradict_the_spec_are_not_written(engine, tmp_path, name,
 @settings(max_examples=60, deadline=None)
 def test_permuted_is_one_to_one(size, seed):
     numbers = np.arange(size)
-    result = write.permuted(numbers, size, seed)
+    result = permuted(numbers, size, seed)
     assert np.array_equal(np.sort(result), numbers)
     some = numbers[::3]
-    assert np.array_equal(write.permuted(some, size, seed), result[::3])  # a number's place depends on it alone
+    assert np.array_equal(permuted(some, size, seed), result[::3])  # a number's place depends on it alone
 
 
 def test_permuted_mixes_well():
     size = 100_000
-    result = write.permuted(np.arange(size), size, 1)
+    result = permuted(np.arange(size), size, 1)
     assert abs(np.corrcoef(result, np.arange(size))[0, 1]) < 0.02
     gaps = np.abs(np.diff(result))
     assert abs(gaps.mean() / size - 1 / 3) < 0.01 and (gaps == 1).mean() < 1e-3
-    assert not np.array_equal(result, write.permuted(np.arange(size), size, 2))
+    assert not np.array_equal(result, permuted(np.arange(size), size, 2))
     first_half = result[:size // 2]
     assert abs((first_half < size // 2).mean() - 0.5) < 0.01

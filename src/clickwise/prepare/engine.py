@@ -94,8 +94,9 @@ class Engine(abc.ABC):
         """One JSON object a line, plain or gz; `columns` maps key -> Ibis type, a key that is absent is missing."""
 
     @abc.abstractmethod
-    def parse_hex(self, column: ir.StringColumn) -> ir.IntegerColumn:
-        """Up to 8 hexadecimal digits as uint32; missing stays missing, anything else is BadInput when executed."""
+    def parse_hex(self, column: ir.StringColumn, type_: str = "uint32") -> ir.IntegerColumn:
+        """Hexadecimal digits, up to 8 as uint32 and 15 as int64; missing stays missing, anything else is BadInput when
+        executed."""
 
     @abc.abstractmethod
     def materialise(self, expression: ir.Table, name: str) -> ir.Table:
@@ -184,8 +185,8 @@ class DuckDBEngine(Engine):
     def read_parquet(self, files):
         return self.ibis.read_parquet([str(file) for file in files])
 
-    def parse_hex(self, column):
-        return ("0x" + column).cast("uint32")
+    def parse_hex(self, column, type_="uint32"):
+        return ("0x" + column).cast(type_)
 
     def materialise(self, expression, name):
         self._run(f'CREATE OR REPLACE TABLE "{name}" AS {self._sql(expression)}')

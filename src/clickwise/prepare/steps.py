@@ -9,7 +9,7 @@ Ids are int32, 1 … K by how often a value occurs; 0 stands for missing, rare a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ibis
 import ibis.expr.types as ir
@@ -120,12 +120,16 @@ def rows_between(table: ir.Table, first: int, end: int, *, row: str = "row", sta
     return part.mutate(**{row: part[row] - first + start})
 
 
-def hash60(column: ir.StringColumn) -> ir.IntegerColumn:
+def hash60(column: ir.StringColumn, parse_hex: Callable[[ir.StringColumn, str], ir.IntegerColumn] | None = None
+           ) -> ir.IntegerColumn:
     """The first 60 bits of the MD5 sum of the UTF-8 text, as int64: `int(md5(text).hexdigest()[:15], 16)`.
 
-    The same number on every engine, and in any other program; missing stays missing.
+    The same number on every engine, and in any other program; missing stays missing. With the engine's `parse_hex` it
+    takes half the time.
     """
     digits, number = column.hexdigest("md5"), ibis.literal(0, "int64")
+    if parse_hex is not None:
+        return parse_hex(digits.substr(0, 15), "int64")
     for place in range(15):
         digit = ibis.literal("0123456789abcdef").find(digits.substr(place, 1))
         number = number + digit.cast("int64") * 16 ** (14 - place)

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from clickwise.errors import PrepareError
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.output import Output
-from clickwise.prepare.write import PlacedFile, Places
+from clickwise.prepare.placed import PlacedFile, Places
 from clickwise.progress import Progress
 from clickwise.spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
 

@@ -22,7 +22,7 @@ from clickwise.errors import PrepareError
 from clickwise.prepare import steps
 from clickwise.prepare.kuairand.log import LABEL
 from clickwise.prepare.output import Output
-from clickwise.prepare.write import PlacedFile
+from clickwise.prepare.placed import PlacedFile
 from clickwise.progress import Progress
 from clickwise.recipe import require
 from clickwise.spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype

@@ -1,13 +1,15 @@
 """Outbrain Click Prediction (Kaggle, 2016): ads shown beside an article, one of each display clicked, to columns.
 
 The path: raw files → displays, split by day and hash → examples in order → what is known of documents and ads, counted
-on the training rows → ids and numbers of every example → raw columns. `sets` lists the features.
+on the training rows → ids and numbers of displays, ads and examples → raw columns. `sets` lists the features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import ibis
 import ibis.expr.types as ir
@@ -15,6 +17,7 @@ import ibis.expr.types as ir
 from clickwise.files import write_json
 from clickwise.prepare import write
 from clickwise.prepare.engine import EngineConfig
+from clickwise.prepare.fan_out import Column, FanOut, store_columns
 from clickwise.prepare.outbrain import numbers
 from clickwise.prepare.outbrain.config import OutbrainConfig
 from clickwise.prepare.outbrain.features import Facts, store_features
@@ -26,8 +29,9 @@ from clickwise.prepare.raw_files import estimate_rows, find_tables, raw_folder
 from clickwise.recipe import to_dict
 from clickwise.spec import Feature, narrowest_id_dtype
 
-TABLE_ROW_BYTES = 130  # of clicks, examples, similarities and the keys of `rows`, for every row
+TABLE_ROW_BYTES = 130  # of clicks, examples, similarities and `level_example`, for every row
 LABEL, DISPLAY = "clicked", "display_id"
+KEYS = ("display", "ad")  # of an example: its place in `level_display` and in `level_ad`
 CONFIG = OutbrainConfig
 
 
@@ -75,8 +79,7 @@ def _tables_bytes(files: Mapping[str, Sequence[Path]], features: FeatureSet) -> 
     rows = estimate_rows(files["clicks"])
     if rows is None or features.profiles or any(file.suffix != ".csv" for paths in files.values() for file in paths):
         return None
-    row_bytes = TABLE_ROW_BYTES + 4 * len([*features.numbers, *features.categories])
-    return rows * row_bytes + sum(file.stat().st_size for paths in files.values() for file in paths)
+    return rows * TABLE_ROW_BYTES + sum(file.stat().st_size for paths in files.values() for file in paths)
 
 
 def _split(output: Output, config: OutbrainConfig, features: FeatureSet, where: str) -> dict:
@@ -95,6 +98,7 @@ def _split(output: Output, config: OutbrainConfig, features: FeatureSet, where: 
 
 def _write(output: Output, config: OutbrainConfig, features: FeatureSet, parts: Mapping[str, tuple[int, int]],
            facts: Facts) -> None:
+    """Writes what belongs to displays and to ads once for each, and hands it out to the rows of the mappings."""
     engine, scales, sizes = output.engine(), facts["scales"], facts["cardinalities"]
     stored = {name: Feature(name, "float32") for name in features.numbers}
     stored |= {name: Feature(name, narrowest_id_dtype(sizes[name]), cardinality=sizes[name],
@@ -102,22 +106,44 @@ def _write(output: Output, config: OutbrainConfig, features: FeatureSet, parts: 
                for name in (*features.categories, *features.lists)}
     stored |= {DISPLAY: Feature(DISPLAY, "int64"), LABEL: Feature(LABEL, "bool")}
     write_json(output.preparation / "scales.json", scales)
+    named = (features.numbers, features.categories, features.lists)
+    level_of = {name: feature.level for each in named for name, feature in each.items()}
+    level_of |= {DISPLAY: "display", LABEL: "example"}
 
-    def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
-        first, end = parts[mapping]
-        rows = engine.table("rows")
-        rows = rows.filter(rows["row"].between(first, end - 1)).mutate(row=lambda t: t["row"] - first)
-        if names[0] in features.numbers:
-            return rows.select("row", **{
-                name: numbers.apply(rows[name], features.numbers[name], **scales[name]) for name in names})
+    def columns(rows: ir.Table, names: tuple[str, ...]) -> ir.Table:
         if names[0] in features.lists:
             name, of = names[0], features.lists[names[0]].of
             lists = engine.table(f"list_{name}").select(**{"__document": "document_id", name: "ids"})
             rows = rows.select("row", f"__{of}").left_join(lists, [(f"__{of}", "__document")])
             return rows.select("row", **{name: ibis.coalesce(rows[name], ibis.literal([], "array<int32>"))})
-        return rows.select("row", *names)
+        return rows.select("row", **{
+            name: numbers.apply(rows[name], features.numbers[name], **scales[name]) if name in features.numbers
+            else rows[name] for name in names})
 
-    write.write_dataset(output, columns, features=stored,
+    def store(name: str, level: str, rows: ir.Table, count: int, **options: Any) -> dict[str, Column]:
+        own = {name: feature for name, feature in stored.items() if level_of[name] == level}
+        own |= {key: Feature(key, "int32") for key in KEYS} if level == "example" else {}
+        return store_columns(output, name, partial(columns, rows), features=own, rows=count, **options)
+
+    @cache
+    def of_key(key: str) -> dict[str, Column]:
+        table = engine.table(f"level_{key}")
+        return store(key, key, table if key == "display" else engine.numbered(table), engine.count(table))
+
+    @cache
+    def of_rows(mapping: str) -> dict[str, Column]:
+        first, end = parts[mapping]
+        rows = engine.table("level_example")
+        rows = rows.filter(rows["row"].between(first, end - 1)).mutate(row=lambda t: t["row"] - first)
+        return store(mapping, "example", rows, end - first,
+                     shuffle_seed=config.seed if config.shuffle and mapping == "train" else None)
+
+    def fan_out(mapping: str, names: tuple[str, ...]) -> FanOut:
+        rows = of_rows(mapping)
+        keys = [level_of[name] if level_of[name] in KEYS else None for name in names]
+        return FanOut([of_key(key)[name] if key else rows[name] for name, key in zip(names, keys, strict=True)],
+                      [rows[key].values if key else None for key in keys])
+
+    write.write_dataset(output, fan_out, features=stored,
                         channels=features.channels | {"display": (DISPLAY,), "label": (LABEL,)},
-                        rows={mapping: end - first for mapping, (first, end) in parts.items()},
-                        shuffle_seed=config.seed if config.shuffle else None)
+                        rows={mapping: end - first for mapping, (first, end) in parts.items()}, shuffle_seed=None)

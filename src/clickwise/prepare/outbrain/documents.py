@@ -106,8 +106,7 @@ def store_similarities(output: Output) -> None:
     engine = output.engine()
     examples = engine.table("examples")
     with Progress("comparing documents", unit="pairs") as bar:
-        pairs = examples.select("display_id", "ad_id").inner_join(
-            engine.table("displays").select("display_id", "document_id"), "display_id").inner_join(
+        pairs = examples.select("document_id", "ad_id").inner_join(
             engine.table("ads").select("ad_id", "document_id_promo"), "ad_id")
         pairs = engine.materialise(pairs.select("document_id", "document_id_promo").distinct(), "pairs")
         bar.advance(engine.count(pairs))

@@ -1,4 +1,8 @@
-"""Tables of displays and ads -> the table `rows`: ids and numbers of every example, before curves and scales."""
+"""What is known of displays and ads -> tables with the ids and numbers of each, before curves and scales.
+
+Most features belong to a display or an ad, of which there are far fewer than rows: they are worked out once for each,
+and a row says which display and which ad it is of.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,22 @@ import ibis
 import ibis.expr.types as ir
 
 from clickwise.files import write_json
-from clickwise.prepare import earlier
+from clickwise.prepare import earlier, steps
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.outbrain import numbers
 from clickwise.prepare.outbrain.clock import NEW_YORK, hour_bin, local_hours, utc_offset, weekend
 from clickwise.prepare.outbrain.documents import KINDS, store_aspects, store_documents, store_similarities
-from clickwise.prepare.outbrain.ids import of_example, store_ids, store_lists
-from clickwise.prepare.outbrain.profiles import store_profiles, store_views, traffic_sources, with_profiles
+from clickwise.prepare.outbrain.ids import id_of, store_ids, store_lists
+from clickwise.prepare.outbrain.profiles import (
+    OF_AD,
+    OF_DISPLAY,
+    store_profiles,
+    store_views,
+    traffic_sources,
+    with_aspects,
+    with_similarities,
+    with_views,
+)
 from clickwise.prepare.outbrain.rates import KEYS, store_aspect_rates, store_counts
 from clickwise.prepare.outbrain.sets import PLACES, FeatureSet
 from clickwise.prepare.output import Output
@@ -33,8 +46,7 @@ class Facts(TypedDict):
 
 def store_features(output: Output, config: OutbrainConfig, features: FeatureSet, files: Mapping[str, Sequence[Path]], *,
                    train_rows: int) -> Facts:
-    """Stores `rows` (row, clicked, display_id, __document_id and __document_id_promo, an id per category, a number per
-    numerical feature) and `list_<feature>`; cardinalities and scales by feature."""
+    """Stores the tables of `_store_levels` and `list_<feature>`; cardinalities and scales by feature."""
     if output.done("features"):
         return output.facts("features")
     (output.preparation / "vocabularies").mkdir(exist_ok=True)
@@ -53,8 +65,8 @@ def store_features(output: Output, config: OutbrainConfig, features: FeatureSet,
     if features.profiles:
         store_aspect_rates(output)
         store_profiles(output, config.profile_users)
-    rows = _store_rows(output, config, features, train_rows)
-    scales = numbers.fit(output.engine(), rows, train_rows, features.numbers)
+    levels = _store_levels(output, config, features, train_rows)
+    scales = numbers.fit(output.engine(), levels, features.numbers)
     order = (*features.categories, *features.lists)
     output.mark("features", {"cardinalities": {name: sizes[name] for name in order}, "scales": scales})
     return output.facts("features")
@@ -68,14 +80,14 @@ def _store_ids(output: Output, config: OutbrainConfig, features: FeatureSet) -> 
         if any(category.counted for category in features.categories.values()):
             counts = _count_events(engine, features)
             engine.write_parquet(counts.order_by("column", "value"), output.preparation / "event_counts.parquet")
-        displays = _with_document(engine, engine.table("displays"), "document_id", "")
+        displays = engine.numbered(engine.table("displays")).rename(display="row")
+        displays = _with_document(engine, displays, "document_id", "")
         displays, keep = event_columns(displays, features.strip_places), []
         if features.profiles:
             displays, keep = visit_columns(engine, displays), ["hour_bin"]
         displays = engine.materialise(displays, "display_columns")
-        sizes = store_ids(output, "display", displays,
-                          ["display_id", "document_id", "timestamp", "published", "ads", *keep],
-                          features.categories, limits, weight="train_rows")
+        keep = ["display", "display_id", "document_id", "timestamp", "published", "ads", "train_rows", *keep]
+        sizes = store_ids(output, "display", displays, keep, features.categories, limits, weight="train_rows")
         bar.advance(1, "displays")
         ads = _with_document(engine, engine.table("ads"), "document_id_promo", "_promo")
         examples = engine.table("examples")
@@ -94,9 +106,10 @@ def _count_events(engine: Engine, features: FeatureSet) -> ir.Table:
     events = engine.table("events")
     if features.complete_events:
         events = events.filter(events.platform.notnull() & events.geo_location.notnull())
-    events = place_columns(events, features.strip_places)
+    events = engine.materialise(events.group_by("geo_location").aggregate(n=events.count()), "events_of_places")
+    places = place_columns(events, features.strip_places)
     counts = ibis.union(*(
-        events.group_by(value=events[name]).aggregate(n=events.count()).mutate(column=ibis.literal(name))
+        places.group_by(value=places[name]).aggregate(n=steps.whole(places.n.sum())).mutate(column=ibis.literal(name))
         for name in PLACES))
     return engine.materialise(counts.filter(counts["value"].notnull()), "event_counts")
 
@@ -139,28 +152,53 @@ def visit_columns(engine: Engine, displays: ir.Table) -> ir.Table:
                            traffic_from_0=displays.traffic_source - 1).drop("country", "state", "offset", "visitor")
 
 
-def _store_rows(output: Output, config: OutbrainConfig, features: FeatureSet, train_rows: int) -> ir.Table:
+def _store_levels(output: Output, config: OutbrainConfig, features: FeatureSet, train_rows: int) -> dict[str, ir.Table]:
+    """Stores `level_display` (row: the place in `displays`), `level_ad` (one for every ad and fold that examples have)
+    and `level_example` (row, and the `display` and `ad` that it is of); level -> table.
+
+    A level has the ids and numbers of its features, and `train_rows`: how many training rows each row stands for.
+    """
     engine = output.engine()
-    examples = engine.numbered(engine.table("examples"))
-    displays, ads, rates = (engine.table(name) for name in ("display_features", "ad_features", "ad_rates"))
+    out_of_fold = features.out_of_fold and config.folds > 0
+    displays, ads = engine.table("display_features"), engine.table("ad_rates")
     if features.out_of_fold:
-        rates = _with_rates(output, rates, config)
-    similar = engine.table("similarities")
-    documents = ("document_id", "document_id_promo")
-    similar = similar.rename(**{f"__{name}": name for name in documents})
-    with Progress("joining rows", total=engine.count(examples)) as bar:
-        table = examples.inner_join(displays, "display_id").inner_join(ads, "ad_id")
-        table = table.inner_join(rates, ["ad_id", "fold"])
-        table = table.left_join(similar, [(name, f"__{name}") for name in documents])
+        ads = _with_rates(output, ads, config)
+    ads = ads.inner_join(engine.table("ad_features"), "ad_id")
+    of_display, of_ad = (), ()  # what examples need of their display and ad, beside what all of them do
+    if features.profiles:
+        displays, ads = with_views(engine, displays), with_aspects(engine, ads)
+        of_display, of_ad = OF_DISPLAY, OF_AD
+    with Progress("joining rows", total=engine.count(engine.table("examples"))) as bar:
+        displays = engine.materialise(displays.select(
+            "display_id", "train_rows", *of_display, row="display", __document_id="document_id",
+            **_values(displays, features, "display")), "level_display")
+        ads = engine.materialise(ads.select(
+            "train_rows", *of_ad, "published_promo", __ad_id="ad_id", __fold="fold",
+            __document_id_promo="document_id_promo", **_values(ads, features, "ad")), "level_ad")
+        ads = engine.numbered(ads)
+        keys = ["ad_id", "fold"] if out_of_fold else ["ad_id"]
+        known = ads.select("published_promo", *of_ad, ad=ads.row.cast("int32"),
+                           document_id_promo="__document_id_promo", **{key: f"__{key}" for key in keys})
+        table = engine.numbered(engine.table("examples")).inner_join(known, keys)
+        similar = engine.table("similarities").rename(__event="document_id", __promo="document_id_promo")
+        table = table.left_join(similar, [("document_id", "__event"), ("document_id_promo", "__promo")])
         table = table.mutate(**{f"sim_{kind}": ibis.coalesce(table[f"sim_{kind}"], 0.0) for kind in KINDS})
         if features.profiles:
-            table = with_profiles(engine, table)
-        rows = engine.materialise(table.select(
-            "row", "clicked", "display_id", __document_id="document_id", __document_id_promo="document_id_promo",
-            **{name: of_example(table, name, category) for name, category in features.categories.items()},
-            **{name: number.of(table).cast("float32") for name, number in features.numbers.items()}), "rows")
+            table = table.inner_join(displays.select(*of_display, __display="row"), [("display", "__display")])
+            table = with_similarities(engine, table)
+        examples = engine.materialise(table.select(
+            "row", "display", "ad", "clicked", train_rows=(table.row < train_rows).cast("int8"),
+            **_values(table, features, "example")), "level_example")
         bar.advance(bar.total)
-    return rows
+    return {"display": displays, "ad": ads, "example": examples}
+
+
+def _values(table: ir.Table, features: FeatureSet, level: str) -> dict[str, ir.Column]:
+    """The ids and numbers of the features of a level."""
+    return {**{name: id_of(table, name, category) for name, category in features.categories.items()
+               if category.level == level},
+            **{name: number.of(table).cast("float32") for name, number in features.numbers.items()
+               if number.level == level}}
 
 
 def _with_rates(output: Output, rates: ir.Table, config: OutbrainConfig) -> ir.Table:

@@ -54,6 +54,10 @@ class AspectList:
     buckets: int = 0
     order: Literal["confidence", "file"] = "confidence"
 
+    @property
+    def level(self) -> Literal["display", "ad"]:
+        return "display" if self.of == "document_id" else "ad"
+
 
 def store_ids(output: Output, level: str, table: ir.Table, keep: list[str], categories: Mapping[str, Category],
               limits: Mapping[str, int], weight: str) -> dict[str, int]:
@@ -81,8 +85,8 @@ def store_ids(output: Output, level: str, table: ir.Table, keep: list[str], cate
     return sizes
 
 
-def of_example(table: ir.Table, name: str, category: Category) -> ir.IntegerColumn:
-    """The id of a category in the joined table of examples."""
+def id_of(table: ir.Table, name: str, category: Category) -> ir.IntegerColumn:
+    """The id of a category in the table of its level."""
     if category.level != "example":
         return table[f"{name}__id"]
     return _bucket(ibis.coalesce(table[category.column], category.missing), category)

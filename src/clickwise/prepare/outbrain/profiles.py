@@ -8,6 +8,7 @@ NOTE[DIFF] the published profiles hold views of any time and leave out only what
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ import ibis.expr.types as ir
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.named_columns import Reader
 from clickwise.prepare.outbrain.documents import KINDS
-from clickwise.prepare.outbrain.raw import PAGE_VIEWS
+from clickwise.prepare.outbrain.raw import PAGE_VIEWS, check_values
 from clickwise.prepare.outbrain.rows import DAY_MS
 from clickwise.prepare.output import Output
 from clickwise.progress import Progress
@@ -34,17 +35,20 @@ def store_views(output: Output, files: Sequence[Path], *, max_bad_rows: int) -> 
     displays = engine.table("displays")
     users = displays.group_by("uuid").aggregate(last=displays.timestamp.max())
     users = engine.numbered(engine.materialise(users.filter(users["last"].notnull()), "users"))
-    users = users.select(user_uuid="uuid", user="row", last="last")
+    users = users.select("last", user_uuid="uuid", user=users.row.cast("int32"))
 
     def of_users(views: ir.Table) -> ir.Table:
         known = views.filter(views.document_id.notnull() & views.timestamp.notnull())
         joined = known.inner_join(users, [("uuid", "user_uuid")])
         joined = joined.filter(joined.timestamp <= joined["last"])
-        return joined.select("document_id", "timestamp", user=joined.user.cast("int32"),
-                             traffic_source=joined.traffic_source.cast("int8"))
+        return joined.select("document_id", "timestamp", "user", traffic_source=joined.traffic_source.cast("int8"))
 
     reader = Reader(engine, output.work, max_bad_rows)
     views = reader.store(PAGE_VIEWS, files, of=of_users)
+    if not engine.row(views.aggregate(n=views.traffic_source.count()))["n"]:  # none is kept, or none has a source
+        counts = reader.store(replace(PAGE_VIEWS, name="page_views_counted"), files, of=lambda views: views.aggregate(
+            rows=views.count(), **{name: views[name].count() for name in PAGE_VIEWS.columns}))
+        check_values(engine.row(counts), PAGE_VIEWS, files)
     visitors = displays.inner_join(users, [("uuid", "user_uuid")]).filter(lambda t: t.timestamp.notnull())
     engine.materialise(visitors.select("display_id", "document_id", "timestamp", "test", "user"), "visitors")
     output.mark("page views read", {"page_views_kept": engine.count(views), "bad_page_views": reader.bad_rows})
@@ -68,12 +72,15 @@ def traffic_sources(engine: Engine) -> ir.Table:
 
 
 def store_profiles(output: Output, users: Literal["all", "test"]) -> None:
-    """Stores `viewed` (display_id, document_id), `profiles` (display_id, user_views, `user_<kind>`: how many aspects)
-    and `user_similarities` (row, `user_sim_<kind>`, `common_<kind>`: how many aspects are shared).
+    """Stores `seen` (user, document_id, since: the first view), `profiles` (display_id, user, user_views, and by kind
+    `user_<kind>`, how many aspects, and `length_<kind>`) and `user_similarities` (row, `product_<kind>`,
+    `common_<kind>`: how many aspects are shared).
 
-    Of a display's user, `viewed` are the documents with any aspect that were viewed before the event, user_views how
+    Of a display's user, only documents with any aspect that were viewed before the event count; user_views is how
     often. The weight of an aspect is tf · idf · confidence: the number of viewed documents that have it, ln(N/df), the
-    mean confidence of those. The similarity is the cosine of that vector and the vector of the ad's document.
+    mean confidence of those. The product of that vector and the vector of the ad's document (of length 1) over its own
+    length is their cosine. A profile only grows with time: what a view adds to it is worked out once for each view,
+    and not again for every display that follows.
     """
     engine = output.engine()
     with Progress("building profiles", total=3, unit="steps") as bar:
@@ -82,66 +89,99 @@ def store_profiles(output: Output, users: Literal["all", "test"]) -> None:
             visitors = visitors.filter(visitors.test)
         aspects = engine.table("aspects")
         views = views.semi_join(aspects.select("document_id").distinct(), "document_id")
-        views = views.select(viewed="document_id", at="timestamp", viewer="user")
-        joined = visitors.select("display_id", "user", "timestamp").inner_join(views, [("user", "viewer")])
-        joined = joined.filter(joined["at"] < joined.timestamp)
-        viewed = engine.materialise(
-            joined.group_by("display_id", document_id=joined.viewed).aggregate(n=joined.count()), "viewed")
+        seen = engine.materialise(views.group_by("user", "document_id").aggregate(since=views.timestamp.min()), "seen")
         bar.advance(1, "documents")
 
-        vectors = viewed.select("display_id", "document_id").inner_join(aspects, "document_id")
-        vectors = vectors.group_by("display_id", "kind", "aspect", "rarity").aggregate(sure=vectors.confidence.sum())
-        vectors = engine.materialise(
-            vectors.select("display_id", "kind", "aspect", weight=vectors.rarity * vectors.sure), "user_vectors")
-        total = viewed.group_by("display_id").aggregate(user_views=viewed.n.sum().cast("float64"))
-        sizes = vectors.group_by(sized="display_id").aggregate(**{
-            name: value for place, kind in enumerate(KINDS) for name, value in (
-                (f"user_{kind}", vectors.count(where=vectors.kind == place)),
-                (f"length_{kind}", (vectors.kind == place).ifelse(vectors.weight * vectors.weight, 0.0).sum().sqrt()))})
-        engine.materialise(total.left_join(sizes, [("display_id", "sized")]).drop("sized"), "profiles")
+        grown = seen.inner_join(aspects.select("document_id", "kind", "aspect", "rarity", "confidence"), "document_id")
+        order = {"group_by": ["user", "aspect"], "order_by": ["since", "document_id"]}
+        sure = grown.confidence.sum().over(ibis.cumulative_window(**order))
+        grown = engine.materialise(grown.select(
+            "user", "aspect", "kind", "since", weight=grown.rarity * grown.confidence,
+            square=grown.rarity * grown.rarity * grown.confidence * (2 * sure - grown.confidence),  # it adds to length²
+            new=ibis.row_number().over(ibis.window(**order)) == 0), "grown_vectors")
+        engine.materialise(_profiles(visitors, views, grown), "profiles")
         bar.advance(1, "aspects")
-        engine.materialise(_similarities(engine, vectors), "user_similarities")
-        engine.drop("user_vectors")
+        engine.materialise(_similarities(engine, visitors, grown), "user_similarities")
+        engine.drop("grown_vectors")
         bar.advance(1, "similarities")
 
 
-def _similarities(engine: Engine, vectors: ir.Table) -> ir.Table:
+def _profiles(visitors: ir.Table, views: ir.Table, grown: ir.Table) -> ir.Table:
+    """The table `profiles`: events and views of a user in one row of time, an event before views of the same moment."""
+    sums = ("views", *(f"{name}_{kind}" for kind in KINDS for name in ("size", "square")))
+
+    def moments(table: ir.Table, is_view: bool, **known: ir.Value) -> ir.Table:
+        return table.select("user", "at", display_id=known.pop("display_id", ibis.null("int64")),
+                            is_view=ibis.literal(is_view),
+                            **{name: known.get(name, ibis.literal(0.0)).cast("float64") for name in sums})
+
+    viewed = views.group_by("user", at="timestamp").aggregate(n=views.count())
+    growth = grown.group_by("user", at="since").aggregate(**{name: value for place, kind in enumerate(KINDS)
+                                                             for name, value in (
+        (f"size_{kind}", grown.count(where=grown.new & (grown.kind == place))),
+        (f"square_{kind}", (grown.kind == place).ifelse(grown.square, 0.0).sum()))})
+    events = visitors.select("user", "display_id", at="timestamp")
+    table = ibis.union(moments(viewed, True, views=viewed.n),
+                       moments(growth, True, **{name: growth[name] for name in sums[1:]}),
+                       moments(events, False, display_id=events.display_id))
+    before = ibis.cumulative_window(group_by="user", order_by=["at", "is_view"])
+    table = table.mutate(**{name: table[name].sum().over(before) for name in sums})
+    table = table.filter(~table.is_view)
+    return table.select("display_id", "user", user_views="views",
+                        **{f"user_{kind}": table[f"size_{kind}"].cast("int64") for kind in KINDS},
+                        **{f"length_{kind}": table[f"square_{kind}"].sqrt() for kind in KINDS})
+
+
+def _similarities(engine: Engine, visitors: ir.Table, grown: ir.Table) -> ir.Table:
     examples = engine.numbered(engine.table("examples")).select("row", "display_id", "ad_id")
-    profiles = engine.table("profiles").select("display_id", *(f"length_{kind}" for kind in KINDS))
     ads = engine.table("ads").select("ad_id", "document_id_promo")
     of_ad = engine.table("aspects").select(promo="document_id", shared="aspect", unit="unit")
-    rows = examples.inner_join(profiles, "display_id").inner_join(ads, "ad_id")
-    rows = rows.inner_join(of_ad, [("document_id_promo", "promo")])
-    vectors = vectors.rename(of_display="display_id")
-    both = rows.inner_join(vectors, [("display_id", "of_display"), ("shared", "aspect")])
+    rows = examples.inner_join(visitors.select("display_id", "user", "timestamp"), "display_id")
+    rows = rows.inner_join(ads, "ad_id").inner_join(of_ad, [("document_id_promo", "promo")])
+    both = rows.inner_join(grown.rename(viewer="user"), [("user", "viewer"), ("shared", "aspect")])
+    both = both.filter(both.since < both.timestamp)
     found = {}
     for place, kind in enumerate(KINDS):
         mine = both.kind == place
-        cosine = both.unit * both.weight / both[f"length_{kind}"].nullif(0)
-        found |= {f"user_sim_{kind}": mine.ifelse(ibis.coalesce(cosine, 0.0), 0.0).sum(),
-                  f"common_{kind}": both.count(where=mine)}
+        found |= {f"product_{kind}": mine.ifelse(both.unit * both.weight, 0.0).sum(),
+                  f"common_{kind}": both.count(where=mine & both.new)}
     return both.group_by(similar_row="row").aggregate(**found)
 
 
-def with_profiles(engine: Engine, table: ir.Table) -> ir.Table:
-    """`table`, the joined table of examples, with what the profile of its display says: user_views, viewed_before,
-    `user_sim_<kind>`, `user_sim_<kind>_conf`, and `pop_<kind>`, `pop_<kind>_conf` of the ad's document."""
+OF_DISPLAY = ("user", *(f"{word}_{kind}" for word in ("user", "length") for kind in KINDS))
+OF_AD = tuple(f"document_{kind}" for kind in KINDS)
+
+
+def with_views(engine: Engine, displays: ir.Table) -> ir.Table:
+    """`displays` with the profile of their user: user_views and OF_DISPLAY."""
+    profiles = engine.table("profiles").rename(profiled="display_id")
+    displays = displays.left_join(profiles, [("display_id", "profiled")])
+    return displays.mutate(user_views=ibis.coalesce(displays.user_views, 0.0))
+
+
+def with_aspects(engine: Engine, ads: ir.Table) -> ir.Table:
+    """`ads` with `pop_<kind>` and `pop_<kind>_conf`, and `document_<kind>`: how many aspects the ad's document has."""
     aspects = engine.table("aspects")
-    of_document = aspects.group_by(counted="document_id").aggregate(**{
+    counts = aspects.group_by(counted="document_id").aggregate(**{
         f"document_{kind}": aspects.count(where=aspects.kind == place) for place, kind in enumerate(KINDS)})
-    for name, key, other in (("profiles", "display_id", "profiled"), ("aspect_rates", "document_id_promo", "rated")):
-        joined = engine.table(name).rename({other: "display_id" if name == "profiles" else "document_id"})
-        table = table.left_join(joined, [(key, other)])
-    viewed = engine.table("viewed").select(viewing="display_id", viewed_document="document_id")
+    rates = engine.table("aspect_rates").rename(rated="document_id")
+    ads = ads.left_join(rates, [("document_id_promo", "rated")])
+    ads = ads.left_join(counts, [("document_id_promo", "counted")])
+    return ads.mutate(**{name: ibis.coalesce(ads[name], 0.0) for kind in KINDS
+                         for name in (f"pop_{kind}", f"pop_{kind}_conf")})
+
+
+def with_similarities(engine: Engine, table: ir.Table) -> ir.Table:
+    """`table` of examples, which has OF_DISPLAY and OF_AD, with viewed_before, `user_sim_<kind>` and
+    `user_sim_<kind>_conf`."""
+    seen = engine.table("seen").rename(viewer="user", viewed_document="document_id")
     table = table.left_join(engine.table("user_similarities"), [("row", "similar_row")])
-    table = table.left_join(viewed, [("display_id", "viewing"), ("document_id_promo", "viewed_document")])
-    table = table.left_join(of_document, [("document_id_promo", "counted")])
-    table = table.mutate(user_views=ibis.coalesce(table.user_views, 0.0),
-                         viewed_before=table.viewing.notnull().cast("int64"),
-                         **{name: ibis.coalesce(table[name], 0.0) for kind in KINDS
-                            for name in (f"user_sim_{kind}", f"pop_{kind}", f"pop_{kind}_conf")})
-    return table.mutate(**{
-        f"user_sim_{kind}_conf": similarity_confidence(
+    table = table.left_join(seen, [("user", "viewer"), ("document_id_promo", "viewed_document")])
+    cosine = {kind: table[f"product_{kind}"] / table[f"length_{kind}"].nullif(0) for kind in KINDS}
+    return table.mutate(
+        viewed_before=ibis.coalesce(table.since < table.timestamp, False).cast("int64"),
+        **{f"user_sim_{kind}": ibis.coalesce(cosine[kind], 0.0) for kind in KINDS},
+        **{f"user_sim_{kind}_conf": similarity_confidence(
             *(ibis.coalesce(table[f"{name}_{kind}"], 0) for name in ("document", "user", "common")),
             engine.count(engine.table(f"aspect_{kind}"))) for kind in KINDS})
 

@@ -17,8 +17,8 @@ KEYS = ("ad_id", "document_id_promo", "source_id_promo", "publisher_id_promo", "
 
 def store_counts(output: Output, *, out_of_fold: bool) -> None:
     """Stores `ad_counts` (ad_id, fold, the keys, views, clicks: of training rows) and `ad_rates`, one row for every
-    ad_id and fold of the examples: `<key>__views`, `<key>__clicks`, `<key>__ads` (how many ads have the key and were
-    shown), 0 where the key is missing or was never shown.
+    ad_id and fold of the examples: train_rows (how many of them are for training), `<key>__views`, `<key>__clicks`,
+    `<key>__ads` (how many ads have the key and were shown), 0 where the key is missing or was never shown.
 
     With `out_of_fold` a row of a training fold gets the counts of all other folds: no label of its own display is in
     them. (Leaving out the row alone would tell its label: the rate of a clicked row is lower than of the same ad
@@ -31,7 +31,7 @@ def store_counts(output: Output, *, out_of_fold: bool) -> None:
         views=examples.count(where=~examples.test),
         clicks=examples.count(where=~examples.test & (examples.clicked == 1)))
     shown = engine.materialise(shown.inner_join(ads, "ad_id").select("fold", "views", "clicks", *KEYS), "ad_counts")
-    table = shown.select("fold", *KEYS)
+    table = shown.select("fold", *KEYS, train_rows="views")
     with Progress("counting clicks", total=len(KEYS), unit="keys") as bar:
         for key in KEYS:
             known = shown.filter(shown[key].notnull())
@@ -43,7 +43,7 @@ def store_counts(output: Output, *, out_of_fold: bool) -> None:
             table = _with_counts(table, key, total, own)
             bar.advance(1, key)
         wanted = [name for name in table.columns if "__" in name]
-        engine.materialise(table.select("ad_id", "fold", *wanted), "ad_rates")
+        engine.materialise(table.select("ad_id", "fold", "train_rows", *wanted), "ad_rates")
 
 
 def _with_counts(table: ir.Table, key: str, total: ir.Table, own: ir.Table | None) -> ir.Table:

@@ -46,8 +46,9 @@ UNIQUE = {"events": "display_id", "promoted_content": "ad_id", "documents_meta":
 
 def store_raw_tables(output: Output, files: Mapping[str, Sequence[Path]], *, max_bad_rows: int,
                      max_aspects: int) -> dict:
-    """Stores a table of TABLES for every entry of `files`; page views are only looked at, and users of events kept
-    only where there are page views. The columns of every file are looked at before any is read.
+    """Stores a table of TABLES for every entry of `files`, and `shown_displays` (display_id, ads, clicks) and
+    `shown_ads` (ad_id) of the clicks; page views are only looked at, and users of events kept only where there are page
+    views. The columns of every file are looked at before any is read.
 
     Raises PrepareError for what cannot be read and for what does not fit together; returns what was counted.
     """
@@ -87,11 +88,7 @@ def _looked_at(engine: Engine, table: ir.Table, raw: RawTable, files: Sequence[P
     found = engine.row(table.aggregate(rows=table.count(), **{name: table[name].count() for name in raw.columns}))
     if "publish_time" in raw.columns:
         found["publish_time"] = engine.row(table.aggregate(n=published(table).count()))["n"]
-    for name in raw.columns:
-        if not found[name]:
-            text = "no moment as YYYY-MM-DD HH:MM:SS" if name == "publish_time" else "no value"
-            raise PrepareError(_named(files), found=f"{text} of {name} in any of {found['rows']:,} rows",
-                               expected="a value in some of them", do="check how the file was written")
+    check_values(found, raw, files)
     if raw.binary:
         clicks = engine.row(table.aggregate(n=table[raw.binary[0]].sum()))["n"]
         if not clicks:
@@ -99,6 +96,15 @@ def _looked_at(engine: Engine, table: ir.Table, raw: RawTable, files: Sequence[P
                                expected="one click in every display",
                                do="clicks_train.csv has them; clicks_test.csv has no labels")
     return found["rows"]
+
+
+def check_values(found: Mapping[str, int], raw: RawTable, files: Sequence[Path]) -> None:
+    """Raises PrepareError where `found`, how many `rows` there are and how many have a value of each column, has 0."""
+    for name in raw.columns:
+        if not found[name]:
+            text = "no moment as YYYY-MM-DD HH:MM:SS" if name == "publish_time" else "no value"
+            raise PrepareError(_named(files), found=f"{text} of {name} in any of {found['rows']:,} rows",
+                               expected="a value in some of them", do="check how the file was written")
 
 
 def _check_unique(engine: Engine, name: str, key: str, files: Sequence[Path]) -> None:
@@ -114,9 +120,13 @@ def _check_unique(engine: Engine, name: str, key: str, files: Sequence[Path]) ->
 def _check_known(engine: Engine, files: Mapping[str, Sequence[Path]]) -> None:
     """Every display of the clicks has an event, every ad is promoted content with a document."""
     clicks, ads = engine.table("clicks"), engine.table("promoted_content")
-    for key, table, what in (("display_id", engine.table("events"), "events"),
-                             ("ad_id", ads.filter(ads.document_id.notnull()), "promoted_content")):
-        unknown = clicks.select(key).distinct().anti_join(table, key)
+    displays = clicks.group_by("display_id").aggregate(ads=clicks.count(),
+                                                       clicks=clicks.count(where=clicks.clicked == 1))
+    for key, shown, table, what in (
+            ("display_id", engine.materialise(displays, "shown_displays"), engine.table("events"), "events"),
+            ("ad_id", engine.materialise(clicks.select("ad_id").distinct(), "shown_ads"),
+             ads.filter(ads.document_id.notnull()), "promoted_content")):
+        unknown = shown.anti_join(table, key)
         found = engine.row(unknown.aggregate(n=unknown.count(), example=unknown[key].min()))
         if found["n"]:
             name, wanted = ("display", "an event") if key == "display_id" else ("ad", "a document")

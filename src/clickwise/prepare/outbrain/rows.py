@@ -26,11 +26,10 @@ def store_displays(output: Output, *, test_share: float, test_from_day: int, lis
     platform is as if nothing were known of it; its day still decides the mapping.
     """
     engine = output.engine()
-    clicks, events = engine.table("clicks"), engine.table("events")
-    counts = clicks.group_by("display_id").aggregate(ads=clicks.count(), clicks=clicks.clicked.sum().cast("int64"))
-    table = counts.inner_join(events, "display_id")
+    table = engine.table("shown_displays").inner_join(engine.table("events"), "display_id")
     table = table.mutate(day=table.timestamp // DAY_MS,
-                         hash=steps.hash60(ibis.literal(f"{seed}/") + table.display_id.cast("string")))
+                         hash=steps.hash60(ibis.literal(f"{seed}/") + table.display_id.cast("string"),
+                                           engine.parse_hex))
     if listed:
         listed_id = engine.table("test_displays").select(listed_id="display_id").distinct()
         table = table.left_join(listed_id, table.display_id == listed_id.listed_id)
@@ -50,17 +49,18 @@ def store_displays(output: Output, *, test_share: float, test_from_day: int, lis
 def store_ads(output: Output) -> None:
     """Stores `ads`: ad_id, document_id_promo, campaign_id, advertiser_id of the ads that examples have."""
     engine = output.engine()
-    promoted = engine.table("promoted_content").semi_join(engine.table("clicks").select("ad_id").distinct(), "ad_id")
+    promoted = engine.table("promoted_content").semi_join(engine.table("shown_ads"), "ad_id")
     engine.materialise(promoted.select("ad_id", "campaign_id", "advertiser_id", document_id_promo="document_id"), "ads")
 
 
 def store_examples(output: Output, where: str) -> dict[str, tuple[int, int]]:
-    """Stores `examples` (display_id, ad_id, clicked, fold), training rows first, a display's rows together; mapping ->
-    its rows first … end−1."""
+    """Stores `examples` (display_id, ad_id, clicked, and of the display: its place in `displays`, test, fold,
+    document_id, timestamp), training rows first, a display's rows together; mapping -> its rows first … end−1."""
     engine = output.engine()
-    clicks, displays = engine.table("clicks"), engine.table("displays")
-    table = clicks.inner_join(displays.select("display_id", "test", "fold"), "display_id")
-    table = table.select("display_id", "ad_id", clicked=table.clicked.cast("int8"), test="test", fold="fold")
+    clicks, displays = engine.table("clicks"), engine.numbered(engine.table("displays"))
+    displays = displays.select("display_id", "test", "fold", "document_id", "timestamp",
+                               display=displays.row.cast("int32"))
+    table = clicks.inner_join(displays, "display_id").mutate(clicked=lambda t: t.clicked.cast("int8"))
     examples = engine.materialise(table.order_by("test", "display_id", "ad_id", "clicked"), "examples")
     found = engine.row(examples.aggregate(rows=examples.count(), train=examples.count(where=~examples.test)))
     parts = {"train": (0, found["train"]), "test": (found["train"], found["rows"])}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import ibis.expr.types as ir
@@ -61,24 +62,27 @@ def _ad_days(table: ir.Table) -> ir.IntegerColumn:
     return days_since(table.timestamp, table.published_promo)
 
 
-def _rate(key: str, at_least: int) -> Callable[[ir.Table], ir.FloatingColumn]:
-    return lambda table: rate(table, key, at_least)
-
-
-def _views(key: str, at_least: int = 0) -> Callable[[ir.Table], ir.IntegerColumn]:
-    return lambda table: views(table, key, at_least)
-
-
-def _confidence(key: str, at_least: int) -> Callable[[ir.Table], ir.FloatingColumn]:
-    return lambda table: rate_confidence(table, key, at_least)
-
-
 def _column(name: str) -> Callable[[ir.Table], ir.Column]:
     return lambda table: table[name]
 
 
+_of_display, _of_ad, _of_example = (partial(Number, level=level) for level in ("display", "ad", "example"))
+
+
+def _rate(key: str, at_least: int, **options: str) -> Number:
+    return _of_ad(of=lambda table: rate(table, key, at_least), **options)
+
+
+def _views(key: str, at_least: int = 0, **options: str) -> Number:
+    return _of_ad(of=lambda table: views(table, key, at_least), **options)
+
+
+def _confidence(key: str, at_least: int) -> Number:
+    return _of_ad(of=lambda table: rate_confidence(table, key, at_least))
+
+
 def _similarities(prefix: str, **options: str) -> dict[str, Number]:
-    return {f"{prefix}_{kind}": Number(of=_column(f"sim_{kind}"), **options) for kind in KINDS}
+    return {f"{prefix}_{kind}": _of_example(of=_column(f"sim_{kind}"), **options) for kind in KINDS}
 
 
 # Column -> level and published hash buckets, in the published order; the same in all published sets.
@@ -119,22 +123,20 @@ def v1_spark() -> FeatureSet:
 
     NOTE[DIFF] the split is by day for every display (the reference puts displays of incomplete events into train).
     """
-    def log2(of: Callable) -> Number:
-        return Number(of=of, curve="log2", scale="min_max")
-
+    log2 = {"curve": "log2", "scale": "min_max"}
     return FeatureSet(
         categories={name: spark_category(column, "modulo") for column, name in SPARK_NAMES.items()},
         numbers={
-            "pop_document_id": Number(of=_rate("document_id_promo", 6)),
-            "pop_publisher_id": Number(of=_rate("publisher_id_promo", 11)),
-            "pop_source_id": Number(of=_rate("source_id_promo", 11)),
-            "doc_views_log_01scaled": log2(_views("document_id_promo", 6)),
-            "doc_event_days_since_published_log_01scaled": log2(_event_days),
-            "pop_ad_id": Number(of=_rate("ad_id", 6)),
-            "pop_advertiser_id": Number(of=_rate("advertiser_id", 11)),
-            "pop_campain_id": Number(of=_rate("campaign_id", 11)),
-            "ad_views_log_01scaled": log2(_views("ad_id", 6)),
-            "doc_ad_days_since_published_log_01scaled": log2(_ad_days),
+            "pop_document_id": _rate("document_id_promo", 6),
+            "pop_publisher_id": _rate("publisher_id_promo", 11),
+            "pop_source_id": _rate("source_id_promo", 11),
+            "doc_views_log_01scaled": _views("document_id_promo", 6, **log2),
+            "doc_event_days_since_published_log_01scaled": _of_display(of=_event_days, **log2),
+            "pop_ad_id": _rate("ad_id", 6),
+            "pop_advertiser_id": _rate("advertiser_id", 11),
+            "pop_campain_id": _rate("campaign_id", 11),
+            "ad_views_log_01scaled": _views("ad_id", 6, **log2),
+            "doc_ad_days_since_published_log_01scaled": _of_example(of=_ad_days, **log2),
             **_similarities("doc_event_doc_ad_sim"),
         }, **SPARK_RULES)
 
@@ -149,11 +151,7 @@ def v1_nvtabular(keep_without_source: bool = False, lists: Mapping[str, AspectLi
     NOTE[DIFF] the hash is `steps.hash_bucket`, the same everywhere; the reference's depends on the library and on
     whether it runs on a GPU.
     """
-    def days(of: Callable) -> Number:
-        return Number(of=of, curve="ln", missing="median")
-
-    def count(key: str) -> Number:
-        return Number(of=_views(key), curve="ln", scale="mean_std")
+    days, count = {"curve": "ln", "missing": "median"}, {"curve": "ln", "scale": "mean_std"}
 
     def category(column: str) -> Category:
         level, buckets = PUBLISHED[column]
@@ -164,16 +162,16 @@ def v1_nvtabular(keep_without_source: bool = False, lists: Mapping[str, AspectLi
         categories={column: category(column) for column in PUBLISHED},
         lists=lists or {},
         numbers={
-            "document_id_promo_ctr": Number(of=_rate("document_id_promo", 5)),
-            "publisher_id_promo_ctr": Number(of=_rate("publisher_id_promo", 10)),
-            "source_id_promo_ctr": Number(of=_rate("source_id_promo", 10)),
-            "document_id_promo_count": count("document_id_promo"),
-            "publish_time_days_since_published": days(_event_days),
-            "ad_id_ctr": Number(of=_rate("ad_id", 5)),
-            "advertiser_id_ctr": Number(of=_rate("advertiser_id", 10)),
-            "campaign_id_ctr": Number(of=_rate("campaign_id", 10)),
-            "ad_id_count": count("ad_id"),
-            "publish_time_promo_days_since_published": days(_ad_days),
+            "document_id_promo_ctr": _rate("document_id_promo", 5),
+            "publisher_id_promo_ctr": _rate("publisher_id_promo", 10),
+            "source_id_promo_ctr": _rate("source_id_promo", 10),
+            "document_id_promo_count": _views("document_id_promo", **count),
+            "publish_time_days_since_published": _of_display(of=_event_days, **days),
+            "ad_id_ctr": _rate("ad_id", 5),
+            "advertiser_id_ctr": _rate("advertiser_id", 10),
+            "campaign_id_ctr": _rate("campaign_id", 10),
+            "ad_id_count": _views("ad_id", **count),
+            "publish_time_promo_days_since_published": _of_example(of=_ad_days, **days),
             **_similarities("document_id_document_id_promo_sim"),
         },
         missing_publisher="per_document", keep_without_source=keep_without_source, idf_documents="largest_id")
@@ -197,11 +195,7 @@ def profiles() -> FeatureSet:
     has the bucket of "-1" in place of a row of zeros, lists are not filled up with zeros that are ids, and ids are
     hashed by `steps.hash_bucket`; what was published but not used by the model is left out.
     """
-    def log(of: Callable) -> Number:
-        return Number(of=of, curve="log2_of_thousands", scale="min_max")
-
-    def integer(of: Callable) -> Number:
-        return Number(of=of, curve="log2", scale="min_max")
+    log, integer = ({"curve": curve, "scale": "min_max"} for curve in ("log2_of_thousands", "log2"))
 
     def lists(of: str, prefix: str) -> dict[str, AspectList]:
         return {f"{prefix}_{name}_id": AspectList(
@@ -229,23 +223,26 @@ def profiles() -> FeatureSet:
         },
         lists={**lists("document_id", "doc_event"), **lists("document_id_promo", "doc_ad")},
         numbers={
-            **{f"pop_{name}_conf": Number(of=_confidence(*rates[name])) for name in request},
-            **{f"pop_{name}_id_conf": Number(of=_column(f"pop_{kind}_conf")) for name, kind in ONE_OF.items()},
-            **{f"pop_{name}": log(_rate(*rates[name])) for name in request},
-            **{f"pop_{name}_id": log(_column(f"pop_{kind}")) for name, kind in ONE_OF.items()},
-            "user_views": integer(_column("user_views")), "doc_views": integer(_views("document_id_promo", 6)),
-            "doc_event_days_since_published": integer(_event_days), "doc_event_hour": integer(_column("hour_bin")),
-            "pop_ad_id_conf": Number(of=_confidence(*rates["ad_id"])),
-            **{f"user_doc_ad_sim_{kind}_conf": Number(of=_column(f"user_sim_{kind}_conf"))
+            **{f"pop_{name}_conf": _confidence(*rates[name]) for name in request},
+            **{f"pop_{name}_id_conf": _of_ad(of=_column(f"pop_{kind}_conf")) for name, kind in ONE_OF.items()},
+            **{f"pop_{name}": _rate(*rates[name], **log) for name in request},
+            **{f"pop_{name}_id": _of_ad(of=_column(f"pop_{kind}"), **log) for name, kind in ONE_OF.items()},
+            "user_views": _of_display(of=_column("user_views"), **integer),
+            "doc_views": _views("document_id_promo", 6, **integer),
+            "doc_event_days_since_published": _of_display(of=_event_days, **integer),
+            "doc_event_hour": _of_display(of=_column("hour_bin"), **integer),
+            "pop_ad_id_conf": _confidence(*rates["ad_id"]),
+            **{f"user_doc_ad_sim_{kind}_conf": _of_example(of=_column(f"user_sim_{kind}_conf"))
                for kind in ("categories", "topics")},
-            "pop_advertiser_id_conf": Number(of=_confidence(*rates["advertiser_id"])),
-            "pop_campain_id_conf_multipl": log(lambda table: rate(table, "campaign_id", 11)
-                                               * rate_confidence(table, "campaign_id", 11)),
-            **{f"pop_{name}": log(_rate(*rates[name])) for name in ("ad_id", "advertiser_id")},
-            "pop_campain_id": log(_rate("campaign_id", 11)),
-            **{f"user_doc_ad_sim_{kind}": log(_column(f"user_sim_{kind}")) for kind in KINDS},
-            **_similarities("doc_event_doc_ad_sim", curve="log2_of_thousands", scale="min_max"),
-            "ad_views": integer(_views("ad_id", 6)), "doc_ad_days_since_published": integer(_ad_days),
+            "pop_advertiser_id_conf": _confidence(*rates["advertiser_id"]),
+            "pop_campain_id_conf_multipl": _of_ad(of=lambda table: rate(table, "campaign_id", 11)
+                                                  * rate_confidence(table, "campaign_id", 11), **log),
+            **{f"pop_{name}": _rate(*rates[name], **log) for name in ("ad_id", "advertiser_id")},
+            "pop_campain_id": _rate("campaign_id", 11, **log),
+            **{f"user_doc_ad_sim_{kind}": _of_example(of=_column(f"user_sim_{kind}"), **log) for kind in KINDS},
+            **_similarities("doc_event_doc_ad_sim", **log),
+            "ad_views": _views("ad_id", 6, **integer),
+            "doc_ad_days_since_published": _of_example(of=_ad_days, **integer),
         }, profiles=True, **SPARK_RULES)
 
 
@@ -257,15 +254,15 @@ def clickwise() -> FeatureSet:
     the mean where few views speak, beside the views; the most certain aspects of both documents."""
     levels = {column: level for column, (level, _) in PUBLISHED.items()} | {"hour": "display", "weekday": "display"}
     shared = {"curve": "ln", "scale": "mean_std"}
-    numbers = {f"{key}_click_rate": Number(of=_column(f"{key}__rate"), scale="mean_std", missing="mean")
+    numbers = {f"{key}_click_rate": _of_ad(of=_column(f"{key}__rate"), scale="mean_std", missing="mean")
                for key in KEYS}
-    numbers |= {f"{key}_views": Number(of=_views(key), **shared) for key in KEYS}
-    numbers |= {"days_since_published": Number(of=_event_days, missing="mean", **shared),
-                "days_since_published_promo": Number(of=_ad_days, missing="mean", **shared),
-                "days_known": Number(of=lambda table: _event_days(table).notnull().cast("int8"), scale="mean_std"),
-                "days_known_promo": Number(of=lambda table: _ad_days(table).notnull().cast("int8"), scale="mean_std"),
-                "ads_in_display": Number(of=_column("ads"), **shared),
-                **_similarities("similarity", scale="mean_std")}
+    numbers |= {f"{key}_views": _views(key, **shared) for key in KEYS}
+    numbers |= {
+        "days_since_published": _of_display(of=_event_days, missing="mean", **shared),
+        "days_since_published_promo": _of_example(of=_ad_days, missing="mean", **shared),
+        "days_known": _of_display(of=lambda table: _event_days(table).notnull().cast("int8"), scale="mean_std"),
+        "days_known_promo": _of_example(of=lambda table: _ad_days(table).notnull().cast("int8"), scale="mean_std"),
+        "ads_in_display": _of_display(of=_column("ads"), **shared), **_similarities("similarity", scale="mean_std")}
     lists = {f"{kind}{suffix}": AspectList(of=f"document_id{suffix}", kind=kind, most=3, by="vocabulary")
              for suffix in ("", "_promo") for kind in KINDS}
     return FeatureSet(
