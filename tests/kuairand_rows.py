@@ -61,20 +61,24 @@ def in_order(log: list[dict], first: int, end: int) -> list[dict]:
     return sorted(rows, key=lambda r: (r["date"], r["time_ms"], r["user_id"], r["video_id"]))
 
 
-def raw_numbers(log: list[dict], row: dict, prior: float, weight: float, last_day: int = 99999999) -> dict:
-    """The numerical features of `row` before scaling; None where missing."""
+def raw_numbers(log: list[dict], row: dict, prior: float, weight: float, last_day: int = 99999999,
+                when: str = "date") -> dict:
+    """The numerical features of `row` before scaling; None where missing. Counts are of rows that come before by
+    `when`."""
     users, videos = ({r[id_]: r for r in rows} for id_, rows in zip(("user_id", "video_id"), attributes(), strict=True))
 
     def author(r):
         return videos.get(r["video_id"], {}).get("author_id")
 
     keys = {"user": lambda r: r["user_id"], "video": lambda r: r["video_id"], "author": author,
-            "user_tab": lambda r: (r["user_id"], r["tab"]), "video_tab": lambda r: (r["video_id"], r["tab"])}
+            "user_tab": lambda r: (r["user_id"], r["tab"]), "video_tab": lambda r: (r["video_id"], r["tab"]),
+            "user_tag": lambda r: (r["user_id"], *raw_tags(r)[:1]), "user_author": lambda r: (r["user_id"], author(r))}
+    unknown = {"author": author(row) is None, "user_tag": not raw_tags(row), "user_author": author(row) is None}
     values = {}
     for name, of in keys.items():
-        before = [r for r in log if r["date"] < row["date"] and r["date"] <= last_day and of(r) == of(row)]
+        before = [r for r in log if r[when] < row[when] and r["date"] <= last_day and of(r) == of(row)]
         shown, clicks = len(before), sum(r["is_click"] for r in before)
-        known = of(row) is not None
+        known = not unknown.get(name)
         values[f"{name}_impressions"] = math.log1p(shown) if known else None
         values[f"{name}_click_rate"] = \
             math.log((clicks + weight * prior) / (shown - clicks + weight * (1 - prior))) if known else None

@@ -64,19 +64,20 @@ def raises(prepare, *words, error=PrepareError, **options):
         assert word in str(slip.value)
 
 
-@pytest.mark.parametrize("count_until", ["earlier_days", "training"])
+@pytest.mark.parametrize("count_until", ["earlier_days", "training", "earlier_moments"])
 def test_every_number_as_worked_out_row_by_row(prepare, count_until):
     out = prepare(LOG, numerical=list(NUMERICAL), count_until=count_until, rate_weight=4)
     train = in_order(LOG, *TRAIN)
     prior = np.mean([row["is_click"] for row in train])
     last_day = 20220430 if count_until == "training" else 99999999
-    fitted = [raw_numbers(LOG, row, prior, 4, last_day) for row in train]
+    when = "time_ms" if count_until == "earlier_moments" else "date"
+    fitted = [raw_numbers(LOG, row, prior, 4, last_day, when) for row in train]
     for mapping, days in {"train": TRAIN, "validation": VALIDATION, "test": TEST}.items():
         found, rows = read(out, mapping), in_order(LOG, *days)
         assert found["is_click"].tolist() == [bool(row["is_click"]) for row in rows]
         assert found["item_id"].tolist() == [row["video_id"] for row in rows]
         assert found["user_day"].tolist() == [row["user_id"] * 10**8 + row["date"] for row in rows]
-        expected = [raw_numbers(LOG, row, prior, 4, last_day) for row in rows]
+        expected = [raw_numbers(LOG, row, prior, 4, last_day, when) for row in rows]
         for name in NUMERICAL:
             known = [row[name] for row in fitted if row[name] is not None]
             mean, std = np.mean(known), np.std(known) or 1.0
@@ -201,7 +202,7 @@ def test_what_was_known_before_by_hand(engine, log):
     rows = [dict(zip(("key", "day", "time", "label"), row, strict=True)) for row in log]
     schema = dict.fromkeys(("key", "day", "time", "label"), "int64")
     table = engine.materialise(ibis.memtable(rows, schema=schema), "log")
-    daily = earlier.daily_counts(table, ["key"], "day", "label")
+    daily = earlier.counts(table, ["key"], "day", "label")
     found = engine.rows(earlier.earlier_counts(daily, ["key"], "day", 3))
     assert len(found) == len({(row["key"], row["day"]) for row in rows if row["key"] is not None})
     for each in found:

@@ -20,8 +20,9 @@ from clickwise.recipe import load, parse
 DATASETS = {"amazon_books": "clickwise.prepare.amazon_books", "criteo": "clickwise.prepare.criteo",
             "kuairand": "clickwise.prepare.kuairand", "outbrain": "clickwise.prepare.outbrain",
             "table": "clickwise.prepare.table"}
-# The recipe that is named as the next step; else <dataset>/dlrm.
-TRAINED_BY = {"amazon_books": "amazon_books/din", "outbrain": "outbrain/wide_deep", "table": "table/dcnv2"}
+# The recipe that is named as the next step, by dataset and what its summary tells; else <dataset>/dlrm.
+TRAINED_BY = {"amazon_books": "amazon_books/sim", "kuairand with history": "kuairand/sim",
+              "outbrain": "outbrain/wide_deep", "table": "table/dcnv2"}
 KEYS = ("dataset", "engine", "out")
 
 
@@ -77,7 +78,7 @@ def _told(out: Path, name: str, found: Mapping[str, Any]) -> str:
         lines["bad rows"] = f"{bad:,} skipped; preparation/summary.json tells of which file"
     if rows and (seconds := found.get("seconds")):
         lines["took"] = f"{seconds:,.1f} s, {sum(rows.values()) / seconds:,.0f} rows/s"
-    lines["next"] = _next_command(out, name)
+    lines["next"] = _next_command(out, f"{name} with history" if "history" in found else name)
     return "\n".join([f"prepared {out}", *(f"  {key:<9}{text}" for key, text in lines.items())])
 
 

@@ -1,7 +1,7 @@
-"""What was known before an impression: counts of earlier days, and the user's impressions so far. Ibis only.
+"""What was known before an impression: counts of earlier days or moments, and the user's impressions so far. Ibis only.
 
-Nothing of an impression's own day enters its counts, and nothing of its own moment its place in the day, so that a
-training row sees what a server would have known.
+Nothing of an impression's own day (or moment) enters its counts, and nothing of its own moment its place in the day, so
+that a training row sees what a server would have known.
 """
 
 from __future__ import annotations
@@ -13,29 +13,30 @@ import ibis.expr.types as ir
 
 from clickwise.prepare.steps import whole
 
+COUNTED = ("impressions", "clicks")
 
-def daily_counts(table: ir.Table, keys: Sequence[str], day: str, label: str) -> ir.Table:
-    """`keys`, `day`, impressions, clicks: one row per key and day on which it was shown; missing keys are left out."""
+
+def counts(table: ir.Table, keys: Sequence[str], when: str, label: str) -> ir.Table:
+    """`keys`, `when`, impressions, clicks: one row per key and day (or moment, whichever the column `when` tells) at
+    which it was shown; missing keys are left out."""
     known = table.filter([table[key].notnull() for key in keys])
-    return known.group_by([*keys, day]).aggregate(
+    return known.group_by([*keys, when]).aggregate(
         impressions=known.count(), clicks=known.count(where=known[label] == 1))
 
 
-def earlier_counts(daily: ir.Table, keys: Sequence[str], day: str, last_day: int | None = None) -> ir.Table:
-    """The rows of `daily` with the sums over all days before `day`; days after `last_day` count for nothing."""
-    counts = ("impressions", "clicks")
-    if last_day is not None:
-        daily = daily.mutate(**{name: (daily[day] <= last_day).ifelse(daily[name], 0) for name in counts})
-    so_far = ibis.cumulative_window(group_by=list(keys), order_by=day)
-    return daily.select(*keys, day, **{name: whole(daily[name].sum().over(so_far)) - daily[name] for name in counts})
+def earlier_counts(found: ir.Table, keys: Sequence[str], when: str, last: int | None = None) -> ir.Table:
+    """The rows of `counts` with the sums over all before `when`; what came after `last` counts for nothing."""
+    if last is not None:
+        found = found.mutate(**{name: (found[when] <= last).ifelse(found[name], 0) for name in COUNTED})
+    so_far = ibis.cumulative_window(group_by=list(keys), order_by=when)
+    return found.select(*keys, when, **{name: whole(found[name].sum().over(so_far)) - found[name] for name in COUNTED})
 
 
-def total_counts(daily: ir.Table, keys: Sequence[str], day: str, last_day: int | None = None) -> ir.Table:
-    """`keys`, impressions, clicks over all days up to `last_day`: what a server starts from."""
-    if last_day is not None:
-        daily = daily.filter(daily[day] <= last_day)
-    return daily.group_by(list(keys)).aggregate(
-        **{name: whole(daily[name].sum()) for name in ("impressions", "clicks")})
+def total_counts(found: ir.Table, keys: Sequence[str], when: str, last: int | None = None) -> ir.Table:
+    """`keys`, impressions, clicks over all of `counts` up to `last`: what a server starts from."""
+    if last is not None:
+        found = found.filter(found[when] <= last)
+    return found.group_by(list(keys)).aggregate(**{name: whole(found[name].sum()) for name in COUNTED})
 
 
 def click_rate_logit(impressions: ir.NumericColumn, clicks: ir.NumericColumn, *, prior: float,

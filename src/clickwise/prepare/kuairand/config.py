@@ -13,6 +13,8 @@ from clickwise.prepare.kuairand.numbers import NUMERICAL
 from clickwise.recipe import require
 
 REQUEST_CATEGORICAL = ("user_id", "video_id", "tab", "hour", "day_of_week")
+NOT_BY_DEFAULT = ("user_tab_impressions", "video_tab_impressions", "user_tag_impressions", "user_tag_click_rate",
+                  "user_author_impressions", "user_author_click_rate")
 CATEGORICAL = (*REQUEST_CATEGORICAL, *USER_CATEGORICAL, *VIDEO_CATEGORICAL, TAGS)
 
 
@@ -30,7 +32,8 @@ class KuaiRandConfig:
                         `frequency_limits` overrides it by feature
     count_until         training: counts and click rates are those of the days before the impression's own, and stand
                         still from the first test day on · earlier_days: they are renewed in the test period too, as
-                        a job of every night would
+                        a job of every night would · earlier_moments: they are those of all impressions before, as
+                        counters in a stream would be
     rate_weight         a click rate is drawn towards the mean as by so many more impressions
     shuffle             permute the training rows, by `seed`; the others stay in the order of time
     max_bad_rows        so many lines that cannot be read are skipped and counted before preparation gives up
@@ -45,14 +48,13 @@ class KuaiRandConfig:
     validation_from: int | None = 20220430
     test_from: int = 20220501
     train_on_validation: bool = False
-    numerical: list[str] = field(default=tuple(
-        name for name in NUMERICAL if name not in ("user_tab_impressions", "video_tab_impressions")))
+    numerical: list[str] = field(default=tuple(name for name in NUMERICAL if name not in NOT_BY_DEFAULT))
     categorical: list[str] = field(default=(
         "tab", "hour", "video_type", "upload_type", "music_type", "user_active_degree", "is_video_author",
         *(f"onehot_feat{i}" for i in (0, 1, 4, 6, 9, 10, 11)), TAGS))
     frequency_limit: int = 10
     frequency_limits: dict[str, int] = field(default_factory=dict)
-    count_until: Literal["earlier_days", "training"] = "training"
+    count_until: Literal["training", "earlier_days", "earlier_moments"] = "training"
     rate_weight: float = 10.0
     shuffle: bool = True
     seed: int = 0

@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from clickwise.errors import PrepareError
 from clickwise.prepare import steps
-from clickwise.prepare.kuairand.log import LABEL
+from clickwise.prepare.kuairand.log import LABEL, first_tag
 from clickwise.prepare.output import Output
 from clickwise.prepare.placed import PlacedFile
 from clickwise.progress import Progress
@@ -187,7 +187,7 @@ def _store_video_ids(output: Output, config: HistoryConfig, seen: ir.Table) -> d
     videos = engine.table("raw_videos")
     known = videos.select(
         __video=videos.video_id,
-        tag=ibis.coalesce(videos.tag.split(",")[0].strip(), "") if "tag" in config.items else ibis.literal(""),
+        tag=ibis.coalesce(first_tag(videos.tag), "") if "tag" in config.items else ibis.literal(""),
         author=ibis.coalesce(videos.author_id, -1) if "author" in config.items else ibis.literal(-1))
     counted = seen.group_by("video_id").aggregate(n=seen.count())
     every = ibis.union(engine.table("impressions").select("video_id"),

@@ -11,7 +11,7 @@ from clickwise.errors import PrepareError
 from clickwise.prepare.named_columns import RawTable, Reader
 from clickwise.prepare.output import Output
 
-LABEL, DISPLAY, ITEM, TAGS = "is_click", "user_day", "item_id", "tags"
+LABEL, DISPLAY, ITEM, TAGS, FIRST_TAG = "is_click", "user_day", "item_id", "tags", "first_tag"
 LOG = {"user_id": "int64", "video_id": "int64", "date": "int64", "hourmin": "int64", "time_ms": "int64",
        LABEL: "int64", "duration_ms": "float64", "tab": "int64"}
 LOG_REQUIRED = ("user_id", "video_id", "date", "hourmin", "time_ms", LABEL)
@@ -49,6 +49,8 @@ def store_impressions(output: Output, files: Mapping[str, Sequence[Path]], *, fe
         table = table.left_join(attributes, table[id_] == attributes[f"__{id_}"])
     table = table.mutate(hour=(table.hourmin // 100).cast("int64"), day_of_week=day_of_week(table.date),
                          **{DISPLAY: table.user_id * 100_000_000 + table.date, ITEM: table.video_id})
+    if "tag" in table.columns:
+        table = table.mutate(**{FIRST_TAG: first_tag(table.tag)})
     stored = engine.materialise(table.order_by("date", "time_ms", "user_id", "video_id"), "impressions")
     rows, kept = engine.count(log), engine.count(stored)
     unknown = engine.row(stored.aggregate(users=stored.count(where=stored["__user_id"].isnull()),
@@ -69,8 +71,8 @@ def _attributes(reader: Reader, name: str, id_: str, features: Collection[str], 
     columns = {name: type_ for name, type_ in columns.items() if name in wanted}
     if name == "videos":
         columns |= {"server_width": "float64", "server_height": "float64"} if "aspect_ratio" in wanted else {}
-        columns |= {"author_id": "int64"} if wanted & {"author_impressions", "author_click_rate"} else {}
-        columns |= {"tag": "string"} if TAGS in wanted else {}
+        columns |= {"author_id": "int64"} if any(name.startswith(("author_", "user_author_")) for name in wanted) else {}
+        columns |= {"tag": "string"} if TAGS in wanted or any(name.startswith("user_tag_") for name in wanted) else {}
     table = reader.store(RawTable(name=f"raw_{name}", columns={id_: "int64", **columns}, required=(id_,)), files)
     repeated = reader.engine.rows(table.group_by(id_).aggregate(n=table.count()).filter(lambda t: t.n > 1).limit(1))
     if repeated:
@@ -82,6 +84,11 @@ def _attributes(reader: Reader, name: str, id_: str, features: Collection[str], 
 
 def _types(names: Sequence[str]) -> dict[str, str]:
     return {name: "float64" if name in CODES else "int64" if name.endswith("_id") else "string" for name in names}
+
+
+def first_tag(tag: ir.StringColumn) -> ir.StringColumn:
+    """`"12, 7"` -> "12"; missing where there is none."""
+    return tag.split(",")[0].strip().nullif("")
 
 
 def day_of_week(date: ir.IntegerColumn) -> ir.IntegerColumn:

@@ -9,22 +9,23 @@ import ibis.expr.types as ir
 
 from clickwise.files import write_json
 from clickwise.prepare import earlier, steps
-from clickwise.prepare.kuairand.log import LABEL, USER_NUMBERS
+from clickwise.prepare.kuairand.log import FIRST_TAG, LABEL, USER_NUMBERS
 from clickwise.prepare.output import Output
 from clickwise.progress import Progress
 
 COUNT_KEYS = {"user": ("user_id",), "video": ("video_id",), "author": ("author_id",),
-              "user_tab": ("user_id", "tab"), "video_tab": ("video_id", "tab")}
+              "user_tab": ("user_id", "tab"), "video_tab": ("video_id", "tab"),
+              "user_tag": ("user_id", FIRST_TAG), "user_author": ("user_id", "author_id")}
 MOMENTS = ("seconds_since_last", "earlier_today")
 NUMERICAL = (*USER_NUMBERS, "duration", "aspect_ratio", *(f"{key}_impressions" for key in COUNT_KEYS),
              *(f"{key}_click_rate" for key in COUNT_KEYS), *MOMENTS)
 
 
 def store_numbers(output: Output, features: Sequence[str], *, train: tuple[int, int], rate_weight: float,
-                  last_counted_day: int | None) -> None:
+                  count_until: str, last_counted_day: int | None) -> None:
     """Stores `numbers` (row and `features` before scaling); writes counts and scales beside the output.
 
-    The scales and the mean click rate are those of the rows `train`, first … end−1.
+    The scales and the mean click rate are those of the rows `train`, first … end−1. `count_until` is the config's.
     """
     if output.done("numbers"):
         return
@@ -33,16 +34,17 @@ def store_numbers(output: Output, features: Sequence[str], *, train: tuple[int, 
     first, end = train
     folder.mkdir(exist_ok=True)
     table, formulas = impressions, _attribute_formulas()
-    with Progress("counting earlier days", total=len(COUNT_KEYS) + 1, unit="steps") as bar:
+    when = "time_ms" if count_until == "earlier_moments" else "date"
+    with Progress("counting earlier impressions", total=len(COUNT_KEYS) + 1, unit="steps") as bar:
         fitted_on = impressions.filter((impressions["row"] >= first) & (impressions["row"] < end))
         prior = engine.row(fitted_on.aggregate(p=fitted_on[LABEL].mean()))["p"]
         prior = min(max(prior, 1e-6), 1 - 1e-6)  # the log odds of 0 or 1 do not exist
         for key, ids in COUNT_KEYS.items():
             if wanted & {f"{key}_impressions", f"{key}_click_rate"}:
-                daily = engine.materialise(earlier.daily_counts(impressions, ids, "date", LABEL), f"daily_{key}")
-                counts = earlier.earlier_counts(daily, ids, "date", last_counted_day)
-                table = _joined(table, engine.materialise(counts, f"earlier_{key}"), (*ids, "date"), key)
-                totals = earlier.total_counts(daily, ids, "date", last_counted_day)
+                counts = engine.materialise(earlier.counts(impressions, ids, when, LABEL), f"counts_{key}")
+                before = earlier.earlier_counts(counts, ids, when, last_counted_day)
+                table = _joined(table, engine.materialise(before, f"earlier_{key}"), (*ids, when), key)
+                totals = earlier.total_counts(counts, ids, when, last_counted_day)
                 engine.write_parquet(totals.order_by(list(ids)), folder / f"{key}.parquet")
                 formulas |= _count_formulas(key, prior, rate_weight)
             bar.advance(1, key)
