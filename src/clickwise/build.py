@@ -48,6 +48,8 @@ class EmbeddingConfig:
     hash_indices     ids are taken modulo the rows of their table, which then may be fewer than there are ids
     max_table_size   the most rows that a table has; needs hash_indices
     table_dtype      the type that rows are stored in: float32, or bfloat16, which halves them and is slow on a CPU
+    check_ids        every batch's ids are looked at before they are used (datasets are checked as a whole before that,
+                     once; a GPU is waited for)
     """
 
     engine: str = "auto"
@@ -55,6 +57,7 @@ class EmbeddingConfig:
     hash_indices: bool = False
     max_table_size: int | None = None
     table_dtype: Literal["float32", "bfloat16"] = "float32"
+    check_ids: bool = False
 
     def __post_init__(self) -> None:
         size = self.max_table_size
@@ -212,7 +215,7 @@ def build_model(recipe: Recipe, spec: FeatureSpec, device: torch.device) -> CTRM
     tables = [dataclasses.replace(table, trainable=False) if table.path in frozen else table for table in tables]
     embeddings = build_engines(model_class, tables, lambda part: recipe.part(part).table_optimizer,
                                engine=recipe.embedding.engine, seed=recipe.train.seed, device=device,
-                               table_dtype=recipe.embedding.table_dtype)
+                               table_dtype=recipe.embedding.table_dtype, check_ids=recipe.embedding.check_ids)
     model = model_class(spec, embeddings, recipe.model).to(device)
     freeze_parameters(model, recipe.freeze, paths)
     return model

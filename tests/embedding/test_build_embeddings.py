@@ -1,6 +1,9 @@
 import pytest
 import torch
 
+from clickwise.batch import Batch
+from clickwise.build import build_model, load_recipe
+from clickwise.data.synthetic import synthetic_spec
 from clickwise.embedding import Table, TableOptimizer, build_embeddings, lookup, table
 from clickwise.errors import EngineError
 from clickwise.recipe import Invalid
@@ -82,3 +85,12 @@ def test_constants_of_a_look_up_are_made_once():
     made = lookup._constant.cache_info().misses
     embeddings((torch.tensor([1]),)).sum().backward()
     assert lookup._constant.cache_info().misses == made
+
+
+def test_a_recipe_can_ask_for_a_look_at_every_id():
+    recipe = load_recipe("tiny/dlrm", ["embedding.check_ids=true", "data.synthetic.rows={train: 100, test: 10}"])
+    spec = synthetic_spec(recipe.data.synthetic)
+    model = build_model(recipe, spec, torch.device("cpu"))
+    ids = [torch.tensor([0, feature.cardinality]) for feature in spec.channel("categorical")]
+    with pytest.raises(EngineError, match=r"(?s)sample 1 of the batch.*the id 40.*0 … 39"):
+        model(Batch(numerical=torch.zeros(2, 4), categorical=tuple(ids)))
