@@ -13,7 +13,7 @@ Ids: uniform, or the power law P(id) ~ (id + 1)^-1.05.
 
 Every rival is a process of its own, and they step in turns, so that a noisy moment of the machine meets all of them.
 A rival's name says what it is: plain | ours, fp32 | bf16, then what is added (+memory: freed memory is kept) or taken
-away (-memory, -onednn: torch's own linear layers, -interaction and -update: the plain reference kernels).
+away (-memory, -products: torch's own linear layers, -interaction and -update: the plain reference kernels).
 `×` is how many times faster than the first rival: the median of the turns' ratios with its 10 % and 90 % points by
 elapsed time, and the median by processor time, which other work on the machine disturbs less.
 """
@@ -219,11 +219,11 @@ def _ours(name: str, dim: int, table_rows: int, batches: list, bf16: bool, chang
 def _take_away(changes: list[str]) -> None:
     """Replaces a fast kernel by its reference, so that the table shows what it brings."""
     import clickwise.kernels.dot_interaction as interaction
-    import clickwise.kernels.onednn as onednn
     import clickwise.kernels.sparse_update as update
+    from clickwise.kernels import cpu_products
 
-    if "-onednn" in changes:
-        onednn.works_for = lambda x: False
+    if "-products" in changes:
+        cpu_products.works_for = lambda x: False
     if "-interaction" in changes:
         interaction.cpu.dot_interaction = interaction.reference.dot_interaction
     if "-update" in changes:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clickwise.kernels import onednn
+from clickwise.kernels import cpu_products
 from clickwise.kernels.augru import cpu, recurrence, reference
 
 FORMS = ("gru", "paper", "compat")
@@ -39,10 +39,10 @@ def run(function, form, given, mask, **settings):
     return out.detach(), torch.autograd.grad((out * weights).sum(), leaves)
 
 
-needs_onednn = pytest.mark.skipif(not onednn.works_for(torch.ones(1, 1)), reason="no oneDNN here")
+needs_cpu_products = pytest.mark.skipif(not cpu_products.works_for(torch.ones(1, 1)), reason="no oneDNN here")
 
 
-@needs_onednn
+@needs_cpu_products
 @settings(max_examples=40, deadline=None)
 @given(form=st.sampled_from(FORMS), length=st.integers(1, 5), samples=st.integers(1, 9), width=st.integers(1, 7),
        masked=st.booleans(), bias=st.booleans(), every_state=st.booleans(), seed=st.integers(0, 99))
@@ -57,7 +57,7 @@ def test_the_fast_path_is_the_reference_with_every_gradient(form, length, sample
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@needs_onednn
+@needs_cpu_products
 @every_form
 def test_many_samples_are_taken_a_part_at_a_time(form, monkeypatch):
     monkeypatch.setattr(cpu, "CHUNK", 24)
@@ -69,7 +69,7 @@ def test_many_samples_are_taken_a_part_at_a_time(form, monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@needs_onednn
+@needs_cpu_products
 @every_form
 @pytest.mark.parametrize("in_order", [True, False])
 def test_histories_that_begin_later_or_never(form, in_order, monkeypatch):

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from clickwise.kernels import onednn
+from clickwise.kernels import cpu_products
 from clickwise.kernels.augru import cpu, reference
 
 Form = Literal["gru", "paper", "compat"]
@@ -31,6 +31,6 @@ def recurrence(x_LBE: torch.Tensor, input_GE: torch.Tensor, bias_G: torch.Tensor
     Sources: Cho et al. 2014 as in cuDNN (gru); Zhou et al. 2019, "Deep Interest Evolution Network", equations 2-5, 14
     and 15 (paper, its update gate u is z); compat is what the code of its authors and NVIDIA's computes.
     """
-    run = cpu.recurrence if x_LBE.dim() == 3 and onednn.works_for(x_LBE.flatten(0, 1)) else reference.recurrence
+    run = cpu.recurrence if x_LBE.dim() == 3 and cpu_products.works_for(x_LBE.flatten(0, 1)) else reference.recurrence
     return run(x_LBE, input_GE, bias_G, weight_GH, inner_bias_H, form, attention_LB=attention_LB, mask_LB=mask_LB,
                every_state=every_state)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from clickwise.kernels.autocast import compute_type
-from clickwise.kernels.onednn import add_products_, add_products_of_columns_, add_products_of_one_
+from clickwise.kernels.cpu_products import add_products_, add_products_of_columns_, add_products_of_one_
 
 CHUNK = 2**17  # values of a state taken at a time: 512 KB; measured: 2**16 is 5 % slower, 2**15 20 %
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from clickwise.kernels import gpu, onednn
+from clickwise.kernels import cpu_products, gpu
 from clickwise.kernels.cross import cpu, reference
 
 CrossLayer = tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]
@@ -20,7 +20,7 @@ def cross(x0_BK: torch.Tensor, layers: Sequence[CrossLayer]) -> torch.Tensor:
     tensors. Source: Wang et al. 2021, "DCN V2", equations 1 and 2 (low rank).
     """
     run = reference.cross
-    if onednn.works_for(x0_BK) and len(layers) > 0:
+    if cpu_products.works_for(x0_BK) and len(layers) > 0:
         run = cpu.cross
     elif (on_gpu := gpu.kernels_for(x0_BK, "cross")) and on_gpu.takes(x0_BK, layers):
         run = on_gpu.cross

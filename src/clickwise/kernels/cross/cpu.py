@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from clickwise.kernels.autocast import compute_type
-from clickwise.kernels.onednn import added, product, product_of_columns
+from clickwise.kernels.cpu_products import added, product, product_of_columns
 
 CHUNK = 2048  # samples that backward takes at a time
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from clickwise.kernels import onednn
+from clickwise.kernels import cpu_products
 from clickwise.kernels.pair_scores import cpu, reference
 
 Activation = Literal["sigmoid", "relu", "prelu"]
@@ -24,6 +24,6 @@ def pair_scores(a_VA: torch.Tensor, b_SVC: torch.Tensor, weights: Sequence[torch
     rows_S   only so many rows of each S, the first, are scored; the scores of all others are 0
     Under `torch.autocast` the arithmetic has its type, and the gradients the types of their tensors.
     """
-    fits = onednn.works_for(a_VA) and b_SVC.numel() > 0 and len(weights) > 1
+    fits = cpu_products.works_for(a_VA) and b_SVC.numel() > 0 and len(weights) > 1
     run = cpu.pair_scores if fits else reference.pair_scores
     return run(a_VA, b_SVC, weights, biases, activation, slopes, with_product=with_product, rows_S=rows_S)

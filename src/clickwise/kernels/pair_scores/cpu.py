@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from clickwise.kernels.autocast import compute_type
-from clickwise.kernels.onednn import add_products_, add_products_of_columns_, product
+from clickwise.kernels.cpu_products import add_products_, add_products_of_columns_, product
 
 CHUNK = 2048  # rows taken at a time
 
