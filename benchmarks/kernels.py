@@ -175,9 +175,10 @@ def gather(bench: Bench, options: argparse.Namespace) -> None:
         for first in (options.dim, 13):  # DCNv2's and Wide & Deep's concatenation
             before = torch.randn(bench.samples, first, device=bench.device).bfloat16()
 
-            def behind(columns, plan=plan, before=before):
-                out = torch.empty(len(before), before.shape[1] + len(sizes) * options.dim, dtype=before.dtype,
-                                  device=before.device)
+            width = first + len(sizes) * options.dim
+
+            def behind(columns, plan=plan, before=before, width=width):
+                out = torch.empty(len(before), width, dtype=before.dtype, device=before.device)
                 out[:, :before.shape[1]] = before
                 return plan(columns, torch.bfloat16, out=out, first=before.shape[1])
 
@@ -357,7 +358,8 @@ def main() -> None:
     gpu = {} if options.dry_run else {"copy_gb_s": bench.bytes_per_s / 1e9, "matmul_tflop_s": bench.ops_per_s / 1e12}
     print("ceilings: " + (", ".join(f"{name} {value:,.0f}" for name, value in gpu.items()) or "not measured on a GPU"))
     parts = [*(options.only if set(options.only) != set(CASES) else ()), *(options.rules or ())]
-    finish("-".join(["kernels", *parts]), bench.rows, options, batch=options.batch, dim=options.dim, shrink=options.shrink, **gpu)
+    finish("-".join(["kernels", *parts]), bench.rows, options, batch=options.batch, dim=options.dim,
+           shrink=options.shrink, **gpu)
 
 
 if __name__ == "__main__":

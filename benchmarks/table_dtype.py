@@ -4,8 +4,8 @@
     python benchmarks/table_dtype.py --cases kuairand --save
 
 The same seeds, first values and order of the samples for all three; `- float32` is the mean of the differences seed by
-seed, with their standard deviation. Rounding to nearest is no setting: it shows what rounding by chance is for. On a CPU
-the engine `reference` trains, whose rounding is that of the GPU's kernel: the same chance at the same place and step.
+seed, with their standard deviation. Rounding to nearest is no setting: it shows what rounding by chance is for. On a CPU the
+engine `reference` trains, whose rounding is that of the GPU's kernel: the same chance at the same place and step.
 Cases: recipes, the synthetic ones with other optimizers of the tables too. KuaiRand's test days are as shipped.
 """
 
@@ -72,7 +72,8 @@ def main() -> None:
                 differences = [mine - full for mine, full in zip(found, aucs["float32"], strict=True)]
                 table.append({"case": case, "rows": rows, "auc": statistics.mean(found),
                               "std": statistics.stdev(found), "- float32": f"{statistics.mean(differences):+.5f}",
-                              "± ": f"{statistics.stdev(differences):.5f}", "by seed": [round(auc, 6) for auc in found]})
+                              "± ": f"{statistics.stdev(differences):.5f}",
+                              "by seed": [round(auc, 6) for auc in found]})
             print(f"measured: {case}", file=sys.stderr, flush=True)
     finish(f"table_dtype-{options.cases}", table, options, seeds=options.seeds,
            columns=["case", "rows", "auc", "std", "- float32", "± "])

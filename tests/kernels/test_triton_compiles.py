@@ -57,7 +57,8 @@ leaves = [torch.zeros(shape, dtype=torch.bfloat16, requires_grad=True) for shape
           ((256, 3456), (512, 3456), (3456, 512), (3456,))]
 cross.cross(leaves[0], [tuple(leaves[1:])] * 2).sum().backward()
 
-for dims, ragged in (((128, 128), False), ((128, 128), True), ((64, 16), False), ((7, 30), True), ((1024, 1024), False)):
+for dims, ragged in (((128, 128), False), ((128, 128), True), ((64, 16), False), ((7, 30), True),
+                     ((1024, 1024), False)):
     case[0] = f"gather {dims} {ragged}"
     ids = torch.zeros(64, dtype=torch.int16)
     plan = bag.Gather([torch.zeros(99, dim) for dim in dims], [Look(0, mean=ragged), Look(1, modulo=True)],

@@ -71,8 +71,9 @@ def _attributes(reader: Reader, name: str, id_: str, features: Collection[str], 
     columns = {name: type_ for name, type_ in columns.items() if name in wanted}
     if name == "videos":
         columns |= {"server_width": "float64", "server_height": "float64"} if "aspect_ratio" in wanted else {}
-        columns |= {"author_id": "int64"} if any(name.startswith(("author_", "user_author_")) for name in wanted) else {}
-        columns |= {"tag": "string"} if TAGS in wanted or any(name.startswith("user_tag_") for name in wanted) else {}
+        by_author, by_tag = (any(name.startswith(keys) for name in wanted)
+                             for keys in (("author_", "user_author_"), (TAGS, "user_tag_")))
+        columns |= ({"author_id": "int64"} if by_author else {}) | ({"tag": "string"} if by_tag else {})
     table = reader.store(RawTable(name=f"raw_{name}", columns={id_: "int64", **columns}, required=(id_,)), files)
     repeated = reader.engine.rows(table.group_by(id_).aggregate(n=table.count()).filter(lambda t: t.n > 1).limit(1))
     if repeated:
