@@ -4,8 +4,9 @@
     python benchmarks/table_dtype.py --cases kuairand --save
 
 The same seeds, first values and order of the samples for all three; `- float32` is the mean of the differences seed by
-seed, with their standard deviation. Rounding to nearest is no setting: it shows what rounding by chance is for. On a CPU the
-engine `reference` trains, whose rounding is that of the GPU's kernel: the same chance at the same place and step.
+seed, with their standard deviation. Rounding to nearest is no setting: it shows what rounding by chance is for. On a
+CPU the engine `reference` trains, whose rounding is that of the GPU's kernel: the same chance at the same place and
+step.
 Cases: recipes, the synthetic ones with other optimizers of the tables too. KuaiRand's test days are as shipped.
 """
 
