@@ -34,7 +34,8 @@ def test_reaches_its_planted_signal(clickwise, name):
 @pytest.mark.parametrize(("name", "overrides"), [
     ("tiny/din", ["model.history_length=1"]),
     ("tiny/dien", ["model={name: din, embedding_dim: 8}"]),
-    slow("tiny/sim", ["model={name: dien, embedding_dim: 8, history_length: 10, gru_size: 16, auxiliary_loss_weight: 0}"])])
+    slow("tiny/sim", ["model={name: dien, embedding_dim: 8, history_length: 10, gru_size: 16, "
+                      "auxiliary_loss_weight: 0}"])])
 def test_a_model_that_cannot_see_the_signal_does_not_reach_it(clickwise, name, overrides):
     found, best = trained(clickwise, name, *overrides, "train.epochs=1")
     assert found < best - 0.2
