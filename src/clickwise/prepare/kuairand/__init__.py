@@ -73,7 +73,7 @@ def prepare(config: KuaiRandConfig, out: Path, *, engine: EngineConfig | None = 
         cardinalities = _vocabularies(output, config, parts)
         if config.numerical:
             store_numbers(output, config.numerical, train=parts["train"], rate_weight=config.rate_weight,
-                          count_until=config.count_until, last_counted_day=until)
+                          when="time_ms" if config.count_until == "earlier_moments" else "date", last_counted=until)
         found = {}
         if history is not None:
             found = store_history(output, history, files.get("watched", ()), train=parts["train"], clicked_until=until)

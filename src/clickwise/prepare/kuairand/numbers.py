@@ -22,10 +22,11 @@ NUMERICAL = (*USER_NUMBERS, "duration", "aspect_ratio", *(f"{key}_impressions" f
 
 
 def store_numbers(output: Output, features: Sequence[str], *, train: tuple[int, int], rate_weight: float,
-                  count_until: str, last_counted_day: int | None) -> None:
+                  when: str, last_counted: int | None) -> None:
     """Stores `numbers` (row and `features` before scaling); writes counts and scales beside the output.
 
-    The scales and the mean click rate are those of the rows `train`, first … end−1. `count_until` is the config's.
+    The scales and the mean click rate are those of the rows `train`, first … end−1. Counts are of impressions
+    that come before by the column `when`, and not after `last_counted`.
     """
     if output.done("numbers"):
         return
@@ -34,7 +35,6 @@ def store_numbers(output: Output, features: Sequence[str], *, train: tuple[int, 
     first, end = train
     folder.mkdir(exist_ok=True)
     table, formulas = impressions, _attribute_formulas()
-    when = "time_ms" if count_until == "earlier_moments" else "date"
     with Progress("counting earlier impressions", total=len(COUNT_KEYS) + 1, unit="steps") as bar:
         fitted_on = impressions.filter((impressions["row"] >= first) & (impressions["row"] < end))
         prior = engine.row(fitted_on.aggregate(p=fitted_on[LABEL].mean()))["p"]
@@ -42,9 +42,9 @@ def store_numbers(output: Output, features: Sequence[str], *, train: tuple[int, 
         for key, ids in COUNT_KEYS.items():
             if wanted & {f"{key}_impressions", f"{key}_click_rate"}:
                 counts = engine.materialise(earlier.counts(impressions, ids, when, LABEL), f"counts_{key}")
-                before = earlier.earlier_counts(counts, ids, when, last_counted_day)
+                before = earlier.earlier_counts(counts, ids, when, last_counted)
                 table = _joined(table, engine.materialise(before, f"earlier_{key}"), (*ids, when), key)
-                totals = earlier.total_counts(counts, ids, when, last_counted_day)
+                totals = earlier.total_counts(counts, ids, when, last_counted)
                 engine.write_parquet(totals.order_by(list(ids)), folder / f"{key}.parquet")
                 formulas |= _count_formulas(key, prior, rate_weight)
             bar.advance(1, key)

@@ -131,7 +131,7 @@ def place_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[s
         key, firsts = order_of(engine, labelled, table, shares, config, where)
         return sum(((key >= first).cast("int8") for first in firsts[1:]), (key >= firsts[0]).cast("int8"))
     key = table["row"].cast("string") if config.split_by is None else ibis.coalesce(text(table[config.split_by]), "")
-    dealt = steps.hash60(ibis.literal(f"{config.seed}:") + key)
+    dealt = steps.hash60(ibis.literal(f"{config.seed}:") + key, engine.parse_hex)
     ends, end = [], 0
     for share in reversed(shares.values()):  # from 0 on lie the test rows, then validation, then train
         end += int(share * 2**60)
