@@ -168,7 +168,7 @@ class Dense:
                     row = sum((self.weight[table.name][i % table.rows] for i in bag), zeros)
                     parts.append(row / len(bag) if table.pooling == "mean" and bag else row)
             samples.append(torch.cat(parts) if parts else torch.zeros(0).double())
-        return torch.stack(samples) if samples else torch.zeros(0, width_of(columns, self.features)).double()
+        return torch.stack(samples) if samples else torch.zeros(0, width_of(columns, self.features, self.of)).double()
 
     def update(self, batches_and_grads, lr_factor=1.0):
         """One step for the sum over (columns, gradient of the rows)."""
@@ -233,10 +233,10 @@ def train(embeddings, columns, grad):
     (embeddings(columns) * grad).sum().backward()
 
 
-def width_of(columns, features=FEATURES):
-    dims = {feature: table.dim for table in TABLES for feature in table.features}
-    return sum(dims[feature] * (column.shape[1] if isinstance(column, torch.Tensor) and column.dim() == 2 else 1)
-               for feature, column in zip(features, columns, strict=True))
+def width_of(columns, features=FEATURES, table_of=None):
+    table_of = table_of or {feature: table for table in TABLES for feature in table.features}
+    positions = (column.shape[1] if isinstance(column, torch.Tensor) and column.dim() == 2 else 1 for column in columns)
+    return sum(table_of[feature].dim * number for feature, number in zip(features, positions, strict=True))
 
 
 def random_grad(columns, seed=0):
@@ -370,6 +370,98 @@ def test_before_no_rows_and_what_does_not_fit_before_them(engine):
     for wrong in (torch.ones(2, 4), torch.ones(3), torch.ones(3, 1, 1)):
         with pytest.raises(EngineError, match=r"(?s)before the rows.*shape \(.*\[3, N\]"):
             build(engine)(EXAMPLE, before=wrong)
+
+
+# Blocks ---------------------------------------------------------------------------------------------------------------
+
+SAME_WIDTH = tuple(with_(table, dim=4) for table in TABLES)
+
+
+@st.composite
+def blocks_of_features(draw):
+    """Columns by feature in blocks; what is no history stands in one block, and some features stand in none."""
+    samples, left, blocks = draw(st.integers(0, 5)), set(FEATURES), []
+    kinds = {feature: draw(st.sampled_from(("one-hot", "multi-hot", "history"))) for feature in FEATURES}
+    for _ in range(draw(st.integers(1, 4))):
+        is_history, length = draw(st.booleans()), draw(st.integers(0, 3))
+        block = {}
+        for feature in draw(st.permutations([f for f in FEATURES if (kinds[f] == "history") == is_history])):
+            if not draw(st.booleans()) or feature not in left:
+                continue
+            ids = st.integers(0, ROWS[feature] - 1)
+            if is_history:
+                lists = draw(st.lists(st.lists(ids | st.just(-1), min_size=length, max_size=length), min_size=samples,
+                                      max_size=samples))
+                block[feature] = torch.tensor(lists, dtype=draw(st.sampled_from(ID_TYPES))).view(samples, length)
+                continue
+            left.remove(feature)
+            if kinds[feature] == "multi-hot":
+                block[feature] = ragged(draw(st.lists(st.lists(ids, max_size=3), min_size=samples, max_size=samples)))
+            else:
+                block[feature] = torch.tensor(draw(st.lists(ids, min_size=samples, max_size=samples)),
+                                              dtype=draw(st.sampled_from(ID_TYPES)))
+        blocks.append(block)
+    if not any(blocks):
+        blocks.append({FEATURES[0]: torch.zeros(samples, dtype=torch.int32)})
+    return blocks
+
+
+def as_columns(block):
+    """A block as columns of all features: histories of no position stand for those that are missing."""
+    samples = len(next(iter(block.values())))
+    return tuple(block.get(feature, torch.zeros(samples, 0, dtype=torch.int32)) for feature in FEATURES)
+
+
+def in_feature_order(block, rows, dims):
+    """Rows of a block as `forward` lays those of `as_columns(block)`: feature by feature."""
+    widths = [dims[feature] for feature in block]
+    parts = dict(zip(block, rows.split(widths, dim=-1), strict=True))
+    return torch.cat([parts[feature].flatten(1) for feature in FEATURES if feature in parts], dim=1)
+
+
+@pytest.mark.parametrize("tables", [TABLES, SAME_WIDTH], ids=["two widths", "one width"])
+@given_for_every_engine(40, blocks=blocks_of_features())
+def test_rows_by_block_and_one_step_for_all_of_them(engine, tables, blocks):
+    embeddings, optimizer = build(engine, OPTIMIZERS[3], tables), OPTIMIZERS[3]
+    oracle, dims = Dense(embeddings, optimizer), dict(zip(FEATURES, embeddings.dims, strict=True))
+    found, total, parts = embeddings.blocks(*blocks), 0, []
+    samples = max(len(column) for block in blocks for column in block.values())
+    for number, (block, rows) in enumerate(zip(blocks, found, strict=True)):
+        if not block:
+            assert rows.shape == (samples, 0)
+            continue
+        first = next(iter(block.values()))
+        positions = first.shape[1:] if isinstance(first, torch.Tensor) else ()
+        assert rows.shape == (samples, *positions, sum(dims[feature] for feature in block))
+        expected = oracle.rows(as_columns(block)).detach()
+        torch.testing.assert_close(in_feature_order(block, rows, dims).detach().double(), expected)
+        grad = torch.randn(rows.shape, generator=torch.Generator().manual_seed(number))
+        total = total + (rows * grad).sum()
+        parts.append((as_columns(block), in_feature_order(block, grad, dims)))
+    total.backward()
+    oracle.update(parts)
+    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        embeddings.blocks(*blocks)
+    assert embeddings.optimizer_state_dict()["step"] == 1
+
+
+@every_engine
+def test_blocks_that_do_not_fit_together(engine):
+    one, two = torch.zeros(2, 3, dtype=torch.int32), torch.zeros(2, 4, dtype=torch.int32)
+    for tables in (TABLES, SAME_WIDTH):
+        embeddings = build(engine, tables=tables)
+        with pytest.raises(EngineError, match=r"(?s)seen, item side by side.*3 of 'seen', 4 of 'item'.*as many"):
+            embeddings.blocks({"seen": one, "item": two})
+        with pytest.raises(EngineError, match=r"(?s)blocks of features.*\[2, 5\] samples"):
+            embeddings.blocks({"seen": one}, {"user": torch.zeros(5, dtype=torch.int32)})
+
+
+@every_engine
+def test_an_id_that_is_no_row_is_found_in_a_block(engine):
+    embeddings = build(engine, tables=SAME_WIDTH, check_ids=True)
+    with pytest.raises(EngineError, match=r"(?s)'item', sample 1.*the id 7"):
+        embeddings.blocks({"seen": torch.zeros(2, 2, dtype=torch.int32), "item": torch.tensor([[0, -1], [2, 7]])})
 
 
 # Updates --------------------------------------------------------------------------------------------------------------

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import abc
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from clickwise.batch import Column
+from clickwise.embedding.lookup import bags_of, shapes_of
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import EngineError, nearest
 from clickwise.kernels import gpu
@@ -27,7 +28,8 @@ __all__ = ["ENGINES", "Embeddings", "Table", "TableOptimizer", "build_embeddings
 
 
 class Embeddings(nn.Module, abc.ABC):
-    """The door: `rows = embeddings(columns)`, or `x0 = embeddings(columns, before=x)` for rows behind something else.
+    """The door: `rows = embeddings(columns)`, or `x0 = embeddings(columns, before=x)` for rows behind something else;
+    for histories `embeddings.blocks({"item": ids_BL, "category": ids_BL}, …)`.
 
     tables     the tables, in the order given
     features   the features, in channel order: one column of a batch and one slice of the rows each
@@ -60,6 +62,29 @@ class Embeddings(nn.Module, abc.ABC):
         slice is L · dim wide), and a negative id there is padding: zeros, and no row that could be touched.
         float32, or the type of an enclosing `torch.autocast`. Without features [0, 0], or `before` alone.
         """
+
+    def blocks(self, *blocks: Mapping[str, Column]) -> tuple[torch.Tensor, ...]:
+        """Rows of some features, a tensor per block, and one step for all of them.
+
+        A block's columns are those of `forward`, by feature; its features' rows stand side by side, [B, sum of dims].
+        Where its columns are histories, ids [B, L] of one L, they stand so position by position: [B, L, sum of dims].
+        Features may be missing, and one with a history may be in several blocks. An empty block gives [B, 0].
+        """
+        samples, lengths, device = shapes_of(blocks)
+        given = {feature: [block[feature] for block in blocks if feature in block] for feature in self.features}
+        nothing = torch.zeros(samples, 0, dtype=torch.int32, device=device)
+        rows = self([torch.cat(parts, dim=1) if len(parts) > 1 else (*parts, nothing)[0] for parts in given.values()])
+        dims = dict(zip(self.features, self.dims, strict=True))
+        widths = [dims[feature] * sum(map(bags_of, parts)) for feature, parts in given.items()]
+        left, found = dict(zip(given, rows.split(widths, dim=1), strict=True)), []
+        for block, length in zip(blocks, lengths, strict=True):
+            parts = [rows.new_zeros(samples, 0)] * (not block)
+            for feature in block:
+                width = dims[feature] * (1 if length is None else length)
+                part, left[feature] = left[feature].tensor_split([width], dim=1)
+                parts.append(part if length is None else part.reshape(samples, length, dims[feature]))
+            found.append(torch.cat(parts, dim=-1))
+        return tuple(found)
 
     @abc.abstractmethod
     def table_rows(self, name: str) -> torch.Tensor:

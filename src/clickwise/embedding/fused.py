@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 
 from clickwise.batch import Column, Ragged
-from clickwise.embedding import WIDEST
+from clickwise.embedding import WIDEST, Embeddings
 from clickwise.embedding.lookup import check_ids_of
 from clickwise.embedding.reference import ReferenceEmbeddings
 from clickwise.embedding.table import Table, TableOptimizer
@@ -89,6 +89,8 @@ class FusedEmbeddings(ReferenceEmbeddings):
         self._step = step
         if self._on_device is not None:
             self._on_device[1].fill_(step)
+
+    blocks = Embeddings.blocks  # by one launch
 
     # Look-up and update -----------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -31,6 +32,17 @@ class Group:
     table_of: tuple[Table, ...]
     starts: tuple[int, ...]
 
+    def of(self, tables: tuple[Table, ...]) -> Group:
+        """The same rows, looked up by other features: those of these tables."""
+        return dataclasses.replace(self, features=tuple(range(len(tables))), table_of=tables,
+                                   starts=tuple(self.first_row[table.name] for table in tables))
+
+    @functools.cached_property
+    def row_type(self) -> torch.dtype:
+        """Of numbers of rows of the joint matrix."""
+        wide = max(self.first_row.values()) + max(table.rows for table in self.tables) > 2**31 - 1
+        return torch.int64 if wide else torch.int32
+
     @property
     def name(self) -> str:
         return f"{self.dim}" if self.trainable else f"{self.dim}_frozen"
@@ -56,14 +68,36 @@ class Lookup:
 
 def bags_of(column: Column) -> int:
     """How many rows of a column stand side by side in a sample: 1, or the L of ids [B, L]."""
-    return column.shape[1] if isinstance(column, torch.Tensor) and column.dim() == 2 else 1
+    return column.shape[1] if is_history(column) else 1
+
+
+def shapes_of(blocks: Sequence[Mapping[str, Column]]) -> tuple[int, list[int | None], torch.device]:
+    """(B, of every block the L of its histories or None, the device); EngineError where columns do not fit together."""
+    samples, lengths, devices = set(), [], set()
+    for block in blocks:
+        of_block = {column.shape[1] if is_history(column) else None for column in block.values()}
+        if len(of_block) > 1:
+            raise EngineError(f"the features {', '.join(block)} side by side", expected="as many positions in each",
+                              found=", ".join(f"{bags_of(column)} of {name!r}" for name, column in block.items()))
+        lengths.append(next(iter(of_block), None))
+        for column in block.values():
+            samples.add(len(column))
+            devices.add((column.values_V if isinstance(column, Ragged) else column).device)
+    if len(samples) != 1:
+        raise EngineError("blocks of features", found=f"columns of {sorted(samples)} samples" if samples else "none",
+                          expected="columns of one number of samples")
+    return samples.pop(), lengths, devices.pop()
+
+
+def is_history(column: Column) -> bool:
+    """Whether a column holds ids [B, L]."""
+    return isinstance(column, torch.Tensor) and column.dim() == 2
 
 
 def look_up(group: Group, columns: tuple[Column, ...]) -> Lookup:
     """The rows of one group that a batch looks up, bags in sample order."""
     mine = [columns[feature] for feature in group.features]
-    wide = max(group.starts) + max(table.rows for table in group.tables) > 2**31 - 1
-    dtype = torch.int64 if wide else torch.int32
+    dtype = group.row_type
     widths = [bags_of(column) for column in mine]
     bags = len(mine[0]) * sum(widths)
     if any(isinstance(column, Ragged) for column in mine):
@@ -73,15 +107,29 @@ def look_up(group: Group, columns: tuple[Column, ...]) -> Lookup:
     if not any(column.dim() == 2 for column in mine):
         starts_F = _constant(group.starts, dtype, mine[0].device)
         return Lookup(torch.stack(of_F, dim=1).add_(starts_F).view(-1), bags)
-    rows_BS = torch.cat([(rows if rows.dim() == 2 else rows[:, None]) + start
-                         for rows, start in zip(of_F, group.starts, strict=True)], dim=1)
-    real_BS = torch.cat([column >= 0 if column.dim() == 2 else torch.ones_like(column, dtype=torch.bool)[:, None]
-                         for column in mine], dim=1)
-    bag_V = real_BS.view(-1).nonzero().squeeze(1)
-    if len(bag_V) == bags:
-        return Lookup(rows_BS.view(-1), bags)
-    starts_G = torch.cat([bag_V.new_zeros(1), real_BS.view(-1).cumsum(0)])
-    return Lookup(rows_BS.view(-1).index_select(0, bag_V), bags, starts_G.to(dtype), bag_V.to(dtype))
+    rows_G = torch.cat([(rows if rows.dim() == 2 else rows[:, None]) + start
+                        for rows, start in zip(of_F, group.starts, strict=True)], dim=1).view(-1)
+    real_G = torch.cat([column >= 0 if column.dim() == 2 else torch.ones_like(column, dtype=torch.bool)[:, None]
+                        for column in mine], dim=1).view(-1)
+    return Lookup(rows_G, bags) if bool(real_G.all()) else _without_padding(rows_G, real_G)
+
+
+def look_up_histories(group: Group, columns: Sequence[torch.Tensor]) -> Lookup:
+    """As `look_up` for histories [B, L] of one L, but their bags position by position: those of all features at the
+    first, then at the second."""
+    ids_BLF = torch.stack([column.to(group.row_type) for column in columns], dim=-1)
+    real_G = (ids_BLF >= 0).view(-1)
+    if any(table.modulo for table in group.table_of):
+        ids_BLF = torch.stack([_rows_of(column, table, group.row_type)
+                               for column, table in zip(columns, group.table_of, strict=True)], dim=-1)
+    rows_G = ids_BLF.add_(_constant(group.starts, group.row_type, ids_BLF.device)).view(-1)
+    return Lookup(rows_G, len(rows_G)) if bool(real_G.all()) else _without_padding(rows_G, real_G)
+
+
+def _without_padding(rows_G: torch.Tensor, real_G: torch.Tensor) -> Lookup:
+    bag_V = real_G.nonzero().squeeze(1)
+    starts_G = torch.cat([bag_V.new_zeros(1), real_G.cumsum(0)])
+    return Lookup(rows_G.index_select(0, bag_V), len(rows_G), starts_G.to(rows_G.dtype), bag_V.to(rows_G.dtype))
 
 
 def _look_up_bags(group: Group, mine: list[Column], widths: list[int], dtype: torch.dtype) -> Lookup:
@@ -165,6 +213,8 @@ def joined(lookups: list[Lookup]) -> Lookup:
     """The lookups of several forward passes as one, bags numbered through."""
     if len(lookups) == 1:
         return lookups[0]
+    if all(lookup.bag_V is None for lookup in lookups):
+        return Lookup(torch.cat([lookup.rows_V for lookup in lookups]), sum(lookup.bags for lookup in lookups))
     bag_parts, first = [], 0
     for lookup in lookups:
         bag_V = lookup.bag_V

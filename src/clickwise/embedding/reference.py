@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from clickwise.batch import Column, Ragged
 from clickwise.embedding import Embeddings
-from clickwise.embedding.lookup import Group, Lookup, bags_of, check_ids_of, joined, look_up, pooled
+from clickwise.embedding.lookup import (
+    Group,
+    Lookup,
+    bags_of,
+    check_ids_of,
+    joined,
+    look_up,
+    look_up_histories,
+    pooled,
+    shapes_of,
+)
 from clickwise.embedding.table import Table, TableOptimizer, fill_first_values
 from clickwise.errors import EngineError
 from clickwise.kernels.sparse_update import sparse_update
@@ -78,19 +88,47 @@ class ReferenceEmbeddings(Embeddings):
             return torch.zeros(0, 0) if before is None else before.to(_type_of_rows(before.device))
         if self.check_ids:
             self._check_ids(columns)
-        device = self._weight(self._groups[0]).device
-        dtype = _type_of_rows(device)
-        trains = self.training and self.trainable and torch.is_grad_enabled()
+        trains = self._trains()
         lookups = self._look_up(columns, trains)
         widths = tuple(dim * bags_of(column) for dim, column in zip(self.dims, columns, strict=True))
+        return self._looked_up(lookups, len(columns[0]), widths, before, trains)
+
+    def _trains(self) -> bool:
+        return self.training and self.trainable and torch.is_grad_enabled()
+
+    def _looked_up(self, lookups: tuple[Lookup, ...], samples: int, widths: tuple[int, ...],
+                   before: torch.Tensor | None, trains: bool) -> torch.Tensor:
+        device = self._weight(self._groups[0]).device
+        dtype = _type_of_rows(device)
         if not trains and not (before is not None and before.requires_grad and torch.is_grad_enabled()):
-            return self._rows(lookups, len(columns[0]), widths, dtype, before)
+            return self._rows(lookups, samples, widths, dtype, before)
         if _this_backward() is None:
             self._received.clear()  # left behind by a backward that failed
         # The anchor gives the rows a gradient function, so that backward reaches this engine; on their device, so
         # that autograd knows the stream. Itself it never gets a gradient.
         anchor = torch.empty(0, device=device, requires_grad=trains)
-        return _RowsOfTables.apply(anchor, before, self, lookups, len(columns[0]), widths, dtype)
+        return _RowsOfTables.apply(anchor, before, self, lookups, samples, widths, dtype)
+
+    def blocks(self, *blocks: Mapping[str, Column]) -> tuple[torch.Tensor, ...]:
+        if len(self._groups) != 1:
+            return super().blocks(*blocks)
+        # Each is looked up by itself as it shall stand in memory; backward joins them into one update.
+        samples, lengths, _ = shapes_of(blocks)
+        return tuple(self._block(block, samples, length) for block, length in zip(blocks, lengths, strict=True))
+
+    def _block(self, block: Mapping[str, Column], samples: int, length: int | None) -> torch.Tensor:
+        group, columns = self._groups[0].of(tuple(self.table_of[feature] for feature in block)), tuple(block.values())
+        if self.check_ids:
+            for feature, column in block.items():
+                check_ids_of(feature, column, self.table_of[feature])
+        width = group.dim * len(block)
+        if not block:
+            weight_RD = self._weight(group)
+            return weight_RD.new_zeros(samples, 0, dtype=_type_of_rows(weight_RD.device))
+        if length is None:
+            return self._looked_up((look_up(group, columns),), samples, (width,), None, self._trains())
+        rows = self._looked_up((look_up_histories(group, columns),), samples, (length * width,), None, self._trains())
+        return rows.view(samples, length, width)
 
     def _look_up(self, columns: tuple[Column, ...], trains: bool) -> tuple[Lookup, ...]:
         """What `_rows` and, after backward, `_update` need to know of a batch."""

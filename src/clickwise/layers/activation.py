@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from clickwise.kernels.prelu import prelu
+
 Activation = Literal["relu", "prelu", "dice", "sigmoid"]
 
 
@@ -27,7 +29,7 @@ class PReLU(nn.Module):
         self.slope_H = nn.Parameter(torch.full((units,), slope))
 
     def forward(self, x_BH: torch.Tensor) -> torch.Tensor:
-        return nn.functional.prelu(x_BH.flatten(0, -2), self.slope_H.to(x_BH.dtype)).view(x_BH.shape)
+        return prelu(x_BH, self.slope_H.to(x_BH.dtype))
 
 
 class Dice(nn.Module):

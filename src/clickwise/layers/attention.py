@@ -18,9 +18,10 @@ from clickwise.layers.scorer import Linear, Scorer
 def masked_softmax(score_BL: torch.Tensor, mask_BL: torch.Tensor, *, dim: int = -1,
                    empty: Literal["zeros", "uniform"] = "zeros") -> torch.Tensor:
     """Softmax over the positions of the mask, float32; where it has none, zeros, or the same for every position."""
-    score_BL = score_BL.float()
-    weight_BL = score_BL.masked_fill(~mask_BL, torch.finfo(torch.float32).min).softmax(dim)
-    return weight_BL if empty == "uniform" else weight_BL * mask_BL
+    # Adding a number that swallows every score: faster than filling, whose gradient would have to be filled, too.
+    away_BL = torch.zeros_like(mask_BL, dtype=torch.float32).masked_fill_(~mask_BL, torch.finfo(torch.float32).min)
+    weight_BL = (score_BL.float() + away_BL).softmax(dim)
+    return weight_BL if empty == "uniform" else weight_BL * mask_BL.any(dim, keepdim=True)
 
 
 def dots(query_BE: torch.Tensor, keys_BLE: torch.Tensor) -> torch.Tensor:
@@ -39,36 +40,64 @@ def weighted_sum(weight_BL: torch.Tensor, values_BLE: torch.Tensor) -> torch.Ten
 
 
 def attend(query_BQE: torch.Tensor, items_BLE: torch.Tensor,
-           weights_of: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """K weighted sums of a sample's items [B, K, E], where `weights_of` makes their weights [B, K, L] from the inner
-    products of every query with every item [B, Q, L]; float32, under autocast too.
+           weights_of: Callable[[torch.Tensor, slice], torch.Tensor]) -> torch.Tensor:
+    """K weighted sums of a sample's items [B, K, E]; float32, under autocast too.
 
+    `weights_of` makes weights [C, K, L] of the inner products of every query with every item [C, Q, L], for the samples
+    that its second argument tells. It has no parameters: none would learn.
     The same as two products with autograd between; but the items, by far the largest here, are read once for all
-    queries and once for all sums, and their gradient is written once. `weights_of` has no parameters: none would learn.
+    queries and sums, on a CPU while they lie in its cache, and their gradient is written once.
     """
     with torch.autocast(items_BLE.device.type, enabled=False):
         return _Attend.apply(query_BQE.float(), items_BLE.float(), weights_of)
 
 
+AT_ONCE = 128  # samples that a CPU's thread takes at a time
+WHOLE = 8  # rows: where L is summed over, a CPU's products are slower of fewer
+
+
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query_BQE, items_BLE, weights_of):
-        score_BQL = torch.bmm(query_BQE, items_BLE.transpose(1, 2))
-        with torch.set_grad_enabled(any(ctx.needs_input_grad)):
-            score_BQL.requires_grad_(any(ctx.needs_input_grad))
-            weight_BKL = weights_of(score_BQL)
+        learns = any(ctx.needs_input_grad)
+        sums, ctx.between = [], []
+        for here in _parts(items_BLE):
+            items_CLE = items_BLE[here]
+            score_CQL = torch.bmm(query_BQE[here], items_CLE.transpose(1, 2))
+            with torch.set_grad_enabled(learns):
+                weight_CKL = weights_of(score_CQL.requires_grad_(learns), here)
+            sums.append(torch.bmm(_whole(weight_CKL.detach()), items_CLE)[:, :weight_CKL.shape[1]])
+            ctx.between.append((here, score_CQL, weight_CKL))  # a graph of their own
         ctx.save_for_backward(query_BQE, items_BLE)
-        ctx.score_BQL, ctx.weight_BKL = score_BQL, weight_BKL  # between them a graph of their own
-        return torch.bmm(weight_BKL.detach(), items_BLE)
+        return torch.cat(sums)
 
     @staticmethod
     def backward(ctx, grad_BKE):
         query_BQE, items_BLE = ctx.saved_tensors
-        grad_weight_BKL = torch.bmm(grad_BKE, items_BLE.transpose(1, 2))
-        grad_score_BQL, = torch.autograd.grad(ctx.weight_BKL, ctx.score_BQL, grad_weight_BKL, retain_graph=True)
-        grad_query_BQE = torch.bmm(grad_score_BQL, items_BLE) if ctx.needs_input_grad[0] else None
-        given, by = torch.cat([grad_score_BQL, ctx.weight_BKL.detach()], 1), torch.cat([query_BQE, grad_BKE], 1)
-        return grad_query_BQE, torch.bmm(given.transpose(1, 2), by), None
+        grad_query_BQE, grad_items_BLE = torch.empty_like(query_BQE), torch.empty_like(items_BLE)
+        for here, score_CQL, weight_CKL in ctx.between:
+            items_CLE = items_BLE[here]
+            grad_weight_CKL = torch.bmm(grad_BKE[here], items_CLE.transpose(1, 2))
+            grad_score_CQL, = torch.autograd.grad(weight_CKL, score_CQL, grad_weight_CKL, retain_graph=True)
+            grad_query_BQE[here] = torch.bmm(_whole(grad_score_CQL), items_CLE)[:, :score_CQL.shape[1]]
+            given = torch.cat([grad_score_CQL, weight_CKL.detach()], 1)
+            by = torch.cat([query_BQE[here], grad_BKE[here]], 1)
+            torch.bmm(given.transpose(1, 2), by, out=grad_items_BLE[here])
+        return grad_query_BQE, grad_items_BLE, None
+
+
+def _parts(items_BLE: torch.Tensor) -> list[slice]:
+    samples = len(items_BLE)
+    at_once = AT_ONCE * torch.get_num_threads() if items_BLE.device.type == "cpu" else max(1, samples)
+    return [slice(at, at + at_once) for at in range(0, max(1, samples), at_once)]
+
+
+def _whole(rows_BQE: torch.Tensor) -> torch.Tensor:
+    """With rows of zeros behind, so that a CPU gets a multiple of `WHOLE`."""
+    missing = -rows_BQE.shape[1] % WHOLE
+    if missing == 0 or rows_BQE.device.type != "cpu":
+        return rows_BQE
+    return nn.functional.pad(rows_BQE, (0, 0, 0, missing))
 
 
 class ActivationUnit(nn.Module):
@@ -147,7 +176,7 @@ class MultiHeadTargetAttention(nn.Module):
 
     def forward(self, target_BE: torch.Tensor, items_BLE: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
         return self.values(attend(self.queries(target_BE), items_BLE,
-                                  lambda score_BKL: masked_softmax(score_BKL, mask_BL.unsqueeze(1))))
+                                  lambda score_CKL, here: masked_softmax(score_CKL, mask_BL[here].unsqueeze(1))))
 
     def queries(self, target_BE: torch.Tensor) -> torch.Tensor:
         """What the items' inner products with are the scores, float32 [B, heads, E']."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 
-from clickwise.batch import Batch, Column, Ragged
+from clickwise.batch import Batch, Ragged
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.errors import SpecError
@@ -23,19 +24,20 @@ class HistoryRows:
 
     context_BU     user features, categoricals and numericals
     target_BE
-    items_BLE      the history, padding is zeros
+    items_BLE      the history, its latest positions; padding is zeros
     mask_BL        true where there is an item
+    earlier_BLE, earlier_BL   items and mask of the positions before those; None where they were not asked for
     negatives_BSE  of the last S positions, in the features of the negative history (the first of the history's);
                    None where they were not asked for
-    looked_up_BX   all of them side by side, as they came
     """
 
     context_BU: torch.Tensor
     target_BE: torch.Tensor
     items_BLE: torch.Tensor
     mask_BL: torch.Tensor
+    earlier_BLE: torch.Tensor | None
+    earlier_BL: torch.Tensor | None
     negatives_BSE: torch.Tensor | None
-    looked_up_BX: torch.Tensor
 
 
 class HistoryFeatures:
@@ -73,39 +75,40 @@ class HistoryFeatures:
         return tuple(Table(name=features[0].name, rows=max(feature.cardinality for feature in features), dim=dim,
                            features=tuple(feature.name for feature in features)) for features in (*alone, *shared))
 
-    def rows(self, embeddings: Embeddings, batch: Batch, *, length: int | None = None, negatives: int = 0,
-             share: float = 0.0) -> HistoryRows:
-        """All rows of a batch by one look-up: of the history's last `length` positions (None: all), and of the
-        negative history's last `negatives` of them. Prediction asks for no negatives, and the batch needs none.
+    def rows(self, embeddings: Embeddings, batch: Batch, *, length: int | None = None, earlier: bool = False,
+             negatives: int = 0, share: float = 0.0) -> HistoryRows:
+        """All rows of a batch: of the history's last `length` positions (None: all), if asked of those before, and of
+        the negative history's last `negatives` of them. Prediction asks for no negatives, and the batch needs none.
         `share` of all values is dropped."""
-        history = batch.history if length is None else tuple(ids_BL[:, max(0, ids_BL.shape[1] - length):]
-                                                             for ids_BL in batch.history)
-        mask_BL = history[0] != 0
-        windows = dict(zip(self.names["history"], history, strict=True))
-        first = mask_BL.shape[1] - min(negatives, mask_BL.shape[1])
-        for name, ids_BL in zip(self.names["negative_history"], batch.negative_history or history, strict=False):
-            windows[name] = ids_BL[:, ids_BL.shape[1] - mask_BL.shape[1] + first:]
-        columns: dict[str, Column] = {name: _padded(ids_BL, mask_BL[:, mask_BL.shape[1] - ids_BL.shape[1]:])
-                                      for name, ids_BL in windows.items()}
-        for channel in ("user", "categorical", "target_item"):
-            columns |= zip(self.names[channel], getattr(batch, channel), strict=True)
+        positions = batch.history[0].shape[1]
+        length = positions if length is None else min(length, positions)
+        mask_BL = batch.history[0] != 0
+        alone = dict(zip(self.names["user"], batch.user, strict=True))
+        alone |= zip(self.names["categorical"], batch.categorical, strict=True)
+        blocks = [alone, dict(zip(self.names["target_item"], batch.target_item, strict=True)),
+                  self._window("history", batch.history, mask_BL, length, 0)]
+        if negatives:
+            blocks.append(self._window("negative_history", batch.negative_history, mask_BL, min(negatives, length), 0))
+        if earlier:
+            blocks.append(self._window("history", batch.history, mask_BL, positions, length))
 
-        rows = embeddings([columns[name] for name in embeddings.features])
-        widths = [self.dim * (windows[name].shape[1] if name in windows else 1) for name in embeddings.features]
-        used = dropout(rows, share) if share else rows
-        parts = dict(zip(embeddings.features, used.split(widths, dim=1), strict=True))
-        context = [parts[name] for channel in ("user", "categorical") for name in self.names[channel]]
+        context_BU, target_BE, items_BLE, *others = (dropout(rows, share) if share else rows
+                                                     for rows in embeddings.blocks(*blocks))
         if self.numericals:
-            context.append(batch.numerical.to(rows.dtype))
-        return HistoryRows(
-            context_BU=torch.cat(context, dim=1) if context else rows.new_zeros(len(mask_BL), 0),
-            target_BE=torch.cat([parts[name] for name in self.names["target_item"]], dim=1),
-            items_BLE=self._items([parts[name] for name in self.names["history"]]), mask_BL=mask_BL,
-            negatives_BSE=self._items([parts[name] for name in self.names["negative_history"]]) if negatives else None,
-            looked_up_BX=rows)
+            context_BU = torch.cat([context_BU, batch.numerical.to(context_BU.dtype)], dim=1)
+        return HistoryRows(context_BU=context_BU, target_BE=target_BE, items_BLE=items_BLE,
+                           mask_BL=mask_BL[:, positions - length:], negatives_BSE=others[0] if negatives else None,
+                           earlier_BLE=others[-1] if earlier else None,
+                           earlier_BL=mask_BL[:, :positions - length] if earlier else None)
 
-    def _items(self, parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([part.unflatten(1, (-1, self.dim)) for part in parts], dim=2)
+    def _window(self, channel: str, ids: Sequence[torch.Tensor], mask_BL: torch.Tensor, first: int,
+                last: int) -> dict[str, torch.Tensor]:
+        """Ids by feature from the `first` latest position to before the `last` latest, padding as −1."""
+        def cut(column_BL: torch.Tensor) -> torch.Tensor:  # negatives may be of fewer positions, the latest
+            return column_BL[:, max(0, column_BL.shape[1] - first):column_BL.shape[1] - last]
+
+        return {name: _padded(cut(ids_BL), cut(mask_BL))
+                for name, ids_BL in zip(self.names[channel], ids, strict=False)}
 
 
 def longest_first(batch: Batch, length: int | None) -> Batch:

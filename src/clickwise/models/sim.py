@@ -33,7 +33,6 @@ from clickwise.models.histories import (
     longest_first,
     require_from_zero,
     require_positive,
-    rows_l2_loss,
 )
 from clickwise.recipe import require
 from clickwise.spec import FeatureSpec
@@ -66,7 +65,6 @@ class SIMConfig:
     auxiliary_loss_weight   0: no auxiliary loss, and no negative history is needed
     activation, dropout     of search and top MLP; dropout before their output layers
     embedding_dropout       on the values of the rows
-    rows_l2                 λ of a loss λ/2 · mean over samples of the squares of all rows looked up
     """
 
     preset: Literal["default", "compat"] = "default"
@@ -94,7 +92,6 @@ class SIMConfig:
     search_loss_weight: float | None = None
     auxiliary_loss_weight: float = 1.0
     auxiliary_over: Literal["real", "compat"] | None = None
-    rows_l2: float = 0.0
 
     def __post_init__(self) -> None:
         if self.search != "soft" and self.search_loss_weight is None:
@@ -102,7 +99,7 @@ class SIMConfig:
         fill_from_preset(self, PRESETS)
         require_positive(self, "embedding_dim", "short_length", "k", "hash_bits", "hash_group", "heads", "head_dim",
                          "gru_size", "loss_weight")
-        require_from_zero(self, "search_loss_weight", "auxiliary_loss_weight", "rows_l2")
+        require_from_zero(self, "search_loss_weight", "auxiliary_loss_weight")
         require(self.search == "soft" or self.search_loss_weight == 0, "search_loss_weight",
                 found=self.search_loss_weight, expected=f"0: {self.search} search has no score to learn")
         require(self.category is None or self.search == "hard", "category", found=self.category,
@@ -138,17 +135,14 @@ class SIM(CTRModel):
         return self._run(batch, self._rows(batch))["logit"]
 
     def _rows(self, batch: Batch, *, negatives: int = 0) -> HistoryRows:
-        return self.features.rows(self.embeddings, batch, negatives=negatives,
-                                  share=self.config.embedding_dropout * self.training)
+        return self.features.rows(self.embeddings, batch, length=self.config.short_length, earlier=True,
+                                  negatives=negatives, share=self.config.embedding_dropout * self.training)
 
     def _run(self, batch: Batch, rows: HistoryRows, *, with_search: bool = False) -> dict[str, torch.Tensor]:
-        short = min(self.config.short_length, rows.mask_BL.shape[1])
-        lengths = [rows.mask_BL.shape[1] - short, short]
-        (long_BLE, short_BLE), (long_BL, short_BL) = rows.items_BLE.split(lengths, 1), rows.mask_BL.split(lengths, 1)
-        lasting_BE, searched_BE = self.long(batch, rows.target_BE[:, :self.features.matched], long_BLE, long_BL,
-                                            with_search=with_search)
-        evolved_BH, interest_LBH = self.evolution(rows.target_BE, short_BLE, short_BL)
-        found = {"interest_LBH": interest_LBH, "short_BLE": short_BLE, "short_BL": short_BL}
+        lasting_BE, searched_BE = self.long(batch, rows.target_BE[:, :self.features.matched], rows.earlier_BLE,
+                                            rows.earlier_BL, with_search=with_search)
+        evolved_BH, interest_LBH = self.evolution(rows.target_BE, rows.items_BLE, rows.mask_BL)
+        found = {"interest_LBH": interest_LBH}
         if with_search:
             found["search_logit"] = self.search_top(torch.cat([rows.target_BE, searched_BE, rows.context_BU], dim=1))
         found["logit"] = self.top(torch.cat([lasting_BE, rows.target_BE, evolved_BH, rows.context_BU], dim=1))
@@ -165,9 +159,9 @@ class SIM(CTRModel):
             losses["search_loss"] = config.search_loss_weight * log_loss(found["search_logit"], batch.label)
         if self.auxiliary is not None:
             losses["auxiliary_loss"] = config.auxiliary_loss_weight * self.auxiliary(
-                found["interest_LBH"], found["short_BLE"][..., :self.features.negative_width], rows.negatives_BSE,
-                found["short_BL"])
-        return losses | rows_l2_loss(rows, config.rows_l2)
+                found["interest_LBH"], rows.items_BLE[..., :self.features.negative_width], rows.negatives_BSE,
+                rows.mask_BL)
+        return losses
 
 
 class LongInterest(nn.Module):
@@ -201,16 +195,20 @@ class LongInterest(nn.Module):
             # Items may hold more than the target: the search compares what both have.
             queries.append(nn.functional.pad(target_BE, (0, items_BLE.shape[2] - self.width)).float().unsqueeze(1))
 
-        def weights_of(score_BQL: torch.Tensor) -> torch.Tensor:
-            score_BL = score_BQL[:, -1]
-            chosen_BL = self._chosen(batch, target_BE, items_BLE[..., :self.width], mask_BL, score_BL.detach())
+        # Soft search finds nothing only where all is padding: weights that are all alike sum zeros there.
+        empty = "uniform" if self.search == "soft" else "zeros"
+        chosen_BL = self._chosen(batch, target_BE, items_BLE[..., :self.width], mask_BL)
+
+        def weights_of(score_CQL: torch.Tensor, here: slice) -> torch.Tensor:
+            score_CL, mask_CL = score_CQL[:, -1], mask_BL[here]
+            chosen_CL = search.top_k(score_CL.detach(), mask_CL, self.k) if chosen_BL is None else chosen_BL[here]
             if heads:
-                weights = [masked_softmax(score_BQL[:, :heads], chosen_BL.unsqueeze(1))]
+                weights = [masked_softmax(score_CQL[:, :heads], chosen_CL.unsqueeze(1), empty=empty)]
             else:
-                mean_BL = chosen_BL / (chosen_BL.sum(1, keepdim=True) + 1)
-                weights = [torch.stack([masked_softmax(score_BL, chosen_BL), mean_BL], dim=1)]
+                mean_CL = chosen_CL / (chosen_CL.sum(1, keepdim=True) + 1)
+                weights = [torch.stack([masked_softmax(score_CL, chosen_CL, empty=empty), mean_CL], dim=1)]
             if with_search:
-                weights.append(masked_softmax(score_BL, mask_BL).unsqueeze(1))
+                weights.append(masked_softmax(score_CL, mask_CL, empty="uniform").unsqueeze(1))
             return torch.cat(weights, dim=1)
 
         sums_BKE = attend(torch.cat(queries, dim=1), items_BLE, weights_of)
@@ -218,9 +216,11 @@ class LongInterest(nn.Module):
         found_BKE = sums_BKE[:, :-1] if with_search else sums_BKE
         return (found_BKE.flatten(1) if self.attention is None else self.attention.values(found_BKE)), searched_BE
 
-    def _chosen(self, batch, target_BE, items_BLE, mask_BL, score_BL) -> torch.Tensor:
+    def _chosen(self, batch: Batch, target_BE: torch.Tensor, items_BLE: torch.Tensor,
+                mask_BL: torch.Tensor) -> torch.Tensor | None:
+        """What the search finds; None where it goes by the inner products, which attention computes as well."""
         if self.search == "soft":
-            return search.top_k(score_BL, mask_BL, self.k)
+            return None
         if self.search == "simhash":
             return search.simhash_search(target_BE, items_BLE, mask_BL, self.k, self.planes_EM)
         category_BL = batch.history[self.category][:, :mask_BL.shape[1]]

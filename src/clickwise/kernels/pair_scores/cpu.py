@@ -10,8 +10,9 @@ import torch
 
 from clickwise.kernels.autocast import compute_type
 from clickwise.kernels.cpu_products import add_products_, add_products_of_columns_, product
+from clickwise.kernels.prelu import cpu as prelu
 
-CHUNK = 2048  # rows taken at a time
+CHUNK = 2048  # rows taken at a time by a thread
 
 _aten = torch.ops.aten
 
@@ -33,9 +34,10 @@ class _PairScores(torch.autograd.Function):
         of_a, of_b, of_product = _parts(weights[0], a_VA, b_SVC, with_product)
         hidden = [b_SVC.new_empty(*b_SVC.shape[:2], len(weight)) for weight in weights[:-1]]
         score_SV = torch.zeros(b_SVC.shape[:2])
-        for at in range(0, max(rows_S), CHUNK):
-            first_C = product(a_VA[at:at + CHUNK], of_a, biases[0])
-            for s, here in _parts_of(rows_S, at):
+        at_once = CHUNK * torch.get_num_threads()
+        for at in range(0, max(rows_S), at_once):
+            first_C = product(a_VA[at:at + at_once], of_a, biases[0])
+            for s, here in _parts_of(rows_S, at, at_once):
                 a, b, first = a_VA[here], b_SVC[s, here], first_C[:here.stop - at]
                 x = hidden[0][s, here].copy_(first)
                 add_products_(x, b[None], of_b[None])
@@ -44,7 +46,7 @@ class _PairScores(torch.autograd.Function):
                 for layer in range(layers - 1):
                     x = _activated(hidden[layer][s, here], activation, slopes, layer)
                     if layer < layers - 2:
-                        hidden[layer + 1][s, here] = product(x, weights[layer + 1], biases[layer + 1])
+                        product(x, weights[layer + 1], biases[layer + 1], out=hidden[layer + 1][s, here])
                 score_SV[s, here] = torch.addmv(biases[-1], x, weights[-1][0])
         ctx.activation, ctx.with_product, ctx.rows_S, ctx.layers = activation, with_product, rows_S, layers
         ctx.save_for_backward(a_VA, b_SVC, *given, *hidden)
@@ -60,11 +62,14 @@ class _PairScores(torch.autograd.Function):
         of_weights, of_biases, of_slopes = ([torch.zeros(tensor.shape) for tensor in tensors]
                                             for tensors in (weights, biases, slopes))
         into_a, into_b, into_product = (torch.zeros(part.shape) for part in (of_a, of_b, of_product))
-        grad_a_VA, grad_b_SVC = torch.zeros(a_VA.shape), torch.zeros(b_SVC.shape)
-        for at in range(0, max(ctx.rows_S), CHUNK):
-            all_of_a = a_VA[at:at + CHUNK]
+        grad_a_VA, grad_b_SVC = torch.zeros(a_VA.shape), torch.empty(b_SVC.shape)
+        for s, rows in enumerate(ctx.rows_S):
+            grad_b_SVC[s, rows:] = 0.0
+        at_once = CHUNK * torch.get_num_threads()
+        for at in range(0, max(ctx.rows_S), at_once):
+            all_of_a = a_VA[at:at + at_once]
             of_first = torch.zeros(len(all_of_a), len(of_a))
-            for s, here in _parts_of(ctx.rows_S, at):
+            for s, here in _parts_of(ctx.rows_S, at, at_once):
                 a, b, grad_a = a_VA[here], b_SVC[s, here], grad_a_VA[here]
                 grad_C = grad_SV[s, here].to(a.dtype)
                 grad = grad_C[:, None] * weights[-1]
@@ -81,7 +86,7 @@ class _PairScores(torch.autograd.Function):
                     grad = _before_activation(grad, kept, activation, slopes, of_slopes, layer)
                 of_first[:len(grad)] += grad
                 add_products_of_columns_(into_b[None], grad[None], b)
-                grad_b = add_products_(grad_b_SVC[s, here], grad[None], of_b.t()[None])
+                grad_b = product(grad, of_b.t(), out=grad_b_SVC[s, here])
                 if ctx.with_product:
                     add_products_of_columns_(into_product[None], grad[None], a * b)
                     of_both = product(grad, of_product.t())
@@ -89,16 +94,16 @@ class _PairScores(torch.autograd.Function):
                     grad_a.addcmul_(of_both, b)
             add_products_of_columns_(into_a[None], of_first[None], all_of_a)
             of_biases[0] += of_first.sum(0)
-            add_products_(grad_a_VA[at:at + CHUNK], of_first[None], of_a.t()[None])
+            add_products_(grad_a_VA[at:at + at_once], of_first[None], of_a.t()[None])
         of_weights[0] = torch.cat([into_a, into_b, into_product], dim=1)
         found = (grad_a_VA, grad_b_SVC, *of_weights, *of_biases, *of_slopes)
         of_a, of_b, *rest = (tensor.to(dtype) for tensor, dtype in zip(found, ctx.dtypes, strict=True))
         return of_a, of_b, None, None, None, None, *rest
 
 
-def _parts_of(rows_S, at: int) -> list[tuple[int, slice]]:
+def _parts_of(rows_S, at: int, at_once: int) -> list[tuple[int, slice]]:
     """(s, which of its rows are scored) of the chunk that begins at row `at`."""
-    return [(s, slice(at, min(at + CHUNK, rows))) for s, rows in enumerate(rows_S) if rows > at]
+    return [(s, slice(at, min(at + at_once, rows))) for s, rows in enumerate(rows_S) if rows > at]
 
 
 def _parts(weight, a_VA, b_SVC, with_product: bool) -> list[torch.Tensor]:
@@ -122,6 +127,6 @@ def _before_activation(grad, kept, activation, slopes, of_slopes, layer: int) ->
         return _aten.sigmoid_backward.grad_input(grad, kept, grad_input=grad)
     if activation == "relu":
         return _aten.threshold_backward.grad_input(grad, kept, 0.0, grad_input=grad)
-    grad, of_slope = _aten._prelu_kernel_backward(grad, kept, slopes[layer].expand_as(kept))
+    grad, of_slope = prelu.backward(grad, kept, slopes[layer])
     of_slopes[layer] += of_slope.sum(0)
     return grad

@@ -1,0 +1,30 @@
+import pytest
+import torch
+
+from clickwise.kernels.prelu import prelu, reference
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(0, 3), (1, 3), (7, 3), (2, 5, 3), (40, 70)], ids=str)
+def test_equals_reference_in_value_and_every_gradient(shape, dtype):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator).to(dtype)
+    x.view(-1)[::5] = 0.0
+    x.requires_grad_()
+    slope = torch.randn(shape[-1], generator=generator).to(dtype).requires_grad_()
+    found, expected = prelu(x, slope), reference.prelu(x, slope)
+    assert torch.equal(found, expected)
+    upstream = torch.randn(shape, generator=generator).to(dtype)
+    kept = upstream.clone()
+    grads = [torch.autograd.grad(of, (x, slope), upstream) for of in (found, expected)]
+    assert torch.equal(upstream, kept), "the upstream gradient belongs to others"
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 1e-1}
+    for mine, others in zip(*grads, strict=True):
+        assert mine.dtype == dtype
+        torch.testing.assert_close(mine, others, **tolerance)
+
+
+def test_what_is_no_number_stays_none():
+    x = torch.tensor([[float("nan"), 1.0]]).requires_grad_()
+    out = prelu(x, torch.tensor([0.1, 0.1]))
+    assert out[0, 0].isnan() and out[0, 1] == 1
