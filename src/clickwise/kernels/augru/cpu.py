@@ -7,6 +7,8 @@ they are made of lies in the cache. Products are in the type of an enclosing aut
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from clickwise.kernels.autocast import compute_type
@@ -42,7 +44,8 @@ class _Recurrence(torch.autograd.Function):
         dtype = compute_type(x_LBE)
         x_LBE = x_LBE.to(dtype)
         of_input, weight = input_GE.view(3, width, -1).to(dtype), weight_GH.view(3, width, -1).to(dtype)
-        mask, scale = None if mask_LB is None else mask_LB[..., None], _scale(form, attention_LB, mask_LB)
+        padding_LB1 = None if mask_LB is None else ~mask_LB[..., None]
+        scale_LB1 = _scale(form, attention_LB, mask_LB)
         # tanh x = 2 σ(2 x) − 1, and torch's σ is several times faster; twice a weight is exact.
         from_x, bias = of_input.clone(), bias_G.view(3, width).to(dtype, copy=True)
         from_x[2].mul_(2), bias[2].mul_(2)
@@ -53,22 +56,24 @@ class _Recurrence(torch.autograd.Function):
         inner_LBH = None if form == "compat" else torch.empty(length, samples, width)
         ctx.begun = [_begun(mask_LB, length, here) for here in _chunks(samples, width)]
         for first, last, ends_L in ctx.begun:
-            h_CH = torch.zeros_like(states_LBH[0, first:last])
+            x_L, states_L, gates_L = _by_position(first, last, x_LBE, states_LBH, gates_3LBH.transpose(0, 1))
+            inner_L, padding_L, scale_L = _by_position(first, last, inner_LBH, padding_LB1, scale_LB1)
+            before_L = [torch.zeros_like(states_L[0]), *states_L]
             for t, end in enumerate(ends_L):
-                states_LBH[t, end:last] = 0.0
-                if end == first:
-                    continue
-                here = slice(first, end)
-                h_CH = states_LBH[t - 1, here] if t else h_CH[:end - first]
-                gates_3CH = gates_3LBH[:, t, here]
+                rows = end - first
+                if end < last:
+                    states_L[t][rows:] = 0.0
+                    if rows == 0:
+                        continue
+                x_CE, h_CH, gates_3CH = x_L[t][:rows], before_L[t][:rows], gates_L[t][:, :rows]
                 zr_2CH, n_1CH = gates_3CH.split((2, 1))
-                z_CH, r_CH, n_CH = gates_3CH
-                add_products_of_one_(gates_3CH, x_LBE[t, here], from_x, bias)
+                z_CH, r_CH, n_CH = gates_3CH.unbind()
+                add_products_of_one_(gates_3CH, x_CE, from_x, bias)
                 if t:
                     add_products_of_one_(zr_2CH, h_CH, weight[:2])
                 zr_2CH.sigmoid_()
                 if form != "compat":
-                    inner_1CH = inner_LBH[t:t + 1, here]
+                    inner_1CH = inner_L[t][:rows].unsqueeze(0)
                     if t:
                         add_products_of_one_(inner_1CH, h_CH, *to_inner)
                     else:
@@ -77,50 +82,52 @@ class _Recurrence(torch.autograd.Function):
                 elif t:
                     add_products_of_one_(n_1CH, r_CH * h_CH, to_inner[0])
                 torch.add(minus_one, n_CH.sigmoid_(), alpha=2, out=n_CH)
-                if mask is not None and form != "paper":
-                    z_CH.masked_fill_(~mask[t, here], 1.0)
-                share_CH = z_CH if scale is None else z_CH * scale[t, here]
-                ends = (h_CH, n_CH) if form == "paper" else (n_CH, h_CH)
-                torch.lerp(*ends, share_CH, out=states_LBH[t, here])
+                if padding_L and form != "paper":
+                    z_CH.masked_fill_(padding_L[t][:rows], 1.0)
+                share_CH = z_CH * scale_L[t][:rows] if scale_L else z_CH
+                torch.lerp(*((h_CH, n_CH) if form == "paper" else (n_CH, h_CH)), share_CH, out=states_L[t][:rows])
         ctx.form, ctx.every_state = form, every_state
-        ctx.save_for_backward(x_LBE, of_input, weight, scale, mask, states_LBH, gates_3LBH, inner_LBH)
+        ctx.save_for_backward(x_LBE, of_input, weight, scale_LB1, mask_LB, states_LBH, gates_3LBH, inner_LBH)
         return states_LBH if every_state else states_LBH[-1].clone()
 
     @staticmethod
     def backward(ctx, grad):
-        x_LBE, of_input, weight, scale, mask, states_LBH, gates_3LBH, inner_LBH = ctx.saved_tensors
+        x_LBE, of_input, weight, scale_LB1, mask_LB, states_LBH, gates_3LBH, inner_LBH = ctx.saved_tensors
         form, dtype = ctx.form, weight.dtype
         length, samples, width = states_LBH.shape
         grad_x_LBE = torch.zeros(x_LBE.shape) if ctx.needs_input_grad[0] else None
         grad_input, grad_weight = torch.zeros(of_input.shape), torch.zeros(weight.shape)
         grad_bias, grad_inner_bias = torch.zeros(3, width), torch.zeros(width)
-        grad_scale_LB = None if scale is None else torch.zeros(length, samples)
+        grad_scale_LB = None if scale_LB1 is None else torch.zeros(length, samples)
         to_x, to_h = of_input.roll(1, 0).transpose(1, 2), weight.transpose(1, 2)  # to_x: n, z, r
         for first, last, ends_L in ctx.begun:
-            grad_h_CH = torch.zeros_like(states_LBH[0, first:last]) if ctx.every_state else grad[first:last].clone()
-            before_CH = torch.zeros_like(grad_h_CH)
+            x_L, states_L, gates_L = _by_position(first, last, x_LBE, states_LBH, gates_3LBH.transpose(0, 1))
+            inner_L, scale_L, grad_scale_L = _by_position(first, last, inner_LBH, scale_LB1, grad_scale_LB)
+            grad_x_L, grad_L = _by_position(first, last, grad_x_LBE, grad if ctx.every_state else None)
+            grad_h_CH = torch.zeros_like(states_L[0]) if ctx.every_state else grad[first:last].clone()
+            before_L = [torch.zeros_like(grad_h_CH), *states_L]
             # Gradients of n, z and r before tanh and σ, and of what the recurrent weights gave to n: r is between.
             room_4CH = torch.empty(4, *grad_h_CH.shape)
             for t in range(length - 1, -1, -1):
-                here, rows = slice(first, ends_L[t]), ends_L[t] - first
+                rows = ends_L[t] - first
                 if rows == 0:
                     break
+                x_CE, h_CH, gates_3CH = x_L[t][:rows], before_L[t][:rows], gates_L[t][:, :rows]
                 of_4CH, grad_h_CH = room_4CH[:, :rows], grad_h_CH[:rows]
-                of_n_CH, of_z_CH, of_r_CH, of_inner_CH = of_4CH
+                of_n_CH, of_z_CH, of_r_CH, of_inner_CH = of_4CH.unbind()
                 of_x_3CH, of_h_3CH = of_4CH[:3], of_4CH[1:]
-                if ctx.every_state:
-                    grad_h_CH.add_(grad[t, here])
-                z_CH, r_CH, n_CH = gates_3LBH[:, t, here]
-                h_CH = states_LBH[t - 1, here] if t else before_CH[:rows]
+                if grad_L:
+                    grad_h_CH.add_(grad_L[t][:rows])
+                z_CH, r_CH, n_CH = gates_3CH.unbind()
                 start_CH, end_CH = (h_CH, n_CH) if form == "paper" else (n_CH, h_CH)
                 grad_share_CH = (end_CH - start_CH).mul_(grad_h_CH)
-                if scale is None:
-                    of_end_CH = grad_h_CH * z_CH
-                else:
-                    scale_C1 = scale[t, here]
-                    grad_scale_LB[t, here] = torch.linalg.vecdot(grad_share_CH, z_CH)
+                if scale_L:
+                    scale_C1 = scale_L[t][:rows]
+                    torch.linalg.vecdot(grad_share_CH, z_CH, out=grad_scale_L[t][:rows])
                     grad_share_CH.mul_(scale_C1)
                     of_end_CH = (z_CH * scale_C1).mul_(grad_h_CH)
+                else:
+                    of_end_CH = grad_h_CH * z_CH
                 _sigmoid_backward_(grad_share_CH, z_CH, grad_input=of_z_CH)
                 of_start_CH = grad_h_CH.sub_(of_end_CH)
                 grad_h_CH, grad_n_CH = (of_start_CH, of_end_CH) if form == "paper" else (of_end_CH, of_start_CH)
@@ -134,21 +141,21 @@ class _Recurrence(torch.autograd.Function):
                         add_products_of_columns_(grad_weight[:2], of_4CH[1:3], h_CH.to(dtype))
                         add_products_of_columns_(grad_weight[2:], of_4CH[:1], (r_CH * h_CH).to(dtype))
                 else:
-                    _sigmoid_backward_(of_n_CH * inner_LBH[t, here], r_CH, grad_input=of_r_CH)
+                    _sigmoid_backward_(of_n_CH * inner_L[t][:rows], r_CH, grad_input=of_r_CH)
                     torch.mul(of_n_CH, r_CH, out=of_inner_CH)
                     grad_inner_bias += of_inner_CH.sum(0)
                     if t:
                         add_products_(grad_h_CH, of_h_3CH, to_h)
                         add_products_of_columns_(grad_weight, of_h_3CH, h_CH.to(dtype))
-                add_products_of_columns_(grad_input, of_x_3CH, x_LBE[t, here])
+                add_products_of_columns_(grad_input, of_x_3CH, x_CE)
                 grad_bias += of_x_3CH.sum(1)
-                if grad_x_LBE is not None:
-                    add_products_(grad_x_LBE[t, here], of_x_3CH, to_x)
+                if grad_x_L:
+                    add_products_(grad_x_L[t][:rows], of_x_3CH, to_x)
         grad_input, grad_bias = grad_input.roll(-1, 0), grad_bias.roll(-1, 0)
         grad_a_LB = grad_scale_LB
-        if scale is not None:
+        if grad_a_LB is not None:
             grad_a_LB = grad_a_LB if form == "paper" else grad_a_LB.neg_()
-            grad_a_LB = grad_a_LB if mask is None else grad_a_LB.mul_(mask.squeeze(2))
+            grad_a_LB = grad_a_LB if mask_LB is None else grad_a_LB.mul_(mask_LB)
         grads = (grad_x_LBE, grad_input.view(3 * width, -1), grad_bias.view(-1), grad_weight.view(3 * width, -1),
                  grad_inner_bias, grad_a_LB)
         return *(None if found is None or of is None else found.to(of)
@@ -175,6 +182,13 @@ def _begun(mask_LB: torch.Tensor | None, length: int, here: slice) -> tuple[int,
     begun_LC = mask_LB[:, here].cummax(0).values
     end_L = (begun_LC * torch.arange(1, begun_LC.shape[1] + 1)).amax(1)
     return here.start, here.stop, (end_L + here.start).tolist()
+
+
+def _by_position(first: int, last: int, *tensors: torch.Tensor | None) -> list[Sequence[torch.Tensor]]:
+    """Of every tensor [L, (any,) B, any] the samples from `first` to before `last`, a view for each position; nothing
+    for None. One call in place of one at each position: with small batches these count."""
+    return [() if of_LB is None else of_LB.narrow(-2 if of_LB.dim() > 2 else 1, first, last - first).unbind()
+            for of_LB in tensors]
 
 
 def _chunks(samples: int, width: int) -> list[slice]:
