@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from clickwise import checkpoint
+from clickwise import build, checkpoint
 from clickwise.errors import CheckpointError
 from clickwise.files import only_one, shipped
 
@@ -73,6 +73,13 @@ def test_the_same_seed_twice_is_bit_identical(clickwise, tmp_path):
     first, second = (checkpoint.load(tmp_path / folder / "checkpoint" / "last.pt")["model"] for folder in folders)
     assert folders[0] != folders[1] and first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("instructions", [None, "AMX"])
+def test_bf16_where_fp32_is_faster_is_said(clickwise, monkeypatch, caplog, instructions):
+    monkeypatch.setattr(build, "bf16_instructions", lambda: instructions)
+    assert clickwise("train", "tiny/dlrm", *SMALL, "train.precision=bf16", "train.device=cpu").code == 0
+    assert ("no instructions for it, fp32 is faster" in caplog.text) == (instructions is None)
 
 
 KILLED = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ from clickwise.data.loader import Loader
 from clickwise.embedding import Embeddings, build_embeddings
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import CheckpointError, EngineError, RecipeError, SpecError, nearest
+from clickwise.kernels.cpu_products import bf16_instructions
 from clickwise.metrics import MetricSet, build_metrics
 from clickwise.models.ctr_model import CTRModel
 from clickwise.optim.dense import DenseOptimizer
@@ -30,6 +32,8 @@ from clickwise.train.freeze import freeze_parameters, frozen_tables
 from clickwise.train.log import RunLog
 from clickwise.train.loop import Loop, TrainConfig
 from clickwise.train.step import Part, TrainStep, set_matmul_precision
+
+log = logging.getLogger(__name__)
 
 MODELS = {
     "dlrm": "clickwise.models.dlrm:DLRM",
@@ -364,6 +368,8 @@ def build_trainer(recipe: Recipe) -> Trainer:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     set_matmul_precision(recipe.train.precision, device)
+    if (device.type, recipe.train.precision) == ("cpu", "bf16") and bf16_instructions() is None:
+        log.warning("train.precision bf16: this processor has no instructions for it, fp32 is faster here")
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     dataset = Dataset(recipe.data)

@@ -21,6 +21,15 @@ import torch
 from clickwise.kernels.autocast import compute_type
 
 
+def bf16_instructions() -> str | None:
+    """What this processor multiplies bfloat16 matrices with: AMX, AVX512-BF16 or, where it is slower than fp32, None."""
+    for name, instructions in (("_is_amx_tile_supported", "AMX"), ("_is_avx512_bf16_supported", "AVX512-BF16")):
+        asked = getattr(torch.cpu, name, None)  # private: another torch may not have it
+        if torch.backends.mkldnn.is_available() and asked is not None and asked():
+            return instructions
+    return None
+
+
 @functools.cache
 def _is_there(dtype: torch.dtype) -> bool:
     """Whether torch's own oneDNN product is there and right (it is no public function); processors without AVX-512

@@ -47,9 +47,12 @@ def _devices(problems: list[str], notes: list[str]) -> tuple[dict[str, Any], lis
             problems.append(f"torch is installed but cannot be loaded ({slip}): pip install --force-reinstall torch")
         return {}, []
     from clickwise.embedding import ENGINES
+    from clickwise.kernels.cpu_products import bf16_instructions
 
     cpu = torch.backends.cpu.get_cpu_capability()
-    devices: dict[str, Any] = {"cpu": f"{cpu}, {torch.get_num_threads()} threads", "bf16_on_cpu": _bf16(cpu)}
+    bf16 = {"AMX": "AMX: fastest", "AVX512-BF16": "AVX512-BF16: faster than fp32"}.get(
+        bf16_instructions(), f"emulated on {cpu}: use fp32")
+    devices: dict[str, Any] = {"cpu": f"{cpu}, {torch.get_num_threads()} threads", "bf16_on_cpu": bf16}
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
         devices[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
@@ -58,18 +61,3 @@ def _devices(problems: list[str], notes: list[str]) -> tuple[dict[str, Any], lis
                      "if there is a GPU, check its driver (nvidia-smi)")
     runs_triton = torch.cuda.is_available() and version_of("triton") is not None
     return devices, [name for name in ENGINES if name != "fused" or runs_triton]
-
-
-def _bf16(capability: str) -> str:
-    """How fast bfloat16 matrix products are to be expected on this CPU."""
-    import torch
-
-    def has(name: str) -> bool:
-        asked = getattr(torch.cpu, name, None)  # private: another torch may not have it
-        return bool(asked is not None and asked())
-
-    if has("_is_amx_tile_supported"):
-        return "AMX: fastest"
-    if torch.backends.mkldnn.is_available() and has("_is_avx512_bf16_supported"):
-        return "AVX512-BF16: faster than fp32"
-    return f"emulated on {capability}: use fp32"
