@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint
@@ -45,12 +46,18 @@ OPTIMIZERS = [
     TableOptimizer(name="rmsprop", lr=0.1, rho=0.9, eps=1e-3, weight_decay=0.1),
     TableOptimizer(name="ftrl", lr=0.5, beta=0.0, initial_accumulator=0.1),
     TableOptimizer(name="ftrl", lr=0.5, beta=1.0, l1=0.3, l2=0.2),
+    TableOptimizer(name="sgd", lr=0.5, minibatch_l2=0.4),
+    TableOptimizer(name="adagrad", lr=0.5, initial_accumulator=0.1, minibatch_l2=0.4),
+    TableOptimizer(name="rowwise_adagrad", lr=0.5, eps=1e-3, weight_decay=0.1, minibatch_l2=0.4),
+    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-6, minibatch_l2=0.4),
+    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-2, lazy=False, weight_decay=0.1, minibatch_l2=0.4),
+    TableOptimizer(name="rmsprop", lr=0.1, rho=0.9, eps=1e-3, minibatch_l2=0.4),
 ]
 every_engine = pytest.mark.parametrize("engine", ENGINES)
 every_optimizer = pytest.mark.parametrize(
     "optimizer", OPTIMIZERS, ids=lambda o: "+".join([o.name, *["decay"] * bool(o.weight_decay),
                                                      *["eps_hat"] * o.eps_hat, *["all rows"] * (not o.lazy),
-                                                     *["penalties"] * bool(o.l1)]))
+                                                     *["penalties"] * bool(o.l1), *["l2"] * bool(o.minibatch_l2)]))
 
 def given_for_every_engine(examples, **strategies):
     """`given` so many examples of the strategies for every engine, a few where its kernels are interpreted."""
@@ -79,10 +86,15 @@ TABLES = (
 )
 FEATURES = ("user", "seen", "tag", "item")
 ROWS = {feature: table.rows for table in TABLES for feature in table.features}
+# How often ids occur, for `minibatch_l2`: some never, fewer ids than rows, and two features of one table.
+COUNTS = {"user": [3, 1, 0, 0, 5], "item": [0, 2, 1, 0, 4, 1, 0], "seen": [1, 1, 0, 0, 7], "tag": [2, 9, 1, 0, 3, 3]}
+COUNTS = {feature: np.array(counts) for feature, counts in COUNTS.items()}
 
 
-def build(engine, optimizer=OPTIMIZERS[0], tables=TABLES, features=FEATURES, seed=3, **settings):
+def build(engine, optimizer=OPTIMIZERS[0], tables=TABLES, features=FEATURES, seed=3, counts=COUNTS, **settings):
     embeddings = build_embeddings(engine, tables, features, optimizer, seed=seed, device=DEVICES[engine], **settings)
+    if counts and set(features) <= set(counts):
+        embeddings.set_counts(counts)
     if DEVICES[engine].type != "cpu":
         embeddings.register_forward_pre_hook(on_its_device, with_kwargs=True)
         embeddings.register_forward_hook(lambda embeddings, columns, rows: rows.cpu())
@@ -156,6 +168,11 @@ class Dense:
         self.features = embeddings.features
         self.weight = {name: rows.double().requires_grad_() for name, rows in weights(embeddings).items()}
         self.state = {table.name: {} for table in embeddings.tables}
+        self.count = {table.name: [1] * table.rows for table in embeddings.tables}
+        for table in embeddings.tables if optimizer.minibatch_l2 else ():
+            self.count[table.name] = [max(1, sum(int(n) for feature in table.features
+                                                 for i, n in enumerate(COUNTS[feature]) if i % table.rows == row))
+                                      for row in range(table.rows)]
 
     def rows(self, columns):
         samples = []
@@ -181,10 +198,13 @@ class Dense:
         touched = {(self.of[feature].name, i % self.of[feature].rows) for columns, _ in batches_and_grads
                    for feature, column in zip(self.features, columns, strict=True)
                    for bags in bags_of(column) for bag in bags for i in bag if self.of[feature].trainable}
+        looked_up = touched
         if not self.optimizer.lazy:
             touched = {(t.name, i) for t in self.of.values() if t.trainable for i in range(t.rows)}
         with torch.no_grad():
             for name, i in sorted(touched):
+                if (name, i) in looked_up:
+                    grads[name][i] += self.optimizer.minibatch_l2 / self.count[name][i] * self.weight[name][i]
                 if self.optimizer.name == "ftrl":
                     self.weight[name][i] = self._ftrl_row(name, i, grads[name][i], lr_factor)
                 else:
@@ -677,7 +697,7 @@ def test_a_skipped_step_leaves_no_trace(engine, optimizer):
 @every_optimizer
 @pytest.mark.parametrize("other", ENGINES)
 def test_state_goes_from_engine_to_engine_and_training_goes_on(engine, optimizer, other):
-    one, two = build(engine, optimizer), build(other, optimizer, tables=TABLES[::-1])
+    one, two = build(engine, optimizer), build(other, optimizer, tables=TABLES[::-1], counts=None)
     train(one, EXAMPLE, random_grad(EXAMPLE))
     state = copy.deepcopy(one.state_dict()), copy.deepcopy(one.optimizer_state_dict())
     assert {key: tuple(value.shape) for key, value in state[0].items()} == {
@@ -765,8 +785,36 @@ def test_where_all_tables_are_frozen_nothing_is_kept_for_their_training(engine, 
     assert frozen.optimizer_state_dict()["tables"] == {table.name: {} for table in TABLES}
     assert torch.equal(frozen(EXAMPLE), trained(EXAMPLE))
     if optimizer.states():
-        with pytest.raises(EngineError, match="(?s)state of table.*(accumulator|second_moment)"):
+        with pytest.raises(EngineError, match=f"(?s)state of table.*({'|'.join(optimizer.states())})"):
             trained.load_optimizer_state_dict(frozen.optimizer_state_dict())
+
+
+# Counts ---------------------------------------------------------------------------------------------------------------
+
+
+L2 = TableOptimizer(name="sgd", lr=1.0, minibatch_l2=0.5)
+
+
+@every_engine
+def test_counts_of_a_table_are_those_of_its_features_and_ids_that_share_a_row(engine):
+    item, user, tag = TABLES
+    embeddings = build(engine, L2, [with_(item, modulo=True, rows=3), with_(user, trainable=False), tag], counts=None)
+    assert embeddings.counted == ("seen", "tag", "item")
+    embeddings.set_counts({**COUNTS, "item": np.array([0, 2**32, 1, 0, 4]), "user": np.array([9] * 99)})
+    states = embeddings.optimizer_state_dict()["tables"]
+    assert states["item"]["count"].tolist() == [1, 2**32, 1]  # of ids 0 and 3, 1 and 4, 2 (12 more are beyond float32)
+    assert states["tag"]["count"].tolist() == [2, 9, 1, 1, 3, 3] and states["user"] == {}
+    plain = build(engine, OPTIMIZERS[0], counts=None)
+    plain.set_counts({})  # nothing asks for counts
+    assert plain.counted == () and plain.optimizer_state_dict()["tables"]["item"] == {}
+
+
+@every_engine
+def test_counts_that_are_missing_or_too_many_are_named(engine):
+    with pytest.raises(EngineError, match=r"(?s)'tag'.*no counts.*user, seen, tag, item"):
+        build(engine, L2, counts=None).set_counts({name: n for name, n in COUNTS.items() if name != "tag"})
+    with pytest.raises(EngineError, match=r"(?s)'seen'.*counts of 8 ids.*at most 7.*'item'"):
+        build(engine, L2, counts=None).set_counts({**COUNTS, "seen": np.ones(8, np.int64)})
 
 
 # Narrow rows ----------------------------------------------------------------------------------------------------------

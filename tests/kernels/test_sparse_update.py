@@ -13,15 +13,22 @@ RULES = [TableOptimizer(name=name, weight_decay=decay, **constants)
          for name, constants in CONSTANTS.items() for decay in (0.0, 0.1)]
 RULES += [TableOptimizer(name="adam", weight_decay=decay, eps_hat=eps_hat, lazy=lazy, **CONSTANTS["adam"])
           for decay, eps_hat, lazy in ((0.0, True, True), (0.0, False, False), (0.1, True, False))]
+RULES += [TableOptimizer(name=name, minibatch_l2=0.5, **constants) for name, constants in CONSTANTS.items()]
+RULES += [TableOptimizer(name="adam", weight_decay=decay, minibatch_l2=0.5, lazy=False, **CONSTANTS["adam"])
+          for decay in (0.0, 0.1)]
 RULES += [TableOptimizer(name="ftrl", lr=0.6, beta=0.0, initial_accumulator=0.1),
           TableOptimizer(name="ftrl", lr=0.6, l1=0.1, l2=0.2)]
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.name}+{rule.weight_decay or rule.l1}"
-                                     + ("+eps_hat" if rule.eps_hat else "") + ("" if rule.lazy else "+all rows"))
+                                     + "+eps_hat" * rule.eps_hat + "+l2" * bool(rule.minibatch_l2)
+                                     + "+all rows" * (not rule.lazy))
 
 
 def tables(rule, rows, dim):
     weight = torch.randn(rows, dim, generator=torch.Generator().manual_seed(1))
-    return weight, {name: state.beside(weight) for name, state in rule.states().items()}
+    states = {name: state.beside(weight) for name, state in rule.states().items()}
+    if rule.minibatch_l2:
+        states["count"] += torch.arange(rows) % 7
+    return weight, states
 
 
 @every_rule
@@ -104,6 +111,18 @@ def test_eps_hat_is_added_before_the_bias_is_corrected(update, lazy):
         m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
         w -= 0.3 * (1 - 0.9**t) ** 0.5 / (1 - 0.8**t) * m / (v**0.5 + 0.5)
         torch.testing.assert_close(weight, torch.tensor([[1.0], [w]]))
+
+
+@pytest.mark.parametrize("update", [cpu.sparse_update, reference.sparse_update], ids=["cpu", "reference"])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_l2_of_a_row_that_occurs_is_added_once_and_by_its_count(update, decay):
+    rule = TableOptimizer(name="sgd", weight_decay=decay, minibatch_l2=0.6)
+    weight, states = torch.tensor([[1.0], [2.0], [4.0]]), {"count": torch.tensor([1.0, 3.0, 6.0])}
+    update(weight, states, torch.tensor([2, 1, 2, 2]), torch.tensor([[1.0], [0.0], [2.0], [3.0]]), rule, lr=0.1, step=1,
+           scale=0.5)
+    torch.testing.assert_close(weight.view(-1), torch.tensor([
+        1.0, 2.0 - 0.1 * (0.6 / 3 + decay) * 2.0, 4.0 - 0.1 * (0.5 * 6.0 + (0.6 / 6 + decay) * 4.0)]))
+    assert states["count"].tolist() == [1, 3, 6]
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)

@@ -20,15 +20,23 @@ RULES = [TableOptimizer(name="sgd"), TableOptimizer(name="sgd", weight_decay=0.1
          TableOptimizer(name="rmsprop", **CONSTANTS["rmsprop"]), TableOptimizer(name="adam", **CONSTANTS["adam"]),
          TableOptimizer(name="adam", eps_hat=True, weight_decay=0.1, **CONSTANTS["adam"]),
          TableOptimizer(name="adam", lazy=False, eps_hat=True, weight_decay=0.1, **CONSTANTS["adam"]),
+         TableOptimizer(name="sgd", minibatch_l2=0.5),
+         TableOptimizer(name="rowwise_adagrad", weight_decay=0.1, minibatch_l2=0.5, **CONSTANTS["rowwise_adagrad"]),
+         TableOptimizer(name="adam", minibatch_l2=0.5, **CONSTANTS["adam"]),
+         TableOptimizer(name="adam", lazy=False, weight_decay=0.1, minibatch_l2=0.5, **CONSTANTS["adam"]),
          TableOptimizer(name="ftrl", lr=0.6, beta=0.0, initial_accumulator=0.1),
          TableOptimizer(name="ftrl", lr=0.6, beta=1.0, l1=0.1, l2=0.2)]
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.name}+{rule.weight_decay or rule.l1}"
-                                     + ("+eps_hat" if rule.eps_hat else "") + ("" if rule.lazy else "+all rows"))
+                                     + "+eps_hat" * rule.eps_hat + "+l2" * bool(rule.minibatch_l2)
+                                     + "+all rows" * (not rule.lazy))
 
 
 def tables(rule, rows, dim, dtype=torch.float32):
     weight = walled(torch.randn(rows, dim, generator=torch.Generator().manual_seed(1)).to(dtype))
-    return weight, {name: walled(state.beside(weight)) for name, state in rule.states().items()}
+    states = {name: walled(state.beside(weight)) for name, state in rule.states().items()}
+    if rule.minibatch_l2:
+        states["count"] += (torch.arange(rows) % 7).to(DEVICE)
+    return weight, states
 
 
 def assert_same(found, expected, **tolerance):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from clickwise.data.arrays import Columns
 from clickwise.data.check import check_columns
 from clickwise.data.columns import read_columns
 from clickwise.data.events import Histories
+from clickwise.data.id_counts import id_counts
 from clickwise.data.loader import Loader
 from clickwise.data.synthetic import SyntheticConfig, synthetic_columns, synthetic_spec
 from clickwise.errors import DataError, nearest
@@ -108,8 +112,7 @@ class Dataset:
                           if (self.spec.folder / file).exists()}}
 
     def train_loader(self, *, batch_size: int, seed: int, pin_memory: bool) -> Loader:
-        config = self.config
-        columns = _with_histories(self.columns(config.train), self.spec, config.histories, config.histories.negatives)
+        config, columns = self.config, self._train_columns()
         if batch_size > columns.rows:
             raise DataError(f"train.batch_size={batch_size}",
                             found=f"the mapping {config.train!r} has only {columns.rows:,} rows",
@@ -118,6 +121,14 @@ class Dataset:
         return Loader(columns, self.spec, batch_size=batch_size, shuffle=config.shuffle, seed=seed,
                       window_rows=config.window_rows, drop_last=config.drop_last, prefetch=config.prefetch,
                       pin_memory=pin_memory)
+
+    def train_counts(self, features: Iterable[str]) -> dict[str, np.ndarray]:
+        """How often every id of these features occurs in the samples of the training mapping; see `id_counts`."""
+        return id_counts(self._train_columns(), self.spec, features)
+
+    def _train_columns(self) -> Columns:
+        histories = self.config.histories
+        return _with_histories(self.columns(self.config.train), self.spec, histories, histories.negatives)
 
     def evaluation_loader(self, mapping: str, *, batch_size: int, pin_memory: bool) -> Loader:
         columns = _with_histories(self.columns(mapping), self.spec, self.config.histories, None)

@@ -18,7 +18,7 @@ import numpy as np
 from clickwise.data.arrays import RaggedArray, column_file
 from clickwise.errors import DataError, SpecError
 from clickwise.recipe import require
-from clickwise.spec import Chunk, FeatureSpec, is_time_gap, stored_event_features
+from clickwise.spec import Chunk, FeatureSpec, history_length, is_time_gap, stored_event_features
 
 PLACES = np.dtype("int32")  # of user and position
 TIME = np.dtype("int64")
@@ -66,6 +66,11 @@ class Histories:
         for key in ("length", "negative_length"):
             value = getattr(self, key)
             require(value is None or value >= 1, key, found=value, expected="at least 1, or null")
+
+    def lengths(self, spec: FeatureSpec) -> tuple[int, int]:
+        """Events in a window, and of how many of the latest it holds negatives."""
+        length = self.length or history_length(spec)
+        return length, min(length, self.negative_length or length)
 
 
 class RowNumbers:

@@ -6,11 +6,46 @@ import numpy as np
 
 from clickwise.data.events import Samples, window
 from clickwise.data.events_negatives import Negatives
-from clickwise.spec import FeatureSpec, history_length, is_time_gap
+from clickwise.spec import Feature, FeatureSpec, is_time_gap
 
 BLOCK_VALUES = 1 << 15  # values worked on at a time: they stay in the processor's cache
 
 Shape = tuple[tuple[int, ...], np.dtype]
+
+
+class Past:
+    """Windows of the channel history, a block of samples at a time; `places` are rows of `Samples.columns()`.
+
+    features   of every feature its ids by event, or where it is a time gap the events' times and that feature
+    """
+
+    def __init__(self, samples: Samples, spec: FeatureSpec) -> None:
+        self.length, _ = samples.histories.lengths(spec)
+        self.offsets = np.asarray(samples.log.offsets)
+        self.features: list[tuple[np.ndarray, Feature | None]] = [
+            (samples.log.features[feature.name], feature if is_time_gap(feature) else None)
+            for feature in spec.channel("history")]
+
+    def ends(self, places: list[np.ndarray]) -> np.ndarray:
+        """Where in the log the windows end, [B]: the places of the events to come."""
+        user_B, position_B, *_ = places
+        return self.offsets[user_B] + position_B
+
+    def ids(self, feature: int, end_B: np.ndarray, places: list[np.ndarray]) -> np.ndarray:
+        """What the windows hold of one feature, [B, L]; anything where no event is known."""
+        values, gap = self.features[feature]
+        window_BL = window(values, end_B, self.length)
+        if gap is None:
+            return window_BL
+        time_B = places[3] if len(places) > 3 else values[np.minimum(end_B, len(values) - 1)]
+        return gap_ids(time_B[:, None] - window_BL, gap.extra["time_gap"], gap.cardinality)
+
+    def known(self, first_BL: np.ndarray, places: list[np.ndarray]) -> np.ndarray:
+        """Where the windows hold an event that is known, bool [B, L]; `first_BL` are the ids of the first feature."""
+        length_B = np.minimum(places[1], self.length).astype(np.int64)
+        known_BL = np.arange(self.length) >= (self.length - length_B)[:, None]
+        known_BL &= first_BL != 0
+        return known_BL
 
 
 class Windows:
@@ -25,23 +60,18 @@ class Windows:
     """
 
     def __init__(self, samples: Samples, spec: FeatureSpec, present: set[str], seed: int) -> None:
-        self.samples, self.log = samples, samples.log
-        self.length = samples.histories.length or history_length(spec)
-        self.negative_length = min(self.length, samples.histories.negative_length or self.length)
-        self.offsets = np.asarray(self.log.offsets)
-        history = spec.channel("history")
+        self.samples, self.log, self.past = samples, samples.log, Past(samples, spec)
+        self.length, self.negative_length = samples.histories.lengths(spec)
         made = {channel: [feature for feature in spec.channel(channel) if feature.name not in present]
                 for channel in ("history", "negative_history", "target_item")}
         self.features = [feature for features in made.values() for feature in features]
         self.channels = [channel for channel, features in made.items() for _ in features]
-        self.history = [(self.log.features[feature.name], feature if is_time_gap(feature) else None)
-                        for feature in history]
         self.stored_negatives = [self.log.features[feature.name] for feature in made["negative_history"]
                                  if feature.name in self.log.features]
         self.draws_history = bool(made["negative_history"]) and not self.stored_negatives
         self.negative_features = len(made["negative_history"])
         self.makes_targets = bool(made["target_item"])
-        self.items = [values for values, gap in self.history if gap is None]
+        self.items = [values for values, gap in self.past.features if gap is None]
         self.negatives = None
         if self.draws_history or self.makes_targets:
             self.negatives = Negatives(samples, self.items, seed, most=self.length)
@@ -62,18 +92,13 @@ class Windows:
                        [out[rows] for out in outs])
 
     def _fill(self, epoch, places, label_B, outs) -> None:
-        user_B, position_B, row_B, *time_B = places
-        end_B = self.offsets[user_B] + position_B
-        length_B = np.minimum(position_B, self.length).astype(np.int64)
-        known_BL = np.arange(self.length) >= (self.length - length_B)[:, None]
-        first_BL = window(self.items[0], end_B, self.length)
-        known_BL &= first_BL != 0
+        user_B, _, row_B, *_ = places
+        end_B = self.past.ends(places)
+        first_BL = self.past.ids(0, end_B, places)
+        known_BL = self.past.known(first_BL, places)
         outs = iter(outs)
-        for place, (values, gap) in enumerate(self.history):
-            window_BL = window(values, end_B, self.length) if place else first_BL
-            if gap is not None:
-                time = time_B[0] if time_B else values[np.minimum(end_B, len(values) - 1)]
-                window_BL = gap_ids(time[:, None] - window_BL, gap.extra["time_gap"], gap.cardinality)
+        for feature in range(len(self.past.features)):
+            window_BL = self.past.ids(feature, end_B, places) if feature else first_BL
             np.multiply(window_BL, known_BL, out=next(outs), casting="unsafe")
         known_BL = known_BL[:, self.length - self.negative_length :]
         for values in self.stored_negatives:

@@ -11,6 +11,7 @@ import abc
 import logging
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -35,6 +36,7 @@ class Embeddings(nn.Module, abc.ABC):
     features   the features, in channel order: one column of a batch and one slice of the rows each
     dims       per feature the width of its slice (of one position, where its column is [B, L])
     trainable  whether any table is: where none is, backward ends at the rows
+    counted    the features whose ids `set_counts` must be told of: all of trained tables, for `optimizer.minibatch_l2`
     lr_factor  multiplies `optimizer.lr`; the loop sets it from its schedule before every step
 
     In train mode, with gradients on, one backward is one optimizer step, taken as backward ends: a row that occurs
@@ -48,6 +50,8 @@ class Embeddings(nn.Module, abc.ABC):
         self.table_of = _tables_by_feature(self.tables, self.features)
         self.dims = tuple(self.table_of[feature].dim for feature in self.features)
         self.trainable = any(table.trainable for table in self.tables)
+        self.counted = tuple(feature for feature in self.features
+                             if self.optimizer.minibatch_l2 and self.table_of[feature].trainable)
         self.lr_factor = 1.0
 
     @abc.abstractmethod
@@ -105,6 +109,15 @@ class Embeddings(nn.Module, abc.ABC):
     @abc.abstractmethod
     def pending_gradients_finite(self) -> torch.Tensor:
         """Whether every kept gradient is finite, a bool on the device: what loss scaling makes `skip` from."""
+
+    @abc.abstractmethod
+    def set_counts(self, counts: Mapping[str, np.ndarray]) -> None:
+        """Takes how often every id of a feature occurs in all training samples, int64 [ids], before the first step.
+
+        A row's count is the sum over the features and ids that mean it, and 1 where it never occurs. From then on it is
+        part of the optimizer's state. Without `optimizer.minibatch_l2` nothing is taken. EngineError for a feature that
+        is `counted` and has no counts, and for ids that are no rows.
+        """
 
     @abc.abstractmethod
     def optimizer_state_dict(self) -> dict:

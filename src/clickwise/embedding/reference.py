@@ -10,6 +10,7 @@ import functools
 import itertools
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
 from clickwise.batch import Column, Ragged
@@ -251,6 +252,15 @@ class ReferenceEmbeddings(Embeddings):
     def table_rows(self, name: str) -> torch.Tensor:
         return self._by_table(name, "weight")
 
+    def set_counts(self, counts: Mapping[str, np.ndarray]) -> None:
+        for feature in self.counted:
+            if feature not in counts:
+                raise EngineError(f"feature {feature!r}", found="no counts of its ids",
+                                  expected="counts for each of " + ", ".join(self.counted))
+        for table in self.tables if self.counted else ():
+            if table.trainable:
+                self._by_table(table.name, "count").copy_(_counts_of_rows(table, counts).clamp_(min=1))
+
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
         for table in self.tables:
             destination[f"{prefix}tables.{table.name}.weight"] = self.table_rows(table.name)
@@ -305,6 +315,18 @@ def _this_backward() -> int | None:
     if number is None or not hasattr(engine, "queue_callback") or number() == -1:
         return None
     return number()
+
+
+def _counts_of_rows(table: Table, counts: Mapping[str, np.ndarray]) -> torch.Tensor:
+    """How often the ids of each row occur, int64 [rows]."""
+    counts_R = torch.zeros(table.rows, dtype=torch.int64)
+    for feature in table.features:
+        of_ids = torch.from_numpy(counts[feature])
+        if len(of_ids) > table.rows and not table.modulo:
+            raise EngineError(f"feature {feature!r}", found=f"counts of {len(of_ids)} ids",
+                              expected=f"at most {table.rows}, the rows of table {table.name!r}")
+        counts_R.index_add_(0, torch.arange(len(of_ids)) % table.rows, of_ids)
+    return counts_R
 
 
 def _type_of_rows(device: torch.device) -> torch.dtype:

@@ -84,7 +84,8 @@ class State:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TableOptimizer:
-    """How rows are updated; g is the sum of a row's gradients over the batch, plus `weight_decay` · row.
+    """How rows are updated; g is the sum of a row's gradients over the batch, plus `weight_decay` · row, plus
+    `minibatch_l2` / n · row where the batch looks the row up (once, however often it does).
 
     sgd              row −= lr · g
     adagrad          a += g²          row −= lr · g / (√a + eps)
@@ -97,6 +98,10 @@ class TableOptimizer:
     ftrl             σ = (√(a + g²) − √a) / lr   z += f · g − σ · row   a += g²
                      row = −(z − sign(z) · l1) / ((beta + √a) / lr + l2) where |z| > l1, else 0
                      with f what the schedule makes of lr: without penalties that is adagrad, at f = 0 nothing moves
+    minibatch_l2     λ of the mini-batch aware regularization of Zhou et al. 2018, "Deep Interest Network", section 5.1,
+                     equations 4 to 6: g = mean over the batch of ∂L/∂row + λ · α / n · row, where α is 1 for rows that
+                     the batch holds, else 0, and n how often the row's ids occur in all training samples (`count`, at
+                     least 1, which the engine is told by `Embeddings.set_counts`)
     lazy             of adam: true steps the rows that a batch touched; false all rows, with g = 0 where there is no
                      gradient, as a dense table under `torch.optim.Adam` (every step reads and writes whole tables)
 
@@ -125,11 +130,12 @@ class TableOptimizer:
     beta: float = 1e-3
     initial_accumulator: float = 0.0
     weight_decay: float = 0.0
+    minibatch_l2: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.name in OPTIMIZERS, "name", found=self.name, expected=f"one of {', '.join(OPTIMIZERS)}",
                 do=nearest(self.name, OPTIMIZERS))
-        for key in ("lr", "eps", "l1", "l2", "beta", "initial_accumulator", "weight_decay"):
+        for key in ("lr", "eps", "l1", "l2", "beta", "initial_accumulator", "weight_decay", "minibatch_l2"):
             require(getattr(self, key) >= 0, key, found=getattr(self, key), expected="a number from 0")
         for key in ("beta1", "beta2", "rho"):
             require(0 <= getattr(self, key) < 1, key, found=getattr(self, key), expected="a number from 0 to below 1")
@@ -143,7 +149,7 @@ class TableOptimizer:
 
     def states(self) -> dict[str, State]:
         """What is kept beside the rows, by name."""
-        return {
+        states = {
             "sgd": {},
             "adagrad": {"accumulator": State(first=self.initial_accumulator)},
             "rowwise_adagrad": {"accumulator": State(per_row=True, first=self.initial_accumulator)},
@@ -151,14 +157,16 @@ class TableOptimizer:
             "rmsprop": {"second_moment": State(), "last_step": State(per_row=True, dtype=torch.int32)},
             "ftrl": {"accumulator": State(first=self.initial_accumulator), "linear": State()},
         }[self.name]
+        # float32, which holds any number of samples, as exactly as what is divided by it needs.
+        return states | ({"count": State(per_row=True, first=1.0)} if self.minibatch_l2 else {})
 
 
 USED = {  # settings besides name and lr, by optimizer
-    "sgd": ("weight_decay",),
-    "adagrad": ("eps", "initial_accumulator", "weight_decay"),
-    "rowwise_adagrad": ("eps", "initial_accumulator", "weight_decay"),
-    "adam": ("eps", "beta1", "beta2", "eps_hat", "lazy", "weight_decay"),
-    "rmsprop": ("eps", "rho", "weight_decay"),
+    "sgd": ("weight_decay", "minibatch_l2"),
+    "adagrad": ("eps", "initial_accumulator", "weight_decay", "minibatch_l2"),
+    "rowwise_adagrad": ("eps", "initial_accumulator", "weight_decay", "minibatch_l2"),
+    "adam": ("eps", "beta1", "beta2", "eps_hat", "lazy", "weight_decay", "minibatch_l2"),
+    "rmsprop": ("eps", "rho", "weight_decay", "minibatch_l2"),
     "ftrl": ("l1", "l2", "beta", "initial_accumulator"),
 }
 

@@ -26,6 +26,7 @@ class UpdateRule(Protocol):
     l2: float
     beta: float
     weight_decay: float
+    minibatch_l2: float
 
 
 def sparse_update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], rows_V: torch.Tensor, grad_GD: torch.Tensor,
@@ -41,7 +42,9 @@ def sparse_update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], rows
     bag_V    the bag of each row looked up; None: V = G and row v belongs to bag v
     weight_V what the row's value was multiplied by when its bag was pooled; None: 1
     states   `accumulator` [R, D] (adagrad, ftrl) or [R] (rowwise_adagrad), `first_moment` and `second_moment` [R, D]
-             (adam), `second_moment` [R, D] and `last_step` [R] (rmsprop), `linear` [R, D] (ftrl)
+             (adam), `second_moment` [R, D] and `last_step` [R] (rmsprop), `linear` [R, D] (ftrl); with
+             `rule.minibatch_l2` also `count` [R], float32 above 0: to the summed and scaled gradient of a row in
+             `rows_V`, and of no other, comes minibatch_l2 / count · row
     lr       this step's rate
     step     this step's number from 1, for Adam's bias correction and the decay that RMSProp makes up for
     scale    multiplies every gradient

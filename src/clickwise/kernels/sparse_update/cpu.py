@@ -32,7 +32,7 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
     grad_GD = grad_GD.float().contiguous()
 
     # Plain SGD needs no row but the one it adds to: −lr goes into the factors of the sum.
-    plain = rule.name == "sgd" and not rule.weight_decay
+    plain = rule.name == "sgd" and not rule.weight_decay and not rule.minibatch_l2
     factor = -lr * scale if plain else scale
     factor_V = None
     if weight_V is not None:
@@ -41,11 +41,16 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
         factor_V = grad_GD.new_full((len(order_V),), factor)
 
     def summed(first: int, last: int) -> torch.Tensor:
-        """The gradients of `touched_U[first:last]`."""
+        """The gradients of `touched_U[first:last]`, the mini-batch aware L2 of these rows among them."""
         here_V = slice(int(ends_U[first - 1]) if first else 0, int(ends_U[last - 1]))
         factor_C = None if factor_V is None else factor_V[here_V]
-        return torch.embedding_bag(grad_GD, bag_sorted_V[here_V], starts_U[first:last] - here_V.start, False, 0, False,
-                                   factor_C, False)[0]
+        grad_CD = torch.embedding_bag(grad_GD, bag_sorted_V[here_V], starts_U[first:last] - here_V.start, False, 0,
+                                      False, factor_C, False)[0]
+        if rule.minibatch_l2:
+            touched_C = touched_U[first:last]
+            l2_C = rule.minibatch_l2 / states["count"].index_select(0, touched_C)
+            grad_CD.addcmul_(weight_RD.index_select(0, touched_C), l2_C[:, None])
+        return grad_CD
 
     rows_at_once = max(1, CHUNK // weight_RD.shape[1])
     if not rule.lazy:

@@ -49,13 +49,16 @@ def _narrowed(value, weight_ptr, at, seed):
 
 
 @triton.jit
-def _step_rows(weight_ptr, first_ptr, second_ptr, key, d, mask, grad, lr, first_bias, second_bias, eps, step,
-               beta1, beta2, rho, l1, l2, beta, base_lr, decay, RULE: tl.constexpr, DIM: tl.constexpr):
-    """One optimizer step on the rows `key` [C], columns `d`, where `mask` [C]; `grad` [C, D] is theirs."""
+def _step_rows(weight_ptr, first_ptr, second_ptr, count_ptr, key, d, mask, grad, lr, first_bias, second_bias, eps, step,
+               beta1, beta2, rho, l1, l2, beta, base_lr, decay, minibatch_l2, RULE: tl.constexpr, DIM: tl.constexpr):
+    """One optimizer step on the rows `key` [C], columns `d`, where `mask` [C]; `grad` [C, D] is theirs. Without counts
+    there is no mini-batch aware L2."""
     at = key.to(tl.int64)[:, None] * DIM + d[None, :]
     on = mask[:, None] & (d < DIM)[None, :]
     weight = tl.load(weight_ptr + at, mask=on, other=0.0).to(tl.float32)
     grad += decay * weight
+    if count_ptr is not None:
+        grad += (minibatch_l2 / tl.load(count_ptr + key, mask=mask, other=1.0))[:, None] * weight
     if RULE == "sgd":
         weight -= lr * grad
     elif RULE == "adagrad":
@@ -96,10 +99,10 @@ def _step_rows(weight_ptr, first_ptr, second_ptr, key, d, mask, grad, lr, first_
 
 
 @triton.jit(do_not_specialize=["step"])
-def _sum_and_step(weight_ptr, first_ptr, second_ptr, key_ptr, order_ptr, at_ptr, factor_ptr, grad_ptr,
+def _sum_and_step(weight_ptr, first_ptr, second_ptr, count_ptr, key_ptr, order_ptr, at_ptr, factor_ptr, grad_ptr,
                   next_key_ptr, next_sum_ptr, now_ptr, skip_ptr, entries, rows,
                   lr, scale, first_bias, second_bias, eps, step, beta1, beta2, rho, l1, l2, beta, base_lr, decay,
-                  RULE: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr,
+                  minibatch_l2, RULE: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr,
                   UNIT: tl.constexpr, SPLIT: tl.constexpr):
     if skip_ptr is not None:
         if tl.load(skip_ptr) != 0:
@@ -157,8 +160,9 @@ def _sum_and_step(weight_ptr, first_ptr, second_ptr, key_ptr, order_ptr, at_ptr,
         # One run that fills the chunk and comes from the left is one entry; its second is nothing more.
         is_counted = comes & (first_key == last_key)
         tl.store(to + DIM, tl.where(is_counted, 0.0, total), mask=((i == last) & goes_on)[:, None] & columns)
-    _step_rows(weight_ptr, first_ptr, second_ptr, key, d, real & (key != previous) & (is_open == 0), total, lr,
-               first_bias, second_bias, eps, step, beta1, beta2, rho, l1, l2, beta, base_lr, decay, RULE, DIM)
+    _step_rows(weight_ptr, first_ptr, second_ptr, count_ptr, key, d, real & (key != previous) & (is_open == 0), total,
+               lr, first_bias, second_bias, eps, step, beta1, beta2, rho, l1, l2, beta, base_lr, decay, minibatch_l2,
+               RULE, DIM)
 
 
 @triton.jit(do_not_specialize=["step"])
@@ -176,8 +180,8 @@ def _step_untouched(weight_ptr, first_ptr, second_ptr, touched_ptr, now_ptr, ski
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     mask = row < rows
     mask = mask & (tl.load(touched_ptr + row, mask=mask, other=1) == 0)
-    _step_rows(weight_ptr, first_ptr, second_ptr, row, d, mask, tl.zeros((BLOCK_R, BLOCK_D), tl.float32), lr,
-               first_bias, second_bias, eps, step, beta1, beta2, 0.0, 0.0, 0.0, 0.0, 1.0, decay, "adam", DIM)
+    _step_rows(weight_ptr, first_ptr, second_ptr, None, row, d, mask, tl.zeros((BLOCK_R, BLOCK_D), tl.float32), lr,
+               first_bias, second_bias, eps, step, beta1, beta2, 0.0, 0.0, 0.0, 0.0, 1.0, decay, 0.0, "adam", DIM)
 
 
 def now(rule, *, lr: torch.Tensor, step: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
@@ -195,15 +199,16 @@ def now(rule, *, lr: torch.Tensor, step: torch.Tensor, scale: torch.Tensor | Non
 def proof(device: torch.device) -> None:
     """Raises where a step on `device` is not that of the reference."""
     rule = types.SimpleNamespace(name="adam", lr=0.1, eps=1e-3, beta1=0.8, beta2=0.9, eps_hat=False, lazy=True, rho=0.9,
-                                 l1=0.0, l2=0.0, beta=1.0, weight_decay=0.1)
+                                 l1=0.0, l2=0.0, beta=1.0, weight_decay=0.1, minibatch_l2=0.3)
     rows_V = torch.randint(0, 30, (300,), device=device) // 4 * 3
-    weight = torch.randn(30, 20, device=device)
+    weight, count = torch.randn(30, 20, device=device), torch.arange(1.0, 31.0, device=device)
     for dtype in (torch.float32, torch.bfloat16):
         grad_GD = torch.randn(300, 20, device=device).to(dtype)
         results = []
         for run in (sparse_update, reference.sparse_update):
             tables = [weight.clone(), torch.zeros_like(weight), torch.zeros_like(weight)]
-            run(tables[0], dict(first_moment=tables[1], second_moment=tables[2]), rows_V, grad_GD, rule, lr=0.1, step=1)
+            states = dict(first_moment=tables[1], second_moment=tables[2], count=count)
+            run(tables[0], states, rows_V, grad_GD, rule, lr=0.1, step=1)
             results.append(tables)
         for found, expected in zip(*results, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
@@ -235,11 +240,12 @@ def update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], key_V: torc
     """
     rows, dim = weight_RD.shape
     first, second = (None if name is None else states[name] for name in STATES[rule.name])
+    count = states["count"] if rule.minibatch_l2 else None
     second_bias = 1 - rule.beta2**step
     each_step = (lr, scale, 1 - rule.beta1**step, second_bias,
                  rule.eps / math.sqrt(second_bias) if rule.eps_hat else rule.eps)
     constants = tuple(map(float, (rule.beta1, rule.beta2, rule.rho, rule.l1, rule.l2, rule.beta, rule.lr,
-                                  rule.weight_decay)))
+                                  rule.weight_decay, rule.minibatch_l2)))
     each_step, step = tuple(map(float, each_step)), int(step)
     if len(key_V):
         block_d, chunk, warps = _tile(dim, rule.name)
@@ -252,8 +258,8 @@ def update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], key_V: torc
                 next_key = torch.empty(2 * chunks, dtype=key.dtype, device=key.device)
                 next_sum = torch.empty(2 * chunks, dim, device=key.device)
             _sum_and_step[(chunks, triton.cdiv(dim, block_d))](
-                weight_RD, first, second, key, order, at, factor, grad, next_key, next_sum, on_device, skip, entries,
-                rows, *each_step, step, *constants, RULE=rule.name, DIM=dim, BLOCK_D=block_d, CHUNK=chunk,
+                weight_RD, first, second, count, key, order, at, factor, grad, next_key, next_sum, on_device, skip,
+                entries, rows, *each_step, step, *constants, RULE=rule.name, DIM=dim, BLOCK_D=block_d, CHUNK=chunk,
                 UNIT=unit, SPLIT=multiplies_bfloat16(grad.device), num_warps=warps)
             if next_key is None:
                 break
@@ -266,7 +272,7 @@ def update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], key_V: torc
         block_r = 4096 // block_d
         _step_untouched[(triton.cdiv(rows, block_r), triton.cdiv(dim, block_d))](
             weight_RD, first, second, touched_R, on_device, skip, rows, each_step[0], *each_step[2:], step,
-            *constants[:2], constants[-1], DIM=dim, BLOCK_D=block_d, BLOCK_R=block_r, num_warps=4)
+            *constants[:2], float(rule.weight_decay), DIM=dim, BLOCK_D=block_d, BLOCK_R=block_r, num_warps=4)
 
 
 def _tile(dim: int, rule: str) -> tuple[int, int, int]:

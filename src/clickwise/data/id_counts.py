@@ -1,0 +1,135 @@
+"""How often every id occurs in the samples of a mapping: what mini-batch aware regularization divides by."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from clickwise.data.arrays import Columns, RaggedArray
+from clickwise.data.events_windows import Past
+from clickwise.errors import DataError
+from clickwise.progress import Progress
+from clickwise.spec import ID_CHANNELS, Feature, FeatureSpec
+
+STEP = 1 << 20  # values at a time, or as many as there are ids
+
+Part = tuple[np.ndarray, np.ndarray | None]  # ids, and how often each of them counts (None: once)
+
+
+def id_counts(columns: Columns, spec: FeatureSpec, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """How often every id of these features occurs, int64 [cardinality] for each; DataError for one that has no ids.
+
+    Counted is what the batches of one epoch hold, in bags and windows too. Padding (where the first feature of the
+    history is 0) is no id, and of a negative history those beside padding are none.
+    NOTE[DIFF] What is drawn for a sample, negatives and targets that did not come, is not counted: it may be another in
+    every epoch. Zhou et al. 2018 count the occurrences of an id "in all samples", and draw nothing.
+    """
+    of_spec = {feature.name: (channel, place, feature) for channel in ID_CHANNELS
+               for place, feature in enumerate(spec.channel(channel))}
+    names = list(names)
+    for name in names:
+        if name not in of_spec:
+            raise DataError(f"feature {name!r}", found=f"no column of its ids in {spec.path}",
+                            expected="features of the data, where ids are counted for minibatch_l2",
+                            do="set minibatch_l2=0 for its tables: ids that a model makes itself, as of a cross, are "
+                               "not counted")
+    log, counts = None if columns.events is None else CountedLog(columns, spec), {}
+    with Progress("counting ids", total=len(names), unit="features") as bar:
+        for name in names:
+            channel, place, feature = of_spec[name]
+            parts = _parts_of_column(columns, spec, log, channel, feature) if name in columns.arrays \
+                else log.parts(channel, place, feature)
+            counts[name] = _count(parts, feature.cardinality)
+            bar.advance(1, name)
+    return counts
+
+
+def _count(parts: Iterator[Part], cardinality: int) -> np.ndarray:
+    counts = np.zeros(cardinality, np.int64)
+    for ids, times in parts:  # bincount adds up weights in float64: integers, exact to 2^53
+        counts += np.bincount(ids, times, minlength=cardinality).astype(np.int64, copy=False)
+    return counts
+
+
+def _slices(length: int, cardinality: int, width: int = 1) -> Iterator[slice]:
+    """All of `length` rows of so many values, in steps for which going through `cardinality` counters costs little."""
+    step = max(1, max(STEP, cardinality) // width)
+    return (slice(start, min(start + step, length)) for start in range(0, length, step))
+
+
+def _parts_of_column(columns: Columns, spec: FeatureSpec, log: CountedLog | None, channel: str,
+                     feature: Feature) -> Iterator[Part]:
+    array = columns.arrays[feature.name]
+    if channel not in ("history", "negative_history"):
+        values = array.values if isinstance(array, RaggedArray) else array
+        yield from ((values[part], None) for part in _slices(len(values), feature.cardinality))
+        return
+    for rows in _slices(columns.rows, feature.cardinality, array.shape[1]):
+        known_BL = log.known(rows) if log else columns.arrays[spec.channel("history")[0].name][rows] != 0
+        width = min(known_BL.shape[1], array.shape[1])
+        yield array[rows, -width:][known_BL[:, -width:]], None
+
+
+class CountedLog:
+    """What the samples of `columns` see of their log of events, counted by event and not by window: an event is in the
+    windows of all samples that come after it, up to a window's length, so that only where windows start and end is
+    looked at, sample by sample."""
+
+    def __init__(self, columns: Columns, spec: FeatureSpec) -> None:
+        self.columns, self.spec, self.samples = columns, spec, columns.events
+        self.log, self.past = columns.events.log, Past(columns.events, spec)
+        self.length, self.negative_length = columns.events.histories.lengths(spec)
+        self._windows_that_hold = functools.cache(self._windows_that_hold)  # asked for by every feature
+
+    def parts(self, channel: str, place: int, feature: Feature) -> Iterator[Part]:
+        """Ids of the feature, number `place` of its channel, and how often each of them counts."""
+        if channel == "target_item":
+            values, times = self.past.features[place][0], self._came
+        elif channel == "history" and self.past.features[place][1] is not None:
+            yield from self._time_gaps(place, feature)
+            return
+        elif feature.name in self.log.features:
+            values, times = self.log.features[feature.name], self._windows_that_hold(
+                self.length if channel == "history" else self.negative_length)
+        else:  # drawn
+            return
+        for part in _slices(len(values), feature.cardinality):
+            yield values[part], times[part]
+
+    def known(self, rows: slice) -> np.ndarray:
+        """Where the windows of some rows hold an event that is known, bool [B, L]."""
+        places = self._places(rows)
+        return self.past.known(self.past.ids(0, self.past.ends(places), places), places)
+
+    def _places(self, rows: slice) -> list[np.ndarray]:
+        return [column[rows] for column in self.samples.columns()]
+
+    def _time_gaps(self, place: int, feature: Feature) -> Iterator[Part]:
+        """The one feature that differs from window to window."""
+        for rows in _slices(len(self.samples), feature.cardinality, self.length):
+            places = self._places(rows)
+            yield self.past.ids(place, self.past.ends(places), places)[self.known(rows)], None
+
+    def _windows_that_hold(self, length: int) -> np.ndarray:
+        """In how many windows of the last `length` events each event is, int64 [events]; 0 for those not known."""
+        windows = np.zeros(len(self.log) + 1, np.int64)  # how many more than hold the event before
+        for rows in _slices(len(self.samples), 0):
+            places = self._places(rows)
+            end_B = self.past.ends(places)
+            np.add.at(windows, end_B - np.minimum(places[1], length), 1)
+            np.subtract.at(windows, end_B, 1)
+        windows = np.cumsum(windows[:-1])
+        windows[np.asarray(self.past.features[0][0]) == 0] = 0
+        return windows
+
+    @functools.cached_property
+    def _came(self) -> np.ndarray:
+        """Of how many samples each event is the target that came, int64 [events]."""
+        came = np.zeros(len(self.log), np.int64)
+        label = self.columns.arrays[self.spec.channel("label")[0].name]
+        for rows in _slices(len(self.samples), 0):
+            end_B = self.past.ends(self._places(rows))[label[rows].astype(bool)]
+            np.add.at(came, np.minimum(end_B, len(came) - 1), 1)
+        return came
