@@ -307,6 +307,16 @@ class Trainer:
         return self.dataset.evaluation_loader(mapping, batch_size=self.evaluation_batch_size,
                                               pin_memory=self.device.type == "cuda")
 
+    def count_ids(self) -> None:
+        """Tells the tables how often their ids occur in training, where an optimizer asks for it (`minibatch_l2`):
+        before the first step of a training that starts, not of one that goes on."""
+        engines = [engine for engine in engines_of(self.model) if engine.counted]
+        if engines:
+            features = dict.fromkeys(feature for engine in engines for feature in engine.counted)
+            counts = self.dataset.train_counts(features)
+            for engine in engines:
+                engine.set_counts(counts)
+
     def metrics(self) -> MetricSet:
         """Fresh metrics, those of the recipe."""
         return MetricSet(build_metrics(self.recipe.metrics))

@@ -105,7 +105,7 @@ def test_a_run_starts_from_the_best_weights_of_another_and_says_so(clickwise, tr
 
 def test_resume_is_not_a_second_start(clickwise, train, first, tmp_path):
     words = [f"start_from={first.relative_to(tmp_path)}", "freeze=[bottom, embeddings.cat_3]",
-             "embedding.optimizer={name: adam, lr: 0.01, lazy: false, eps_hat: true}",
+             "embedding.optimizer={name: adam, lr: 0.01, lazy: false, eps_hat: true, minibatch_l2: 0.5}",
              "optimizer={name: adam, lr: 0.01, eps_hat: true}", "train.epochs=2"]
     whole, killed = train(*words), train(*words)
     (killed / "DONE").unlink()

@@ -87,8 +87,10 @@ def test_frozen_parts_stay_and_all_others_move(train, frozen, more):
     assert stayed == {name for name in before if name.replace(".tables.", ".").startswith(f"{frozen}.")}
 
 
-def test_resumed_after_a_kill_it_ends_in_the_same_bits(clickwise, train, tmp_path):
-    whole = train(*SCHEDULES)
+@pytest.mark.parametrize("more", [[], ["parts.deep.table_optimizer={name: adam, lr: 0.01, minibatch_l2: 0.5}"]],
+                         ids=["schedules", "minibatch_l2"])
+def test_resumed_after_a_kill_it_ends_in_the_same_bits(clickwise, train, tmp_path, more):
+    whole = train(*SCHEDULES, *more)
 
     def die(self, batch, step=TrainStep.__call__):
         if self.steps == 12:
@@ -97,7 +99,7 @@ def test_resumed_after_a_kill_it_ends_in_the_same_bits(clickwise, train, tmp_pat
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainStep, "__call__", die)
-        assert clickwise("train", "tiny/wide_deep", *SMALL, *SCHEDULES, "--out", "killed").code == 1
+        assert clickwise("train", "tiny/wide_deep", *SMALL, *SCHEDULES, *more, "--out", "killed").code == 1
     (killed,) = (tmp_path / "killed" / "synthetic-wide_deep").iterdir()
     assert content(killed)["position"]["step"] == 8
     assert clickwise("train", "--resume", killed).code == 0

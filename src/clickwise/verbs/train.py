@@ -28,7 +28,7 @@ def train(name: str | None, overrides: list[str], *, resume: Path | None = None,
                          do="clickwise train kuairand/dlrm")
     trainer = build_trainer(load_recipe(name, overrides))
     trainer.check_data()  # whatever can refuse this recipe speaks before the folder appears
-    _start_from(trainer)
+    _start(trainer)
     recipe = trainer.recipe
     folder = runs.create(out, f"{recipe.data.name}-{recipe.model_name}")
     with files.only_one(folder, CheckpointError):
@@ -47,13 +47,15 @@ def _resume(folder: Path, name: str | None, overrides: list[str]) -> Path:
         trainer.check_data()
         content = _checkpoint_to_resume(folder, trainer)
         if content is None:
-            _start_from(trainer)
+            _start(trainer)
         _run(folder, trainer, content)
     return folder
 
 
-def _start_from(trainer: Trainer) -> None:
-    """Takes over the weights of the run that the recipe starts from, if it names one; optimizers start anew."""
+def _start(trainer: Trainer) -> None:
+    """What comes before the first step: ids are counted where an optimizer needs it, and the weights of the run that
+    the recipe starts from, if it names one, are taken over; optimizers start anew."""
+    trainer.count_ids()
     if trainer.recipe.start_from is None:
         return
     folder = Path(trainer.recipe.start_from)
