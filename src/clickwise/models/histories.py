@@ -27,7 +27,6 @@ class HistoryRows:
     mask_BL        true where there is an item
     negatives_BSE  of the last S positions, in the features of the negative history (the first of the history's);
                    None where they were not asked for
-    looked_up_BX   all of them side by side, as they came
     """
 
     context_BU: torch.Tensor
@@ -35,7 +34,6 @@ class HistoryRows:
     items_BLE: torch.Tensor
     mask_BL: torch.Tensor
     negatives_BSE: torch.Tensor | None
-    looked_up_BX: torch.Tensor
 
 
 class HistoryFeatures:
@@ -101,8 +99,7 @@ class HistoryFeatures:
             context_BU=torch.cat(context, dim=1) if context else rows.new_zeros(len(mask_BL), 0),
             target_BE=torch.cat([parts[name] for name in self.names["target_item"]], dim=1),
             items_BLE=self._items([parts[name] for name in self.names["history"]]), mask_BL=mask_BL,
-            negatives_BSE=self._items([parts[name] for name in self.names["negative_history"]]) if negatives else None,
-            looked_up_BX=rows)
+            negatives_BSE=self._items([parts[name] for name in self.names["negative_history"]]) if negatives else None)
 
     def _items(self, parts: list[torch.Tensor]) -> torch.Tensor:
         return torch.cat([part.unflatten(1, (-1, self.dim)) for part in parts], dim=2)
@@ -182,15 +179,3 @@ def build_evolution(features: HistoryFeatures, config) -> tuple[InterestEvolutio
     auxiliary = NextItemLoss(width, features.negative_width, config.auxiliary_mlp, over=config.auxiliary_over) \
         if config.auxiliary_loss_weight > 0 else None
     return evolution, auxiliary, width
-
-
-def rows_l2_loss(rows: HistoryRows, weight: float) -> dict[str, torch.Tensor]:
-    """{"rows_l2": weight / 2 · mean over samples of the squares of all rows looked up}, or nothing for the weight 0.
-
-    Only rows that a batch uses are decayed, each as often as it is used: the thought of the mini-batch aware
-    regularization of Zhou et al. 2018, "Deep Interest Network", section 5.1. NOTE[DIFF] There each row counts once per
-    batch and by the inverse of its count in all data.
-    """
-    if not weight:
-        return {}
-    return {"rows_l2": 0.5 * weight / max(1, len(rows.mask_BL)) * rows.looked_up_BX.float().square().sum()}

@@ -33,7 +33,6 @@ from clickwise.models.histories import (
     longest_first,
     require_from_zero,
     require_positive,
-    rows_l2_loss,
 )
 from clickwise.recipe import require
 from clickwise.spec import FeatureSpec
@@ -66,7 +65,6 @@ class SIMConfig:
     auxiliary_loss_weight   0: no auxiliary loss, and no negative history is needed
     activation, dropout     of search and top MLP; dropout before their output layers
     embedding_dropout       on the values of the rows
-    rows_l2                 λ of a loss λ/2 · mean over samples of the squares of all rows looked up
     """
 
     preset: Literal["default", "compat"] = "default"
@@ -94,7 +92,6 @@ class SIMConfig:
     search_loss_weight: float | None = None
     auxiliary_loss_weight: float = 1.0
     auxiliary_over: Literal["real", "compat"] | None = None
-    rows_l2: float = 0.0
 
     def __post_init__(self) -> None:
         if self.search != "soft" and self.search_loss_weight is None:
@@ -102,7 +99,7 @@ class SIMConfig:
         fill_from_preset(self, PRESETS)
         require_positive(self, "embedding_dim", "short_length", "k", "hash_bits", "hash_group", "heads", "head_dim",
                          "gru_size", "loss_weight")
-        require_from_zero(self, "search_loss_weight", "auxiliary_loss_weight", "rows_l2")
+        require_from_zero(self, "search_loss_weight", "auxiliary_loss_weight")
         require(self.search == "soft" or self.search_loss_weight == 0, "search_loss_weight",
                 found=self.search_loss_weight, expected=f"0: {self.search} search has no score to learn")
         require(self.category is None or self.search == "hard", "category", found=self.category,
@@ -167,7 +164,7 @@ class SIM(CTRModel):
             losses["auxiliary_loss"] = config.auxiliary_loss_weight * self.auxiliary(
                 found["interest_LBH"], found["short_BLE"][..., :self.features.negative_width], rows.negatives_BSE,
                 found["short_BL"])
-        return losses | rows_l2_loss(rows, config.rows_l2)
+        return losses
 
 
 class LongInterest(nn.Module):
