@@ -150,15 +150,6 @@ def test_losses_have_names_and_weights():
                                binary_cross_entropy_with_logits(make("dien")(batch), batch.label.float()))
 
 
-def test_l2_is_of_the_rows_looked_up():
-    spec = history_spec([9], [30], [30], length=4)
-    model, batch = make("din", spec, rows_l2=0.3), batch_of(spec, 7)
-    table = {name: model.embeddings.table_rows(name) for name in ("user", "target0")}
-    squares = table["user"][batch.user[0].long()].square().sum() + table["target0"][batch.target_item[0].long()] \
-        .square().sum() + table["target0"][batch.history[0][batch.history[0] != 0].long()].square().sum()
-    torch.testing.assert_close(model.losses(batch)["rows_l2"].detach(), 0.15 / 7 * squares)
-
-
 def test_history_shares_tables_with_the_target_by_place_and_time_gaps_do_not():
     spec = history_spec([9], [30, 5, 7], [20, 5], gaps=[6], length=4)
     tables = {table.name: (table.rows, table.features) for table in SIM.tables(spec, SIMConfig())}

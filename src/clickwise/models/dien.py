@@ -27,7 +27,6 @@ from clickwise.models.histories import (
     longest_first,
     require_from_zero,
     require_positive,
-    rows_l2_loss,
 )
 from clickwise.spec import FeatureSpec
 
@@ -51,7 +50,6 @@ class DIENConfig:
     auxiliary_over          the mean of the auxiliary loss is over real positions, or over all as in compat
     activation, dropout     of the top MLP; dropout before its output layer
     embedding_dropout       on the values of the rows
-    rows_l2                 λ of a loss λ/2 · mean over samples of the squares of all rows looked up
     """
 
     preset: Literal["default", "compat"] = "default"
@@ -68,12 +66,11 @@ class DIENConfig:
     activation: Activation = "prelu"
     dropout: float = 0.0
     embedding_dropout: float = 0.0
-    rows_l2: float = 0.0
 
     def __post_init__(self) -> None:
         fill_from_preset(self, PRESETS)
         require_positive(self, "embedding_dim", "history_length", "gru_size")
-        require_from_zero(self, "auxiliary_loss_weight", "rows_l2")
+        require_from_zero(self, "auxiliary_loss_weight")
         require_sizes(self, "auxiliary_mlp", "top_mlp")
         require_shares(self, "dropout", "embedding_dropout")
 
@@ -118,4 +115,4 @@ class DIEN(CTRModel):
         if self.auxiliary is not None:
             losses["auxiliary_loss"] = config.auxiliary_loss_weight * self.auxiliary(
                 interest_LBH, rows.items_BLE[..., :self.features.negative_width], rows.negatives_BSE, rows.mask_BL)
-        return losses | rows_l2_loss(rows, config.rows_l2)
+        return losses

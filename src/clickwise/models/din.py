@@ -18,15 +18,8 @@ from clickwise.embedding.table import Table
 from clickwise.layers.activation import Activation
 from clickwise.layers.attention import TargetAttention
 from clickwise.layers.scorer import Scorer
-from clickwise.models.ctr_model import CTRModel, log_loss, require_shares, require_sizes
-from clickwise.models.histories import (
-    HistoryFeatures,
-    HistoryRows,
-    fill_from_preset,
-    require_from_zero,
-    require_positive,
-    rows_l2_loss,
-)
+from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes
+from clickwise.models.histories import HistoryFeatures, fill_from_preset, require_positive
 from clickwise.spec import FeatureSpec
 
 PRESETS = {
@@ -45,7 +38,6 @@ class DINConfig:
     weights           softmax over the history · none: the scores themselves
     activation        of the top MLP; `unit_activation` of the activation unit
     dropout           before the output layer; `embedding_dropout` on the values of the rows
-    rows_l2           λ of a loss λ/2 · mean over samples of the squares of all rows looked up
     """
 
     preset: Literal["default", "compat"] = "default"
@@ -59,12 +51,10 @@ class DINConfig:
     activation: Activation = "prelu"
     dropout: float = 0.0
     embedding_dropout: float = 0.0
-    rows_l2: float = 0.0
 
     def __post_init__(self) -> None:
         fill_from_preset(self, PRESETS)
         require_positive(self, "embedding_dim", "history_length")
-        require_from_zero(self, "rows_l2")
         require_sizes(self, "unit_mlp", "top_mlp")
         require_shares(self, "dropout", "embedding_dropout")
 
@@ -88,16 +78,7 @@ class DIN(CTRModel):
                           config.activation, dropout=config.dropout)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        return self._logit(self._rows(batch))
-
-    def _rows(self, batch: Batch) -> HistoryRows:
-        return self.features.rows(self.embeddings, batch, length=self.config.history_length,
+        rows = self.features.rows(self.embeddings, batch, length=self.config.history_length,
                                   share=self.config.embedding_dropout * self.training)
-
-    def _logit(self, rows: HistoryRows) -> torch.Tensor:
         interest_BE, _ = self.attention(rows.target_BE[:, :self.features.matched], rows.items_BLE, rows.mask_BL)
         return self.top(torch.cat([rows.target_BE, interest_BE, rows.context_BU], dim=1))
-
-    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        rows = self._rows(batch)
-        return {"log_loss": log_loss(self._logit(rows), batch.label), **rows_l2_loss(rows, self.config.rows_l2)}

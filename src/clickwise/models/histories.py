@@ -185,15 +185,3 @@ def build_evolution(features: HistoryFeatures, config) -> tuple[InterestEvolutio
     auxiliary = NextItemLoss(width, features.negative_width, config.auxiliary_mlp, over=config.auxiliary_over) \
         if config.auxiliary_loss_weight > 0 else None
     return evolution, auxiliary, width
-
-
-def rows_l2_loss(rows: HistoryRows, weight: float) -> dict[str, torch.Tensor]:
-    """{"rows_l2": weight / 2 · mean over samples of the squares of all rows looked up}, or nothing for the weight 0.
-
-    Only rows that a batch uses are decayed, each as often as it is used: the thought of the mini-batch aware
-    regularization of Zhou et al. 2018, "Deep Interest Network", section 5.1. NOTE[DIFF] There each row counts once per
-    batch and by the inverse of its count in all data.
-    """
-    if not weight:
-        return {}
-    return {"rows_l2": 0.5 * weight / max(1, len(rows.mask_BL)) * rows.looked_up_BX.float().square().sum()}
