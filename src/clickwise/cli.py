@@ -37,8 +37,8 @@ def main() -> None:
     """Runs the command line; a person's mistake ends in one message and exit code 1 or 2, never in a traceback."""
     # Threads that wait for each other shall spin for a few microseconds, which is as long as most waits in a step on
     # idle cores, and then sleep: beside other work on the same cores a thread that goes on spinning keeps the one it
-    # waits for from running (benchmarks/waiting.py). OpenMP reads this when torch is loaded, which is later; that of GNU
-    # goes by the number, others by the policy.
+    # waits for from running (benchmarks/waiting.py). OpenMP reads this when torch is loaded, which is later: GNU's the
+    # number, others the policy.
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")
     signal.signal(signal.SIGTERM, _interrupt)
