@@ -184,7 +184,8 @@ def find_model(name: str, where: str) -> type[CTRModel]:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a recipe's `train.device`: auto, cpu, cuda or cuda:N."""
+    """The device of a recipe's `train.device`: auto, cpu, cuda or cuda:N. A GPU always has its index, the first is
+    meant where none is given: `torch.cuda.set_device` takes no other."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -196,7 +197,8 @@ def find_device(name: str) -> torch.device:
         if (device.index or 0) >= count:
             raise EngineError("train.device", found=f"{name!r}, but torch {torch.__version__} sees {count} GPUs here",
                               expected="a device that exists", do="set train.device=cpu, or see `clickwise doctor`")
-    elif device.type != "cpu":
+        return torch.device("cuda", device.index or 0)
+    if device.type != "cpu":
         raise RecipeError("train.device", found=repr(name), expected="auto, cpu, cuda or cuda:N")
     return device
 

@@ -77,17 +77,17 @@ class Embeddings(nn.Module, abc.ABC):
         samples, lengths, device = shapes_of(blocks)
         given = {feature: [block[feature] for block in blocks if feature in block] for feature in self.features}
         nothing = torch.zeros(samples, 0, dtype=torch.int32, device=device)
-        rows = self([torch.cat(parts, dim=1) if len(parts) > 1 else (*parts, nothing)[0] for parts in given.values()])
-        dims = dict(zip(self.features, self.dims, strict=True))
-        widths = [dims[feature] * sum(map(bags_of, parts)) for feature, parts in given.items()]
+        rows = self([torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] if parts else nothing
+                     for parts in given.values()])
+        widths = [dim * sum(map(bags_of, parts)) for dim, parts in zip(self.dims, given.values(), strict=True)]
         left, found = dict(zip(given, rows.split(widths, dim=1), strict=True)), []
         for block, length in zip(blocks, lengths, strict=True):
-            parts = [rows.new_zeros(samples, 0)] * (not block)
+            parts = []
             for feature in block:
-                width = dims[feature] * (1 if length is None else length)
-                part, left[feature] = left[feature].tensor_split([width], dim=1)
-                parts.append(part if length is None else part.reshape(samples, length, dims[feature]))
-            found.append(torch.cat(parts, dim=-1))
+                dim = self.table_of[feature].dim
+                part, left[feature] = left[feature].tensor_split([dim if length is None else dim * length], dim=1)
+                parts.append(part if length is None else part.reshape(samples, length, dim))
+            found.append(torch.cat(parts, dim=-1) if parts else rows.new_zeros(samples, 0))
         return tuple(found)
 
     @abc.abstractmethod

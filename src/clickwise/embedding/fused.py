@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -112,11 +112,11 @@ class FusedEmbeddings(ReferenceEmbeddings):
             self._gathers_at = places
         return self._gather
 
-    def _check_ids(self, columns: tuple[Column, ...]) -> None:
-        bad = self._plan().first_bad(_plain(columns))
+    def _check_ids(self, columns: Mapping[str, Column]) -> None:
+        bad = self._plan().first_bad(_plain(tuple(columns.values())))
         if bad is not None:
             feature = self.features[bad[1]]
-            check_ids_of(feature, columns[bad[1]], self.table_of[feature])
+            check_ids_of(feature, columns[feature], self.table_of[feature])
 
     def _look_up(self, columns: tuple[Column, ...], trains: bool) -> _Looked:
         return _Looked(_plain(columns), trains)

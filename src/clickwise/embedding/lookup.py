@@ -111,22 +111,22 @@ def look_up(group: Group, columns: tuple[Column, ...]) -> Lookup:
                         for rows, start in zip(of_F, group.starts, strict=True)], dim=1).view(-1)
     real_G = torch.cat([column >= 0 if column.dim() == 2 else torch.ones_like(column, dtype=torch.bool)[:, None]
                         for column in mine], dim=1).view(-1)
-    return Lookup(rows_G, bags) if bool(real_G.all()) else _without_padding(rows_G, real_G)
+    return _without_padding(rows_G, real_G)
 
 
 def look_up_histories(group: Group, columns: Sequence[torch.Tensor]) -> Lookup:
     """As `look_up` for histories [B, L] of one L, but their bags position by position: those of all features at the
     first, then at the second."""
-    ids_BLF = torch.stack([column.to(group.row_type) for column in columns], dim=-1)
-    real_G = (ids_BLF >= 0).view(-1)
-    if any(table.modulo for table in group.table_of):
-        ids_BLF = torch.stack([_rows_of(column, table, group.row_type)
-                               for column, table in zip(columns, group.table_of, strict=True)], dim=-1)
-    rows_G = ids_BLF.add_(_constant(group.starts, group.row_type, ids_BLF.device)).view(-1)
-    return Lookup(rows_G, len(rows_G)) if bool(real_G.all()) else _without_padding(rows_G, real_G)
+    rows_BLF = torch.stack([_rows_of(column, table, group.row_type)
+                            for column, table in zip(columns, group.table_of, strict=True)], dim=-1)
+    rows_BLF.add_(_constant(group.starts, group.row_type, rows_BLF.device))
+    return _without_padding(rows_BLF.view(-1), torch.stack([column >= 0 for column in columns], dim=-1).view(-1))
 
 
 def _without_padding(rows_G: torch.Tensor, real_G: torch.Tensor) -> Lookup:
+    """The look-up of bags of one row, or of none where they are not real."""
+    if bool(real_G.all()):
+        return Lookup(rows_G, len(rows_G))
     bag_V = real_G.nonzero().squeeze(1)
     starts_G = torch.cat([bag_V.new_zeros(1), real_G.cumsum(0)])
     return Lookup(rows_G.index_select(0, bag_V), len(rows_G), starts_G.to(rows_G.dtype), bag_V.to(rows_G.dtype))
@@ -136,7 +136,7 @@ def _look_up_bags(group: Group, mine: list[Column], widths: list[int], dtype: to
     """`look_up` where a column is Ragged: each becomes bags (an id is a bag of one), interleaved by sample."""
     samples, bags = len(mine[0]), len(mine[0]) * sum(widths)
     device = next(column.values_V.device for column in mine if isinstance(column, Ragged))
-    real = [column >= 0 if isinstance(column, torch.Tensor) and column.dim() == 2 else None for column in mine]
+    real = [column >= 0 if is_history(column) else None for column in mine]
     lengths = [column.lengths_B().long()[:, None] if isinstance(column, Ragged) else
                torch.ones(samples, 1, dtype=torch.int64, device=device) if real_BL is None else real_BL.long()
                for column, real_BL in zip(mine, real, strict=True)]
@@ -237,7 +237,7 @@ def check_ids_of(feature: str, column: Column, table: Table) -> None:
     if len(ids_V) == 0:
         return
     low, high = torch.aminmax(ids_V)
-    is_window = isinstance(column, torch.Tensor) and column.dim() == 2  # where a negative id is padding
+    is_window = is_history(column)  # where a negative id is padding
     if (is_window or int(low) >= 0) and int(high) < table.rows:
         return
     wide_V = ids_V.long()

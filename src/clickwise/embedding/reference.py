@@ -88,7 +88,7 @@ class ReferenceEmbeddings(Embeddings):
         if not self._groups:
             return torch.zeros(0, 0) if before is None else before.to(_type_of_rows(before.device))
         if self.check_ids:
-            self._check_ids(columns)
+            self._check_ids(dict(zip(self.features, columns, strict=True)))
         trains = self._trains()
         lookups = self._look_up(columns, trains)
         widths = tuple(dim * bags_of(column) for dim, column in zip(self.dims, columns, strict=True))
@@ -118,14 +118,13 @@ class ReferenceEmbeddings(Embeddings):
         return tuple(self._block(block, samples, length) for block, length in zip(blocks, lengths, strict=True))
 
     def _block(self, block: Mapping[str, Column], samples: int, length: int | None) -> torch.Tensor:
-        group, columns = self._groups[0].of(tuple(self.table_of[feature] for feature in block)), tuple(block.values())
-        if self.check_ids:
-            for feature, column in block.items():
-                check_ids_of(feature, column, self.table_of[feature])
-        width = group.dim * len(block)
         if not block:
-            weight_RD = self._weight(group)
+            weight_RD = self._weight(self._groups[0])
             return weight_RD.new_zeros(samples, 0, dtype=_type_of_rows(weight_RD.device))
+        if self.check_ids:
+            self._check_ids(block)
+        group, columns = self._groups[0].of(tuple(self.table_of[feature] for feature in block)), tuple(block.values())
+        width = group.dim * len(block)
         if length is None:
             return self._looked_up((look_up(group, columns),), samples, (width,), None, self._trains())
         rows = self._looked_up((look_up_histories(group, columns),), samples, (length * width,), None, self._trains())
@@ -169,8 +168,8 @@ class ReferenceEmbeddings(Embeddings):
             raise EngineError("what stands before the rows", found=f"the shape {tuple(before.shape)}",
                               expected=f"[{len(columns[0]) if columns else 'B'}, N]")
 
-    def _check_ids(self, columns: tuple[Column, ...]) -> None:
-        for feature, column in zip(self.features, columns, strict=True):
+    def _check_ids(self, columns: Mapping[str, Column]) -> None:
+        for feature, column in columns.items():
             check_ids_of(feature, column, self.table_of[feature])
 
     # Backward --------------------------------------------------------------------------------------------------------

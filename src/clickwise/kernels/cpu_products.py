@@ -103,7 +103,7 @@ def add_products_of_one_(total_PMN: torch.Tensor, x_MK: torch.Tensor, y_PNK: tor
         if bias_PN is None:
             total_MN.add_(product(x_MK, y_NK))
         else:
-            total_MN.copy_(product(x_MK, y_NK, bias_PN[place]))
+            product(x_MK, y_NK, bias_PN[place], out=total_MN)
     return total_PMN
 
 
@@ -116,8 +116,7 @@ def _dense(x: torch.Tensor) -> torch.Tensor:
 def product_of_columns(x_BM: torch.Tensor, y_BN: torch.Tensor) -> torch.Tensor:
     """xᵀ y, [M, N]."""
     if _by_torch(x_BM.dtype):
-        with torch.autocast("cpu", enabled=False):
-            return (x_BM.float().t() @ y_BN.float()).to(x_BM.dtype)
+        return product(x_BM.t(), y_BN.t())
     if x_BM.dtype == torch.bfloat16:
         return x_BM.t() @ y_BN
     if y_BN.shape[1] < x_BM.shape[1]:

@@ -108,7 +108,7 @@ class HistoryFeatures:
             return column_BL[:, max(0, column_BL.shape[1] - first):column_BL.shape[1] - last]
 
         return {name: _padded(cut(ids_BL), cut(mask_BL))
-                for name, ids_BL in zip(self.names[channel], ids, strict=False)}
+                for name, ids_BL in zip(self.names[channel], ids, strict=True)}
 
 
 def longest_first(batch: Batch, length: int | None) -> Batch:

@@ -53,14 +53,13 @@ def _resume(folder: Path, name: str | None, overrides: list[str]) -> Path:
 
 
 def _start(trainer: Trainer) -> None:
-    """What comes before the first step: ids are counted where an optimizer needs it, and the weights of the run that
-    the recipe starts from, if it names one, are taken over; optimizers start anew."""
-    trainer.count_ids()
-    if trainer.recipe.start_from is None:
-        return
-    folder = Path(trainer.recipe.start_from)
-    which, step = runs.load_weights(trainer, folder, runs.recipe_of(folder))
-    print(f"weights of {folder}, its {which} checkpoint (step {step:,})", file=sys.stderr)
+    """What comes before the first step: the weights of the run that the recipe starts from, if it names one, are taken
+    over, and ids are counted where an optimizer needs it; optimizers start anew."""
+    if trainer.recipe.start_from is not None:
+        folder = Path(trainer.recipe.start_from)
+        which, step = runs.load_weights(trainer, folder, runs.recipe_of(folder))
+        print(f"weights of {folder}, its {which} checkpoint (step {step:,})", file=sys.stderr)
+    trainer.count_ids()  # last: it goes through the data
 
 
 def _run(folder: Path, trainer: Trainer, content: dict[str, Any] | None) -> None:
