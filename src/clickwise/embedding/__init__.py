@@ -178,7 +178,7 @@ ENGINES = {"reference": _reference, "fused": _fused}
 
 def _fastest(tables: Sequence[Table], device: torch.device) -> str:
     """The fastest engine for these tables on `device`; the log says so where a GPU gets another one than `fused`."""
-    if device.type != "cuda" or not tables:
+    if not gpu.runs_on(device) or not tables:
         return "reference"
     missing = None
     if not gpu.triton_is_there():

@@ -28,9 +28,15 @@ def is_interpreted() -> bool:
     return bool(triton.knobs.runtime.interpret)
 
 
+def runs_on(device: torch.device) -> bool:
+    """Whether kernels are taken for what lies on `device`. A rehearsal on a machine without a GPU puts a yes in its
+    place: then they run interpreted."""
+    return device.type == "cuda"
+
+
 def kernels_for(x: torch.Tensor, operation: str) -> ModuleType | None:
     """The module `clickwise.kernels.<operation>.triton` where its kernels can take `x` here and now, else None."""
-    if x.device.type != "cuda" or not triton_is_there():
+    if not runs_on(x.device) or not triton_is_there():
         return None
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return None
@@ -46,8 +52,9 @@ def _proven(operation: str, device: torch.device) -> ModuleType | None:
     """
     try:
         module = importlib.import_module(f"clickwise.kernels.{operation}.triton")
-        with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cuda", enabled=False), \
-                torch.random.fork_rng([device]), torch.cuda.device(device):
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False), \
+                torch.random.fork_rng([device] if device.type == "cuda" else []), \
+                torch.cuda.device_of(torch.empty(0, device=device)):
             module.proof(device)
         return module
     except Exception as slip:  # whatever a compiler or a driver raises: there is another way

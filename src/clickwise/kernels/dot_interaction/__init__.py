@@ -18,12 +18,10 @@ def dot_interaction(z0_BD: torch.Tensor | None, rows_BFD: torch.Tensor | None, p
     """
     run = reference.dot_interaction
     if z0_BD is not None and rows_BFD is not None and rows_BFD.shape[1] > 0:
-        if rows_BFD.device.type == "cpu":
-            # An exported graph has to hold for any number of samples: no loop over them.
-            if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-                run = cpu.dot_interaction
-        elif (on_gpu := gpu.kernels_for(rows_BFD, "dot_interaction")) and on_gpu.takes(z0_BD, rows_BFD):
+        if (on_gpu := gpu.kernels_for(rows_BFD, "dot_interaction")) and on_gpu.takes(z0_BD, rows_BFD):
             run = on_gpu.dot_interaction
+        elif rows_BFD.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            run = cpu.dot_interaction  # an exported graph has to hold for any number of samples: no loop over them
     return run(z0_BD, rows_BFD, pad_to)
 
 
