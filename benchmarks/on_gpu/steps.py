@@ -18,10 +18,12 @@ from on_gpu.roofline import PREDICTED_STEPS, PUBLISHED_INFERENCE, PUBLISHED_STEP
 from clickwise.build import engines_of
 from clickwise.train.evaluate import predictions
 
-# How far a variant may lie from plain torch in the same precision, as a share: bf16 keeps 8 bits, its rounding follows
-# the order of sums, and Adam makes a whole step of a gradient that is hardly more than rounding.
-SAME_LOSS, SAME_CHANGE = 0.01, {"sgd": 0.05, "adam": 0.4, "rmsprop": 0.4}
+# How far our kernels may lie from plain torch in the same precision, as a share. Bf16 and float32 of one batch differ
+# by up to 0.002 in the losses and 0.03 in the change (DLRM 0.001, DIN 0.03: Adam makes whole steps of small gradients);
+# other orders of the same bf16 sums by less.
+SAME_LOSS, SAME_CHANGE = 0.005, 0.1
 FIRST_ROWS = 4096  # of each table whose change is compared: those of the most frequent ids
+Compared = tuple[list[float], torch.Tensor]  # the losses of the first steps, and how these changed the weights
 ENGINE = {"fast": "fused", "plain torch": "reference", "compiled": "fused"}
 
 
@@ -49,23 +51,23 @@ def train(context: Context, model: str, batch: int, settings: tuple[str, ...], v
         context.row("c", f"{model} {batch:,}, captured in a CUDA graph", "samples/s", None,
                     remark="there is no captured step yet")
     if {"fast", "plain torch"} <= compared.keys():
-        _compare(context, model, batch, settings, compared["fast"], compared["plain torch"])
+        _compare(context, model, batch, compared["fast"], compared["plain torch"])
 
 
-def _compare(context: Context, model: str, batch: int, settings: tuple[str, ...], fast: tuple, plain: tuple) -> None:
+def _compare(context: Context, model: str, batch: int, fast: Compared, plain: Compared) -> None:
     """Whether the first steps have the losses of plain torch, and move the weights as it does."""
-    case, optimizer = f"{model} {batch:,}, fast against plain torch", recipe_of(model, batch, settings).optimizer.name
+    case = f"{model} {batch:,}, fast against plain torch"
     (losses, change), (plain_losses, plain_change) = fast, plain
     off = max(abs(a - b) / abs(b) if a == a and b else float("inf") for a, b in zip(losses, plain_losses, strict=True))
     context.row("c", case, f"losses of {len(losses)} steps, most apart", off, "of a loss", bound=SAME_LOSS,
                 holds=off <= SAME_LOSS)
-    off, bound = float((change - plain_change).norm() / plain_change.norm()), SAME_CHANGE[optimizer]
-    context.row("c", case, f"weights changed by {len(losses)} steps, apart", off, "of the change", bound=bound,
-                holds=off <= bound)
+    off = float((change - plain_change).norm() / plain_change.norm())
+    context.row("c", case, f"weights changed by {len(losses)} steps, apart", off, "of the change", bound=SAME_CHANGE,
+                holds=off <= SAME_CHANGE)
 
 
 def _train(context: Context, model: str, batch: int, settings: tuple[str, ...], variant: str,
-           stages: str) -> tuple[list[float], torch.Tensor]:
+           stages: str) -> Compared:
     """Rows of one variant; the losses of its first steps, and how these changed the weights."""
     machine, sizes = context.machine, context.sizes
     recipe = recipe_of(model, batch, (*settings, f"embedding.engine={ENGINE[variant]}"))

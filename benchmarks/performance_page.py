@@ -1,0 +1,101 @@
+"""Writes docs/performance.md from the newest result of benchmarks/gpu.py.
+
+    python benchmarks/performance_page.py
+
+The page says what was measured and by what, beside what was predicted; with no result it says that nothing was
+measured. A rehearsal's result is never used.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from measure import RESULTS, number
+from on_gpu.roofline import PREDICTED_STEPS, PUBLISHED_INFERENCE, PUBLISHED_STEPS
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+HEAD = """# Performance on a GPU
+
+This page is written by `python benchmarks/performance_page.py` from the newest result of `python benchmarks/gpu.py`.
+*Predicted* was reckoned for one H100 before anything ran there. *Published* is what the systems that the recipes are
+from report for one A100 in mixed precision.
+"""
+
+
+def newest(folder: Path = RESULTS) -> dict | None:
+    """The newest result of a GPU, None where there is none."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("gpu-*.json")]
+    measured = [result for result in results if not result["rehearsed"]]
+    return max(measured, key=lambda result: result["date"], default=None)
+
+
+def page(result: dict | None) -> str:
+    """The text of docs/performance.md."""
+    return HEAD + "\n" + (_not_measured() if result is None else _measured(result)) + "\n"
+
+
+def _not_measured() -> str:
+    steps = [{"model": model, "batch": batch, "samples/s": "not measured", "predicted": predicted,
+              "published": PUBLISHED_STEPS.get((model, batch), "")}
+             for (model, batch), predicted in PREDICTED_STEPS.items()]
+    inference = [{"model": model, "batch": batch, "samples/s": "not measured", "published": published}
+                 for (model, batch), published in PUBLISHED_INFERENCE.items()]
+    return "\n\n".join(("**Not measured: nothing has run on a GPU yet.**", "## Training steps, bf16", _table(steps),
+                        "## Inference, bf16", _table(inference)))
+
+
+def _measured(result: dict) -> str:
+    rows, versions = result["results"], result["versions"]
+    fast = [row for row in rows if row["stage"] == "c" and row.get("ms")]
+    sections = [
+        f"**{result['card']}**, {result['date'][:10]}, commit {(result['commit'] or 'unknown')[:12]}, torch "
+        f"{versions.get('torch')}, Triton {versions.get('triton')}, {result['seconds']:.0f} s: `{result['command']}`",
+        "## Ceilings", _table([{"what": row["case"], "measured": row["measured"], "unit": row["unit"]}
+                               for row in rows if row["stage"] == "a" and row["figure"] != "took"]),
+        "## Training steps, bf16", _table([{
+            "case": row["case"], "samples/s": row["measured"], "predicted": row.get("predicted") or "",
+            "published": row.get("published") or "", "share of the roofline": row.get("roofline_share") or "",
+            "ms": row["ms"], "host ms": row["host_ms"], "peak GiB": row.get("peak_gib") or "",
+            "first step, s": row["first_step_s"]} for row in fast]),
+        "## Inference, bf16", _table([{
+            "case": row["case"], "samples/s": row["measured"], "published": row.get("published") or "",
+            "ms": row["ms"], "one call, p50 ms": row["single_ms_p50"], "p99 ms": row["single_ms_p99"]}
+            for row in rows if row["stage"] == "d" and row.get("ms")]),
+        "## Kernels", _table([{name: row.get(name) or "" for name in
+                               ("kernel", "case", "rival", "ms", "% copy", "% matmul", "ours ×", "target", "error")}
+                              for row in result["kernels"] if "kernel" in row]),
+        "## Input pipeline", _table([{"what": row["case"], "figure": row["figure"], "measured": row["measured"],
+                                      "share of a step that waits": row.get("share_that_waits", "")}
+                                     for row in rows if row["stage"] == "g" and row["figure"] != "took"]),
+        "## Checks", _table([{"what": row["case"], "figure": row["figure"], "found": row["measured"],
+                              "bound": row.get("bound", ""), "holds": {True: "yes", False: "**no**"}[row["holds"]],
+                              "error": row.get("error") or "; ".join(row.get("said") or ())}
+                             for row in rows if row.get("holds") is not None]),
+        "## Where a step's time goes", *(_profile(row) for row in rows if row["stage"] == "h" and row.get("kernels")),
+        "## Left out", _table([{"what": row["case"], "why": row.get("error") or row.get("remark") or row["figure"]}
+                               for row in rows if row["measured"] is None and row.get("holds") is None])]
+    return "\n\n".join(sections)
+
+
+def _profile(row: dict) -> str:
+    kernels = [{"kernel": f"`{kernel['name']}`", "ms a step": kernel["ms"], "calls a step": kernel["calls"]}
+               for kernel in row["kernels"]]
+    return (f"{row['case']}: {row['measured']:,.0f} launches, busy for {row['busy_ms']:.3g} ms, "
+            f"{row['gaps_share']:.0%} of the time between them.\n\n{_table(kernels)}")
+
+
+def _table(rows: list[dict]) -> str:
+    if not rows:
+        return "Not measured."
+
+    def line(cells) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    columns = list(rows[0])
+    cells = [[number(row[column]).replace("|", "¦").replace("\n", " ") for column in columns] for row in rows]
+    return "\n".join((line(columns), line("---" for _ in columns), *map(line, cells)))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(newest()), encoding="utf-8")
