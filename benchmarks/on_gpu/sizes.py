@@ -22,7 +22,7 @@ class Sizes:
     criteo, outbrain   rows of the tables
     histories          of DIN, DIEN and SIM
     compiled           how many of these, the first, are measured under torch.compile too
-    same_auc           how far bf16 may lie below float32
+    same_auc           how far bf16 and float32 may lie apart
     alpha              the skew of ids: that of the targets in docs/kernels.md
     steps              (model, batch, settings besides the recipe's) of the training stage
     inference          model → batch sizes
