@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import math
 import os
@@ -53,15 +54,43 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Renames the folder `temporary` to `path`, replacing what stood there."""
-    if path.exists():
-        old = temporary_sibling(path).with_suffix(".old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(path, old)
+    """Renames the folder `temporary` to `path`, replacing what stood there: at every moment either stands there whole.
+
+    Where the system cannot exchange two folders in one step, the old one is renamed first; a process that is killed
+    then leaves it as `.<name>.old`, from where `put_back` takes it.
+    """
+    put_back(path)
+    if not path.exists():
         os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
+    elif _exchange(temporary, path):
+        shutil.rmtree(temporary, ignore_errors=True)
     else:
+        os.replace(path, _old(path))
         os.replace(temporary, path)
+        shutil.rmtree(_old(path), ignore_errors=True)
+
+
+def put_back(path: Path) -> None:
+    """Ends what a killed `put_in_place` left half done: the old folder stands at `path` again, or is deleted where the
+    new one stands there."""
+    if path.exists():
+        shutil.rmtree(_old(path), ignore_errors=True)
+    elif _old(path).exists():
+        os.replace(_old(path), path)
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Whether the two now stand in each other's place: Linux does it in one step, on most file systems."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    from_here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return renameat2(from_here, os.fsencode(one), from_here, os.fsencode(other), exchange) == 0
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 from criteo_rows import equal, random_lines, read, reference, rows_of, write_raw
 
+from clickwise import files
 from clickwise.errors import PrepareError
 from clickwise.prepare import criteo as criteo_dataset
 from clickwise.prepare import placed, run, summary
-from clickwise.prepare.engine import CutShort
+from clickwise.prepare.engine import CutShort, EngineConfig
+from clickwise.prepare.output import Output
 
 LINES, TEST = random_lines(60, 1), random_lines(20, 2)
 
@@ -195,3 +198,130 @@ def test_without_the_packages_of_preparation_one_message_says_how_to_get_them(tm
     done = subprocess.run([sys.executable, "-c", code, *missing], capture_output=True, text=True, cwd=tmp_path)
     assert f"{' and '.join(missing)} not installed" in done.stdout
     assert "pip install 'ibis-framework[duckdb]'" in done.stdout
+
+
+# Interrupted around the exchange -------------------------------------------------------------------------------------
+
+FILES = {"train/a.bin": b"a" * 50, "train/b.bin": b"b" * 70, "feature_spec.yaml": b"spec"}
+
+
+def prepare_by_stages(out, number):
+    """A preparation of two stages without an engine; `number` is its recipe, and stands in every file."""
+    folder = Output(out, recipe={"dataset": {"number": number}}, inputs={}, engine=EngineConfig(), overwrite=True)
+    with folder as output:
+        for stage, content in FILES.items():
+            if not output.done(stage):
+                (output.dataset / stage).parent.mkdir(exist_ok=True)
+                (output.dataset / stage).write_bytes(content + bytes([number]))
+                output.mark(stage)
+        output.finish({})
+
+
+def whole(out):
+    """The number of the preparation whose result stands there, all of it; None where nothing does."""
+    if not out.exists():
+        return None
+    found = {name: (out / name).read_bytes() for name in FILES}
+    number = found["feature_spec.yaml"][-1]
+    assert found == {name: content + bytes([number]) for name, content in FILES.items()}
+    assert json.loads((out / "preparation/summary.json").read_text())["fingerprint"]
+    return number
+
+
+def interrupted(monkeypatch, at, out, end) -> bool:
+    """Whether preparing number 2 does `at` operations on files: then `end` is called, before or behind one of them."""
+    done = 0
+
+    def count():
+        nonlocal done
+        done += 1
+        if done == at:
+            end()
+
+    def counted(function):
+        def call(*args, **kwargs):
+            count()
+            value = function(*args, **kwargs)
+            count()
+            return value
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("replace", "unlink", "rmdir", "mkdir"):
+            patched.setattr(os, name, counted(getattr(os, name)))
+        patched.setattr(files, "_exchange", counted(files._exchange))
+        prepare_by_stages(out, 2)
+    return done >= at
+
+
+def killed(monkeypatch, at, out) -> bool:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            interrupted(monkeypatch, at, out, lambda: os._exit(9))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, 9)
+    return code == 9
+
+
+def stopped_by_ctrl_c(monkeypatch, at, out) -> bool:
+    def ctrl_c():
+        raise KeyboardInterrupt
+
+    try:
+        return interrupted(monkeypatch, at, out, ctrl_c)
+    except KeyboardInterrupt:
+        return True
+
+
+@pytest.mark.parametrize("can_exchange", [True, False], ids=["exchanged in one step", "renamed twice"])
+@pytest.mark.parametrize("interrupt", [killed, stopped_by_ctrl_c])
+def test_fault_hollow_overwrite(tmp_path, monkeypatch, interrupt, can_exchange):
+    """Whenever a preparation that replaces another is interrupted: a whole dataset stands there, or (where two folders
+    cannot be exchanged) the old one is put back; and the same again ends with all of the new one and nothing beside."""
+    if not can_exchange:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    out, hit, at = tmp_path / "out", True, 0
+    while hit:
+        at += 1
+        prepare_by_stages(out, 1)
+        hit = interrupt(monkeypatch, at, out)
+        if not can_exchange:
+            files.put_back(out)
+        assert whole(out) in (1, 2)
+        prepare_by_stages(out, 2)
+        assert whole(out) == 2 and [file.name for file in out.parent.iterdir()] == ["out"], f"operation {at}"
+    assert at > 20
+
+
+def test_what_is_gone_from_a_partial_folder_is_not_gone_on_with(tmp_path, capfd):
+    out = tmp_path / "out"
+    for lost in ("train/a.bin", None):
+        with pytest.raises(KeyboardInterrupt), Output(out, recipe={"dataset": {}}, inputs={},
+                                                      engine=EngineConfig()) as output:
+            (output.dataset / "train").mkdir()
+            (output.dataset / "train/a.bin").write_bytes(b"a")
+            output.mark("one")
+            raise KeyboardInterrupt
+        if lost:
+            (tmp_path / ".out.partial/dataset" / lost).unlink()
+        capfd.readouterr()
+        with pytest.raises(RuntimeError), Output(out, recipe={"dataset": {}}, inputs={},
+                                                 engine=EngineConfig()) as output:
+            assert output.done("one") == (lost is None)
+            output._stages.clear()
+            raise RuntimeError
+        assert ("part of what it wrote is gone" if lost else "resuming") in capfd.readouterr().err
+
+
+def test_a_partial_folder_behind_a_finished_one_is_cleared(tmp_path):
+    out = tmp_path / "out"
+    prepare_by_stages(out, 1)
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial/state.json").write_text("{}")
+    again = Output(out, recipe={"dataset": {"number": 1}}, inputs={}, engine=EngineConfig())
+    assert again.unchanged and not (tmp_path / ".out.partial").exists()

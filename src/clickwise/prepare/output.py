@@ -16,12 +16,12 @@ from typing import Any
 
 import clickwise
 from clickwise.errors import ClickwiseError, PrepareError
-from clickwise.files import put_in_place, write_json, write_text
+from clickwise.files import put_back, put_in_place, write_json, write_text
 from clickwise.prepare.engine import CutShort, DuckDBEngine, Engine, EngineConfig
 from clickwise.recipe import to_dict, to_yaml
 from clickwise.spec import FILE_NAME
 
-SUMMARY = "preparation/summary.json"
+SUMMARY, STATE, TABLES = "preparation/summary.json", "state.json", "tables.duckdb"
 PYTHON_BYTES = 250 * 10**6
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
@@ -43,9 +43,12 @@ class Output:
 
     Both folders lie in `.<name>.partial` beside `out`. A run that ends early leaves them there if it had finished a
     stage (`mark`), its tables lie on disk, and neither recipe nor input were at fault. The next run with the same
-    recipe and input files (path, size, time of change) goes on behind it (`done`); any other run starts clean. Either
-    is said on stderr. `unchanged` is true where `out` is already the result of this very preparation: there is nothing
-    to do then.
+    recipe and input files (path, size, time of change) goes on behind it (`done`), if all that the finished stages
+    wrote is still there; any other run starts clean. Either is said on stderr. `unchanged` is true where `out` is
+    already the result of this very preparation: there is nothing to do then.
+
+    `state.json` in the partial folder tells the finished stages, the files of the dataset with their sizes, and which
+    folder they are in, by its number on the disk (inode): once that folder has gone to `out`, no other is taken for it.
     """
 
     def __init__(self, out: str | os.PathLike, *, recipe: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]],
@@ -62,10 +65,13 @@ class Output:
         asked = {key: value for key, value in self.recipe["dataset"].items() if key not in file_keys}
         identity = {"recipe": asked, "inputs": self.inputs, "version": clickwise.__version__}
         self.fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        put_back(self.out)
         self.unchanged = self._look_at_out(overwrite)
+        if self.unchanged:
+            self._clear_partial()
         self._stages: dict[str, Any] = {}
         self._engine: Engine | None = None
-        self._finished, self._kept = False, True
+        self._kept = True
 
     def _look_at_out(self, overwrite: bool) -> bool:
         if not os.path.exists(self.out):
@@ -94,30 +100,64 @@ class Output:
                                expected="a folder to write into", do="give another folder as out=…") from None
         _lock(self._lock, self.out)
         state = self._read_state()
-        if state.get("fingerprint") == self.fingerprint and state.get("stages"):
+        if state.get("fingerprint") == self.fingerprint and state.get("stages") and self._all_there(state):
             self._stages = state["stages"]
             say(f"{self.out.name}: resuming an earlier run behind: {', '.join(self._stages)}")
         else:
             if state.get("stages"):
-                say(f"{self.out.name}: starting clean (an earlier run had another recipe or other input files)")
+                why = "had another recipe or other input files" if state.get("fingerprint") != self.fingerprint else \
+                    "finished, or part of what it wrote is gone"
+                say(f"{self.out.name}: starting clean (an earlier run {why})")
             elif self.work.exists():
                 say(f"{self.out.name}: starting clean (an earlier run had finished no stage)")
+            (self.partial / STATE).unlink(missing_ok=True)
             for folder in (self.dataset, self.work):
                 shutil.rmtree(folder, ignore_errors=True)
-            self._write_state()
         self.preparation.mkdir(parents=True, exist_ok=True)
         self.work.mkdir(exist_ok=True)
+        self._number = self.dataset.stat().st_ino
         return self
 
     def _read_state(self) -> dict[str, Any]:
         try:
-            return json.loads((self.partial / "state.json").read_text())
+            return json.loads((self.partial / STATE).read_text())
         except (OSError, ValueError):
             return {}
 
     def _write_state(self) -> None:
         if self._kept:
-            write_json(self.partial / "state.json", {"fingerprint": self.fingerprint, "stages": self._stages})
+            write_json(self.partial / STATE, {"fingerprint": self.fingerprint, "stages": self._stages,
+                                              "folder": self._number, "files": self._sizes(),
+                                              "tables": (self.work / TABLES).exists()})
+
+    def _sizes(self) -> dict[str, int]:
+        return {str(file.relative_to(self.dataset)): file.stat().st_size
+                for file in sorted(self.dataset.rglob("*")) if file.is_file()}
+
+    def _all_there(self, state: Mapping[str, Any]) -> bool:
+        """Whether the folder of the finished stages is here, with all their files and the engine's tables."""
+        try:
+            is_same = self.dataset.stat().st_ino == state["folder"]
+        except FileNotFoundError:
+            return False
+        sizes = self._sizes()
+        return is_same and all(sizes.get(file) == size for file, size in state["files"].items()) and \
+            ((self.work / TABLES).exists() or not state["tables"])
+
+    def _is_placed(self) -> bool:
+        """Whether the folder that this run wrote has gone to `out`."""
+        return self.out.exists() and self.out.stat().st_ino == self._number
+
+    def _clear_partial(self) -> None:
+        """Deletes what a run that was killed behind its last step left, unless another process works in it."""
+        if self.partial.exists():
+            with contextlib.suppress(OSError, PrepareError), open(self.partial / "lock", "w") as lock:
+                _lock(lock, self.out)
+                self._forget()
+
+    def _forget(self) -> None:
+        (self.partial / STATE).unlink(missing_ok=True)  # first: what is half deleted must not be gone on with
+        shutil.rmtree(self.partial, ignore_errors=True)
 
     def done(self, stage: str) -> bool:
         return stage in self._stages
@@ -143,7 +183,7 @@ class Output:
             self._kept = bool(self._stages) or config.tables == "disk" or (config.tables == "auto" and not fits)
             self._engine = DuckDBEngine(memory_limit=f"{limit // 10**6}MB", threads=config.threads,
                                         spill_folder=self.work / "spill",
-                                        database=self.work / "tables.duckdb" if self._kept else None)
+                                        database=self.work / TABLES if self._kept else None)
         return self._engine
 
     def finish(self, summary: Mapping[str, Any]) -> Path:
@@ -153,7 +193,6 @@ class Output:
                                              "seconds": round(time.monotonic() - self.started, 3)})
         self._close()
         put_in_place(self.dataset, self.out)
-        self._finished = True
         return self.out
 
     def _close(self) -> None:
@@ -165,8 +204,8 @@ class Output:
         with contextlib.suppress(Exception):
             self._close()
         at_fault = isinstance(error, ClickwiseError) and not isinstance(error, CutShort)  # once mended, starts clean
-        if self._finished or not self._stages or not self._kept or at_fault:
-            shutil.rmtree(self.partial, ignore_errors=True)
+        if self._is_placed() or not self._stages or not self._kept or at_fault:
+            self._forget()
         else:
             say(f"{self.out.name}: stopped; what was finished ({', '.join(self._stages)}) is kept in {self.partial} "
                 "for the next run")
