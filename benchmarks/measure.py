@@ -1,4 +1,4 @@
-"""Shared by all benchmark scripts: repeated timing, the stamp of the machine, a table, and `--save`.
+"""Shared by all benchmark scripts: repeated timing, the stamp of the machine, a table, lines of JSON, and `--save`.
 
     parser = arguments(__doc__)                     # argparse, with --repeats and --save
     options = parser.parse_args()
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clickwise import machine
+from clickwise.files import to_json
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -92,6 +93,14 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=5, help="counted repeats of every case (median reported)")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/<name>-<date>.json")
     return parser
+
+
+def append(path: Path, row: dict[str, object]) -> None:
+    """Adds `row` to the end of `path` as one line of strict JSON (null where a number is not finite), on the disk when
+    this returns: a process that is killed later loses none of its lines."""
+    with open(path, "ab", buffering=0) as file:
+        file.write(to_json(row).encode() + b"\n")
+        os.fsync(file.fileno())
 
 
 def table(rows: list[dict[str, object]], columns: list[str] | None = None) -> str:
