@@ -129,8 +129,8 @@ def finish(name: str, rows: list[dict[str, object]], options: argparse.Namespace
 
     `more` are further named facts of the measurement (sizes, settings, the target).
     """
+    print(table(rows, columns))  # first: it is there even where a broken GPU says nothing more about itself
     facts = stamp()
-    print(table(rows, columns))
     print(f"{facts['machine']['processor']}, {facts['machine']['cores']} cores, commit {(facts['commit'] or '?')[:12]}")
     if not options.save:
         return None
