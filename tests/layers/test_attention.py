@@ -10,6 +10,7 @@ from clickwise.layers.attention import (
     ActivationUnit,
     MultiHeadTargetAttention,
     TargetAttention,
+    attend,
     dots,
     masked_softmax,
     weighted_sum,
@@ -172,6 +173,23 @@ def test_multi_head_attention_is_the_usual_one_with_the_target_as_its_query():
     some = MASK.any(1)
     torch.testing.assert_close(found[some], full[some])
     assert (found[~some] == 0).all()
+
+
+@pytest.mark.parametrize("mode, learns", [(torch.enable_grad, True), (torch.no_grad, False),
+                                          (torch.inference_mode, False)])
+def test_attention_keeps_a_graph_for_training_only(mode, learns):
+    query, items, kept = normal(4, 2, 3).requires_grad_(), normal(4, 5, 3, seed=1), []
+
+    def weights_of(score_CQL, here):
+        weight_CQL = masked_softmax(score_CQL, MASK[here].unsqueeze(1))
+        kept.append(weight_CQL.requires_grad)
+        return weight_CQL
+
+    with mode():
+        found = attend(query, items, weights_of)
+    assert kept == [learns] and found.requires_grad == learns
+    with torch.no_grad():
+        torch.testing.assert_close(found, masked_softmax(query @ items.transpose(1, 2), MASK.unsqueeze(1)) @ items)
 
 
 def test_products_rank_in_float32_under_autocast():

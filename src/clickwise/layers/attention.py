@@ -54,7 +54,8 @@ def attend(query_BQE: torch.Tensor, items_BLE: torch.Tensor,
     queries and sums, on a CPU while they lie in its cache, and their gradient is written once.
     """
     with torch.autocast(items_BLE.device.type, enabled=False):
-        return _Attend.apply(query_BQE.float(), items_BLE.float(), weights_of)
+        # Inside of the function gradients are always off, and `needs_input_grad` is true under `no_grad` too.
+        return _Attend.apply(query_BQE.float(), items_BLE.float(), weights_of, torch.is_grad_enabled())
 
 
 AT_ONCE = 128  # samples that a CPU's thread takes at a time
@@ -63,8 +64,8 @@ WHOLE = 8  # rows: where L is summed over, a CPU's products are slower of fewer
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query_BQE, items_BLE, weights_of):
-        learns = any(ctx.needs_input_grad)
+    def forward(ctx, query_BQE, items_BLE, weights_of, with_grad):
+        learns = with_grad and any(ctx.needs_input_grad)
         sums, ctx.between = [], []
         for here in _parts(items_BLE):
             items_CLE = items_BLE[here]
@@ -72,7 +73,8 @@ class _Attend(torch.autograd.Function):
             with torch.set_grad_enabled(learns):
                 weight_CKL = weights_of(score_CQL.requires_grad_(learns), here)
             sums.append(torch.bmm(_whole(weight_CKL.detach()), items_CLE)[:, :weight_CKL.shape[1]])
-            ctx.between.append((here, score_CQL, weight_CKL))  # a graph of their own
+            if learns:
+                ctx.between.append((here, score_CQL, weight_CKL))  # a graph of their own
         ctx.save_for_backward(query_BQE, items_BLE)
         return torch.cat(sums)
 
@@ -88,7 +90,7 @@ class _Attend(torch.autograd.Function):
             given = torch.cat([grad_score_CQL, weight_CKL.detach()], 1)
             by = torch.cat([query_BQE[here], grad_BKE[here]], 1)
             torch.bmm(given.transpose(1, 2), by, out=grad_items_BLE[here])
-        return grad_query_BQE, grad_items_BLE, None
+        return grad_query_BQE, grad_items_BLE, None, None
 
 
 def _parts(items_BLE: torch.Tensor) -> list[slice]:
