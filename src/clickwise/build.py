@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import importlib
 import logging
 import os
@@ -388,6 +389,19 @@ def build_trainer(recipe: Recipe) -> Trainer:
     model = build_model(recipe, dataset.spec, device)
     # Asked for in training only: a machine that measures or predicts need not have the training mapping.
     steps_per_epoch = functools.cache(lambda: len(_train_loader(dataset, recipe, device)))
+    _import_optimizers()
     step = TrainStep(model, parts_of(model, recipe), precision=recipe.train.precision, device=device,
                      steps_per_epoch=steps_per_epoch)
     return Trainer(recipe=recipe, dataset=dataset, model=model, step=step, device=device)
+
+
+@functools.cache
+def _import_optimizers() -> None:
+    """Has torch import what its first optimizer imports, once in a process, so that a trainer is freed when the last
+    reference to it goes.
+
+    That import (`torch._dynamo`) leaves a frame that refers to itself. It would keep all frames it was called from, and
+    what their variables hold, the tables too, until Python looks for cycles, which in a training may be never.
+    """
+    torch.optim.SGD([torch.zeros(1)])
+    gc.collect()

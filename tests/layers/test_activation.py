@@ -39,6 +39,29 @@ def test_dice_trains_on_a_row_and_on_none(rows):
     assert out.isfinite().all() and x.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("real", [0, 1, 2, 9, 30])
+@pytest.mark.parametrize("training", [True, False])
+def test_dice_knows_nothing_of_padding(training, real):
+    """What it gives for rows of a mask, forward and backward, is what it gives for them alone."""
+    mask = torch.zeros(30).bool()
+    mask[torch.randperm(30, generator=torch.Generator().manual_seed(0))[:real]] = True
+    weight, averages = normal(30, 3, seed=1), []
+    x = (3 * normal(30, 3) + 10).masked_fill_(~mask[:, None], torch.nan)
+    for of_mask in (False, True):
+        dice = Dice(3).train(training)
+        torch.nn.init.normal_(dice.slope_H, generator=torch.Generator().manual_seed(0))
+        given = (x if of_mask else x[mask]).clone().requires_grad_()
+        for _ in range(3):
+            out = dice(given.view(5, 6, 3), mask.view(5, 6)).view(30, 3)[mask] if of_mask else dice(given)
+        (out * weight[mask]).sum().backward()
+        grad = given.grad[mask] if of_mask else given.grad
+        assert (given.grad[~mask] == 0).all() if of_mask else True
+        averages.append((out, grad, dice.slope_H.grad, dice.mean_H, dice.variance_H))
+    for found, expected in zip(averages[1], averages[0], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert bool((dice.mean_H != 0).any()) == (training and real > 1)
+
+
 @pytest.mark.parametrize("name, negative", [("relu", 0.0), ("prelu", -0.1), ("sigmoid", 0.2689414)])
 def test_activations_by_name(name, negative):
     assert activation(name, 1)(torch.tensor([[-1.0]])).item() == pytest.approx(negative)

@@ -5,10 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clickwise.layers import attention as attention_module
 from clickwise.layers.attention import (
     ActivationUnit,
     MultiHeadTargetAttention,
     TargetAttention,
+    attend,
     dots,
     masked_softmax,
     weighted_sum,
@@ -88,6 +90,63 @@ def test_padding_does_not_reach_the_statistics_of_dice():
     assert (one[1] != 0).any()
 
 
+def as_on_a_gpu(monkeypatch):
+    """Nothing depends on values, and the products are plain torch's."""
+    monkeypatch.setattr(attention_module, "may_wait", lambda tensor: False)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+
+
+def attended(mask, padding, *, training, **settings):
+    """What attention gives, every gradient, and its buffers after; with this value in the items at padding."""
+    torch.manual_seed(0)
+    attention = TargetAttention(3, sizes=(6, 4), **settings).train(training)
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter)
+    target = normal(len(mask), 3).requires_grad_()
+    items = normal(*mask.shape, 4, seed=1).masked_fill(~mask[..., None], padding).requires_grad_()
+    interest, weights = attention(target, items, mask)
+    ((interest * normal(*interest.shape, seed=2)).sum() + (weights * normal(*mask.shape, seed=3)).sum()).backward()
+    grads = {name: parameter.grad for name, parameter in attention.named_parameters()}
+    return {"interest": interest, "weights": weights, "target": target.grad, "items": items.grad, **grads,
+            **dict(attention.named_buffers())}
+
+
+@pytest.mark.parametrize("mask", [MASK, MASK[[1, 1]], MASK[[2, 2]], MASK[[3, 2]], MASK[:0], MASK[:, :0]],
+                         ids=["some", "full", "empty", "one position", "no sample", "no position"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("act", ["sigmoid", "prelu", "relu", "dice"])
+@pytest.mark.parametrize("weights", ["softmax", "none"])
+@pytest.mark.parametrize("scores", ["dot", "unit"])
+def test_a_gpu_scores_padding_too_and_nothing_sees_it(monkeypatch, scores, weights, act, training, mask):
+    settings = dict(scores=scores, weights=weights, act=act, training=training)
+    expected = attended(mask, 0.0, **settings)
+    as_on_a_gpu(monkeypatch)
+    for padding in (0.0, 1e30, math.inf, math.nan):
+        found = attended(mask, padding, **settings)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)  # names each that is not
+
+
+@pytest.mark.parametrize("act", ["prelu", "dice"])
+def test_a_gpu_scores_padding_too_under_autocast(monkeypatch, act):
+    settings = dict(scores="unit", weights="softmax", act=act, training=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = attended(MASK, 0.0, **settings)
+        as_on_a_gpu(monkeypatch)
+        found = attended(MASK, math.nan, **settings)
+    assert found["weights"].dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1)
+
+
+def test_a_query_is_scored_with_all_keys_at_once(monkeypatch):
+    as_on_a_gpu(monkeypatch)
+    attention, seen = TargetAttention(3, scores="unit", weights="softmax", act="dice"), []
+    of_pairs = attention.unit.scorer.of_pairs
+    monkeypatch.setattr(attention.unit.scorer, "of_pairs",
+                        lambda a, b, *args, **more: seen.append((a.shape, b.shape)) or of_pairs(a, b, *args, **more))
+    attention(normal(4, 3), normal(4, 5, 3, seed=1), MASK)
+    assert seen == [((4, 3), (5, 4, 3))]
+
+
 def test_an_empty_history_is_no_interest_and_no_gradient():
     for scores in ("dot", "unit"):
         attention = TargetAttention(3, scores=scores, weights="softmax")
@@ -114,6 +173,23 @@ def test_multi_head_attention_is_the_usual_one_with_the_target_as_its_query():
     some = MASK.any(1)
     torch.testing.assert_close(found[some], full[some])
     assert (found[~some] == 0).all()
+
+
+@pytest.mark.parametrize("mode, learns", [(torch.enable_grad, True), (torch.no_grad, False),
+                                          (torch.inference_mode, False)])
+def test_attention_keeps_a_graph_for_training_only(mode, learns):
+    query, items, kept = normal(4, 2, 3).requires_grad_(), normal(4, 5, 3, seed=1), []
+
+    def weights_of(score_CQL, here):
+        weight_CQL = masked_softmax(score_CQL, MASK[here].unsqueeze(1))
+        kept.append(weight_CQL.requires_grad)
+        return weight_CQL
+
+    with mode():
+        found = attend(query, items, weights_of)
+    assert kept == [learns] and found.requires_grad == learns
+    with torch.no_grad():
+        torch.testing.assert_close(found, masked_softmax(query @ items.transpose(1, 2), MASK.unsqueeze(1)) @ items)
 
 
 def test_products_rank_in_float32_under_autocast():

@@ -1,11 +1,16 @@
-"""`clickwise bench --what inference`: with the loader and without."""
+"""`clickwise bench`: inference with the loader and without, what is waited for, and what is kept."""
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from clickwise.build import engines_of
 from clickwise.verbs import bench
 
 SMALL = ["data.synthetic.rows={train: 300, validation: 100, test: 250}", "train.batch_size=100", "model.top_mlp=[4]",
@@ -31,3 +36,66 @@ def test_refusals(clickwise):
     assert result.code == 2 and "--what inference" in result.err
     result = clickwise("bench", "tiny/dlrm", *SMALL, "--batch-sizes", 251)
     assert result.code == 1 and "only 250 rows" in result.err and "Traceback" not in result.err
+
+
+class Machine:
+    """A host and a GPU whose clocks go by what is asked of them: a call takes the host 1 ms, after which the GPU works
+    on it, in turn, for 3 ms (or not at all)."""
+
+    def __init__(self, monkeypatch, device, *, gpu_ms=3.0):
+        self.host, self.gpu, self.gpu_ms, self.calls, self.waits = 0.0, 0.0, gpu_ms, 0, []
+        self.trainer = SimpleNamespace(device=torch.device(device),
+                                       recipe=SimpleNamespace(train=SimpleNamespace(batch_size=100)))
+        monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=lambda: self.host / 1e3))
+        monkeypatch.setattr(torch.cuda, "Event", self.event)
+        monkeypatch.setattr(torch.cuda, "synchronize", self.wait)
+
+    def call(self):
+        self.calls, self.host = self.calls + 1, self.host + 1.0
+        self.gpu = max(self.gpu, self.host) + self.gpu_ms
+
+    def wait(self):
+        self.waits.append(self.calls)
+        self.host = max(self.host, self.gpu)
+
+    def event(self, *, enable_timing):
+        event = SimpleNamespace(at=None, elapsed_time=lambda then: then.at - event.at if then.at <= self.host else None)
+        event.record = lambda: setattr(event, "at", max(self.host, self.gpu))
+        return event
+
+
+def test_a_gpu_is_waited_for_where_a_window_ends(monkeypatch):
+    machine = Machine(monkeypatch, "cuda")
+    figures = bench._time(machine.call, machine.trainer, 20, 3)
+    assert machine.calls == 23 and set(machine.waits) == {3, 7, 11, 15, 19, 23}
+    assert {figures[key] for key in ("samples_per_s", "samples_per_s_min", "samples_per_s_max")} == \
+        {round(4 * 100 / 13e-3, 1)}  # the first call is the GPU's after 1 ms, and 4 of 3 ms follow
+    assert (figures["ms_p50"], figures["ms_p90"]) == (3.0, 4.0)
+
+
+def test_on_a_cpu_a_call_is_done_when_it_returns(monkeypatch):
+    machine = Machine(monkeypatch, "cpu", gpu_ms=0.0)
+    figures = bench._time(machine.call, machine.trainer, 3, 2)  # three windows of one
+    assert machine.calls == 5 and machine.waits == []
+    assert figures["samples_per_s_min"] == figures["samples_per_s_max"] == 1e5
+    assert all(figures[key] == 1.0 for key in ("ms_p50", "ms_p90", "ms_p95", "ms_p99"))
+
+
+@pytest.mark.parametrize("what", ["train", "inference", "data"])
+def test_one_set_of_tables_at_a_time(monkeypatch, what):
+    build, tables = bench.build_trainer, []
+
+    def build_trainer(recipe):
+        assert all(table() is None for table in tables), "the last one's are still there"
+        trainer = build(recipe)
+        tables.extend(weakref.ref(table.untyped_storage()) for engine in engines_of(trainer.model)
+                      for table in engine.buffers())
+        return trainer
+
+    monkeypatch.setattr(bench, "build_trainer", build_trainer)
+    gc.disable()
+    try:
+        bench.bench("tiny/dlrm", SMALL[:3], what=what, steps=2, warmup=1, batch_sizes=(50, 100, 60))
+    finally:
+        gc.enable()
+    assert tables

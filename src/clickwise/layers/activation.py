@@ -47,12 +47,39 @@ class Dice(nn.Module):
         self.register_buffer("mean_H", torch.zeros(units))
         self.register_buffer("variance_H", torch.ones(units))
 
-    def forward(self, x_BH: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BH: torch.Tensor, mask_B: torch.Tensor | None = None) -> torch.Tensor:
+        """`mask_B` has a value for every row of x and is false at padding, whose values, NaN too, reach neither the
+        statistics nor a gradient; what comes back for it has no meaning."""
         flat_VH = x_BH.flatten(0, -2)
+        if mask_B is not None:
+            mask_V1 = mask_B.reshape(-1, 1)
+            flat_VH = flat_VH.masked_fill(~mask_V1, 0.0)
         # The product of a sum of squares over many rows needs float32.
         with torch.autocast(x_BH.device.type, enabled=False):
-            normal_VH = nn.functional.batch_norm(flat_VH.float(), self.mean_H, self.variance_H, eps=1e-8,
-                                                 training=self.training and len(flat_VH) > 1, momentum=self.momentum)
+            if mask_B is not None and self.training:
+                mean_H, variance_H = self._statistics(flat_VH.float(), mask_V1)
+                normal_VH = (flat_VH.float() - mean_H) * (variance_H + 1e-8).rsqrt()
+            else:
+                normal_VH = nn.functional.batch_norm(
+                    flat_VH.float(), self.mean_H, self.variance_H, eps=1e-8,
+                    training=self.training and len(flat_VH) > 1, momentum=self.momentum)
         p_VH = torch.sigmoid(normal_VH).to(x_BH.dtype)
         slope_H = self.slope_H.to(x_BH.dtype)
         return (flat_VH * torch.lerp(slope_H.expand_as(p_VH), torch.ones_like(p_VH), p_VH)).view(x_BH.shape)
+
+    def _statistics(self, x_VH: torch.Tensor, mask_V1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and variance of the rows of the mask, or the averages where they are fewer than two; x is 0 elsewhere.
+
+        The averages are updated as torch's batch_norm does it, with the unbiased variance. How many rows there are
+        is known to the device alone, which is not waited for.
+        """
+        rows = mask_V1.sum()
+        mean_H = x_VH.sum(0) / rows.clamp(min=1)
+        deviation_VH = (x_VH - mean_H) * mask_V1
+        square_H = (deviation_VH * deviation_VH).sum(0)
+        variance_H, is_enough = square_H / rows.clamp(min=1), rows > 1
+        with torch.no_grad():
+            momentum = self.momentum * is_enough
+            self.mean_H.lerp_(mean_H, momentum)
+            self.variance_H.lerp_(square_H / (rows - 1).clamp(min=1), momentum)
+        return torch.where(is_enough, mean_H, self.mean_H), torch.where(is_enough, variance_H, self.variance_H)

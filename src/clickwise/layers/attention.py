@@ -15,6 +15,11 @@ from clickwise.layers.activation import Activation
 from clickwise.layers.scorer import Linear, Scorer
 
 
+def may_wait(tensor: torch.Tensor) -> bool:
+    """Whether the next operations may depend on the tensor's values: a GPU would be waited for, a graph cannot."""
+    return tensor.device.type == "cpu" and tensor.numel() > 0 and not torch.compiler.is_compiling()
+
+
 def masked_softmax(score_BL: torch.Tensor, mask_BL: torch.Tensor, *, dim: int = -1,
                    empty: Literal["zeros", "uniform"] = "zeros") -> torch.Tensor:
     """Softmax over the positions of the mask, float32; where it has none, zeros, or the same for every position."""
@@ -49,7 +54,8 @@ def attend(query_BQE: torch.Tensor, items_BLE: torch.Tensor,
     queries and sums, on a CPU while they lie in its cache, and their gradient is written once.
     """
     with torch.autocast(items_BLE.device.type, enabled=False):
-        return _Attend.apply(query_BQE.float(), items_BLE.float(), weights_of)
+        # Inside of the function gradients are always off, and `needs_input_grad` is true under `no_grad` too.
+        return _Attend.apply(query_BQE.float(), items_BLE.float(), weights_of, torch.is_grad_enabled())
 
 
 AT_ONCE = 128  # samples that a CPU's thread takes at a time
@@ -58,8 +64,8 @@ WHOLE = 8  # rows: where L is summed over, a CPU's products are slower of fewer
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query_BQE, items_BLE, weights_of):
-        learns = any(ctx.needs_input_grad)
+    def forward(ctx, query_BQE, items_BLE, weights_of, with_grad):
+        learns = with_grad and any(ctx.needs_input_grad)
         sums, ctx.between = [], []
         for here in _parts(items_BLE):
             items_CLE = items_BLE[here]
@@ -67,7 +73,8 @@ class _Attend(torch.autograd.Function):
             with torch.set_grad_enabled(learns):
                 weight_CKL = weights_of(score_CQL.requires_grad_(learns), here)
             sums.append(torch.bmm(_whole(weight_CKL.detach()), items_CLE)[:, :weight_CKL.shape[1]])
-            ctx.between.append((here, score_CQL, weight_CKL))  # a graph of their own
+            if learns:
+                ctx.between.append((here, score_CQL, weight_CKL))  # a graph of their own
         ctx.save_for_backward(query_BQE, items_BLE)
         return torch.cat(sums)
 
@@ -83,7 +90,7 @@ class _Attend(torch.autograd.Function):
             given = torch.cat([grad_score_CQL, weight_CKL.detach()], 1)
             by = torch.cat([query_BQE[here], grad_BKE[here]], 1)
             torch.bmm(given.transpose(1, 2), by, out=grad_items_BLE[here])
-        return grad_query_BQE, grad_items_BLE, None
+        return grad_query_BQE, grad_items_BLE, None, None
 
 
 def _parts(items_BLE: torch.Tensor) -> list[slice]:
@@ -113,15 +120,17 @@ class ActivationUnit(nn.Module):
         super().__init__()
         self.scorer = Scorer(4 * width, sizes, act)
 
-    def forward(self, query: torch.Tensor, keys: torch.Tensor, rows_L: Sequence[int] | None = None) -> torch.Tensor:
-        """With keys [L, B, E], only the first `rows_L` samples of each position need a score."""
+    def forward(self, query: torch.Tensor, keys: torch.Tensor, rows_L: Sequence[int] | None = None,
+                mask_LB: torch.Tensor | None = None) -> torch.Tensor:
+        """With keys [L, B, E] of queries [B, E], only the first `rows_L` samples of each position need a score, or
+        those where `mask_LB` is true."""
         of_query, of_key, of_difference, of_product = self.scorer.layers[0].weight.chunk(4, dim=1)
         weight = torch.cat([of_query + of_difference, of_key - of_difference, of_product], dim=1)
         query_VE, keys_SVE = query, keys
         if keys.dim() != 3 or query.shape != keys.shape[1:]:
             query, keys = torch.broadcast_tensors(query, keys)
             query_VE, keys_SVE, rows_L = query.flatten(0, -2), keys.flatten(0, -2).unsqueeze(0), None
-        score_SV = self.scorer.of_pairs(query_VE, keys_SVE, weight, with_product=True, rows_S=rows_L)
+        score_SV = self.scorer.of_pairs(query_VE, keys_SVE, weight, with_product=True, rows_S=rows_L, mask_SV=mask_LB)
         return score_SV.view(keys.shape[:-1])
 
 
@@ -145,13 +154,16 @@ class TargetAttention(nn.Module):
         items_BLE = items_BLE[..., :self.width]
         if self.unit is None:
             return dots(target_BE, items_BLE)
-        # Only real positions: padding costs nothing, and does not reach the batch statistics of Dice.
-        sample_V, place_V = mask_BL.nonzero(as_tuple=True)
+        if not may_wait(mask_BL):
+            return self.unit(target_BE, items_BLE.transpose(0, 1), mask_LB=mask_BL.t()).t()
+        sample_V, place_V = mask_BL.nonzero(as_tuple=True)  # only real positions: padding costs nothing
         score_V = self.unit(target_BE[sample_V], items_BLE[sample_V, place_V])
         return score_V.new_zeros(mask_BL.shape).index_put((sample_V, place_V), score_V)
 
     def forward(self, target_BE: torch.Tensor, items_BLE: torch.Tensor,
                 mask_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if not may_wait(mask_BL):  # padding is computed with, and must be finite: 0 · NaN is NaN
+            items_BLE = items_BLE.masked_fill(~mask_BL.unsqueeze(2), 0.0)
         score_BL = self.scores(target_BE, items_BLE, mask_BL)
         weight_BL = masked_softmax(score_BL, mask_BL) if self.is_softmax else score_BL * mask_BL
         return weighted_sum(weight_BL, items_BLE), weight_BL

@@ -10,7 +10,7 @@ from torch import nn
 
 from clickwise.kernels.augru import Form
 from clickwise.layers.activation import PReLU
-from clickwise.layers.attention import ActivationUnit, masked_softmax
+from clickwise.layers.attention import ActivationUnit, masked_softmax, may_wait
 from clickwise.layers.gru import AUGRU, GRU
 from clickwise.layers.scorer import Linear, Scorer
 
@@ -50,7 +50,7 @@ class InterestEvolution(nn.Module):
         if self.unit is None:
             return (query_BH * interest_LBH).sum(-1)
         rows_L = None
-        if self.mask_padding and _may_wait(mask_LB):
+        if self.mask_padding and may_wait(mask_LB):
             rows_L = (mask_LB * torch.arange(1, mask_LB.shape[1] + 1)).amax(1).tolist()  # up to the last real one
         return self.unit(self.query_activation(query_BH), interest_LBH, rows_L)
 
@@ -91,18 +91,13 @@ class NextItemLoss(nn.Module):
             return ((of_came_LB + of_not_LB) * mask_LB[1:]).mean()
         real_V, next_2VE = (mask_LB[1:] & mask_LB[:-1]).flatten(), _next(items_BLE, negatives_BLE)
         interest_VH = interest_LBH[:-1].flatten(0, 1)
-        if _may_wait(real_V) and not bool(real_V.all()):  # padding is not scored
+        if may_wait(real_V) and not bool(real_V.all()):  # padding is not scored
             chosen_C = real_V.nonzero().squeeze(1)
             real_V, interest_VH = real_V.index_select(0, chosen_C), interest_VH.index_select(0, chosen_C)
             next_2VE = next_2VE.index_select(1, chosen_C)
         came_V, not_V = self.scorer.of_pairs(interest_VH, next_2VE)
         loss_V = -nn.functional.logsigmoid(came_V) - nn.functional.logsigmoid(-not_V)
         return (loss_V * real_V).sum() / real_V.sum().clamp(min=1)
-
-
-def _may_wait(tensor: torch.Tensor) -> bool:
-    """Whether the next operations may depend on the tensor's values: a GPU would be waited for, a graph cannot."""
-    return tensor.device.type == "cpu" and tensor.numel() > 0 and not torch.compiler.is_compiling()
 
 
 def _next(items_BLE: torch.Tensor, negatives_BLE: torch.Tensor) -> torch.Tensor:

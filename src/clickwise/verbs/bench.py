@@ -1,7 +1,7 @@
 """`clickwise bench`: how fast a recipe trains, predicts or reads, here and now.
 
-Warm-up is left out, the device is synchronized around everything that is timed, and what is reported is the median
-over windows for throughput, and p50, p90 and p99 for single steps.
+Warm-up is left out. What is reported is the median over windows for throughput, and p50, p90 and p99 for single steps.
+As in training the device is not waited for between steps, only where a window ends.
 """
 
 from __future__ import annotations
@@ -100,20 +100,52 @@ def _endless(loader: Loader) -> Iterator[Batch]:
                 yield batch
 
 
+class _HostClock:
+    """Times calls on a CPU, which are done when they return."""
+
+    def wait(self) -> None:
+        """Returns when all that was called is done."""
+
+    def mark(self) -> float:
+        """The time at which all that was called before is done; not waited for."""
+        return time.perf_counter()
+
+    def milliseconds(self, first: float, then: float) -> float:
+        """Between two marks, once they are waited for."""
+        return 1e3 * (then - first)
+
+
+class _GPUClock:
+    """The same on a GPU, which works on after a call has returned."""
+
+    def wait(self) -> None:
+        torch.cuda.synchronize()
+
+    def mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def milliseconds(self, first: torch.cuda.Event, then: torch.cuda.Event) -> float:
+        return first.elapsed_time(then)
+
+
 def _time(call: Callable[[], object], trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
     """Figures of `steps` calls in five windows, after `warmup` calls that are not counted."""
-    synchronize = torch.cuda.synchronize if trainer.device.type == "cuda" else lambda: None
+    clock = _GPUClock() if trainer.device.type == "cuda" else _HostClock()
     for _ in range(warmup):
         call()
-    synchronize()
-    milliseconds = np.empty(steps)
-    for index in range(steps):
-        started = time.perf_counter()
-        call()
-        synchronize()
-        milliseconds[index] = 1e3 * (time.perf_counter() - started)
-    windows = [window.mean() for window in np.array_split(milliseconds, min(5, steps))]
-    return _figures(1e3 * trainer.recipe.train.batch_size / np.array(windows), milliseconds)
+    rates, milliseconds = [], []
+    for window in np.array_split(np.arange(steps), min(5, steps)):
+        clock.wait()
+        started, marks = time.perf_counter(), [clock.mark()]
+        for _ in window:
+            call()
+            marks.append(clock.mark())
+        clock.wait()
+        rates.append(trainer.recipe.train.batch_size * len(window) / (time.perf_counter() - started))
+        milliseconds += map(clock.milliseconds, marks, marks[1:])
+    return _figures(np.array(rates), np.array(milliseconds))
 
 
 def _figures(rates: np.ndarray, milliseconds: np.ndarray) -> dict[str, float]:
