@@ -3,7 +3,7 @@
     python benchmarks/inference.py --save
 
 Batches of made-up Criteo rows (26 tables of Criteo T15, each clipped to 100,000 rows, dim 128) are held in memory; the
-device is synchronized around every pass, and the first ones are not counted.
+device is waited for after every pass, and the first ones are not counted.
 """
 
 from __future__ import annotations

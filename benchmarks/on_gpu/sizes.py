@@ -28,7 +28,8 @@ class Sizes:
     inference          model → batch sizes
     signals            recipe → settings: trained to their end, in float32 by plain torch and in bf16 by the fast path
     tests              what pytest is given
-    kernels            options of benchmarks/kernels.py, in a process each
+    kernels            options of benchmarks/kernels.py, in a process each; of `compiled_kernels`, the last of all, with
+                       rivals under torch.compile
     """
 
     criteo: tuple[int, ...] | str
@@ -39,6 +40,7 @@ class Sizes:
     signals: dict[str, tuple[str, ...]]
     tests: tuple[str, ...]
     kernels: tuple[tuple[str, ...], ...]
+    compiled_kernels: tuple[str, ...]
     compiled: int = 4
     same_auc: float = 0.0005
     alpha: float = 1.05
@@ -66,8 +68,10 @@ PUBLISHED = Sizes(
                "sim": (1, 4096, 131072)},
     signals={"tiny/dlrm": (), "tiny/dcnv2": (), "tiny/wide_deep": (), "tiny/sim": ()},
     tests=("tests/kernels", "tests/embedding", "tests/contracts/test_embedding_contract.py"),
-    kernels=(("--only", "gather"), ("--only", "interaction", "cross", "mlp"), ("--only", "update", "--rules", "sgd"),
-             ("--only", "update", "--rules", "adam")),
+    kernels=(("--only", "gather"), ("--only", "interaction", "cross", "mlp"),
+             ("--only", "update", "--rules", "sgd", "--variants"), ("--only", "update", "--rules", "adam")),
+    compiled_kernels=("--only", "gather", "interaction", "cross", "update", "--rules", "sgd", "--cases",
+                      "26 tables, uniform", "26 × 128 bfloat16", "rank 512", "sgd, alpha 1.05"),
 )
 
 _FEW_ROWS = "data.synthetic.rows={train: 48, validation: 16, test: 32}"
@@ -86,7 +90,8 @@ REHEARSAL = Sizes(
     signals={"tiny/dlrm": (*_SHORT, "model.top_mlp=[8]")},
     compiled=1, same_auc=1.0,
     tests=("tests/kernels/test_dot_interaction_triton.py",),
-    kernels=(("--dry-run", "--only", "interaction"),),
+    kernels=(("--dry-run", "--only", "mlp"),),
+    compiled_kernels=("--dry-run", "--only", "interaction", "--cases", "26 × 16"),
     copy_bytes=2**20, product=64, compared_steps=2, window=1, windows=1, singles=1, held_batches=2, profiled_steps=1,
     pipeline_rows=400, pipeline_batch=16, smoke_steps=1,
 )

@@ -251,7 +251,7 @@ def bench(recipe: RecipeName, overrides: Overrides = None,
           warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 10,
           with_loading: Annotated[bool, typer.Option("--with-loading", help="Inference: time the loader too.")] = False,
           as_json: AsJson = False) -> None:
-    """Measure throughput and latency: synchronized, without warm-up, medians and percentiles."""
+    """Measure throughput and latency: warm-up left out, medians and percentiles."""
     from clickwise.verbs.bench import bench
 
     sizes = _sizes(batch_sizes)

@@ -1,7 +1,8 @@
 """`clickwise bench`: how fast a recipe trains, predicts or reads, here and now.
 
 Warm-up is left out. What is reported is the median over windows for throughput, and p50, p90 and p99 for single steps.
-As in training the device is not waited for between steps, only where a window ends.
+Training steps follow each other as in a training: a GPU is waited for where a window ends. Predictions are waited for
+one by one.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def bench(name: str, overrides: list[str], *, what: What = "train", steps: int =
 def _train(trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
     """Whole steps: waiting for the loader, copy to the device, forward, backward, update."""
     batches = _endless(trainer.train_loader())
-    return _time(lambda: trainer.step(next(batches)), trainer, steps, warmup)
+    clock = _GPUClock() if trainer.device.type == "cuda" else _WaitingClock(trainer.device)
+    return _time(lambda: trainer.step(next(batches)), clock, trainer.recipe.train.batch_size, steps, warmup)
 
 
 def _inference(trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
@@ -75,7 +77,7 @@ def _test_loader(trainer: Trainer) -> Loader:
 
 def _time_predictions(trainer: Trainer, batches: Iterator[Batch], steps: int, warmup: int) -> dict[str, float]:
     results = predictions(trainer.model, batches, precision=trainer.recipe.train.precision, device=trainer.device)
-    return _time(lambda: next(results), trainer, steps, warmup)
+    return _time(lambda: next(results), _WaitingClock(trainer.device), trainer.recipe.train.batch_size, steps, warmup)
 
 
 def _data(trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
@@ -100,14 +102,15 @@ def _endless(loader: Loader) -> Iterator[Batch]:
                 yield batch
 
 
-class _HostClock:
-    """Times calls on a CPU, which are done when they return."""
+class _WaitingClock:
+    """Times calls one by one, each until its result is there: on a CPU when it returns, on a GPU when it is done."""
 
-    def wait(self) -> None:
-        """Returns when all that was called is done."""
+    def __init__(self, device: torch.device) -> None:
+        self.wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
     def mark(self) -> float:
-        """The time at which all that was called before is done; not waited for."""
+        """A mark behind all that was called before."""
+        self.wait()
         return time.perf_counter()
 
     def milliseconds(self, first: float, then: float) -> float:
@@ -116,7 +119,7 @@ class _HostClock:
 
 
 class _GPUClock:
-    """The same on a GPU, which works on after a call has returned."""
+    """Times calls that follow each other on a GPU, which works on after a call has returned, without waiting."""
 
     def wait(self) -> None:
         torch.cuda.synchronize()
@@ -130,9 +133,9 @@ class _GPUClock:
         return first.elapsed_time(then)
 
 
-def _time(call: Callable[[], object], trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
+def _time(call: Callable[[], object], clock: _WaitingClock | _GPUClock, batch_size: int, steps: int,
+          warmup: int) -> dict[str, float]:
     """Figures of `steps` calls in five windows, after `warmup` calls that are not counted."""
-    clock = _GPUClock() if trainer.device.type == "cuda" else _HostClock()
     for _ in range(warmup):
         call()
     rates, milliseconds = [], []
@@ -143,7 +146,7 @@ def _time(call: Callable[[], object], trainer: Trainer, steps: int, warmup: int)
             call()
             marks.append(clock.mark())
         clock.wait()
-        rates.append(trainer.recipe.train.batch_size * len(window) / (time.perf_counter() - started))
+        rates.append(batch_size * len(window) / (time.perf_counter() - started))
         milliseconds += map(clock.milliseconds, marks, marks[1:])
     return _figures(np.array(rates), np.array(milliseconds))
 
