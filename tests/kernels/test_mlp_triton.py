@@ -121,20 +121,23 @@ def test_autocast_computes_in_its_type_and_gives_float32_gradients(either_relu):
 
 def test_what_it_takes():
     _, (x, weights, _) = inputs((4, 3, 2), 5)
-    assert fast.takes(x, weights, True) and fast.takes(x, weights, False) and fast.takes(x, weights[:1], True)
-    assert not fast.takes(x, weights[:1], False) and not fast.takes(x, [], True), "nothing between two products"
+    for relu_last, dropout in ((True, 0.0), (False, 0.0), (True, 0.999)):
+        assert fast.takes(x, weights, relu_last, dropout)
+    assert fast.takes(x, weights[:1], True, 0.0) and not fast.takes(x, weights, True, 1 - 2**-18)
+    assert not fast.takes(x, weights[:1], False, 0.0) and not fast.takes(x, [], True, 0.0), "left to torch"
     for other in (torch.zeros(0, 4), torch.zeros(2, 3, 4), torch.zeros(2, 4, dtype=torch.float64)):
-        assert not fast.takes(other, weights, True)
+        assert not fast.takes(other, weights, True, 0.0)
 
 
 def test_the_operation_takes_the_kernels_where_they_are(monkeypatch):
     monkeypatch.setattr(gpu, "kernels_for", lambda x, operation: {"mlp": fast}[operation])
     tensors, (x, weights, biases) = inputs((4, 3, 2), 5)
     monkeypatch.setattr(fast, "mlp", lambda *arguments: arguments)
-    assert mlp.mlp(x, weights, biases, False) == (x, weights, biases, False)
+    assert mlp.mlp(x, weights, biases, False, 0.5) == (x, weights, biases, False, 0.5)
     for other in (x.double(), x[:0], x.unsqueeze(1)):
         same = [[tensor.to(other.dtype) for tensor in part] for part in (weights, biases)]
-        assert torch.is_tensor(mlp.mlp(other, *same))
+        assert torch.is_tensor(mlp.mlp(other, *same, dropout=0.5))
+    assert torch.is_tensor(mlp.mlp(x, weights[:1], biases[:1], False))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of the interpreter
@@ -176,8 +179,107 @@ def test_a_product_whose_relu_is_not_torchs_is_not_taken(broken, monkeypatch):
     assert not fast._relu_is_part_of_product(DEVICE, torch.float32)
 
 
+# Dropout --------------------------------------------------------------------------------------------------------------
+
+
+def ones(samples, width, share, layers=1, dtype=torch.float32, seed=0):
+    """(leaves whose product is 1 everywhere, behind every layer; what dropout makes of it)."""
+    tensors = [torch.ones(samples, 1), torch.zeros(width, 1), *[torch.zeros(width, width)] * (layers - 1),
+               *[torch.ones(width)] * layers]
+    tensors = [tensor.to(DEVICE, dtype, copy=True).requires_grad_() for tensor in tensors]
+    torch.manual_seed(seed)
+    return tensors, fast.mlp(*arguments_of(tensors), dropout=share)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_a_share_is_dropped_and_the_mean_stays(share, dtype):
+    _, y = ones(1001, 199, share, dtype=getattr(torch, dtype))
+    dropped = (y == 0).double()
+    assert float(dropped.mean()) == pytest.approx(share, abs=5 * (share * (1 - share) / y.numel()) ** 0.5)
+    assert y[y != 0].unique().tolist() == [pytest.approx(1 / (1 - share), rel=5e-3 if dtype == "bfloat16" else 1e-3)]
+    for axis in (0, 1):  # every sample and every column alike
+        deviation = (share * (1 - share) / y.shape[axis]) ** 0.5
+        assert float((dropped.mean(axis) - share).abs().max()) < 5.5 * deviation
+
+
+def test_neighbours_layers_and_programs_drop_independently(monkeypatch):
+    monkeypatch.setattr(fast, "LANES", 128)
+    outputs, run = [], F.linear
+    monkeypatch.setattr(F, "linear", lambda *arguments: outputs.append(run(*arguments)) or outputs[-1])
+    ones(256, 64, 0.5, layers=2)
+    first, second = ((y == 0).double().flatten() for y in outputs)
+    shifted = [first[shift:] for shift in (1, 2, 64, 128, 256, 512, 1024, 2048)]
+    for other in (second, *shifted):
+        both = float((first[:len(other)] * other).mean())
+        assert both == pytest.approx(0.25, abs=5 * (3 / 16 / len(other)) ** 0.5)
+
+
+def test_the_seed_decides_the_bits():
+    found = [ones(40, 30, 0.3, seed=seed)[1] for seed in (1, 1, 2)]
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+    leaves, y = ones(40, 30, 0.3, seed=1)
+    assert not torch.equal(fast.mlp(*arguments_of(leaves), dropout=0.3), y), "the next step has other bits"
+    state = torch.get_rng_state() if DEVICE.type == "cpu" else torch.cuda.get_rng_state(DEVICE)
+    kept = fast.mlp(*arguments_of(leaves), dropout=0.3)
+    torch.set_rng_state(state) if DEVICE.type == "cpu" else torch.cuda.set_rng_state(state, DEVICE)
+    assert torch.equal(fast.mlp(*arguments_of(leaves), dropout=0.3), kept)
+
+
+@pytest.mark.parametrize("relu_last", [True, False])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("samples", [1, 130])
+def test_dropout_is_what_the_reference_is_with_the_same_values_dropped(samples, dtype, relu_last, monkeypatch,
+                                                                       nan_in_new_memory):  # noqa: F811
+    outputs, run, share = [], F.linear, 0.25
+    tensors, (x, weights, biases) = inputs((24, 300, 40, 16), samples, getattr(torch, dtype))
+    with monkeypatch.context() as patch:
+        patch.setattr(F, "linear", lambda *arguments: outputs.append(run(*arguments)) or outputs[-1])
+        found = fast.mlp(x, weights, biases, relu_last, share)
+    expected = x
+    for layer, (weight, bias, y) in enumerate(zip(weights, biases, outputs, strict=True)):
+        expected = F.linear(expected, weight, bias)
+        if relu_last or layer < 2:
+            expected = expected.relu() * (y != 0) / (1 - share)
+    assert near(found, expected, TOLERANCE[dtype])
+    assert not (relu_last and found.equal(fast.mlp(x, weights, biases, relu_last))), "something was dropped"
+    upstream = walled(torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(found.dtype))
+    kept = upstream.clone()
+    of_found = torch.autograd.grad(found, tensors, upstream, retain_graph=True)
+    again = torch.autograd.grad(found, tensors, upstream)
+    assert torch.equal(upstream, kept), "the upstream gradient belongs to others"
+    for a, same, b in zip(of_found, again, torch.autograd.grad(expected, tensors, upstream), strict=True):
+        assert near(a, b, TOLERANCE[dtype]) and torch.equal(a, same)
+
+
+def test_the_gradient_is_the_scale_where_a_value_is_left():
+    leaves, y = ones(300, 40, 0.25)
+    (of_bias,) = torch.autograd.grad(y.sum(), leaves[2])
+    torch.testing.assert_close(of_bias, (y > 0).sum(0) / 0.75)
+    y = fast.mlp(*arguments_of(leaves), dropout=0.25)
+    upstream = torch.zeros_like(y)
+    upstream[7] = 3.0
+    (of_weight,) = torch.autograd.grad(y, leaves[1], upstream)
+    assert torch.equal(of_weight[:, 0], torch.where(y[7] > 0, 3.0, 0.0) * (4 / 3))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of the interpreter
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_outlives_dropout(value):
+    _, (x, weights, biases) = inputs((16, 32), 40)
+    with torch.no_grad():
+        biases[0][5] = value
+        y = fast.mlp(x, weights, biases, True, 0.5)
+    others = torch.arange(32, device=y.device) != 5
+    assert y[:, others].isfinite().all() and (y[:, 5] == 0 if value < 0 else ~y[:, 5].isfinite()).all()
+
+
 def test_proves_itself(monkeypatch):
     fast.proof(DEVICE)
+    with monkeypatch.context() as patch:
+        patch.setattr(fast, "threshold_of", lambda share: round(share * fast.VALUES / 2))
+        with pytest.raises(RuntimeError, match="drops|off by"):
+            fast.proof(DEVICE)
     monkeypatch.setattr(fast, "_product_with_relu", F.linear)
     with pytest.raises(RuntimeError, match="off by"):
         fast.proof(DEVICE)

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from clickwise.kernels.mlp import mlp
-from clickwise.layers.dropout import dropout
 
 
 class MLP(nn.ModuleList):
@@ -27,11 +26,8 @@ class MLP(nn.ModuleList):
         self.dropout = dropout
 
     def forward(self, x_BH: torch.Tensor) -> torch.Tensor:
-        if not (self.training and self.dropout):
-            return mlp(x_BH, [layer.weight for layer in self], [layer.bias for layer in self])
-        for layer in self:
-            x_BH = dropout(mlp(x_BH, [layer.weight], [layer.bias]), self.dropout)
-        return x_BH
+        return mlp(x_BH, [layer.weight for layer in self], [layer.bias for layer in self],
+                   dropout=self.dropout if self.training else 0.0)
 
     def zero_input_columns(self, columns: slice) -> None:
         """Sets the first layer's weights of these inputs to 0: for inputs that are padding and always 0."""
