@@ -80,3 +80,17 @@ def test_checkpoints_know_of_no_padding(name, monkeypatch):
     plain.load_state_dict(padded.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(plain(batch), expected)
+
+
+def test_wide_deep_lays_its_rows_where_they_are_aligned_without_another_copy(monkeypatch):
+    spec = spec_of(13, [5, 30, 7])
+    model = model_of(WideDeep, spec, embedding_dim=8, deep_hidden=(16,))
+    firsts, look_up = [], type(model.deep.embeddings).forward
+    monkeypatch.setattr(type(model.deep.embeddings), "forward", lambda self, columns, *, before=None: firsts.append(
+        None if before is None else before.shape[1]) or look_up(self, columns, before=before))
+    seen, run = [], mlp.mlp
+    monkeypatch.setattr(mlp, "mlp", lambda x, *more, **settings: seen.append(x) or run(x, *more, **settings))
+    switch_on(monkeypatch)
+    model(batch_of(spec, 4))
+    assert firsts == [None, 16] and seen[0].shape == (4, 40) and not seen[0][:, :3].any()
+    assert "RowsOfTables" in type(seen[0].grad_fn).__name__, "what the look-up gave, and no copy of it"
