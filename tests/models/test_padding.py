@@ -59,6 +59,16 @@ def test_a_step_with_padding_is_the_step_without(name, features, monkeypatch):
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_under_autocast_too(name, monkeypatch):
+    (model_class, settings), spec = MODELS[name], spec_of(13, [5, 30, 7])
+    model, batch = model_of(model_class, spec, **settings).eval(), batch_of(spec, 20)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = model(batch)
+        switch_on(monkeypatch)
+        torch.testing.assert_close(model(batch), expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_checkpoints_know_of_no_padding(name, monkeypatch):
     (model_class, settings), spec = MODELS[name], spec_of(13, [5, 30, 7])
     plain = model_of(model_class, spec, optimizer=SGD, **settings).eval()
