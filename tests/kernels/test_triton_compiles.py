@@ -42,6 +42,7 @@ from clickwise.embedding import TableOptimizer
 from clickwise.kernels.cross import triton as cross
 from clickwise.kernels.dot_interaction import triton as interaction
 from clickwise.kernels.embedding_bag import Look, triton as bag
+from clickwise.kernels.mlp import triton as mlp
 from clickwise.kernels.sparse_update import triton as update
 
 for features, dim, dtype, precision in ((26, 128, torch.bfloat16, "tf32x3"), (26, 128, torch.float32, "tf32x3"),
@@ -56,6 +57,12 @@ case[0] = "cross"
 leaves = [torch.zeros(shape, dtype=torch.bfloat16, requires_grad=True) for shape in
           ((256, 3456), (512, 3456), (3456, 512), (3456,))]
 cross.cross(leaves[0], [tuple(leaves[1:])] * 2).sum().backward()
+
+for width, dtype in ((1024, torch.bfloat16), (1024, torch.float32), (128, torch.float16), (7, torch.bfloat16)):
+    case[0] = f"mlp {width} {dtype}"
+    leaves = [torch.zeros(*shape, dtype=dtype, requires_grad=True) for shape in ((300, 16), (width, 16), (width,))]
+    for dropout in (0.0, 0.1):
+        mlp.mlp(leaves[0], leaves[1:2], leaves[2:], dropout=dropout).sum().backward()
 
 for dims, ragged in (((128, 128), False), ((128, 128), True), ((64, 16), False), ((7, 30), True),
                      ((1024, 1024), False)):
@@ -93,8 +100,8 @@ def test_every_kernel_compiles_and_fits(capability, tmp_path, monkeypatch):
                             text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
     assert result.returncode == 0, result.stderr
     seen = json.loads(result.stdout)
-    assert {name for _, name, *_ in seen} == {"_forward", "_backward", "_gather", "_check", "_sum_and_step",
-                                              "_step_untouched"}
+    assert {name for _, name, *_ in seen} == {"_forward", "_backward", "_relu_and_drop", "_mask_and_sum",
+                                              "_gather", "_check", "_sum_and_step", "_step_untouched"}
     for case, name, shared, stack in seen:
         assert shared <= 99 * 1024, f"{case}, {name}: {shared} bytes of shared memory, which smaller GPUs lack"
         widest = " 1024 " in case  # of which some optimizers step whole rows in one program

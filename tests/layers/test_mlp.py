@@ -38,3 +38,26 @@ def test_dropout_acts_in_training_only():
     out = ones(torch.ones(1, 1))
     assert (out == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
     assert out.mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_padding_is_for_gpus_and_up_to_rows_of_sixteen_bytes():
+    gpu = torch.device("cuda")
+    assert [MLP(inputs, (4,)).padding(gpu) for inputs in (1, 13, 16, 1053)] == [7, 3, 0, 3]
+    assert MLP(13, (4,)).padding(torch.device("cpu")) == 0 and MLP(13, ()).padding(gpu) == 0
+
+
+def test_padding_changes_no_value_and_no_gradient(monkeypatch):
+    torch.manual_seed(0)
+    layers, x_BH = MLP(13, (20, 5)), torch.randn(9, 13, requires_grad=True)
+    leaves = [x_BH, *layers.parameters()]
+    expected = layers(x_BH)
+    of_expected = torch.autograd.grad(expected.square().sum(), leaves)
+    monkeypatch.setattr(MLP, "padding", lambda self, device: 3)
+    for x in (x_BH, torch.nn.functional.pad(x_BH, (3, 0))):
+        found = layers(x)
+        torch.testing.assert_close(found, expected)
+        for a, b in zip(torch.autograd.grad(found.square().sum(), leaves), of_expected, strict=True):
+            torch.testing.assert_close(a, b)
+    for width in (12, 14, 17):
+        with pytest.raises(RuntimeError):
+            layers(torch.zeros(9, width))

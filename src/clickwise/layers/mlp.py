@@ -6,32 +6,40 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from clickwise.kernels.mlp import mlp
-from clickwise.layers.dropout import dropout
+
+ALIGNED = 8  # numbers of 16 bits are 16 bytes: rows of as many, or a multiple, are what fast products on a GPU read
 
 
 class MLP(nn.ModuleList):
     """Linear, ReLU and dropout for each of `sizes`; x [B, inputs] → [B, sizes[-1]], or x itself without sizes.
 
-    First values as in `fill`.
+    Where there is `padding`, x may come behind it, and is laid there otherwise. First values as in `fill`.
     """
 
     def __init__(self, inputs: int, sizes: Sequence[int], *, dropout: float = 0.0, truncated: bool = False) -> None:
         super().__init__()
+        self.inputs = inputs
         for outputs in sizes:
             self.append(fill(nn.Linear(inputs, outputs), truncated=truncated))
             inputs = outputs
         self.outputs = inputs
         self.dropout = dropout
 
+    def padding(self, device: torch.device) -> int:
+        """How many columns of zeros belong in front of x on this device; the layers' weights know nothing of them."""
+        return -self.inputs % ALIGNED if len(self) and device.type == "cuda" else 0
+
     def forward(self, x_BH: torch.Tensor) -> torch.Tensor:
-        if not (self.training and self.dropout):
-            return mlp(x_BH, [layer.weight for layer in self], [layer.bias for layer in self])
-        for layer in self:
-            x_BH = dropout(mlp(x_BH, [layer.weight], [layer.bias]), self.dropout)
-        return x_BH
+        weights = [layer.weight for layer in self]
+        if padding := self.padding(x_BH.device):
+            weights[0] = F.pad(weights[0], (padding, 0))
+            if x_BH.shape[-1] == self.inputs:
+                x_BH = F.pad(x_BH, (padding, 0))
+        return mlp(x_BH, weights, [layer.bias for layer in self], dropout=self.dropout if self.training else 0.0)
 
     def zero_input_columns(self, columns: slice) -> None:
         """Sets the first layer's weights of these inputs to 0: for inputs that are padding and always 0."""

@@ -11,7 +11,7 @@ from clickwise.batch import Batch, Ragged
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.errors import SpecError
-from clickwise.layers.dropout import dropout
+from clickwise.kernels.dropout import dropout
 from clickwise.layers.interest_evolution import InterestEvolution, NextItemLoss
 from clickwise.recipe import require
 from clickwise.spec import FeatureSpec

@@ -179,9 +179,10 @@ class Deep(nn.Module):
             glorot_uniform(layer)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        parts = [] if batch.numerical is None else [batch.numerical]
-        dtype = parts[0].dtype if parts else torch.float32
-        parts += [nn.functional.one_hot(batch.categorical[place].long(), cardinality).to(dtype)
+        padding = self.hidden.padding(self.output.weight.device)
+        parts = [self.output.weight.new_zeros(len(batch), padding)] if padding else []
+        parts += [] if batch.numerical is None else [batch.numerical.float()]  # autocast joins no float16 in bfloat16
+        parts += [nn.functional.one_hot(batch.categorical[place].long(), cardinality).float()
                   for place, cardinality in self.one_hot]
         before_BN = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] if parts else None
         columns = [batch.categorical[place] for place in self.embedded]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clickwise.layers.dropout import dropout
+from clickwise.kernels.dropout import dropout
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
