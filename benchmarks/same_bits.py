@@ -4,7 +4,7 @@
     python benchmarks/same_bits.py --source DIR/src > after.txt   of the code in another checkout
     diff before.txt after.txt
 
-Prepared are all five datasets: KuaiRand and Adult as shipped, Criteo, Outbrain and Amazon Books from small raw logs made
+Prepared are all five datasets: KuaiRand and Adult as shipped, Criteo, Outbrain and Amazon Books from raw logs made
 for it. Trained are every tiny/ and kuairand/ recipe, the latter for a few steps, with one thread. What tells of the
 time, the machine or a path is no part of a hash.
 """
