@@ -11,13 +11,15 @@ from typing import Literal
 import torch
 from torch import nn
 
+from clickwise.kernels import gpu
 from clickwise.layers.activation import Activation
 from clickwise.layers.scorer import Linear, Scorer
 
 
 def may_wait(tensor: torch.Tensor) -> bool:
     """Whether the next operations may depend on the tensor's values: a GPU would be waited for, a graph cannot."""
-    return tensor.device.type == "cpu" and tensor.numel() > 0 and not torch.compiler.is_compiling()
+    on_cpu = tensor.device.type == "cpu" and not gpu.runs_on(tensor.device)
+    return on_cpu and tensor.numel() > 0 and not torch.compiler.is_compiling()
 
 
 def masked_softmax(score_BL: torch.Tensor, mask_BL: torch.Tensor, *, dim: int = -1,

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clickwise.kernels import gpu
 from clickwise.kernels.mlp import mlp
 
 ALIGNED = 8  # numbers of 16 bits are 16 bytes: rows of as many, or a multiple, are what fast products on a GPU read
@@ -31,7 +32,7 @@ class MLP(nn.ModuleList):
 
     def padding(self, device: torch.device) -> int:
         """How many columns of zeros belong in front of x on this device; the layers' weights know nothing of them."""
-        return -self.inputs % ALIGNED if len(self) and device.type == "cuda" else 0
+        return -self.inputs % ALIGNED if len(self) and gpu.runs_on(device) else 0
 
     def forward(self, x_BH: torch.Tensor) -> torch.Tensor:
         weights = [layer.weight for layer in self]
