@@ -1,4 +1,4 @@
-"""Where kernels run they are taken, by everything that has some; where they are broken, plain torch is, and it is said."""
+"""Where kernels run they are taken by all that has some; where they are broken plain torch is, and the log says so."""
 
 from triton_device import DEVICE  # isort: skip
 
