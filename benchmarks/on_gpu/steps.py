@@ -120,7 +120,8 @@ def _profile(context: Context, case: str, step) -> None:
     machine, steps = context.machine, context.sizes.profiled_steps
     with torch.profiler.profile() as profile:
         ms_of(step, steps, machine.wait)
-    events = [event for event in profile.events() if event.device_type == machine.profiled]
+    events = [event for event in profile.events()  # annotations, as of an optimizer's step, lie over the kernels
+              if event.device_type == machine.profiled and not event.is_user_annotation]
     if not events:
         context.row("h", case, "launches", None, error="the profiler saw nothing on the device", holds=False)
         return
