@@ -176,8 +176,8 @@ def _ours(name: str, dim: int, table_rows: int, batches: list, bf16: bool, chang
     from clickwise.batch import Batch
     from clickwise.build import build_engines, find_model
     from clickwise.embedding import TableOptimizer
+    from clickwise.feature_spec import Feature
     from clickwise.optim.dense import DenseOptimizer
-    from clickwise.spec import Feature
 
     _take_away(changes)
 

@@ -21,7 +21,7 @@ from measure import arguments, finish, measure_alternating
 from clickwise.data.check import check_columns
 from clickwise.data.columns import read_columns
 from clickwise.data.loader import Loader
-from clickwise.spec import Feature, FeatureSpec, narrowest_id_dtype, split_binary_chunks
+from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype, split_binary_chunks
 
 CARDINALITIES = (  # of the Criteo variant with frequency limit 15
     7912889, 33823, 17139, 7339, 20046, 4, 7105, 1382, 63, 5554114, 582469, 245828, 11, 2209, 10667, 104, 4, 968, 15,

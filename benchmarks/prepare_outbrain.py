@@ -57,7 +57,7 @@ def same(spark: Path, ours: Path) -> None:
     from pyarrow import parquet
 
     from clickwise.data.columns import read_columns
-    from clickwise.spec import FeatureSpec
+    from clickwise.feature_spec import FeatureSpec
 
     spec = FeatureSpec.load(ours)
     for mapping in ("train", "test"):

@@ -22,7 +22,7 @@ import numpy as np
 from measure import arguments, finish
 
 from clickwise.data.columns import read_columns
-from clickwise.spec import FeatureSpec
+from clickwise.feature_spec import FeatureSpec
 
 DATA = Path(__file__).parents[1] / "data"
 AMOUNTS = ["--categorical", "capital-gain", "--categorical", "capital-loss"]

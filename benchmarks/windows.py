@@ -20,7 +20,7 @@ from clickwise.data.arrays import Columns
 from clickwise.data.events import EventLog, Histories, RowNumbers, Samples
 from clickwise.data.loader import Loader
 from clickwise.data.synthetic import power_law_ids
-from clickwise.spec import Feature, FeatureSpec
+from clickwise.feature_spec import Feature, FeatureSpec
 
 TARGET = 500_000  # samples/s
 LENGTH, ITEMS, CATEGORIES, USERS = 100, 1_200_000, 2330, 60_000

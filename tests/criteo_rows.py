@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clickwise.spec import FeatureSpec
+from clickwise.feature_spec import FeatureSpec
 
 
 def line(label=0, numbers=None, values=None) -> str:

@@ -9,8 +9,8 @@ import torch
 from clickwise.batch import Batch, Ragged
 from clickwise.build import build_engines
 from clickwise.embedding.table import TableOptimizer
+from clickwise.feature_spec import Feature, FeatureSpec
 from clickwise.models.ctr_model import CTRModel
-from clickwise.spec import Feature, FeatureSpec
 
 
 def spec_of(numerical: int, cardinalities, max_hotness=()) -> FeatureSpec:

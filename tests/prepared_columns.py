@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clickwise.spec import FeatureSpec
+from clickwise.feature_spec import FeatureSpec
 
 
 def read(out: Path, mapping: str) -> dict:

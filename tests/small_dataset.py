@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from clickwise.data.arrays import Columns, RaggedArray
-from clickwise.spec import Feature, FeatureSpec, split_binary_chunks
+from clickwise.feature_spec import Feature, FeatureSpec, split_binary_chunks
 
 FEATURES = {
     "label": Feature("label", "bool"),

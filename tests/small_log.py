@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clickwise.spec import Chunk, Feature, FeatureSpec
+from clickwise.feature_spec import Chunk, Feature, FeatureSpec
 
 ITEMS, CATEGORIES, LENGTH = 40, 7, 6
 

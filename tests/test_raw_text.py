@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clickwise.errors import SpecError
-from clickwise.spec import Chunk, Feature, FeatureSpec, check_encoded
+from clickwise.feature_spec import Chunk, Feature, FeatureSpec, check_encoded
 
 FEATURES = {"label": Feature("label", "str"), "city": Feature("city", "str", "auto"), "age": Feature("age", "float32"),
             "tags": Feature("tags", "str", "auto", max_hotness=3), "session": Feature("session", "str"),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickwise.errors import SpecError
-from clickwise.spec import (
+from clickwise.feature_spec import (
     CHANNELS,
     ID_CHANNELS,
     UNKNOWN_IDS,

@@ -16,8 +16,8 @@ from clickwise.batch import Batch
 from clickwise.build import Recipe, build_model, engines_of, load_recipe, parts_of
 from clickwise.data.synthetic.generate import CRITEO_NUMERICALS, VARIANTS, click_spec
 from clickwise.embedding.table import Table
+from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.models.ctr_model import CTRModel
-from clickwise.spec import Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.train.step import TrainStep
 
 RECIPES = {"dlrm": "criteo/dlrm", "dcnv2": "criteo/dcnv2", "wide_deep": "outbrain/wide_deep", "din": "amazon_books/din",

@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 # The public names and where they live; each is imported when first asked for, so that `import clickwise` is light.
 _PLACES = {
-    "FeatureSpec": "clickwise.spec",
+    "FeatureSpec": "clickwise.feature_spec",
     "Batch": "clickwise.batch",
     "Ragged": "clickwise.batch",
     "Loader": "clickwise.data.loader",

@@ -22,12 +22,12 @@ from clickwise.data.loader import Loader
 from clickwise.embedding import Embeddings, build_embeddings
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import CheckpointError, EngineError, RecipeError, SpecError, nearest
+from clickwise.feature_spec import FeatureSpec
 from clickwise.kernels.cpu_products import bf16_instructions
 from clickwise.metrics import MetricSet, build_metrics
 from clickwise.models.ctr_model import CTRModel
 from clickwise.optim.dense import DenseOptimizer
 from clickwise.optim.schedule import Schedule
-from clickwise.spec import FeatureSpec
 from clickwise.train.evaluate import evaluate
 from clickwise.train.freeze import freeze_parameters, frozen_tables
 from clickwise.train.log import RunLog

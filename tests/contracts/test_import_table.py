@@ -17,24 +17,24 @@ PACKAGE = Path(__file__).parents[2] / "src" / "clickwise"
 GROUND = {"__init__", "errors", "files", "progress", "memory", "machine", "strict_yaml"}
 # `recipe` gives the sections their strict checks, so that every station may import it.
 STATIONS = {
-    "prepare": {"spec", "recipe"},
-    "data": {"spec", "batch", "recipe"},
-    "embedding": {"spec", "batch", "kernels", "recipe"},
+    "prepare": {"feature_spec", "recipe"},
+    "data": {"feature_spec", "batch", "recipe"},
+    "embedding": {"feature_spec", "batch", "kernels", "recipe"},
     "layers": {"kernels", "recipe"},
     "optim": {"kernels", "recipe"},
-    "serve": {"spec", "batch", "checkpoint", "recipe"},
+    "serve": {"feature_spec", "batch", "checkpoint", "recipe"},
 }
-WORDS = {name: set() for name in ("spec", "recipe", "batch", "kernels", "metrics", "checkpoint")}
+WORDS = {name: set() for name in ("feature_spec", "recipe", "batch", "kernels", "metrics", "checkpoint")}
 LEVEL_2 = {
-    "models": {"spec", "batch", "kernels", "recipe", "layers", "embedding"},
+    "models": {"feature_spec", "batch", "kernels", "recipe", "layers", "embedding"},
     "train": {"batch", "recipe", "optim", "metrics", "checkpoint"},
 }
 BELOW_WIRING = {*WORDS, *STATIONS, *LEVEL_2}
-WIRING = {"build": BELOW_WIRING - {"prepare"}, "report": {"recipe", "spec"}}
+WIRING = {"build": BELOW_WIRING - {"prepare"}, "report": {"recipe", "feature_spec"}}
 DOOR = {name: {*BELOW_WIRING, *WIRING, "cli", "verbs"} for name in ("cli", "verbs")}
 TABLE = {**{name: set() for name in GROUND}, **WORDS, **STATIONS, **LEVEL_2, **WIRING, **DOOR}
 
-TORCH_FREE = ("prepare", "spec", "recipe", "errors", "files", "progress", "report")
+TORCH_FREE = ("prepare", "feature_spec", "recipe", "errors", "files", "progress", "report")
 PREPARATION_LIBRARIES = {"duckdb", "ibis", "pyspark"}
 ENGINES = {"reference", "fused", "sharded"}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helper", "helpers", "manager", "base", "core", "misc", "impl", "v2"}
@@ -161,7 +161,7 @@ def test_the_package_keeps_the_rule(rule):
 @pytest.mark.parametrize(("rule", "file", "source"), [
     (table_violations, "models/x.py", "from clickwise.data import columns"),
     (table_violations, "models/x.py", "def f():\n    import clickwise.train.loop"),
-    (table_violations, "errors.py", "from clickwise.spec import Feature"),
+    (table_violations, "errors.py", "from clickwise.feature_spec import Feature"),
     (table_violations, "metrics/x.py", "from clickwise import kernels"),
     (table_violations, "build.py", "import clickwise.prepare"),
     (table_violations, "data/x.py", "from .columns import Columns"),
@@ -192,7 +192,7 @@ def test_a_clean_package_breaks_no_rule(tmp_path):
     assert [violation for rule in RULES for violation in rule(tmp_path)] == []
 
 
-@pytest.mark.parametrize("module", ["clickwise", "clickwise.cli", "clickwise.spec", "clickwise.recipe",
+@pytest.mark.parametrize("module", ["clickwise", "clickwise.cli", "clickwise.feature_spec", "clickwise.recipe",
                                     "clickwise.prepare", "clickwise.report"])
 def test_importing_loads_no_heavy_library(module):
     if module_file(module, PACKAGE) is None:

@@ -12,7 +12,7 @@ from small_dataset import small_columns, small_spec, write
 from clickwise.data import check, check_values
 from clickwise.data.check import check_columns
 from clickwise.errors import SpecError
-from clickwise.spec import AUTO, Chunk, Feature, FeatureSpec
+from clickwise.feature_spec import AUTO, Chunk, Feature, FeatureSpec
 
 ROWS = 200
 

@@ -15,7 +15,7 @@ from small_dataset import small_columns, small_spec, write
 from clickwise.data.arrays import RaggedArray
 from clickwise.data.columns import read_columns
 from clickwise.errors import ClickwiseError, DataError, SpecError
-from clickwise.spec import Chunk, Feature, FeatureSpec
+from clickwise.feature_spec import Chunk, Feature, FeatureSpec
 
 TABLE = FeatureSpec(
     {"label": Feature("label", "bool"), "x": Feature("x", "float32"), "y": Feature("y", "float64"),

@@ -24,8 +24,8 @@ from clickwise.data.events_windows import gap_ids
 from clickwise.data.loader import Loader
 from clickwise.data.transcode import transcode
 from clickwise.errors import DataError, RecipeError, SpecError
+from clickwise.feature_spec import Chunk, Feature, FeatureSpec
 from clickwise.recipe import parse
-from clickwise.spec import Chunk, Feature, FeatureSpec
 
 laws = settings(max_examples=40, deadline=None)
 

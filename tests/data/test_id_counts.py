@@ -18,7 +18,7 @@ from clickwise.data.dataset import DataConfig, Dataset
 from clickwise.data.events import Histories
 from clickwise.data.transcode import transcode
 from clickwise.errors import DataError
-from clickwise.spec import ID_CHANNELS, Chunk, Feature, FeatureSpec
+from clickwise.feature_spec import ID_CHANNELS, Chunk, Feature, FeatureSpec
 
 few = settings(max_examples=20, deadline=None)
 lengths = st.none() | st.integers(1, 20)

@@ -19,7 +19,7 @@ from clickwise.data import column_facts
 from clickwise.data.columns import read_columns
 from clickwise.data.infer import infer
 from clickwise.errors import ClickwiseError
-from clickwise.spec import FeatureSpec
+from clickwise.feature_spec import FeatureSpec
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ROWS = 400

@@ -21,7 +21,7 @@ from clickwise.data.columns import read_columns
 from clickwise.data.loader import Loader
 from clickwise.data.read_ahead import read_ahead
 from clickwise.errors import DataError, SpecError
-from clickwise.spec import AUTO, Feature, FeatureSpec
+from clickwise.feature_spec import AUTO, Feature, FeatureSpec
 
 SPEC = small_spec()
 shuffles = st.sampled_from(["none", "batches", "rows"])

@@ -14,7 +14,7 @@ from clickwise.data.synthetic import Ceiling, SignalConfig, SyntheticConfig, bes
 from clickwise.data.synthetic.generate import synthetic_spec
 from clickwise.data.synthetic.power_law import PowerLaw
 from clickwise.data.synthetic.signal import balanced_codes, hidden_weights
-from clickwise.spec import Feature
+from clickwise.feature_spec import Feature
 
 
 def sigmoid(logit):

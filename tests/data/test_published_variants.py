@@ -12,7 +12,7 @@ import yaml
 from clickwise import checkpoint
 from clickwise.data.columns import read_columns
 from clickwise.data.synthetic.generate import VARIANTS as TABLES
-from clickwise.spec import FeatureSpec, narrowest_id_dtype
+from clickwise.feature_spec import FeatureSpec, narrowest_id_dtype
 from clickwise.train.step import TrainStep
 
 T15 = TABLES["criteo_t15"]

@@ -26,8 +26,8 @@ from clickwise.data.synthetic import (
     write,
 )
 from clickwise.errors import DataError, RecipeError
+from clickwise.feature_spec import Feature, FeatureSpec, split_binary_chunks
 from clickwise.recipe import parse
-from clickwise.spec import Feature, FeatureSpec, split_binary_chunks
 
 SIZES = (1, 2, 3, 97, 8_165_896)
 laws = st.builds(PowerLaw, st.integers(1, 10**9), st.sampled_from((0.0, 0.5, 0.999999, 1.0, 1.05, 1.45, 2.5)))

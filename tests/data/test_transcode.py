@@ -17,7 +17,7 @@ from clickwise.data.check import check_columns
 from clickwise.data.columns import read_columns
 from clickwise.data.transcode import _append, transcode
 from clickwise.errors import ClickwiseError, DataError, SpecError, UsageError
-from clickwise.spec import AUTO, Chunk, Feature, FeatureSpec
+from clickwise.feature_spec import AUTO, Chunk, Feature, FeatureSpec
 
 AUTOS = {
     "label": Feature("label", "bool"), "n0": Feature("n0", "float32"), "n1": Feature("n1", "float64"),

@@ -14,7 +14,7 @@ from clickwise.data.check import check_columns
 from clickwise.data.columns import read_columns
 from clickwise.data.transcode import transcode
 from clickwise.errors import SpecError
-from clickwise.spec import Chunk, Feature, FeatureSpec
+from clickwise.feature_spec import Chunk, Feature, FeatureSpec
 
 types = st.sampled_from(["int8", "int16", "int32", "int64", "uint8", "uint64"])
 

@@ -7,8 +7,8 @@ from criteo_rows import write_raw
 from outbrain_rows import random_tables, write_tables
 from prepared_columns import read
 
+from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import run
-from clickwise.spec import FeatureSpec
 
 
 @pytest.fixture

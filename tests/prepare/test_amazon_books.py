@@ -15,10 +15,10 @@ from clickwise.data.columns import read_columns
 from clickwise.data.loader import Loader
 from clickwise.data.synthetic import synthesize_raw_amazon
 from clickwise.errors import PrepareError, RecipeError
+from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import run, summary
 from clickwise.prepare.amazon_books import metadata
 from clickwise.prepare.amazon_books.metadata import parse_block, parse_product, store_metadata
-from clickwise.spec import FeatureSpec
 
 REVIEWS = random_reviews()
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clickwise.errors import PrepareError, RecipeError
+from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import criteo as criteo_dataset
 from clickwise.prepare import run
-from clickwise.spec import FeatureSpec
 
 FOLDER = [HealthCheck.function_scoped_fixture]
 

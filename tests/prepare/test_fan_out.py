@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from clickwise.feature_spec import Feature
 from clickwise.prepare import fan_out
 from clickwise.prepare.fan_out import Column, FanOut
-from clickwise.spec import Feature
 
 ROWS, KEYS = 50, 7
 

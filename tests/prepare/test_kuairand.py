@@ -23,12 +23,12 @@ from kuairand_rows import (
 from prepared_columns import read
 
 from clickwise.errors import PrepareError, RecipeError
+from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import earlier, run
 from clickwise.prepare.engine import DuckDBEngine
 from clickwise.prepare.kuairand.config import CATEGORICAL, NUMERICAL
 from clickwise.prepare.kuairand.log import day_of_week
 from clickwise.recipe import load
-from clickwise.spec import FeatureSpec
 
 LOG = random_log(160)
 FEW = {"numerical": ["duration", "video_click_rate"], "categorical": ["tab", "music_type", "tags"]}

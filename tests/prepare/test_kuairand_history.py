@@ -12,8 +12,8 @@ from clickwise.data.check import check_columns
 from clickwise.data.columns import read_columns
 from clickwise.data.loader import Loader
 from clickwise.errors import PrepareError, RecipeError
+from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import run, summary
-from clickwise.spec import FeatureSpec
 
 LOG = random_log(160)
 TRAIN_END, TEST_FROM = 20220430, 20220501

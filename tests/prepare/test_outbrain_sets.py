@@ -11,8 +11,8 @@ import pytest
 from outbrain_rows import DAY_MS, IDS, Reference, hash60, ids, min_max, random_tables, write_tables, z_score
 from prepared_columns import read
 
+from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import run
-from clickwise.spec import FeatureSpec
 
 TABLES = random_tables(70, seed=5)
 SIZES = {"v1_spark": 26, "v1_nvtabular": 26, "multihot": 29, "profiles": 54}

@@ -17,8 +17,8 @@ import pytest
 
 from clickwise.data.columns import read_columns
 from clickwise.errors import ClickwiseError, PrepareError, RecipeError
+from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import run
-from clickwise.spec import FeatureSpec
 
 COLUMNS = ["bought", "age", "income", "city", "zip", "tags", "session", "user", "when", "note"]
 FEATURES = {

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clickwise.errors import PrepareError
+from clickwise.feature_spec import Feature
 from clickwise.prepare import write
 from clickwise.prepare.engine import DuckDBEngine
 from clickwise.prepare.placed import permuted
-from clickwise.spec import Feature
 
 CHANNELS = {"numerical": ("a", "b"), "categorical": ("id", "tags"), "label": ("label",), "display": ("display",)}
 FEATURES = {"a": Feature("a", "float16"), "b": Feature("b", "float16"), "label": Feature("label", "bool"),

@@ -14,7 +14,7 @@ import pytest
 from small_dataset import write
 
 from clickwise.data.arrays import Columns, RaggedArray
-from clickwise.spec import Feature, FeatureSpec, split_binary_chunks
+from clickwise.feature_spec import Feature, FeatureSpec, split_binary_chunks
 
 FEATURES = {"y": Feature("y", "bool"), "n0": Feature("n0", "float32"), "n1": Feature("n1", "float32"),
             "city": Feature("city", "int8", 20), "shop": Feature("shop", "int16", 300),

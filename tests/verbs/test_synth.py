@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from clickwise.data.columns import read_columns
-from clickwise.spec import Feature, FeatureSpec, split_binary_chunks
+from clickwise.feature_spec import Feature, FeatureSpec, split_binary_chunks
 
 FEATURES = {"y": Feature("y", "bool"), "x": Feature("x", "float32"), "c": Feature("c", "int8", 20)}
 CHANNELS = {"label": ("y",), "numerical": ("x",), "categorical": ("c",)}

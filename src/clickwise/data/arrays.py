@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clickwise.errors import DataError
-from clickwise.spec import Chunk, Feature, FeatureSpec
+from clickwise.feature_spec import Chunk, Feature, FeatureSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,9 +11,9 @@ from clickwise.data.check_values import check_finite, check_ids, check_labels
 from clickwise.data.columns import agreed_rows, check_loadable, map_chunk, read_columns, stream_chunk
 from clickwise.data.events import map_events
 from clickwise.data.events_check import check_events
+from clickwise.feature_spec import ID_CHANNELS, FeatureSpec
 from clickwise.files import write_json
 from clickwise.progress import Progress
-from clickwise.spec import ID_CHANNELS, FeatureSpec
 
 MEMORY = ".checked.json"  # beside feature_spec.yaml
 

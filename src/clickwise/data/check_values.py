@@ -9,7 +9,7 @@ import numpy as np
 
 from clickwise.data.arrays import Array, RaggedArray
 from clickwise.errors import SpecError
-from clickwise.spec import Feature
+from clickwise.feature_spec import Feature
 
 STEP = 1 << 20  # values looked at at a time: they stay in the processor's cache
 

@@ -13,8 +13,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from clickwise.errors import DataError, UsageError
+from clickwise.feature_spec import MISSING_NUMBERS
 from clickwise.progress import Progress
-from clickwise.spec import MISSING_NUMBERS
 
 DISTINCT_LIMIT = 100_000  # values of a column that are remembered; a million texts would take 100 MB
 BLOCK_BYTES = 1 << 22

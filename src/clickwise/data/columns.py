@@ -12,7 +12,7 @@ import numpy as np
 from clickwise.data.arrays import Array, Block, Columns, RaggedArray, column_file, join
 from clickwise.data.events import Samples, map_events, samples_of_lists
 from clickwise.errors import DataError, SpecError
-from clickwise.spec import AUTO, Chunk, FeatureSpec
+from clickwise.feature_spec import AUTO, Chunk, FeatureSpec
 
 
 def read_columns(spec: FeatureSpec, mapping: str, channels: Iterable[str] | None = None,

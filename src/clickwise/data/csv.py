@@ -16,7 +16,7 @@ import pyarrow.csv as pa_csv
 from clickwise.data.arrays import Block, chunk_files
 from clickwise.data.parquet import to_array
 from clickwise.errors import DataError, SpecError, nearest
-from clickwise.spec import Chunk, Feature, FeatureSpec
+from clickwise.feature_spec import Chunk, Feature, FeatureSpec
 
 BLOCK_BYTES = 1 << 16  # read at a time, at least
 

@@ -19,8 +19,8 @@ from clickwise.data.id_counts import id_counts
 from clickwise.data.loader import Loader
 from clickwise.data.synthetic import SyntheticConfig, synthetic_columns, synthetic_spec
 from clickwise.errors import DataError, nearest
+from clickwise.feature_spec import FeatureSpec, check_encoded
 from clickwise.recipe import require
-from clickwise.spec import FeatureSpec, check_encoded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ import numpy as np
 
 from clickwise.data.arrays import RaggedArray, column_file
 from clickwise.errors import DataError, SpecError
+from clickwise.feature_spec import Chunk, FeatureSpec, history_length, is_time_gap, stored_event_features
 from clickwise.recipe import require
-from clickwise.spec import Chunk, FeatureSpec, history_length, is_time_gap, stored_event_features
 
 PLACES = np.dtype("int32")  # of user and position
 TIME = np.dtype("int64")

@@ -11,7 +11,7 @@ from clickwise.data.arrays import RaggedArray
 from clickwise.data.check_values import check_ids, check_offsets
 from clickwise.data.events import Samples
 from clickwise.errors import SpecError
-from clickwise.spec import Chunk, FeatureSpec, is_time_gap, stored_event_features
+from clickwise.feature_spec import Chunk, FeatureSpec, is_time_gap, stored_event_features
 
 STEP = 1 << 20
 

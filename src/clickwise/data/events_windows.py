@@ -6,7 +6,7 @@ import numpy as np
 
 from clickwise.data.events import Samples, window
 from clickwise.data.events_negatives import Negatives
-from clickwise.spec import Feature, FeatureSpec, is_time_gap
+from clickwise.feature_spec import Feature, FeatureSpec, is_time_gap
 
 BLOCK_VALUES = 1 << 15  # values worked on at a time: they stay in the processor's cache
 

@@ -10,8 +10,8 @@ import numpy as np
 from clickwise.data.arrays import Columns, RaggedArray
 from clickwise.data.events_windows import Past
 from clickwise.errors import DataError
+from clickwise.feature_spec import ID_CHANNELS, Feature, FeatureSpec
 from clickwise.progress import Progress
-from clickwise.spec import ID_CHANNELS, Feature, FeatureSpec
 
 STEP = 1 << 20  # values at a time, or as many as there are ids
 

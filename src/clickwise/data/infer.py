@@ -11,8 +11,8 @@ from typing import Any
 
 from clickwise.data.column_facts import LIST_DELIMITERS, Facts, Table, read_table
 from clickwise.errors import UsageError, nearest
+from clickwise.feature_spec import FILE_NAME, LEFT_OUT, FeatureSpec, narrowest_id_dtype
 from clickwise.files import whole_file
-from clickwise.spec import FILE_NAME, LEFT_OUT, FeatureSpec, narrowest_id_dtype
 from clickwise.strict_yaml import dump_line
 
 LABEL_NAMES = ("label", "target", "y", "click", "clicked", "is_click", "is_clicked", "conversion", "converted")

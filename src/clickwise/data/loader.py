@@ -22,7 +22,7 @@ from clickwise.data.columns import check_loadable
 from clickwise.data.events_windows import Windows
 from clickwise.data.read_ahead import Buffers, read_ahead
 from clickwise.errors import DataError, nearest
-from clickwise.spec import ID_CHANNELS, FeatureSpec
+from clickwise.feature_spec import ID_CHANNELS, FeatureSpec
 
 SHUFFLES = ("none", "batches", "rows")
 BLOCKS_PER_WINDOW = 16

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from clickwise.data.arrays import Array, Block, RaggedArray, chunk_files, fit, keep_known
 from clickwise.errors import DataError, SpecError, nearest
-from clickwise.spec import ID_CHANNELS, Chunk, Feature, FeatureSpec
+from clickwise.feature_spec import ID_CHANNELS, Chunk, Feature, FeatureSpec
 
 
 def stream_parquet(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 << 20,

@@ -14,9 +14,7 @@ from clickwise.data.arrays import Array, Block, RaggedArray, fit, keep_known
 from clickwise.data.check_values import check_finite, check_ids, check_labels
 from clickwise.data.columns import map_chunk, stream_chunk
 from clickwise.errors import SpecError, UsageError
-from clickwise.files import whole_folder
-from clickwise.progress import Progress
-from clickwise.spec import (
+from clickwise.feature_spec import (
     AUTO,
     FILE_NAME,
     ID_CHANNELS,
@@ -27,6 +25,8 @@ from clickwise.spec import (
     narrowest_id_dtype,
     split_binary_chunks,
 )
+from clickwise.files import whole_folder
+from clickwise.progress import Progress
 
 
 def transcode(spec: FeatureSpec | str | Path, out: str | Path, chunk_rows: int = 1 << 18) -> FeatureSpec:

@@ -19,11 +19,11 @@ from clickwise.batch import Batch
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.errors import RecipeError, nearest
+from clickwise.feature_spec import FeatureSpec
 from clickwise.layers.cross import CrossNetwork
 from clickwise.layers.mlp import MLP, fill
 from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes, rows_behind
 from clickwise.recipe import require
-from clickwise.spec import FeatureSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import torch
 from clickwise.batch import Batch
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
+from clickwise.feature_spec import FeatureSpec
 from clickwise.layers.activation import Activation
 from clickwise.layers.scorer import Scorer
 from clickwise.models.ctr_model import CTRModel, log_loss, require_shares, require_sizes
@@ -28,7 +29,6 @@ from clickwise.models.histories import (
     require_from_zero,
     require_positive,
 )
-from clickwise.spec import FeatureSpec
 
 PRESETS = {
     "default": {"augru": "paper", "mask_padding": True, "auxiliary_over": "real"},

@@ -15,12 +15,12 @@ import torch
 from clickwise.batch import Batch
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
+from clickwise.feature_spec import FeatureSpec
 from clickwise.layers.activation import Activation
 from clickwise.layers.attention import TargetAttention
 from clickwise.layers.scorer import Scorer
 from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes
 from clickwise.models.histories import HistoryFeatures, fill_from_preset, require_positive
-from clickwise.spec import FeatureSpec
 
 PRESETS = {
     "default": {"scores": "unit", "weights": "none", "unit_activation": "prelu"},

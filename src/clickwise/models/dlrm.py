@@ -14,11 +14,11 @@ from torch import nn
 from clickwise.batch import Batch
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
+from clickwise.feature_spec import FeatureSpec
 from clickwise.kernels.dot_interaction import dot_interaction, output_width
 from clickwise.layers.mlp import MLP
 from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes
 from clickwise.recipe import require
-from clickwise.spec import FeatureSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

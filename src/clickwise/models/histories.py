@@ -11,11 +11,11 @@ from clickwise.batch import Batch, Ragged
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.errors import SpecError
+from clickwise.feature_spec import FeatureSpec
+from clickwise.feature_spec.histories import is_time_gap
 from clickwise.kernels.dropout import dropout
 from clickwise.layers.interest_evolution import InterestEvolution, NextItemLoss
 from clickwise.recipe import require
-from clickwise.spec import FeatureSpec
-from clickwise.spec.histories import is_time_gap
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

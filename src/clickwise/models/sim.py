@@ -20,6 +20,7 @@ from clickwise.batch import Batch
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.errors import RecipeError, nearest
+from clickwise.feature_spec import FeatureSpec
 from clickwise.layers import search
 from clickwise.layers.activation import Activation
 from clickwise.layers.attention import MultiHeadTargetAttention, attend, masked_softmax
@@ -35,7 +36,6 @@ from clickwise.models.histories import (
     require_positive,
 )
 from clickwise.recipe import require
-from clickwise.spec import FeatureSpec
 
 PRESETS = {
     "default": {"pooling": "multihead", "augru": "paper", "mask_padding": True, "loss_weight": 1.0,

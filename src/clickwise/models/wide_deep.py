@@ -21,11 +21,11 @@ from clickwise.batch import Batch
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.errors import RecipeError, nearest
+from clickwise.feature_spec import Feature, FeatureSpec
 from clickwise.layers.cross_ids import cross_ids
 from clickwise.layers.mlp import MLP, glorot_uniform
 from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes, rows_behind
 from clickwise.recipe import Invalid, require
-from clickwise.spec import Feature, FeatureSpec
 
 DEFAULT_DIM = 64
 MOST_ONE_HOT = 1024  # inputs of the deep network that one feature may take

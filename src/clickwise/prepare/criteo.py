@@ -18,6 +18,7 @@ import ibis.expr.types as ir
 from pyarrow import parquet
 
 from clickwise.errors import PrepareError, nearest
+from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import write_text
 from clickwise.prepare import steps, write
 from clickwise.prepare.engine import BadInput, Engine, EngineConfig
@@ -25,7 +26,6 @@ from clickwise.prepare.output import Output, say
 from clickwise.prepare.raw_files import BadRows, estimate_rows, find_files
 from clickwise.progress import Progress
 from clickwise.recipe import require, to_dict, to_yaml
-from clickwise.spec import Feature, FeatureSpec, narrowest_id_dtype
 
 LABEL = "label"
 NUMERICAL = tuple(f"num_{i}" for i in range(13))

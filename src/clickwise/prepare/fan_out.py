@@ -13,9 +13,9 @@ from pathlib import Path
 import ibis.expr.types as ir
 import numpy as np
 
+from clickwise.feature_spec import Feature
 from clickwise.prepare import write
 from clickwise.prepare.output import Output
-from clickwise.spec import Feature
 
 _ROWS_AT_ONCE = 1 << 16
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import clickwise
 from clickwise.errors import ClickwiseError, PrepareError
+from clickwise.feature_spec import FILE_NAME
 from clickwise.files import put_back, put_in_place, write_json, write_text
 from clickwise.prepare.engine import CutShort, DuckDBEngine, Engine, EngineConfig
 from clickwise.recipe import to_dict, to_yaml
-from clickwise.spec import FILE_NAME
 
 SUMMARY, STATE, TABLES = "preparation/summary.json", "state.json", "tables.duckdb"
 PYTHON_BYTES = 250 * 10**6

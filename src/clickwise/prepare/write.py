@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 
 from clickwise.errors import PrepareError
+from clickwise.feature_spec import Chunk, Feature, FeatureSpec, split_binary_chunks
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.output import Output
 from clickwise.prepare.placed import PlacedFile, Places
 from clickwise.progress import Progress
-from clickwise.spec import Chunk, Feature, FeatureSpec, split_binary_chunks
 
 BUFFER_BYTES = 256 * 2**20
 

@@ -22,9 +22,9 @@ from clickwise.data.csv import first_fields
 from clickwise.data.loader import Loader
 from clickwise.data.parquet import open_parquet
 from clickwise.errors import DataError, UsageError, nearest
+from clickwise.feature_spec import CHANNELS, Chunk, FeatureSpec
 from clickwise.files import whole_file
 from clickwise.progress import Progress
-from clickwise.spec import CHANNELS, Chunk, FeatureSpec
 from clickwise.train.evaluate import predictions
 from clickwise.verbs import runs
 

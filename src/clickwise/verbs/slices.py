@@ -11,8 +11,8 @@ import torch
 from clickwise import files
 from clickwise.batch import Batch
 from clickwise.build import Trainer
+from clickwise.feature_spec import FeatureSpec
 from clickwise.metrics import ReportMaterial
-from clickwise.spec import FeatureSpec
 
 FEATURES, VALUES = 12, 10
 

@@ -10,7 +10,7 @@ from typing import Any
 from clickwise.data.infer import Draft
 from clickwise.data.infer import infer as draft_of
 from clickwise.errors import UsageError
-from clickwise.spec import FILE_NAME, FeatureSpec
+from clickwise.feature_spec import FILE_NAME, FeatureSpec
 from clickwise.strict_yaml import parse_yaml
 
 

@@ -14,8 +14,8 @@ from clickwise.data.synthetic import (
 )
 from clickwise.data.synthetic.generate import VARIANTS
 from clickwise.errors import UsageError
+from clickwise.feature_spec import FeatureSpec
 from clickwise.recipe import parse
-from clickwise.spec import FeatureSpec
 
 
 def synth(variant: str, *, out: Path, rows: int, test_rows: int | None, alpha: float, signal: str, seed: int,

@@ -15,8 +15,8 @@ from clickwise.data.synthetic.power_law import power_law
 from clickwise.data.synthetic.sequence import SequenceSignal, sequence_features
 from clickwise.data.synthetic.signal import SEQUENCE_KINDS, SignalConfig, build_signal
 from clickwise.errors import DataError, nearest
+from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype, split_binary_chunks
 from clickwise.recipe import require, to_dict
-from clickwise.spec import Feature, FeatureSpec, narrowest_id_dtype, split_binary_chunks
 
 CHUNK_ROWS = 1 << 17
 DISPLAY_ROWS = 8  # consecutive rows that share a display

@@ -21,8 +21,8 @@ from clickwise.data.synthetic.power_law import power_law
 from clickwise.data.synthetic.signal import SignalConfig, build_signal, hidden_bits
 from clickwise.data.synthetic.write import Figures, checked, in_order, new_folder
 from clickwise.errors import DataError, nearest
+from clickwise.feature_spec import FeatureSpec
 from clickwise.progress import Progress
-from clickwise.spec import FeatureSpec
 
 # Of each integer column: how many values it has, and the least of them (Criteo's second reaches −3).
 INTEGERS = ((1000, 0), (20000, -3), (5000, 0), (500, -1), (60000, 0), (2000, 0), (300, 0), (3000, -1), (8000, 0),

@@ -10,7 +10,7 @@ import numpy as np
 
 from clickwise.data.arrays import Columns
 from clickwise.data.synthetic.signal import SignalConfig
-from clickwise.spec import Feature, FeatureSpec, narrowest_id_dtype
+from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype
 
 
 def sequence_features(items: int, categories: int,

@@ -16,8 +16,8 @@ import numpy as np
 from clickwise.data.arrays import Columns, RaggedArray
 from clickwise.data.synthetic.power_law import PowerLaw, power_law
 from clickwise.errors import DataError, nearest
+from clickwise.feature_spec import Feature, FeatureSpec
 from clickwise.recipe import require
-from clickwise.spec import Feature, FeatureSpec
 
 HEAD = 1 << 16  # ids below are looked up, ids above are computed
 BALANCED = 4096  # ids of a pair's feature whose codes are balanced one by one

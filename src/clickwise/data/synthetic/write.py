@@ -24,10 +24,10 @@ from clickwise.data.synthetic.generate import (
 )
 from clickwise.data.synthetic.signal import SignalConfig
 from clickwise.errors import DataError
+from clickwise.feature_spec import Chunk, FeatureSpec
 from clickwise.files import whole_folder
 from clickwise.machine import usable_cores
 from clickwise.progress import Progress
-from clickwise.spec import Chunk, FeatureSpec
 
 Figures = dict[str, float | int]
 Job, Result = TypeVar("Job"), TypeVar("Result")

@@ -10,11 +10,11 @@ import numpy as np
 from pyarrow import parquet
 
 from clickwise.errors import PrepareError
+from clickwise.feature_spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.output import Output
 from clickwise.prepare.placed import PlacedFile, Places
 from clickwise.progress import Progress
-from clickwise.spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
 
 if TYPE_CHECKING:
     from clickwise.prepare.amazon_books.config import AmazonBooksConfig

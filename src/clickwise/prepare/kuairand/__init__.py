@@ -15,6 +15,7 @@ import ibis.expr.types as ir
 from pyarrow import parquet
 
 from clickwise.errors import PrepareError
+from clickwise.feature_spec import Feature, narrowest_id_dtype
 from clickwise.files import shipped
 from clickwise.prepare import steps, write
 from clickwise.prepare.engine import Engine, EngineConfig
@@ -38,7 +39,6 @@ from clickwise.prepare.output import Output, say
 from clickwise.prepare.raw_files import find_files, find_tables, raw_folder
 from clickwise.progress import Progress
 from clickwise.recipe import to_dict
-from clickwise.spec import Feature, narrowest_id_dtype
 
 CONFIG = KuaiRandConfig
 

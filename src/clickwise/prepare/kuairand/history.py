@@ -19,13 +19,13 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from clickwise.errors import PrepareError
+from clickwise.feature_spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.prepare import steps
 from clickwise.prepare.kuairand.log import LABEL, first_tag
 from clickwise.prepare.output import Output
 from clickwise.prepare.placed import PlacedFile
 from clickwise.progress import Progress
 from clickwise.recipe import require
-from clickwise.spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
 
 SOURCES, ITEMS = ("watched", "clicked", "shown"), ("video", "tag", "author")
 OUTCOME, SHOWN, CLICKED = "outcome", 1, 2  # a feature of events of the log, and its ids: passed over; chosen

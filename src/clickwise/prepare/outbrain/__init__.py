@@ -14,6 +14,7 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
+from clickwise.feature_spec import Feature, narrowest_id_dtype
 from clickwise.files import write_json
 from clickwise.prepare import write
 from clickwise.prepare.engine import EngineConfig
@@ -27,7 +28,6 @@ from clickwise.prepare.outbrain.sets import FeatureSet, feature_set
 from clickwise.prepare.output import Output, say
 from clickwise.prepare.raw_files import estimate_rows, find_tables, raw_folder
 from clickwise.recipe import to_dict
-from clickwise.spec import Feature, narrowest_id_dtype
 
 TABLE_ROW_BYTES = 130  # of clicks, examples, similarities and `level_example`, for every row
 LABEL, DISPLAY = "clicked", "display_id"

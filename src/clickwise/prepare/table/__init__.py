@@ -14,6 +14,7 @@ import ibis.expr.types as ir
 from pyarrow import parquet
 
 from clickwise.errors import PrepareError, RecipeError, nearest
+from clickwise.feature_spec import LEFT_OUT, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import write_json
 from clickwise.prepare import steps, write
 from clickwise.prepare.engine import Engine, EngineConfig
@@ -24,7 +25,6 @@ from clickwise.prepare.table.config import TableConfig
 from clickwise.prepare.table.rows import ENCODED, integer, list_delimiter, list_of_texts, number, store_rows, text
 from clickwise.progress import Progress
 from clickwise.recipe import to_dict
-from clickwise.spec import LEFT_OUT, Feature, FeatureSpec, narrowest_id_dtype
 
 CONFIG = TableConfig
 

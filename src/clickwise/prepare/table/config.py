@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from clickwise.errors import nearest
+from clickwise.feature_spec import MISSING_NUMBERS
 from clickwise.recipe import require
-from clickwise.spec import MISSING_NUMBERS
 
 
 @dataclass(frozen=True, kw_only=True)

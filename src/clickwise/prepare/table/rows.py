@@ -14,12 +14,12 @@ import ibis
 import ibis.expr.types as ir
 
 from clickwise.errors import PrepareError, nearest
+from clickwise.feature_spec import ID_CHANNELS, Chunk, FeatureSpec
 from clickwise.prepare.engine import BadInput, Engine
 from clickwise.prepare.named_columns import first_line, parquet_columns
 from clickwise.prepare.output import Output, say
 from clickwise.prepare.raw_files import BadRows
 from clickwise.progress import Progress
-from clickwise.spec import ID_CHANNELS, Chunk, FeatureSpec
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig

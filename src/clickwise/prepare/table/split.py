@@ -8,12 +8,12 @@ import ibis
 import ibis.expr.types as ir
 
 from clickwise.errors import PrepareError
+from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.output import Output, say
 from clickwise.prepare.table.rows import ENCODED, known, number, text
 from clickwise.progress import Progress
-from clickwise.spec import FeatureSpec
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clickwise.errors import SpecError, nearest
-from clickwise.spec.feature import AUTO, Chunk, Feature
+from clickwise.feature_spec.feature import AUTO, Chunk, Feature
 
 if TYPE_CHECKING:
-    from clickwise.spec import FeatureSpec
+    from clickwise.feature_spec import FeatureSpec
 
 NEGATIVES = ("uniform", "popularity", "compat", "stored")  # `stored`: the log has them beside its events
 TIME_GAP = "time_gap"  # a further key of a feature of the history

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from clickwise.spec.feature import CHANNELS, ID_CHANNELS, Chunk, Feature
+from clickwise.feature_spec.feature import CHANNELS, ID_CHANNELS, Chunk, Feature
 
 
 def split_binary_chunks(features: Mapping[str, Feature], channels: Mapping[str, Iterable[str]],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clickwise.errors import SpecError, nearest
-from clickwise.spec.feature import (
+from clickwise.feature_spec.feature import (
     CHUNK_KEYS,
     CHUNK_TYPES,
     CSV_KEYS,

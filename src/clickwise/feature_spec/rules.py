@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clickwise.errors import SpecError, nearest
-from clickwise.spec.feature import (
+from clickwise.feature_spec.feature import (
     AUTO,
     CHANNELS,
     CHUNK_TYPES,
@@ -21,11 +21,11 @@ from clickwise.spec.feature import (
     Feature,
     narrowest_id_dtype,
 )
-from clickwise.spec.histories import check_events, check_histories
-from clickwise.spec.read import ALIASES
+from clickwise.feature_spec.histories import check_events, check_histories
+from clickwise.feature_spec.read import ALIASES
 
 if TYPE_CHECKING:
-    from clickwise.spec import FeatureSpec
+    from clickwise.feature_spec import FeatureSpec
 
 
 def check(spec: FeatureSpec) -> None:

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from clickwise.errors import SpecError, nearest
-from clickwise.files import write_text
-from clickwise.spec.feature import (
+from clickwise.feature_spec.feature import (
     AUTO,
     CHANNELS,
     ID_CHANNELS,
@@ -30,16 +29,17 @@ from clickwise.spec.feature import (
     Feature,
     narrowest_id_dtype,
 )
-from clickwise.spec.histories import (
+from clickwise.feature_spec.histories import (
     NEGATIVES,
     TIME_GAP,
     history_length,
     is_time_gap,
     stored_event_features,
 )
-from clickwise.spec.layout import split_binary_chunks
-from clickwise.spec.read import ALIASES, read_parts
-from clickwise.spec.rules import check, check_encoded
+from clickwise.feature_spec.layout import split_binary_chunks
+from clickwise.feature_spec.read import ALIASES, read_parts
+from clickwise.feature_spec.rules import check, check_encoded
+from clickwise.files import write_text
 from clickwise.strict_yaml import dump_yaml
 
 __all__ = ["ALIASES", "AUTO", "CHANNELS", "Chunk", "FILE_NAME", "Feature", "FeatureSpec", "ID_CHANNELS", "LEFT_OUT",
