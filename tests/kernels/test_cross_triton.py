@@ -6,7 +6,7 @@ import torch
 from clickwise.kernels.cross import reference
 from clickwise.kernels.cross import triton as fast
 
-SHAPES = [(1, 1, 1), (7, 3, 2), (5, None, 2), (140, 70, 2), (33, 40, 3)]  # width, rank, layers
+SHAPES = [(1, 1, 1), (7, 3, 2), (5, None, 2), (140, 70, 2), (33, 40, 3), (300, 20, 1)]  # width, rank, layers
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 4e-3}
 
 
