@@ -111,34 +111,37 @@ def proof(device: torch.device) -> None:
 def cross(x0_BK: torch.Tensor, layers) -> torch.Tensor:
     """As `clickwise.kernels.cross.cross`; needs at least one layer and one sample."""
     us, vs, biases = zip(*layers, strict=True)
-    return _Cross.apply(x0_BK.to(compute_type(x0_BK)), len(layers), *us, *vs, *biases)
+    # Whether gradients are on is asked here: inside of the function they never are, and `needs_input_grad` is true of
+    # parameters all the same.
+    return _Cross.apply(x0_BK.to(compute_type(x0_BK)), len(layers), torch.is_grad_enabled(), *us, *vs, *biases)
 
 
 class _Cross(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x0, layers, *parameters):
+    def forward(ctx, x0, layers, keep, *parameters):
         x0 = x0.contiguous()
         us, vs, biases = ([None if p is None else p.to(x0.dtype).contiguous()
                            for p in parameters[part * layers:(part + 1) * layers]] for part in range(3))
-        keep = any(ctx.needs_input_grad)
-        xs, hs, zs = [x0], [], []  # of each layer: its input, its input times U, that times V plus the bias
+        keep = keep and any(ctx.needs_input_grad)
+        x, kept = x0, []  # of each layer: its input, its input times U, that times V plus the bias
         with torch.autocast(x0.device.type, enabled=False):
             for u, v, bias in zip(us, vs, biases, strict=True):
-                h = xs[-1] if u is None else F.linear(xs[-1], u)
-                z, x = _layer(h, v, bias, x0, xs[-1], keep)
-                xs.append(x)
-                hs.append(None if u is None else h)
-                zs.append(z)
+                h = x if u is None else F.linear(x, u)
+                z, out = _layer(h, v, bias, x0, x, keep)
+                if keep:
+                    kept.append((x, None if u is None else h, z))
+                x = out
         ctx.layers, ctx.dtypes = layers, [None if p is None else p.dtype for p in parameters]
         if keep:
-            ctx.save_for_backward(*us, *vs, *xs[:-1], *hs, *zs)
-        return xs[-1]
+            xs, hs, zs = zip(*kept, strict=True)
+            ctx.save_for_backward(*us, *vs, *xs, *hs, *zs)
+        return x
 
     @staticmethod
     def backward(ctx, grad):
         layers = ctx.layers
         us, vs, xs, hs, zs = (ctx.saved_tensors[part * layers:(part + 1) * layers] for part in range(5))
-        wanted, wants_x0 = ctx.needs_input_grad[2:], ctx.needs_input_grad[0]
+        wanted, wants_x0 = ctx.needs_input_grad[3:], ctx.needs_input_grad[0]
         of: list[torch.Tensor | None] = [None] * (3 * layers)
 
         def give(place: int, value) -> None:
@@ -166,7 +169,7 @@ class _Cross(torch.autograd.Function):
                 around = grad if layer else of_x0
                 grad = around.addmm_(of_x, weight) if is_ours or not layer else torch.addmm(around, of_x, weight)
                 is_ours = True
-        return (grad if wants_x0 else None, None, *of)
+        return (grad if wants_x0 else None, None, None, *of)
 
 
 def _layer(h, v, bias, x0, x, keep: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
