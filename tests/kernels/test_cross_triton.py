@@ -1,12 +1,14 @@
 from triton_device import DEVICE, nan_in_new_memory, walled  # noqa: F401  isort: skip
 
+import weakref
+
 import pytest
 import torch
 
 from clickwise.kernels.cross import reference
 from clickwise.kernels.cross import triton as fast
 
-SHAPES = [(1, 1, 1), (7, 3, 2), (5, None, 2), (140, 70, 2), (33, 40, 3)]  # width, rank, layers
+SHAPES = [(1, 1, 1), (7, 3, 2), (5, None, 2), (140, 70, 2), (33, 40, 3), (300, 20, 1)]  # width, rank, layers
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 4e-3}
 
 
@@ -70,6 +72,30 @@ def test_gradients_only_where_asked():
         torch.testing.assert_close(tensor.grad, grad)
     with torch.no_grad():
         assert not fast.cross(x0, [first]).requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])  # in one kernel, and apart
+def test_only_a_forward_that_backward_may_follow_keeps_anything(dtype, monkeypatch):
+    layer, zs, outs = fast._layer, [], []
+
+    def watched(*arguments):
+        z, out = layer(*arguments)
+        outs.append(weakref.ref(out))
+        zs.append(z)
+        return z, out
+
+    monkeypatch.setattr(fast, "_layer", watched)
+    tensors, arguments = inputs(16, 8, 3, 5, dtype)
+    found = fast.cross(*arguments(tensors))
+    assert all(z is not None for z in zs) and all(out() is not None for out in outs) and len(zs) == len(outs) == 3
+    without = [tensor.detach() for tensor in tensors]
+    for gradients, each in ((torch.no_grad, tensors), (torch.inference_mode, tensors), (torch.enable_grad, without)):
+        zs.clear()
+        outs.clear()
+        with gradients():
+            same = fast.cross(*arguments(each))
+        assert torch.equal(same, found) and not same.requires_grad
+        assert zs == [None] * 3 and [out() is None for out in outs] == [True, True, False]
 
 
 @pytest.mark.parametrize("rank", [8, None])

@@ -48,7 +48,7 @@ def assert_same(found, expected, **tolerance):
 @settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_equals_reference(rule, data):
-    rows, dim = data.draw(st.integers(1, 40)), data.draw(st.sampled_from((1, 3, 16, 70, 128)))
+    rows, dim = data.draw(st.integers(1, 40)), data.draw(st.sampled_from((1, 3, 16, 70, 128, 130)))
     ids = data.draw(st.lists(st.integers(0, rows - 1), min_size=rule.lazy, max_size=200))
     rows_V = torch.tensor(ids, dtype=data.draw(st.sampled_from((torch.int32, torch.int64))), device=DEVICE)
     bag_V = weight_V = None
@@ -99,13 +99,25 @@ def test_the_widest_rows_and_those_of_float16(name, dim, dtype):
 
 def test_every_length_of_runs_and_of_the_whole():
     rule = TableOptimizer(name="sgd")
-    chunk = fast._tile(1, "sgd")[1]
+    chunk = fast._tile(1, "sgd")["CHUNK"]
     for length in (1, chunk - 1, chunk, chunk + 1, 2 * chunk, chunk * chunk // 2 + 1):
         for first in {1, chunk - 1, chunk, chunk + 1} & set(range(length + 1)):
             ids = torch.tensor([0] * first + [1] * (length - first), device=DEVICE)
             weight = walled(torch.zeros(2, 1))
             fast.sparse_update(weight, {}, ids, walled(torch.ones(length, 1)), rule, lr=1.0, step=1)
             assert weight.view(-1).tolist() == [-first, first - length]
+
+
+@pytest.mark.parametrize("tile", [{"BLOCK_D": 64, "CHUNK": 64}, {"maxnreg": 64}], ids=str)
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_tiles_and_registers_of_a_launch_are_free_to_choose(name, tile, monkeypatch):
+    rule, chosen = TableOptimizer(name=name, **CONSTANTS.get(name, {})), fast._tile
+    monkeypatch.setattr(fast, "_tile", lambda dim, rule: {**chosen(dim, rule), **tile})
+    ids, grad = torch.arange(300, device=DEVICE) // 70, walled(torch.randn(300, 70))
+    found, expected = tables(rule, 5, 70), tables(rule, 5, 70)
+    for update, (weight, states) in ((fast.sparse_update, found), (reference.sparse_update, expected)):
+        update(weight, states, ids, grad, rule, lr=0.1, step=1)
+    assert_same(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_float32_gradients_are_summed_with_all_their_bits():

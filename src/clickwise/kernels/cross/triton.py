@@ -24,6 +24,7 @@ from clickwise.kernels.cross import reference
 
 MOST_RANK = 1024
 ROWS_AT_ONCE = 512  # samples whose gradients of the bias one program of backward sums
+TILE = 2048  # values of each tensor that it holds at a time: of 16 bits one load of 16 bytes per thread
 
 
 @triton.jit
@@ -67,14 +68,14 @@ def _backward(grad_ptr, x0_ptr, z_ptr, of_z_ptr, of_x0_ptr, of_bias_ptr, samples
               BLOCK_K: tl.constexpr, ROWS: tl.constexpr):
     k = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
     begin = tl.program_id(1).to(tl.int64) * ROWS
-    of_bias = tl.zeros((BLOCK_K,), tl.float32)
+    grad_bias = tl.zeros((BLOCK_B, BLOCK_K), tl.float32)  # summed over samples behind the loop: a sum has barriers
     for start in range(0, ROWS, BLOCK_B):
         b = begin + start + tl.arange(0, BLOCK_B)
         at, mask = b[:, None] * width + k[None, :], (b < samples)[:, None] & (k < width)[None, :]
         grad = tl.load(grad_ptr + at, mask=mask, other=0.0).to(tl.float32)
         of_z = grad * tl.load(x0_ptr + at, mask=mask, other=0.0).to(tl.float32)
         tl.store(of_z_ptr + at, of_z.to(of_z_ptr.dtype.element_ty), mask=mask)
-        of_bias += tl.sum(of_z, axis=0)
+        grad_bias += of_z
         if OF_X0:
             of_x0 = grad * tl.load(z_ptr + at, mask=mask, other=0.0).to(tl.float32)
             if ADD_GRAD:
@@ -82,7 +83,7 @@ def _backward(grad_ptr, x0_ptr, z_ptr, of_z_ptr, of_x0_ptr, of_bias_ptr, samples
             if not IS_FIRST:
                 of_x0 += tl.load(of_x0_ptr + at, mask=mask, other=0.0).to(tl.float32)
             tl.store(of_x0_ptr + at, of_x0.to(of_x0_ptr.dtype.element_ty), mask=mask)
-    tl.store(of_bias_ptr + tl.program_id(1) * width + k, of_bias, mask=k < width)
+    tl.store(of_bias_ptr + tl.program_id(1) * width + k, tl.sum(grad_bias, axis=0), mask=k < width)
 
 
 def takes(x0_BK: torch.Tensor, layers) -> bool:
@@ -110,34 +111,37 @@ def proof(device: torch.device) -> None:
 def cross(x0_BK: torch.Tensor, layers) -> torch.Tensor:
     """As `clickwise.kernels.cross.cross`; needs at least one layer and one sample."""
     us, vs, biases = zip(*layers, strict=True)
-    return _Cross.apply(x0_BK.to(compute_type(x0_BK)), len(layers), *us, *vs, *biases)
+    # Whether gradients are on is asked here: inside of the function they never are, and `needs_input_grad` is true of
+    # parameters all the same.
+    return _Cross.apply(x0_BK.to(compute_type(x0_BK)), len(layers), torch.is_grad_enabled(), *us, *vs, *biases)
 
 
 class _Cross(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x0, layers, *parameters):
+    def forward(ctx, x0, layers, keep, *parameters):
         x0 = x0.contiguous()
         us, vs, biases = ([None if p is None else p.to(x0.dtype).contiguous()
                            for p in parameters[part * layers:(part + 1) * layers]] for part in range(3))
-        keep = any(ctx.needs_input_grad)
-        xs, hs, zs = [x0], [], []  # of each layer: its input, its input times U, that times V plus the bias
+        keep = keep and any(ctx.needs_input_grad)
+        x, kept = x0, []  # of each layer: its input, its input times U, that times V plus the bias
         with torch.autocast(x0.device.type, enabled=False):
             for u, v, bias in zip(us, vs, biases, strict=True):
-                h = xs[-1] if u is None else F.linear(xs[-1], u)
-                z, x = _layer(h, v, bias, x0, xs[-1], keep)
-                xs.append(x)
-                hs.append(None if u is None else h)
-                zs.append(z)
+                h = x if u is None else F.linear(x, u)
+                z, out = _layer(h, v, bias, x0, x, keep)
+                if keep:
+                    kept.append((x, None if u is None else h, z))
+                x = out
         ctx.layers, ctx.dtypes = layers, [None if p is None else p.dtype for p in parameters]
         if keep:
-            ctx.save_for_backward(*us, *vs, *xs[:-1], *hs, *zs)
-        return xs[-1]
+            xs, hs, zs = zip(*kept, strict=True)
+            ctx.save_for_backward(*us, *vs, *xs, *hs, *zs)
+        return x
 
     @staticmethod
     def backward(ctx, grad):
         layers = ctx.layers
         us, vs, xs, hs, zs = (ctx.saved_tensors[part * layers:(part + 1) * layers] for part in range(5))
-        wanted, wants_x0 = ctx.needs_input_grad[2:], ctx.needs_input_grad[0]
+        wanted, wants_x0 = ctx.needs_input_grad[3:], ctx.needs_input_grad[0]
         of: list[torch.Tensor | None] = [None] * (3 * layers)
 
         def give(place: int, value) -> None:
@@ -165,7 +169,7 @@ class _Cross(torch.autograd.Function):
                 around = grad if layer else of_x0
                 grad = around.addmm_(of_x, weight) if is_ours or not layer else torch.addmm(around, of_x, weight)
                 is_ours = True
-        return (grad if wants_x0 else None, None, *of)
+        return (grad if wants_x0 else None, None, None, *of)
 
 
 def _layer(h, v, bias, x0, x, keep: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
@@ -188,7 +192,7 @@ def _gradients(grad, x0, z, of_x0, *, is_first: bool, add_grad: bool) -> tuple[t
     parts = triton.cdiv(samples, ROWS_AT_ONCE)
     of_z, of_bias_PK = torch.empty_like(x0), torch.empty(parts, width, device=x0.device)
     block_k = min(256, max(16, triton.next_power_of_2(width)))
-    block_b = min(ROWS_AT_ONCE, 4096 // block_k)
+    block_b = min(ROWS_AT_ONCE, TILE // block_k)
     _backward[(triton.cdiv(width, block_k), parts)](
         grad, x0, z, of_z, of_x0, of_bias_PK, samples, width, IS_FIRST=is_first, ADD_GRAD=add_grad,
         OF_X0=of_x0 is not None, BLOCK_B=block_b, BLOCK_K=block_k, ROWS=ROWS_AT_ONCE, num_warps=8)

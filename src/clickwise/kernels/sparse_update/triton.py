@@ -31,7 +31,7 @@ STATES = {  # which states of a rule are the kernels' first and second
     "ftrl": ("accumulator", "linear"),
 }
 WHOLE_ROWS = ("rowwise_adagrad", "rmsprop")  # they keep one number per row: one program steps all of a row
-WIDEST = 64  # columns of rows that a program sums and steps, where it need not have whole rows
+WIDEST = 128  # columns of rows that a program sums and steps, where it need not have whole rows
 
 
 @triton.jit
@@ -248,19 +248,19 @@ def update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], key_V: torc
                                   rule.weight_decay, rule.minibatch_l2)))
     each_step, step = tuple(map(float, each_step)), int(step)
     if len(key_V):
-        block_d, chunk, warps = _tile(dim, rule.name)
+        tile = _tile(dim, rule.name)
         key, order = torch.sort(key_V, stable=True)  # equal rows stay in the order of the batch
         entries, at, factor = len(key), at_V, factor_V
         while True:
-            chunks = triton.cdiv(entries, chunk)
+            chunks = triton.cdiv(entries, tile["CHUNK"])
             next_key = next_sum = None
             if chunks > 1:
                 next_key = torch.empty(2 * chunks, dtype=key.dtype, device=key.device)
                 next_sum = torch.empty(2 * chunks, dim, device=key.device)
-            _sum_and_step[(chunks, triton.cdiv(dim, block_d))](
+            _sum_and_step[(chunks, triton.cdiv(dim, tile["BLOCK_D"]))](
                 weight_RD, first, second, count, key, order, at, factor, grad, next_key, next_sum, on_device, skip,
-                entries, rows, *each_step, step, *constants, RULE=rule.name, DIM=dim, BLOCK_D=block_d, CHUNK=chunk,
-                UNIT=unit, SPLIT=multiplies_bfloat16(grad.device), num_warps=warps)
+                entries, rows, *each_step, step, *constants, RULE=rule.name, DIM=dim, UNIT=unit,
+                SPLIT=multiplies_bfloat16(grad.device), **tile)
             if next_key is None:
                 break
             key, grad, entries = next_key, next_sum, 2 * chunks
@@ -275,10 +275,14 @@ def update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], key_V: torc
             *constants[:2], float(rule.weight_decay), DIM=dim, BLOCK_D=block_d, BLOCK_R=block_r, num_warps=4)
 
 
-def _tile(dim: int, rule: str) -> tuple[int, int, int]:
-    """(columns and rows of a program's tile, its warps): 16 values per thread, or 32 of the widest rows."""
+def _tile(dim: int, rule: str) -> dict[str, int]:
+    """Launch settings of `_sum_and_step`: the columns and sorted positions of a program's tile and its warps.
+
+    A program mostly waits for memory (key, order, gradient, row), so tiles are so small that a multiprocessor holds
+    several programs, which wait at the same time. `tl.dot` needs 16 of each.
+    """
     block_d = max(16, triton.next_power_of_2(dim))
     if rule not in WHOLE_ROWS:
         block_d = min(block_d, WIDEST)
-    chunk = max(16, min(64, 4096 // block_d))
-    return block_d, chunk, max(1, min(16, chunk * block_d // 512))
+    return {"BLOCK_D": block_d, "CHUNK": 32 if block_d <= WIDEST else 16,
+            "num_warps": 4 if block_d < 64 else 8 if block_d < 512 else 16}
