@@ -249,6 +249,13 @@ def assert_same_tables(found, expected, **tolerance):
         torch.testing.assert_close(found[name].double(), rows.detach().double(), **tolerance)
 
 
+def assert_steps_agree(embeddings, oracle):
+    """Every engine sums in an order of its own. These three divide a gradient g by about |g| + eps: with lr 0.1
+    and eps 1e-3 a last bit of the sum counts 100 times where g is hardly more than rounding."""
+    amplifies = embeddings.optimizer.name in ("rowwise_adagrad", "rmsprop", "adam")
+    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-4 if amplifies else 1e-5)
+
+
 def train(embeddings, columns, grad):
     (embeddings(columns) * grad).sum().backward()
 
@@ -350,7 +357,7 @@ def test_the_gradient_behind_it_reaches_the_rows_and_its_own_goes_further(engine
         for (_, width), (_, before, grad) in zip(calls, parts, strict=True):
             assert torch.equal(before.grad, grad[:, :width].half())
         oracle.update([(columns, grad[:, before.shape[1]:]) for columns, before, grad in parts])
-        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+        assert_steps_agree(embeddings, oracle)
 
 
 @every_engine
@@ -368,7 +375,7 @@ def test_before_the_rows_under_autocast_and_with_deferred_updates(engine, width)
     assert embeddings.pending_gradients_finite()
     embeddings.apply_updates()
     oracle.update([(EXAMPLE, torch.ones(3, 15))])
-    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+    assert_steps_agree(embeddings, oracle)
 
 
 @every_engine
@@ -460,7 +467,7 @@ def test_rows_by_block_and_one_step_for_all_of_them(engine, tables, blocks):
         parts.append((as_columns(block), in_feature_order(block, grad, dims)))
     total.backward()
     oracle.update(parts)
-    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+    assert_steps_agree(embeddings, oracle)
     with torch.no_grad():
         embeddings.blocks(*blocks)
     assert embeddings.optimizer_state_dict()["step"] == 1
@@ -497,7 +504,7 @@ def test_backward_takes_one_step_on_the_touched_rows(engine, optimizer, steps):
         embeddings.lr_factor = 1.0 / (1 + number)
         train(embeddings, columns, grad)
         oracle.update([(columns, grad)], embeddings.lr_factor)
-        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+        assert_steps_agree(embeddings, oracle)
 
 
 @every_engine
@@ -580,7 +587,7 @@ def test_one_backward_is_one_step_however_often_the_rows_were_looked_up(engine, 
         loss_of(embeddings, *calls).backward()
         oracle.update([(columns, random_grad(columns, seed)) for seed, columns in enumerate(calls)])
         assert embeddings.optimizer_state_dict()["step"] == number
-        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+        assert_steps_agree(embeddings, oracle)
 
 
 @every_engine
@@ -603,7 +610,7 @@ def test_a_graph_gone_back_through_twice_takes_two_steps(engine):
     for _ in range(2):
         loss.backward(retain_graph=True)
         oracle.update([(EXAMPLE, random_grad(EXAMPLE, 0)), (OTHER, random_grad(OTHER, 1))])
-        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+        assert_steps_agree(embeddings, oracle)
 
 
 @every_engine
@@ -615,7 +622,7 @@ def test_two_sets_of_tables_in_one_backward_and_rows_computed_anew_in_it(engine)
     again.backward()
     for embeddings, oracle in zip(pair, oracles, strict=True):
         oracle.update([(EXAMPLE, random_grad(EXAMPLE, 0)), (OTHER, random_grad(OTHER, 1))])
-        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+        assert_steps_agree(embeddings, oracle)
 
 
 @every_engine
@@ -639,7 +646,7 @@ def test_a_backward_that_fails_leaves_no_trace(engine, optimizer, deferred):
     if deferred:
         embeddings.apply_updates()
     oracle.update([(EXAMPLE, random_grad(EXAMPLE))])
-    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+    assert_steps_agree(embeddings, oracle)
 
 
 # Deferred updates -----------------------------------------------------------------------------------------------------
@@ -658,14 +665,14 @@ def test_deferred_gradients_of_several_backwards_are_summed_and_applied_once(eng
     assert embeddings.pending_gradients_finite()
     embeddings.apply_updates(1 / 1024)
     oracle.update([(EXAMPLE, random_grad(EXAMPLE)), (other, random_grad(other))])
-    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+    assert_steps_agree(embeddings, oracle)
     after = weights(embeddings)
     embeddings.apply_updates()  # nothing is left
     assert_same_tables(weights(embeddings), after, rtol=0, atol=0)
     embeddings.defer_updates(False)
     train(embeddings, EXAMPLE, random_grad(EXAMPLE))
     oracle.update([(EXAMPLE, random_grad(EXAMPLE))])
-    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+    assert_steps_agree(embeddings, oracle)
 
 
 @every_engine
@@ -683,11 +690,11 @@ def test_a_skipped_step_leaves_no_trace(engine, optimizer):
         embeddings.apply_updates(there(1.0), skip=there(1.0))
         assert embeddings.pending_gradients_finite()
         assert embeddings.optimizer_state_dict()["step"] == seed
-        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+        assert_steps_agree(embeddings, oracle)
         train(embeddings, EXAMPLE, random_grad(EXAMPLE, seed) * 1024)
         embeddings.apply_updates(there(1 / 1024), skip=there(0.0))
         oracle.update([(EXAMPLE, random_grad(EXAMPLE, seed))])
-        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+        assert_steps_agree(embeddings, oracle)
 
 
 # State ----------------------------------------------------------------------------------------------------------------
@@ -761,7 +768,7 @@ def test_a_frozen_table_stays_as_it_is_while_others_of_its_width_are_trained(eng
         loss_of(embeddings, *calls).backward()
         embeddings.apply_updates()
         oracle.update([(columns, random_grad(columns, seed)) for seed, columns in enumerate(calls)])
-    assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+    assert_steps_agree(embeddings, oracle)
     after = weights(embeddings)
     assert {name for name in before if torch.equal(before[name], after[name])} == set(frozen)
     states = embeddings.optimizer_state_dict()["tables"]
@@ -905,7 +912,7 @@ def test_ids_modulo_rows_share_a_row_and_the_sum_of_their_gradients(engine, opti
         torch.testing.assert_close(embeddings(columns).detach().double(), oracle.rows(columns).detach())
         train(embeddings, columns, grad)
         oracle.update([(columns, grad)])
-        assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-5)
+        assert_steps_agree(embeddings, oracle)
 
 
 @every_engine
