@@ -31,20 +31,24 @@ def self_tests(context: Context) -> None:
         context.row("b", f"kernel {name}, its own example", "works", works, holds=works,
                     seconds=time.perf_counter() - started, said=said.taken())
     for model in RECIPES:
-        batch, settings = next(((batch, settings) for name, batch, settings in reversed(context.sizes.steps)
-                                if name == model))
         started = time.perf_counter()
-        error = None
         try:
-            trained = ready(recipe_of(model, min(batch, 4096), settings), context.sizes, context.machine, batches=1)
-            losses = [trained.step(trained.batches[0]) for _ in range(context.sizes.smoke_steps)][-1]
-            finite = all(bool(loss.isfinite()) for loss in losses.values())
+            finite, error = _steps_are_finite(context, model), None
         except Exception as raised:
             finite, error = False, f"{type(raised).__name__}: {str(raised)[:300]}"
+        context.machine.forget()
         warnings = said.taken()
         context.row("b", f"{model}, {context.sizes.smoke_steps} steps in bf16", "finite, nothing falls back",
                     finite and not warnings, holds=finite and not warnings, seconds=time.perf_counter() - started,
                     said=warnings, error=error)
+
+
+def _steps_are_finite(context: Context, model: str) -> bool:
+    batch, settings = next((batch, settings) for name, batch, settings in reversed(context.sizes.steps)
+                           if name == model)
+    trained = ready(recipe_of(model, min(batch, 4096), settings), context.sizes, context.machine, batches=1)
+    losses = [trained.step(trained.batches[0]) for _ in range(context.sizes.smoke_steps)][-1]
+    return all(bool(loss.isfinite()) for loss in losses.values())
 
 
 def _has_kernels(name: str) -> bool:
