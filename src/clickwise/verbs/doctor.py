@@ -46,8 +46,8 @@ def _devices(problems: list[str], notes: list[str]) -> tuple[dict[str, Any], lis
         if version_of("torch") is not None:
             problems.append(f"torch is installed but cannot be loaded ({slip}): pip install --force-reinstall torch")
         return {}, []
-    from clickwise.embedding import ENGINES
     from clickwise.kernels.cpu_products import bf16_instructions
+    from clickwise.registry import NAMES
 
     cpu = torch.backends.cpu.get_cpu_capability()
     bf16 = {"AMX": "AMX: fastest", "AVX512-BF16": "AVX512-BF16: faster than fp32"}.get(
@@ -60,4 +60,4 @@ def _devices(problems: list[str], notes: list[str]) -> tuple[dict[str, Any], lis
         notes.append(f"torch is built for CUDA {torch.version.cuda} but sees no GPU: training runs on the CPU; "
                      "if there is a GPU, check its driver (nvidia-smi)")
     runs_triton = torch.cuda.is_available() and version_of("triton") is not None
-    return devices, [name for name in ENGINES if name != "fused" or runs_triton]
+    return devices, [name for name in NAMES["engine"] if name != "fused" or runs_triton]
