@@ -69,9 +69,10 @@ def test_the_installed_torch_is_one_that_is_tested_and_the_oldest_is_that_of_the
 
 
 def test_torch_that_is_missing_or_another_torch(monkeypatch):
-    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.delattr(torch.cpu, name, raising=False)
-    assert "emulated" in doctor.doctor()["devices"]["bf16_on_cpu"]
+    for has, says in (({}, "emulated"), ({"amx_tile": False, "avx512_bf16": True}, "AVX512-BF16"),
+                      ({"amx_tile": True, "avx512_bf16": True}, "AMX")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
+        assert doctor.doctor()["devices"]["bf16_on_cpu"].startswith(says)
     monkeypatch.setitem(sys.modules, "torch", None)
     found = doctor.doctor()
     assert (found["devices"], found["engines"]) == ({}, []) and "cannot be loaded" in found["problems"][0]
