@@ -200,7 +200,7 @@ def check_same(items: int, batches: list) -> None:
     r, z, n = (slice(part * WIDTH, (part + 1) * WIDTH) for part in range(3))
     with torch.no_grad():
         for name, table in zip(("user0", "target_item0", "target_item1"), theirs.tables, strict=True):
-            mine.embeddings.table_rows(name).copy_(table.weight)
+            mine.embeddings.set_rows(name, table.weight)
         for scorer, layers in ((mine.search_top, theirs.search_top), (mine.top, theirs.top),
                                (mine.evolution.unit.scorer, theirs.unit), (mine.auxiliary.scorer, theirs.auxiliary)):
             for one, other in zip(scorer.layers, layers[::2], strict=True):

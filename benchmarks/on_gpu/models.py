@@ -123,7 +123,7 @@ def first_values_on_the_device() -> Iterator[None]:
         for part in rows_RD.split(2**22):
             part.uniform_(-bound, bound, generator=generator)
 
-    with mock.patch("clickwise.embedding.reference.fill_first_values", fill):
+    with mock.patch("clickwise.embedding.tables.fill_first_values", fill):
         yield
 
 
@@ -144,7 +144,7 @@ def without_dropout(model: CTRModel) -> Iterator[None]:
 def compile_model(model: CTRModel, backend: str) -> None:
     """From now on the model runs under torch.compile, all but its tables, whose steps are no part of any graph."""
     for engine in engines_of(model):
-        for name in ("forward", "blocks"):
+        for name in ("forward", "lookup_groups"):
             setattr(engine, name, torch.compiler.disable(getattr(engine, name)))
     model.forward = torch.compile(model.forward, backend=backend, dynamic=False)
 

@@ -111,7 +111,7 @@ def _train(context: Context, model: str, batch: int, settings: tuple[str, ...], 
 
 def _weights(model: torch.nn.Module) -> torch.Tensor:
     """A copy of the dense weights and of the first rows of every table."""
-    rows = [engine.table_rows(table.name)[:FIRST_ROWS] for engine in engines_of(model) for table in engine.tables]
+    rows = [engine.rows_of(table.name)[:FIRST_ROWS] for engine in engines_of(model) for table in engine.tables]
     return torch.cat([weight.detach().float().flatten() for weight in (*model.parameters(), *rows)])
 
 

@@ -113,7 +113,7 @@ def device_of(embeddings):
 
 
 def rows_of(embeddings, name):
-    return embeddings.table_rows(name).cpu()
+    return embeddings.rows_of(name).cpu()
 
 
 with_ = dataclasses.replace
@@ -451,7 +451,7 @@ def in_feature_order(block, rows, dims):
 def test_rows_by_block_and_one_step_for_all_of_them(engine, tables, blocks):
     embeddings, optimizer = build(engine, OPTIMIZERS[3], tables), OPTIMIZERS[3]
     oracle, dims = Dense(embeddings, optimizer), dict(zip(FEATURES, embeddings.dims, strict=True))
-    found, total, parts = embeddings.blocks(*blocks), 0, []
+    found, total, parts = embeddings.lookup_groups(*blocks), 0, []
     samples = max(len(column) for block in blocks for column in block.values())
     for number, (block, rows) in enumerate(zip(blocks, found, strict=True)):
         if not block:
@@ -469,7 +469,7 @@ def test_rows_by_block_and_one_step_for_all_of_them(engine, tables, blocks):
     oracle.update(parts)
     assert_steps_agree(embeddings, oracle)
     with torch.no_grad():
-        embeddings.blocks(*blocks)
+        embeddings.lookup_groups(*blocks)
     assert embeddings.optimizer_state_dict()["step"] == 1
 
 
@@ -479,16 +479,17 @@ def test_blocks_that_do_not_fit_together(engine):
     for tables in (TABLES, SAME_WIDTH):
         embeddings = build(engine, tables=tables)
         with pytest.raises(EngineError, match=r"(?s)seen, item side by side.*3 of 'seen', 4 of 'item'.*as many"):
-            embeddings.blocks({"seen": one, "item": two})
+            embeddings.lookup_groups({"seen": one, "item": two})
         with pytest.raises(EngineError, match=r"(?s)blocks of features.*\[2, 5\] samples"):
-            embeddings.blocks({"seen": one}, {"user": torch.zeros(5, dtype=torch.int32)})
+            embeddings.lookup_groups({"seen": one}, {"user": torch.zeros(5, dtype=torch.int32)})
 
 
 @every_engine
 def test_an_id_that_is_no_row_is_found_in_a_block(engine):
     embeddings = build(engine, tables=SAME_WIDTH, check_ids=True)
     with pytest.raises(EngineError, match=r"(?s)'item', sample 1.*the id 7"):
-        embeddings.blocks({"seen": torch.zeros(2, 2, dtype=torch.int32), "item": torch.tensor([[0, -1], [2, 7]])})
+        embeddings.lookup_groups({"seen": torch.zeros(2, 2, dtype=torch.int32),
+                                  "item": torch.tensor([[0, -1], [2, 7]])})
 
 
 # Updates --------------------------------------------------------------------------------------------------------------
@@ -855,7 +856,7 @@ def test_a_step_on_bfloat16_rows_gives_a_neighbour_of_the_exact_row(engine, opti
 def test_the_chance_of_rounding_up_follows_from_place_and_step(engine):
     table = Table(name="t", rows=9, dim=5, features=("f",))
     embeddings = build(engine, TableOptimizer(lr=1.0), [table], ("f",), table_dtype="bfloat16")
-    embeddings.table_rows("t").fill_(1.0)
+    embeddings.set_rows("t", embeddings.rows_of("t").fill_(1.0))
     expected = [1.0] * 45
     for step in (1, 2):
         grad = torch.rand(9, 5, generator=torch.Generator().manual_seed(step)) * 0.01
@@ -993,7 +994,7 @@ def test_columns_that_do_not_fit(engine):
     with pytest.raises(EngineError, match=r"(?s)'item'.*2 samples.*3, as 'user'"):
         embeddings((*EXAMPLE[:3], torch.tensor([0, 1])))
     with pytest.raises(EngineError, match="nothing"):
-        embeddings.table_rows("nothing")
+        embeddings.rows_of("nothing")
 
 
 @every_engine

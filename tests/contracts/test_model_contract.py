@@ -118,7 +118,7 @@ def test_the_same_seed_gives_the_same_model_and_every_input_counts(name):
     with torch.no_grad():
         for engine in build.engines_of(one):
             for table in engine.tables:
-                engine.table_rows(table.name).mul_(10)
+                engine.set_rows(table.name, engine.rows_of(table.name).mul_(10))
         before = one(batch)
         assert not torch.equal(one(dataclasses.replace(batch, numerical=batch.numerical.flip(1))), before)
         swapped = (batch.categorical[0].flip(0), batch.categorical[1])

@@ -6,7 +6,7 @@ import torch
 from clickwise.batch import Batch
 from clickwise.build import build_model
 from clickwise.data.synthetic import synthetic_spec
-from clickwise.embedding import Table, TableOptimizer, build_embeddings, lookup, reference, table
+from clickwise.embedding import Table, TableOptimizer, backward, build_embeddings, lookup, table
 from clickwise.errors import EngineError
 from clickwise.recipe import Invalid
 from clickwise.training_recipe import load_recipe
@@ -80,9 +80,9 @@ class HastyEngine:
 
 @pytest.fixture
 def asked_anew():
-    reference._hears_of_backward.cache_clear()
+    backward.hears_of_backward.cache_clear()
     yield
-    reference._hears_of_backward.cache_clear()
+    backward.hears_of_backward.cache_clear()
 
 
 @pytest.mark.parametrize("broken", ["no number", "always -1", "always 0", NoEngine, DeafEngine, HastyEngine], ids=str)
@@ -113,11 +113,11 @@ def test_an_engine_can_be_built_within_a_backward(asked_anew):
 
 def test_two_look_ups_of_one_backward_take_one_step():
     embeddings = build_embeddings("reference", [TABLE], ("f",), TableOptimizer(lr=1.0))
-    before = embeddings.table_rows("t").clone()
+    before = embeddings.rows_of("t")
     ids = torch.tensor([0, 2, 2])
     (embeddings((ids,)).sum() + embeddings((ids,)).sum()).backward()
     assert embeddings.step == 1
-    torch.testing.assert_close(embeddings.table_rows("t"), before - torch.tensor([[2.0], [0.0], [4.0]]))
+    torch.testing.assert_close(embeddings.rows_of("t"), before - torch.tensor([[2.0], [0.0], [4.0]]))
 
 
 def test_a_failed_backward_keeps_no_memory_after_the_next_forward():

@@ -39,7 +39,7 @@ def test_a_look_up_in_bfloat16_keeps_the_gradients_of_the_rows_in_it():
             rows = engine(columns())
         assert rows.dtype == torch.bfloat16
         rows.backward(torch.ones_like(rows))
-    torch.testing.assert_close(fused.table_rows("b"), reference.table_rows("b"))
+    torch.testing.assert_close(fused.rows_of("b"), reference.rows_of("b"))
 
 
 def test_look_ups_behind_columns_of_several_widths_in_one_backward():
@@ -52,7 +52,7 @@ def test_look_ups_behind_columns_of_several_widths_in_one_backward():
             total = total + (out * walled(grad)).sum()
         total.backward()
     for name in ("a", "b"):
-        torch.testing.assert_close(fused.table_rows(name), reference.table_rows(name), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(fused.rows_of(name), reference.rows_of(name), rtol=1e-4, atol=1e-5)
 
 
 def test_tables_that_moved_are_found_again():
@@ -60,10 +60,10 @@ def test_tables_that_moved_are_found_again():
     before = embeddings(columns())
     for name in ("weight_8", "weight_20"):
         setattr(embeddings, name, getattr(embeddings, name).clone())
-    embeddings.table_rows("a").add_(1.0)
+    embeddings.set_rows("a", embeddings.rows_of("a").add_(1.0))
     assert not torch.equal(embeddings(columns()), before)
     clone = copy.deepcopy(embeddings)
-    clone.table_rows("a").zero_()
+    clone.set_rows("a", 0 * clone.rows_of("a"))
     assert embeddings(columns()).detach()[:, 20:28].any() and not clone(columns()).detach()[:, 20:28].any()
 
 
@@ -79,7 +79,7 @@ def test_time_kept_on_the_device_changes_nothing(optimizer):
             train(engine, columns(seed=seed))
         there.keep_time_on_device()
     assert there.step == here.step == 3 and there.optimizer_state_dict()["step"] == 3
-    torch.testing.assert_close(there.table_rows("b"), here.table_rows("b"), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(there.rows_of("b"), here.rows_of("b"), rtol=1e-5, atol=1e-6)
     there.load_optimizer_state_dict({**copy.deepcopy(here.optimizer_state_dict()), "step": 9})
     clone = copy.deepcopy(there)
     train(there, columns())
@@ -109,7 +109,7 @@ def test_steps_captured_in_a_graph_are_steps():
         graph.replay()
         eager(ids).backward(grad)
     assert captured.step == eager.step == 3
-    torch.testing.assert_close(captured.table_rows("a"), eager.table_rows("a"), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(captured.rows_of("a"), eager.rows_of("a"), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.gpu

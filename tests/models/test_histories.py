@@ -34,7 +34,7 @@ def make(name, spec=SPEC, **more):
     model = model_of(model_class, spec, **{**settings, **more})
     for engine in build.engines_of(model):
         for table in engine.tables:
-            engine.table_rows(table.name).mul_(5)
+            engine.set_rows(table.name, engine.rows_of(table.name).mul_(5))
     return model
 
 
@@ -47,7 +47,7 @@ def widened(batch, by):
 def tables_after_a_step(model, batch):
     losses = model.losses(batch)
     sum(losses.values()).backward()
-    rows = {table.name: model.embeddings.table_rows(table.name).clone() for table in model.embeddings.tables}
+    rows = {table.name: model.embeddings.rows_of(table.name) for table in model.embeddings.tables}
     return {name: loss.detach() for name, loss in losses.items()}, rows, [p.grad for p in model.parameters()]
 
 
@@ -90,7 +90,7 @@ def test_padding_never_learns(name):
     history = tuple(ids * 0 for ids in batch.history)
     empty = dataclasses.replace(batch, history=history, negative_history=history[:2],
                                 target_item=tuple(ids.clamp(min=1) for ids in batch.target_item))
-    before = model.embeddings.table_rows("target0")[0].clone()
+    before = model.embeddings.rows_of("target0")[0].clone()
     losses, rows, _ = tables_after_a_step(model, empty)
     assert all(loss.isfinite() for loss in losses.values())
     assert torch.equal(rows["target0"][0], before)
@@ -115,7 +115,7 @@ def test_an_event_without_a_category_is_an_event(name):
     missing = dataclasses.replace(batch, history=(batch.history[0], batch.history[1] * 0, batch.history[2]),
                                   target_item=(batch.target_item[0], batch.target_item[1].clamp(min=1)))
     model = make(name)
-    before = model.embeddings.table_rows("target1")[0].clone()
+    before = model.embeddings.rows_of("target1")[0].clone()
     _, rows, _ = tables_after_a_step(model, missing)
     found_nothing = name == "sim, hard" and not missing.history[0][:, -3:].any()
     assert found_nothing or not torch.equal(rows["target1"][0], before)

@@ -35,7 +35,7 @@ def step(model, batch):
     logit_B = model.train()(batch)
     model.zero_grad()
     logit_B.square().sum().backward()
-    tables = [engine.table_rows(table.name) for engine in build.engines_of(model) for table in engine.tables]
+    tables = [engine.rows_of(table.name) for engine in build.engines_of(model) for table in engine.tables]
     return logit_B.detach(), [parameter.grad for parameter in model.parameters()], [rows.clone() for rows in tables]
 
 

@@ -28,7 +28,7 @@ STEPS = {
 class RowsOfNothing(torch.nn.Module):
     """Embeddings as a model sees them, of tables without values."""
 
-    def blocks(self, *blocks):
+    def lookup_groups(self, *blocks):
         return tuple(torch.empty(*next(iter(block.values())).shape, DIM * len(block), device="meta", requires_grad=True)
                      for block in blocks)
 

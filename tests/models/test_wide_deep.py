@@ -73,7 +73,7 @@ def shaken(model):
     """The model with weights that no part of it starts with 0."""
     for engine in build.engines_of(model):
         for table in engine.tables:
-            torch.nn.init.normal_(engine.table_rows(table.name))
+            engine.set_rows(table.name, torch.nn.init.normal_(engine.rows_of(table.name)))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
@@ -156,7 +156,7 @@ def test_a_cross_has_a_weight_for_its_values_together():
                                               ("tf2_2021", 0.05 / 3**0.5, "glorot"), ("tf1", 0.0, None)])
 def test_first_values(init, wide, deep):
     model = model_of(WideDeep, spec_of(4, [5000]), embedding_dim=32, deep_hidden=(64, 64), init=init)
-    of_wide, of_deep = (engine.table_rows("c0") for engine in build.engines_of(model))
+    of_wide, of_deep = (engine.rows_of("c0") for engine in build.engines_of(model))
     if deep is None:
         deep = 32**-0.5 * 0.87962566
         assert float(of_deep.abs().max()) <= 2 * 32**-0.5

@@ -39,13 +39,13 @@ class Rows:
     def __init__(self, config, first):
         table = Table(name="t", rows=len(first), dim=1, features=("f",))
         self.embeddings = build_embeddings("reference", [table], ("f",), TableOptimizer(**config))
-        self.embeddings.table_rows("t").copy_(torch.tensor(first)[:, None])
+        self.embeddings.set_rows("t", torch.tensor(first)[:, None])
 
     def step(self, grad, factor=1.0, ids=None):
         self.embeddings.lr_factor = factor
         ids = grad.nonzero()[:, 0] if ids is None else torch.tensor(ids, dtype=torch.int64)
         (self.embeddings((ids,))[:, 0] * grad[ids]).sum().backward()
-        return self.embeddings.table_rows("t")[:, 0]
+        return self.embeddings.rows_of("t")[:, 0]
 
 
 both = pytest.mark.parametrize("make", [Dense, Rows], ids=["dense", "rows"])
@@ -123,7 +123,7 @@ def test_a_row_away_for_very_long_has_forgotten_its_gradients():
     rows = Rows(dict(name="rmsprop", lr=0.1, rho=0.9, eps=1e-4), [0.0, 0.0])
     rows.step(torch.tensor([5.0, 0.0]))
     rows.embeddings.step += 100_000
-    before = float(rows.embeddings.table_rows("t")[0])
+    before = float(rows.embeddings.rows_of("t")[0])
     after = float(rows.step(torch.tensor([1.0, 0.0]))[0])
     assert after == pytest.approx(before - 0.1 / (math.sqrt(0.1) + 1e-4), rel=1e-5)
 

@@ -160,7 +160,7 @@ def test_what_is_in_no_part_is_trained_too_and_tables_of_one_name_start_apart():
              for name, part in parts.items()}
     assert found == {"": [(1,)], "left": [(1, 2), (1,)], "right": [(1, 2), (1,)]}
     assert [len(part.tables) for part in parts.values()] == [0, 1, 1]
-    assert not torch.equal(model.left.embeddings.table_rows("c"), model.right.embeddings.table_rows("c"))
+    assert not torch.equal(model.left.embeddings.rows_of("c"), model.right.embeddings.rows_of("c"))
 
 
 def test_an_overflow_in_fp16_skips_every_part():

@@ -1,4 +1,4 @@
-"""Ids become rows: one door, several engines.
+"""Ids become rows: one interface, several engines.
 
 An engine owns the tables and their optimizer: in training it updates the touched rows at the end of backward, so
 that the loop sees one dense optimizer and no table gradient. `reference` is plain torch and is the meaning; every
@@ -30,8 +30,8 @@ __all__ = ["Embeddings", "Table", "TableOptimizer", "build_embeddings"]
 
 
 class Embeddings(nn.Module, abc.ABC):
-    """The door: `rows = embeddings(columns)`, or `x0 = embeddings(columns, before=x)` for rows behind something else;
-    for histories `embeddings.blocks({"item": ids_BL, "category": ids_BL}, …)`.
+    """The interface: `rows = embeddings(columns)`, or `x0 = embeddings(columns, before=x)` for rows behind something
+    else; for histories `embeddings.lookup_groups({"item": ids_BL, "category": ids_BL}, …)`.
 
     tables     the tables, in the order given
     features   the features, in channel order: one column of a batch and one slice of the rows each
@@ -68,7 +68,7 @@ class Embeddings(nn.Module, abc.ABC):
         float32, or the type of an enclosing `torch.autocast`. Without features [0, 0], or `before` alone.
         """
 
-    def blocks(self, *blocks: Mapping[str, Column]) -> tuple[torch.Tensor, ...]:
+    def lookup_groups(self, *blocks: Mapping[str, Column]) -> tuple[torch.Tensor, ...]:
         """Rows of some features, a tensor per block, and one step for all of them.
 
         A block's columns are those of `forward`, by feature; its features' rows stand side by side, [B, sum of dims].
@@ -92,8 +92,12 @@ class Embeddings(nn.Module, abc.ABC):
         return tuple(found)
 
     @abc.abstractmethod
-    def table_rows(self, name: str) -> torch.Tensor:
-        """The live rows of one table, [rows, dim]: writing into them changes the table."""
+    def rows_of(self, table: str) -> torch.Tensor:
+        """A copy of the rows of one table, [rows, dim]."""
+
+    @abc.abstractmethod
+    def set_rows(self, table: str, rows_RD: torch.Tensor) -> None:
+        """Gives the table these rows; its optimizer's state stays."""
 
     @abc.abstractmethod
     def defer_updates(self, on: bool) -> None:

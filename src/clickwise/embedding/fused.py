@@ -1,4 +1,4 @@
-"""The engine `fused`: the reference's tables and rules on one GPU, with Triton kernels for the two steps that count.
+"""The engine `fused`: tables and rules as of the reference, on one GPU, with Triton kernels for the steps that count.
 
 Forward is one launch for all features, whatever their widths; it casts the rows and writes them where the next layer
 reads them, and leaves behind the rows it touched. The update sorts those once per width of tables, and sums and steps
@@ -6,8 +6,7 @@ them in one pass. Nothing waits for the GPU but `check_ids`.
 
 `keep_time_on_device` makes steps ready for CUDA graphs, and for loss scaling, which decides there whether to skip one.
 
-Everything else is inherited: what an engine holds, when it steps, and what it saves. A state goes from either to the
-other.
+What it holds, when it steps and what it saves is that of `tables.py`: a state goes from either engine to the other.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from clickwise.batch import Column, Ragged
-from clickwise.embedding import WIDEST, Embeddings
+from clickwise.embedding import WIDEST
 from clickwise.embedding.lookup import check_ids_of
-from clickwise.embedding.reference import ReferenceEmbeddings
 from clickwise.embedding.table import Table, TableOptimizer
+from clickwise.embedding.tables import TablesInMemory
 from clickwise.errors import EngineError
 from clickwise.kernels import gpu
 from clickwise.kernels.embedding_bag import Ids, Look
@@ -37,7 +36,7 @@ class _Looked:
     touched: tuple = ()
 
 
-class FusedEmbeddings(ReferenceEmbeddings):
+class FusedEmbeddings(TablesInMemory):
     def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *,
                  device: torch.device | str = "cpu", **settings) -> None:
         where = "embedding engine 'fused'"
@@ -90,8 +89,6 @@ class FusedEmbeddings(ReferenceEmbeddings):
         if self._on_device is not None:
             self._on_device[1].fill_(step)
 
-    blocks = Embeddings.blocks  # by one launch
-
     # Look-up and update -----------------------------------------------------------------------------------------------
 
     def _plan(self):
@@ -105,7 +102,7 @@ class FusedEmbeddings(ReferenceEmbeddings):
             first_row = [next((group.first_row[table.name] for group in self._trained if table.name in group.first_row),
                               None) for table in self.tables]
             self._gather = Gather(
-                [self.table_rows(table.name) for table in self.tables],
+                [self._by_table(table.name, "weight") for table in self.tables],
                 [Look(number[table.name], mean=table.pooling == "mean", modulo=table.modulo) for table in of],
                 groups=[[number[table.name] for table in group.tables] for group in self._trained],
                 first_row=first_row)

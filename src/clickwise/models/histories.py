@@ -93,7 +93,7 @@ class HistoryFeatures:
             blocks.append(self._window("history", batch.history, mask_BL, positions, length))
 
         context_BU, target_BE, items_BLE, *others = (dropout(rows, share) if share else rows
-                                                     for rows in embeddings.blocks(*blocks))
+                                                     for rows in embeddings.lookup_groups(*blocks))
         if self.numericals:
             context_BU = torch.cat([context_BU, batch.numerical.to(context_BU.dtype)], dim=1)
         return HistoryRows(context_BU=context_BU, target_BE=target_BE, items_BLE=items_BLE,
