@@ -134,3 +134,34 @@ def test_sorting_is_that_of_torch_at_every_size(rows, dtype):
         rows_V[rows // 2] = largest
         for found, expected in zip(cpu._sorted(rows_V), torch.sort(rows_V, stable=True), strict=True):
             assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("broken", ["missing", "raises", "does nothing", "another eps"])
+def test_where_torchs_fused_adam_fails_public_functions_take_the_same_steps(broken, monkeypatch):
+    fused, steps = torch._fused_adam_, (1, 2, 3)
+
+    def other(*args, eps, **settings):
+        if broken == "raises":
+            raise RuntimeError
+        if broken == "another eps":
+            fused(*args, eps=eps * 2, **settings)
+
+    def stepped():
+        cpu._adam_goes_at_once.cache_clear()
+        rule = TableOptimizer(name="adam", lazy=False, weight_decay=0.1, eps=1e-3, beta1=0.8)
+        weight, states = tables(rule, 10, 4)
+        for step in steps:
+            cpu.sparse_update(weight, states, torch.tensor([2, 7, 2]), torch.ones(3, 4) / step, rule, lr=0.3, step=step)
+        return weight, *states.values()
+
+    expected = stepped()
+    assert cpu._adam_goes_at_once()
+    if broken == "missing":
+        monkeypatch.delattr(torch, "_fused_adam_")
+    else:
+        monkeypatch.setattr(torch, "_fused_adam_", other)
+    found = stepped()
+    assert not cpu._adam_goes_at_once()
+    cpu._adam_goes_at_once.cache_clear()
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)

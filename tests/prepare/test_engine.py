@@ -104,3 +104,11 @@ def test_sums_of_integers_are_integers(engine):
     table = engine.materialise(ibis.memtable({"x": [2**62, 2**62, 2**62], "y": [0.5, 1.0, 1.0]}), "t")
     row = engine.row(table.aggregate(x=table.x.sum(), y=table.y.sum()))
     assert row == {"x": 3 * 2**62, "y": 2.5} and isinstance(row["x"], int)
+
+
+def test_an_ibis_without_the_private_function_is_named(engine, monkeypatch):
+    for kind in type(engine.ibis).__mro__:
+        if "_run_pre_execute_hooks" in vars(kind):
+            monkeypatch.delattr(kind, "_run_pre_execute_hooks")
+    with pytest.raises(PrepareError, match=rf"(?s){ibis.__version__}.*pip install 'ibis-framework\[duckdb\]==12"):
+        engine.materialise(ibis.memtable({"x": [1]}), "t")

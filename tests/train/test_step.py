@@ -6,8 +6,10 @@ from clickwise.batch import Batch
 from clickwise.embedding import build_embeddings
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import EngineError
+from clickwise.optim import dense
 from clickwise.optim.dense import DenseOptimizer
 from clickwise.optim.schedule import Schedule
+from clickwise.train import step as train_step
 from clickwise.train.step import LossScale, Part, TrainStep, set_matmul_precision
 
 CPU = torch.device("cpu")
@@ -195,3 +197,88 @@ def test_the_largest_loss_scale_does_not_become_infinite():
     for _ in range(4):
         scale.update(torch.tensor(0.0))
     assert scale.state_dict() == [2.0**127, 0]
+
+
+MANY = "_amp_foreach_non_finite_check_and_unscale_"
+
+
+@pytest.mark.parametrize("broken", ["missing", "raises", "overlooks nan", "does not multiply"])
+def test_where_torchs_unscaling_fails_gradients_are_taken_one_by_one(broken, monkeypatch):
+    def other(grads, overflow, factor):
+        if broken == "raises":
+            raise RuntimeError
+        for grad in grads if broken == "overlooks nan" else ():
+            overflow.copy_(torch.where(grad.isinf().any(), 1.0, overflow))
+            grad.mul_(factor)
+
+    def losses():
+        train_step._multiplies_all_at_once.cache_clear()
+        step = step_of("fp16")
+        for factor in (1.0, 1e38, 1.0):
+            step.model.factor = factor
+            step(batch())
+        return weights(step), step.facts()
+
+    expected, facts = losses()
+    assert train_step._multiplies_all_at_once(CPU)
+    if broken == "missing":
+        monkeypatch.delattr(torch, MANY)
+    else:
+        monkeypatch.setattr(torch, MANY, other)
+    found, facts_found = losses()
+    assert not train_step._multiplies_all_at_once(CPU)
+    train_step._multiplies_all_at_once.cache_clear()
+    assert same(found, expected) and facts_found == facts == {"loss_scale": 2.0**15, "skipped_steps": 1}
+
+
+@pytest.mark.parametrize("values", [[6.0], [float("inf")], [float("nan")], [-float("inf"), 1.0]], ids=str)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_gradients_are_multiplied_and_looked_at(at_once, values, monkeypatch):
+    monkeypatch.setattr(train_step, "_multiplies_all_at_once", lambda device: at_once)
+    grads = [torch.tensor([2.0, 4.0]), torch.tensor(values)]
+    overflow = train_step.multiply_(grads, torch.tensor(0.5))
+    assert overflow == (values != [6.0]) and grads[0].tolist() == [1.0, 2.0]
+    torch.testing.assert_close(grads[1], torch.tensor(values) / 2, equal_nan=True)
+    assert train_step.multiply_([], torch.tensor(0.5)) == 0.0
+
+
+@pytest.mark.parametrize("broken", ["no longer says so", "steps all the same", "counts what it skips"])
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_where_torchs_optimizers_do_not_skip_as_told_the_step_is_left_out(name, broken, monkeypatch):
+    optimizer = DenseOptimizer(name=name, lr=0.1)
+    kind = torch.optim.SGD if name == "sgd" else torch.optim.AdamW
+    torchs_step, made = kind.step, kind.__init__
+
+    def step(self):
+        skip = vars(self).get("found_inf")
+        if broken == "steps all the same" and skip is not None:
+            self.found_inf = torch.zeros(())
+        torchs_step(self)
+        for state in self.state.values() if broken == "counts what it skips" and skip else ():
+            if "step" in state:
+                state["step"] += 1
+
+    def init(self, *args, **settings):
+        made(self, *args, **settings)
+        self._step_supports_amp_scaling = False
+
+    def run():
+        dense._skips_where_told.cache_clear()
+        found = step_of("fp16", optimizer=optimizer)
+        for factor in (1e38, 1.0, 1e38, 1.0):
+            found.model.factor = factor
+            found(batch())
+        reads = dense.reads_skip(found.parts[""].optimizer)
+        dense._skips_where_told.cache_clear()
+        return weights(found), found.skipped, reads
+
+    expected, skipped, reads = run()
+    assert reads and skipped == 2
+    if broken == "no longer says so":
+        monkeypatch.setattr(kind, "__init__", init)
+    else:
+        monkeypatch.setattr(kind, "step", step)
+    found, skipped, reads = run()
+    assert skipped == 2 and reads == (name == "sgd" and broken == "counts what it skips")  # which has nothing to count
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable
 
@@ -86,7 +87,7 @@ def step_unless(optimizer: torch.optim.Optimizer, skip: torch.Tensor) -> None:
 
     SGD and Adam look at it there, as for torch's GradScaler, and nothing waits; for others the device is waited for.
     """
-    if _reads_skip(optimizer):
+    if reads_skip(optimizer):
         optimizer.grad_scale, optimizer.found_inf = None, skip
         try:
             optimizer.step()
@@ -96,11 +97,33 @@ def step_unless(optimizer: torch.optim.Optimizer, skip: torch.Tensor) -> None:
         optimizer.step()
 
 
-def _reads_skip(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a skipped step leaves no trace: SGD's first one would leave momentum without values, and the eps of
-    `eps_hat` counts steps here."""
+def reads_skip(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it looks at `skip` itself, and a skipped step leaves no trace: SGD's first one would leave momentum
+    without values, and the eps of `eps_hat` counts steps here."""
+    if any(group.get("momentum") or "eps_hat" in group for group in optimizer.param_groups):
+        return False
+    devices = {parameter.device for group in optimizer.param_groups for parameter in group["params"]}
     return getattr(optimizer, "_step_supports_amp_scaling", False) and \
-        not any(group.get("momentum") or "eps_hat" in group for group in optimizer.param_groups)
+        all(_skips_where_told(type(optimizer), device) for device in devices)
+
+
+@functools.cache
+def _skips_where_told(kind: type[torch.optim.Optimizer], device: torch.device) -> bool:
+    """Whether a fused optimizer of torch skips the step where its `found_inf` (no public attribute) is 1, and only
+    there, and does not count it."""
+    def weight_after(*skips: float) -> float:
+        weight = torch.nn.Parameter(torch.ones(1, device=device))
+        optimizer = kind([weight], lr=0.25, fused=True)
+        for skip in skips:
+            weight.grad = torch.full_like(weight, math.inf if skip else 1.0)
+            optimizer.grad_scale, optimizer.found_inf = None, torch.tensor(skip, device=device)
+            optimizer.step()
+        return float(weight.detach())
+
+    try:
+        return weight_after(1.0, 0.0) == weight_after(0.0) < weight_after(1.0) == 1.0
+    except (AttributeError, RuntimeError, TypeError):
+        return False
 
 
 USED = {  # settings besides name and lr, by optimizer

@@ -242,12 +242,20 @@ class DuckDBEngine(Engine):
             thread.join()
 
     def _sql(self, expression: ir.Table) -> str:
-        self.ibis._run_pre_execute_hooks(expression)  # makes `ibis.memtable`s known to the database
+        _make_known(self.ibis, expression)
         return self.ibis.compile(expression)
 
     def _run(self, sql: str) -> None:
         with _translated():
             self.duckdb.execute(sql)
+
+
+def _make_known(database: ibis.BaseBackend, expression: ir.Table) -> None:
+    """Makes the `ibis.memtable`s in the expression known to the database (by a function that is not public)."""
+    if not hasattr(database, "_run_pre_execute_hooks"):
+        raise PrepareError("ibis-framework", found=f"{ibis.__version__}, which does not store its memtables as asked",
+                           expected="10 to 12", do="pip install 'ibis-framework[duckdb]==12.*'")
+    database._run_pre_execute_hooks(expression)
 
 
 _DUCKDB_TYPES = {"int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT", "float32": "FLOAT",

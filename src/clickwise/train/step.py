@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -13,7 +15,7 @@ from torch import nn
 
 from clickwise.batch import Batch
 from clickwise.errors import EngineError
-from clickwise.optim.dense import step_unless
+from clickwise.optim.dense import reads_skip, step_unless
 from clickwise.optim.schedule import Schedule
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -52,6 +54,33 @@ def set_matmul_precision(precision: Precision, device: torch.device) -> None:
                           do="TF32 is a mode of NVIDIA GPUs: set train.precision=bf16 or fp32")
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+
+def multiply_(grads: list[torch.Tensor], factor: torch.Tensor) -> torch.Tensor:
+    """Multiplies gradients, of one device, in place; float32 of one element: 1 where one was not finite, else 0."""
+    overflow = torch.zeros_like(factor)
+    if grads and _multiplies_all_at_once(factor.device):
+        torch._amp_foreach_non_finite_check_and_unscale_(grads, overflow, factor)
+        return overflow
+    for grad in grads:
+        overflow = torch.where(grad.isfinite().all(), overflow, 1.0)
+        grad.mul_(factor)
+    return overflow
+
+
+@functools.cache
+def _multiplies_all_at_once(device: torch.device) -> bool:
+    """Whether torch's way to do so in one pass (no public function) is there and right."""
+    found = []
+    try:
+        for value in (6.0, math.inf, math.nan):
+            grads = [torch.tensor(values, device=device) for values in ([2.0, 4.0], [value])]
+            overflow, half = (torch.tensor(number, device=device) for number in (0.0, 0.5))
+            torch._amp_foreach_non_finite_check_and_unscale_(grads, overflow, half)
+            found.append((grads[0].tolist(), float(overflow)))
+        return found == [([1.0, 2.0], 0.0), ([1.0, 2.0], 1.0), ([1.0, 2.0], 1.0)] and grads[1].isnan().all().item()
+    except (AttributeError, RuntimeError, TypeError):
+        return False
 
 
 class LossScale:
@@ -100,6 +129,10 @@ class TrainStep:
                          for name, part in self.parts.items()}
         for engine in self.engines:
             engine.defer_updates(self.scale is not None)
+        if self.scale is not None:  # asked now, so that no step waits for an answer
+            _multiplies_all_at_once(self.scale.value.device)
+            for part in self.parts.values():
+                reads_skip(part.optimizer)
 
     def rates(self) -> dict[str, float]:
         """The dense learning rate of the last step: `lr`, or `lr_<part>` of each of several parts."""
@@ -136,9 +169,8 @@ class TrainStep:
         (total * self.scale.value).backward()
         grads = [p.grad for part in self.parts.values() for group in part.optimizer.param_groups
                  for p in group["params"] if p.grad is not None]
-        overflow, unscale = torch.zeros_like(self.scale.value), self.scale.value.reciprocal()
-        if grads:  # none where only tables are trained
-            torch._amp_foreach_non_finite_check_and_unscale_(grads, overflow, unscale)
+        unscale = self.scale.value.reciprocal()
+        overflow = multiply_(grads, unscale)
         for engine in self.engines:
             overflow = torch.where(engine.pending_gradients_finite().to(overflow.device), overflow, 1.0)
         for part in self.parts.values():

@@ -9,9 +9,11 @@ takes a parallel path that is several times faster (`benchmarks/results` has the
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
+from torch.optim.adam import adam
 
 from clickwise.kernels.sparse_update.ftrl import ftrl_
 
@@ -119,7 +121,6 @@ def _ftrl_rows(weight_RD, states, touched_C, grad_CD, rule, lr) -> None:
 def _step_all_rows(weight_RD, states, touched_U, summed, rule, lr, step, rows_at_once) -> None:
     """Adam on every row; rows that are not in `touched_U` have the gradient 0."""
     dense_CD = weight_RD.new_zeros(min(rows_at_once, len(weight_RD)), weight_RD.shape[1])
-    step_of_torch = torch.tensor(float(step))
     begins = range(0, len(weight_RD), rows_at_once)
     cuts = [*torch.searchsorted(touched_U, torch.tensor(begins)).tolist(), len(touched_U)]
     for begin, first, last in zip(begins, cuts, cuts[1:], strict=False):
@@ -128,10 +129,36 @@ def _step_all_rows(weight_RD, states, touched_U, summed, rule, lr, step, rows_at
         touched_C = touched_U[first:last] - begin
         if last > first:
             dense_CD.index_copy_(0, touched_C, summed(first, last))
-        torch._fused_adam_([weight_CD], [dense_CD[:len(weight_CD)]], *([moment_CD] for moment_CD in moments), [],
-                           [step_of_torch], lr=lr, beta1=rule.beta1, beta2=rule.beta2, weight_decay=rule.weight_decay,
-                           eps=_eps(rule, step), amsgrad=False, maximize=False)
+        step_adam = _adam_at_once if _adam_goes_at_once() else _adam_by_steps
+        step_adam(weight_CD, dense_CD[:len(weight_CD)], *moments, step, lr=lr, beta1=rule.beta1, beta2=rule.beta2,
+                  weight_decay=rule.weight_decay, eps=_eps(rule, step))
         dense_CD.index_fill_(0, touched_C, 0.0)
+
+
+def _adam_at_once(weight_CD, grad_CD, first_CD, second_CD, step: int, **settings: float) -> None:
+    """A step of Adam in one pass, `settings` as `torch.optim.adam.adam` has them."""
+    torch._fused_adam_([weight_CD], [grad_CD], [first_CD], [second_CD], [], [torch.tensor(float(step))], amsgrad=False,
+                       maximize=False, **settings)
+
+
+def _adam_by_steps(weight_CD, grad_CD, first_CD, second_CD, step: int, **settings: float) -> None:
+    """The same by public functions, in many passes; torch counts the step itself."""
+    adam([weight_CD], [grad_CD], [first_CD], [second_CD], [], [torch.tensor(step - 1.0)], foreach=False, fused=False,
+         amsgrad=False, maximize=False, **settings)
+
+
+@functools.cache
+def _adam_goes_at_once() -> bool:
+    """Whether torch's Adam in one pass (no public function) is there and right."""
+    def stepped(step_adam) -> torch.Tensor:
+        state_4D = torch.tensor([[1.0, -2.0], [0.5, -0.25], [0.5, 3.0], [0.25, 4.0]])  # weight, gradient, both moments
+        step_adam(*state_4D, step=3, lr=0.5, beta1=0.75, beta2=0.875, weight_decay=0.25, eps=0.125)
+        return state_4D
+
+    try:
+        return torch.allclose(stepped(_adam_at_once), stepped(_adam_by_steps))
+    except (AttributeError, RuntimeError, TypeError):
+        return False
 
 
 def _eps(rule, step: int) -> float:
