@@ -249,7 +249,7 @@ def test_a_run_that_was_stopped_goes_on(outbrain, tmp_path, monkeypatch, capsys)
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    for function in ("store_displays", "store_features", "_write"):
+    for function in ("store_displays", "store_features", "Outbrain.write"):
         with monkeypatch.context() as patch:
             patch.setattr(f"clickwise.prepare.outbrain.{function}", stop)
             with pytest.raises(KeyboardInterrupt):

@@ -290,7 +290,7 @@ def test_goes_on_where_it_was_stopped(prepare, tmp_path, monkeypatch, capsys):
         prepare(TABLE, engine={"tables": "disk"})
     monkeypatch.setattr(split, "check_label", stop)  # the split is not made again
     same(prepare(spec=tmp_path / "raw", engine={"tables": "disk"}), expected_columns(DEALT))
-    assert "resuming an earlier run behind: raw files read, split, vocabularies" in capsys.readouterr().err
+    assert "resuming an earlier run after: raw files read, split, vocabularies" in capsys.readouterr().err
 
 
 def test_ragged_lines_are_refused_or_skipped_and_counted(prepare, tmp_path):
@@ -343,10 +343,10 @@ def test_one_message_for_a_mistake(prepare, tmp_path, options, words):
         options = {**options, "channels": {name: names for name, names in options["channels"].items()
                                            if name != "left_out"},
                    "features": {"note": {"dtype": "str", "cardinality": "auto", "max_hotness": 3}}}
-    with pytest.raises(ClickwiseError) as slip:
+    with pytest.raises(ClickwiseError) as error:
         prepare(**{"table": TABLE, **options})
     for word in words:
-        assert word in str(slip.value), str(slip.value)
+        assert word in str(error.value), str(error.value)
     assert not (tmp_path / "out").exists() and not [*tmp_path.glob(".out*")]
 
 
@@ -370,10 +370,10 @@ def test_one_message_for_files_that_do_not_fit(prepare, tmp_path, change, words)
     write_spec(folder, {"train": [{"type": "csv", "files": ["rows.csv"], "header": True, "features": list(FEATURES)}]})
     write_csv(folder / "rows.csv", TABLE)
     change(folder)
-    with pytest.raises(ClickwiseError) as slip:
+    with pytest.raises(ClickwiseError) as error:
         prepare(spec=folder)
     for word in words:
-        assert word in str(slip.value), str(slip.value)
+        assert word in str(error.value), str(error.value)
     assert not (tmp_path / "out").exists()
 
 

@@ -10,7 +10,7 @@ from clickwise.errors import PrepareError
 from clickwise.feature_spec import Feature
 from clickwise.prepare import write
 from clickwise.prepare.engine import DuckDBEngine
-from clickwise.prepare.placed import permuted
+from clickwise.prepare.scatter import permuted
 
 CHANNELS = {"numerical": ("a", "b"), "categorical": ("id", "tags"), "label": ("label",), "display": ("display",)}
 FEATURES = {"a": Feature("a", "float16"), "b": Feature("b", "float16"), "label": Feature("label", "bool"),

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clickwise.data import column_facts
 from clickwise.data.columns import read_columns
-from clickwise.data.infer import infer
 from clickwise.errors import ClickwiseError
 from clickwise.feature_spec import FeatureSpec
+from clickwise.prepare import column_profile
+from clickwise.prepare.infer import infer
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ROWS = 400
@@ -115,7 +115,7 @@ def test_any_draft_is_a_spec_and_counts_what_is_there(tmp_path, table):
         assert facts.values == {value.strip() for value in values} - {""}
         assert facts.rows == len(values)
         if facts.is_number:
-            numbers = [float(value) for value in values if value not in column_facts.MISSING_NUMBERS]
+            numbers = [float(value) for value in values if value not in column_profile.MISSING_NUMBERS]
             assert (facts.low, facts.high, facts.known) == (min(numbers), max(numbers), len(numbers))
 
 
@@ -124,14 +124,14 @@ def test_the_size_of_blocks_changes_nothing(tmp_path, monkeypatch):
               "label": LABEL}
     path = write_csv(tmp_path / "rows.csv", values)
     whole = infer([path]).text(tmp_path)
-    monkeypatch.setattr(column_facts, "BLOCK_BYTES", 200)
+    monkeypatch.setattr(column_profile, "BLOCK_BYTES", 200)
     assert infer([path]).text(tmp_path) == whole
     assert "text, 301 values" in whole and "numbers 0 … 398" in whole
 
 
 def test_counting_ends_at_a_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(column_facts, "DISTINCT_LIMIT", 10)
-    monkeypatch.setattr(column_facts, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(column_profile, "DISTINCT_LIMIT", 10)
+    monkeypatch.setattr(column_profile, "BLOCK_BYTES", 64)
     draft = infer([write_csv(tmp_path / "rows.csv", {"city": [f"c{place}" for place in range(ROWS)], "label": LABEL})])
     found = draft.table.columns["city"]
     assert found.more and len(found.values) < 40
@@ -241,10 +241,10 @@ def test_one_message_for_a_mistake(tmp_path, text, options, words):
     path = tmp_path / "rows.csv"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ClickwiseError) as slip:
+    with pytest.raises(ClickwiseError) as error:
         infer([path], **options)
     for word in words:
-        assert word in str(slip.value), str(slip.value)
+        assert word in str(error.value), str(error.value)
 
 
 def test_files_that_do_not_belong_together(tmp_path):
