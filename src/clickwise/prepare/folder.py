@@ -18,7 +18,7 @@ from typing import Any
 import clickwise
 from clickwise.errors import ClickwiseError, PrepareError
 from clickwise.feature_spec import FILE_NAME
-from clickwise.files import put_back, put_in_place, write_json, write_text
+from clickwise.files import only_one, put_back, put_in_place, write_json, write_text
 from clickwise.prepare.engine import CutShort, Engine, EngineConfig
 from clickwise.prepare.scatter import ScatterFile
 from clickwise.recipe import to_dict, to_yaml
@@ -95,13 +95,13 @@ class PreparationFolder:
         return False
 
     def __enter__(self) -> PreparationFolder:
+        self._held = contextlib.ExitStack()
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.partial / "lock", "w")
+            self._held.enter_context(only_one(self.partial, PrepareError))
         except OSError as error:
             raise PrepareError(self.out, found=f"no folder can be made there: {error.strerror}",
                                expected="a folder to write into", do="give another folder as out=…") from None
-        _lock(self._lock, self.out)
         state = self._read_state()
         if state.get("fingerprint") == self.fingerprint and state.get("stages") and self._all_there(state):
             self._stages = state["stages"]
@@ -154,8 +154,7 @@ class PreparationFolder:
     def _clear_partial(self) -> None:
         """Deletes what a run that was killed after its last step left, unless another process works in it."""
         if self.partial.exists():
-            with contextlib.suppress(OSError, PrepareError), open(self.partial / "lock", "w") as lock:
-                _lock(lock, self.out)
+            with contextlib.suppress(OSError, PrepareError), only_one(self.partial, PrepareError):
                 self._forget()
 
     def _forget(self) -> None:
@@ -208,21 +207,7 @@ class PreparationFolder:
         else:
             say(f"{self.out.name}: stopped; what was finished ({', '.join(self._stages)}) is kept in {self.partial} "
                 "for the next run")
-        self._lock.close()
+        self._held.close()
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             raise PrepareError(error.filename or self.out, found=error.strerror,
                                do="free disk space or choose another output folder, and run again") from error
-
-
-def _lock(file, out: Path) -> None:
-    """Holds `file` until the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # no such thing on this system: two runs at once are not caught
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise PrepareError(out, found="another process is preparing into this folder",
-                           do="wait for it to end, or choose another output folder") from None

@@ -15,7 +15,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from clickwise.errors import PrepareError, nearest
-from clickwise.prepare.engine import BadInput, Engine
+from clickwise.prepare.engine import BadInput
+from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.raw_files import BadRows, named, open_binary
 from clickwise.progress import Progress
 
@@ -44,10 +45,11 @@ class RawTable:
 
 
 class Reader:
-    """Stores raw tables in an engine; `bad_rows` are the lines of CSV that cannot be read, over all of them."""
+    """Stores raw tables in the engine of a preparation. Over all of them up to `max_bad_rows` lines of CSV that cannot
+    be read are left out; `bad_rows.found` counts them by file."""
 
-    def __init__(self, engine: Engine, bad_rows: BadRows) -> None:
-        self.engine, self.bad_rows = engine, bad_rows
+    def __init__(self, folder: PreparationFolder, max_bad_rows: int) -> None:
+        self.engine, self.bad_rows = folder.engine, BadRows(max_bad_rows, folder.work)
 
     def headers(self, raw: RawTable, files: Sequence[Path]) -> dict[Path, list[str]]:
         """The columns of every file; raises PrepareError where one of `raw.columns` is not among them."""
@@ -58,6 +60,13 @@ class Reader:
                     raise PrepareError(file, found=f"no column {column!r} among {len(header)}",
                                        expected=f"the columns {', '.join(raw.columns)}", do=nearest(column, header))
         return headers
+
+    def check_unique(self, table: ir.Table, key: str, files: Sequence[Path]) -> None:
+        """Raises PrepareError where two rows of a table have the same `key`."""
+        repeated = table.group_by(key).aggregate(rows=table.count()).filter(lambda counts: counts.rows > 1)
+        if example := self.engine.row(repeated.order_by(key)):
+            raise PrepareError(named(files), found=f"{key} {example[key]} in {example['rows']} rows",
+                               expected=f"one row per {key}")
 
     def store(self, raw: RawTable, files: Sequence[Path],
               of: Callable[[ir.Table], ir.Table] | None = None) -> ir.Table:
@@ -74,7 +83,7 @@ class Reader:
 
         def reason(file: Path) -> Callable[[bytes], str | None]:
             first = first_line(file).rstrip(b"\r\n")
-            return lambda line: None if line == first else bad_line(line, raw, headers[file])
+            return lambda line: None if line == first else bad_line(line, headers[file], raw)
 
         return self.bad_rows.read(raw.name, files, load, reason, raw.described())
 
@@ -111,14 +120,16 @@ class Reader:
         return table.select(**{name: _without_nan(table[name].cast(type_)) for name, type_ in raw.columns.items()})
 
 
-def bad_line(line: bytes, raw: RawTable, header: Sequence[str]) -> str | None:
-    """What is wrong with a line of CSV; None for a good one."""
+def bad_line(line: bytes, header: Sequence[str], raw: RawTable | None = None, delimiter: str = ",") -> str | None:
+    """What is wrong with a line of CSV, in its length or for `raw`; None for a good one."""
     try:
-        fields = next(csv.reader([line.decode()], strict=True))
+        fields = next(csv.reader([line.decode()], delimiter=delimiter, strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
         return f"a line that cannot be read ({error})"
     if len(fields) != len(header):
-        return f"{len(fields)} fields, where the header has {len(header)}"
+        return f"{len(fields)} field{'s' * (len(fields) != 1)}, where the header has {len(header)}"
+    if raw is None:
+        return None
     row = dict(zip(header, fields, strict=True))
     for column, type_ in raw.columns.items():
         text = row[column]
@@ -144,11 +155,17 @@ def _without_nan(column: ir.Column) -> ir.Column:
 def _columns_of(file: Path) -> list[str]:
     if file.suffix == ".parquet":
         return parquet_schema(file, expected="a Parquet file with named columns").names
+    return first_fields(file)
+
+
+def first_fields(file: Path, delimiter: str = ",") -> list[str]:
+    """The fields of the first line of CSV, plain or .gz."""
     try:
-        return next(csv.reader([first_line(file).decode("utf-8-sig")]))
+        fields = next(csv.reader([first_line(file).decode("utf-8-sig")], delimiter=delimiter))
     except (UnicodeDecodeError, csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise PrepareError(f"{file}, line 1", found=f"no header that can be read ({error})",
-                           expected="the names of the columns with commas between them") from None
+        raise PrepareError(f"{file}, line 1", found=f"no text that can be read ({error})",
+                           expected="CSV in UTF-8, plain or .gz, with the names of the columns") from None
+    return [field.strip() for field in fields]
 
 
 def parquet_schema(file: Path, *, expected: str) -> pa.Schema:

@@ -21,7 +21,6 @@ from clickwise.prepare.named_columns import Reader
 from clickwise.prepare.outbrain.documents import KINDS
 from clickwise.prepare.outbrain.raw import PAGE_VIEWS, check_values
 from clickwise.prepare.outbrain.rows import DAY_MS
-from clickwise.prepare.raw_files import BadRows
 from clickwise.progress import Progress
 
 SOURCES = 8  # more than there are traffic sources
@@ -30,7 +29,7 @@ SOURCES = 8  # more than there are traffic sources
 def store_views(folder: PreparationFolder, files: Sequence[Path], *, max_bad_rows: int) -> dict:
     """Stores `visitors` (display_id, user, timestamp, test) and `page_views` (user, document_id, timestamp,
     traffic_source); what was counted."""
-    engine, bad_rows = folder.engine, BadRows(max_bad_rows, folder.work)
+    engine, reader = folder.engine, Reader(folder, max_bad_rows)
     displays = engine.table("displays")
     users = displays.group_by("uuid").aggregate(last=displays.timestamp.max())
     users = engine.numbered(engine.materialise(users.filter(users["last"].notnull()), "users"))
@@ -42,7 +41,6 @@ def store_views(folder: PreparationFolder, files: Sequence[Path], *, max_bad_row
         joined = joined.filter(joined.timestamp <= joined["last"])
         return joined.select("document_id", "timestamp", "user", traffic_source=joined.traffic_source.cast("int8"))
 
-    reader = Reader(engine, bad_rows)
     views = reader.store(PAGE_VIEWS, files, of=of_users)
     if not engine.row(views.aggregate(n=views.traffic_source.count()))["n"]:  # none is kept, or none has a source
         counts = reader.store(replace(PAGE_VIEWS, name="page_views_counted"), files, of=lambda views: views.aggregate(
@@ -50,7 +48,7 @@ def store_views(folder: PreparationFolder, files: Sequence[Path], *, max_bad_row
         check_values(engine.row(counts), PAGE_VIEWS, files)
     visitors = displays.inner_join(users, [("uuid", "user_uuid")]).filter(lambda t: t.timestamp.notnull())
     engine.materialise(visitors.select("display_id", "document_id", "timestamp", "test", "user"), "visitors")
-    return {"page_views_kept": engine.count(views), "bad_page_views": bad_rows.found}
+    return {"page_views_kept": engine.count(views), "bad_page_views": reader.bad_rows.found}
 
 
 def traffic_sources(engine: Engine) -> ir.Table:

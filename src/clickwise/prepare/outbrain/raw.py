@@ -13,7 +13,7 @@ from clickwise.errors import PrepareError
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.named_columns import RawTable, Reader
-from clickwise.prepare.raw_files import BadRows, named
+from clickwise.prepare.raw_files import named
 from clickwise.progress import Progress
 
 MISSING = ("", "\\N")
@@ -53,8 +53,7 @@ def store_raw_tables(folder: PreparationFolder, files: Mapping[str, Sequence[Pat
 
     Raises PrepareError for what cannot be read and for what does not fit together; returns what was counted.
     """
-    engine, bad_rows = folder.engine, BadRows(max_bad_rows, folder.work)
-    reader = Reader(engine, bad_rows)
+    engine, reader = folder.engine, Reader(folder, max_bad_rows)
     for name, paths in files.items():
         reader.headers(TABLES[name], paths)
     rows = {}
@@ -66,14 +65,14 @@ def store_raw_tables(folder: PreparationFolder, files: Mapping[str, Sequence[Pat
         rows[name] = _looked_at(engine, reader.store(table, files[name]), table, files[name])
     with Progress("looking at raw tables", total=len(UNIQUE) + 2 + len(ASPECTS), unit="checks") as bar:
         for name, key in UNIQUE.items():
-            _check_unique(engine, name, key, files[name])
+            reader.check_unique(engine.table(name), key, files[name])
             bar.advance(1, name)
         _check_known(engine, files)
         bar.advance(2)
         for kind in ASPECTS:
             _check_aspects(engine, f"documents_{kind}", max_aspects, files)
             bar.advance(1, kind)
-    return {"rows_read": rows, "bad_rows_skipped": bad_rows.found}
+    return {"rows_read": rows, "bad_rows_skipped": reader.bad_rows.found}
 
 
 def published(documents_meta: ir.Table) -> ir.IntegerColumn:
@@ -103,16 +102,6 @@ def check_values(found: Mapping[str, int], raw: RawTable, files: Sequence[Path])
             text = "no moment as YYYY-MM-DD HH:MM:SS" if name == "publish_time" else "no value"
             raise PrepareError(named(files), found=f"{text} of {name} in any of {found['rows']:,} rows",
                                expected="a value in some of them", do="check how the file was written")
-
-
-def _check_unique(engine: Engine, name: str, key: str, files: Sequence[Path]) -> None:
-    table = engine.table(name)
-    counts = engine.row(table.aggregate(rows=table.count(), keys=table[key].nunique()))
-    if counts["rows"] != counts["keys"]:
-        repeated = table.group_by(key).aggregate(n=table.count()).filter(lambda t: t.n > 1).order_by(key)
-        example = engine.row(repeated)
-        raise PrepareError(named(files), found=f"{key} {example[key]} in {example['n']} rows",
-                           expected=f"one row per {key}")
 
 
 def _check_known(engine: Engine, files: Mapping[str, Sequence[Path]]) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import re
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +14,7 @@ from clickwise.errors import PrepareError, nearest
 from clickwise.feature_spec import ID_CHANNELS, Chunk, FeatureSpec
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
-from clickwise.prepare.named_columns import first_line, parquet_schema
+from clickwise.prepare.named_columns import bad_line, first_fields, parquet_schema
 from clickwise.prepare.raw_files import BadRows
 from clickwise.progress import Progress
 
@@ -135,7 +132,7 @@ class _Reader:
         delimiter = chunk.options.get("delimiter", ",")
 
         def reason(file: Path) -> Callable[[bytes], str | None]:
-            return lambda line: bad_line(line, len(headers[file]), delimiter)
+            return lambda line: bad_line(line, headers[file], delimiter=delimiter)
 
         def load(files: list[Path]) -> None:
             self._materialise(chunk, dict(zip(files, headers.values(), strict=True)), columns, name)
@@ -170,34 +167,16 @@ class _Reader:
             self.engine.drop(f"{name}_part_{index}")
 
 
-def bad_line(line: bytes, fields: int, delimiter: str) -> str | None:
-    """What is wrong with a line of CSV; None for a good one."""
-    try:
-        found = len(next(csv.reader([line.decode()], delimiter=delimiter, strict=True)))
-    except (csv.Error, UnicodeDecodeError) as error:
-        return f"a line that cannot be read ({error})"
-    return None if found == fields else f"{found} field{'s' * (found != 1)}"
-
-
-def _fields(file: Path, chunk: Chunk) -> list[str]:
-    """What stands between the delimiters of the first line."""
-    try:
-        line = first_line(file).decode("utf-8-sig")
-    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise PrepareError(f"{file}, line 1", found=f"no text that can be read ({error})",
-                           expected="CSV in UTF-8, plain or .gz") from None
-    return [field.strip() for field in next(csv.reader([line], delimiter=chunk.options.get("delimiter", ",")), [])]
-
-
 def _has_header(file: Path, chunk: Chunk) -> bool:
-    return chunk.options.get("header", set(chunk.features) <= set(_fields(file, chunk)))
+    fields = first_fields(file, chunk.options.get("delimiter", ","))
+    return chunk.options.get("header", set(chunk.features) <= set(fields))
 
 
 def _header(file: Path, chunk: Chunk) -> list[str]:
     """The names of a file's columns."""
     if chunk.type == "parquet":
         return parquet_schema(file, expected="a Parquet file, the type of its chunk").names
-    fields = _fields(file, chunk)
+    fields = first_fields(file, chunk.options.get("delimiter", ","))
     if not _has_header(file, chunk):
         if len(fields) != len(chunk.features):
             raise PrepareError(f"{file}, line 1", found=f"{len(fields)} fields", expected=f"{len(chunk.features)}, the "
