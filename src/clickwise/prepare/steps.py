@@ -9,7 +9,7 @@ Ids are int32, 1 … K by how often a value occurs; 0 stands for missing, rare a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import ibis
 import ibis.expr.types as ir
@@ -41,13 +41,20 @@ def sum_as_int64(total: ir.NumericValue) -> ir.IntegerValue:
     return total.cast("float64").cast("int64")
 
 
+def look_up(table: ir.Table, other: ir.Table, keys: Mapping[str, str], columns: Mapping[str, str]) -> ir.Table:
+    """`table` with further columns, `columns`: name -> column of `other`; missing where no row of `other` has the same
+    `keys`: column of `table` -> column of `other`, where they occur once."""
+    found = other.select(**{f"__key_{name}": key for name, key in keys.items()}, **columns)
+    joined = table.left_join(found, [(name, f"__key_{name}") for name in keys])
+    return joined.drop(*(f"__key_{name}" for name in keys))
+
+
 def encode(table: ir.Table, column: str, vocabulary: ir.Table) -> ir.Table:
     """`table` with `column` replaced by its ids; 0 where the value is missing or not in `vocabulary`.
 
     The rows may come back in any order: carry a row number where the order matters.
     """
-    ids = vocabulary.select(**{"__value": vocabulary["value"], "__id": vocabulary["id"]})
-    joined = table.left_join(ids, table[column] == ids["__value"])
+    joined = look_up(table, vocabulary, {column: "value"}, {"__id": "id"})
     kept = [joined[name] for name in table.columns if name != column]
     return joined.select(*kept, ibis.coalesce(joined["__id"], ibis.literal(0, "int32")).name(column))
 
@@ -70,9 +77,8 @@ def encode_list(table: ir.Table, column: str, vocabulary: ir.Table, *, row: str 
         ids = ids.filter(ids[column] > 0)
     pair = ibis.struct({"position": ids["__position"], "id": ids[column]})
     lists = ids.group_by(row).aggregate(__ids=pair.collect())
-    lists = lists.select(lists[row].name("__row"), lists["__ids"].sort().map(lambda pair: pair["id"]).name("__ids"))
-    every = table.select(row)
-    joined = every.left_join(lists, every[row] == lists["__row"])
+    lists = lists.mutate(__ids=lists["__ids"].sort().map(lambda pair: pair["id"]))
+    joined = look_up(table.select(row), lists, {row: row}, {"__ids": "__ids"})
     return joined.select(row, ibis.coalesce(joined["__ids"], ibis.literal([], "array<int32>")).name(column))
 
 

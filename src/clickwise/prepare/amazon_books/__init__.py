@@ -166,13 +166,11 @@ def bad_review(line: bytes) -> str | None:
     return None
 
 
-
 def numbered_events(engine: Engine) -> ir.Table:
     """The events with `row`, their position in the log, and `left`: how many of the same user come after."""
     events, users = engine.numbered(engine.table("events")), engine.table("users")
-    users = users.select(__id=users["id"], end=users["start"] + users["count"])
-    joined = events.inner_join(users, events.user_id == users["__id"])
-    return joined.mutate(left=joined["end"] - 1 - joined["row"]).drop("__id", "end")
+    joined = steps.look_up(events, users.mutate(end=users["start"] + users["count"]), {"user_id": "id"}, {"end": "end"})
+    return joined.mutate(left=joined["end"] - 1 - joined["row"]).drop("end")
 
 
 def _categories(engine: Engine, metadata: Path) -> ir.Table:
@@ -180,8 +178,6 @@ def _categories(engine: Engine, metadata: Path) -> ir.Table:
     products = engine.read_parquet([metadata])
     first = products.group_by("item").aggregate(category=products.category.argmin(products.line),
                                                 line=products.line.min())
-    items = engine.table("events").select("item").distinct()
-    first = first.select(__item=first.item, __category=first.category)
-    joined = items.left_join(first, items.item == first["__item"])
-    return engine.materialise(joined.select("item", category=ibis.coalesce(joined["__category"], NO_CATEGORY)),
-                              "categories")
+    items = steps.look_up(engine.table("events").select("item").distinct(), first, {"item": "item"},
+                          {"category": "category"})
+    return engine.materialise(items.mutate(category=ibis.coalesce(items.category, NO_CATEGORY)), "categories")

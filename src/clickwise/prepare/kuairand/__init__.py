@@ -125,9 +125,8 @@ class KuaiRand(Preparation):
             if names[0] in LOG_COLUMNS:
                 return steps.rows_between(engine.table("history_positions").select("row", *names), *part)
             if names[0] in items:
-                rows, ids = self._rows(mapping, ["video_id"]), engine.table("video_ids")
-                ids = ids.select("key", *names)
-                return rows.join(ids, rows.video_id == ids.key).select("row", *names)
+                return steps.look_up(self._rows(mapping, ["video_id"]), engine.table("video_ids"), {"video_id": "key"},
+                                     {name: name for name in names}).select("row", *names)
             if set(names) <= set(self.scales):
                 table = steps.rows_between(engine.table("numbers"), *part)
                 return table.select("row", **{name: steps.scale(table[name], **self.scales[name]) for name in names})
@@ -165,8 +164,8 @@ def _store_tag_ids(engine: Engine) -> int:
     impressions, vocabulary = engine.numbered(engine.table("impressions")), engine.table(f"vocabulary_{TAGS}")
     texts = impressions.filter(impressions.tag.notnull()).select("tag").distinct()
     lists = steps.encode_list(texts.mutate(tags=_tag_list(texts.tag)), TAGS, vocabulary, row="tag", drop_unknown=True)
-    lists = engine.materialise(lists.rename(__tag="tag"), "tag_lists")
-    joined = impressions.select("row", "tag").left_join(lists, impressions.tag == lists["__tag"])
+    lists = engine.materialise(lists, "tag_lists")
+    joined = steps.look_up(impressions.select("row", "tag"), lists, {"tag": "tag"}, {TAGS: TAGS})
     stored = engine.materialise(
         joined.select("row", tags=ibis.coalesce(joined[TAGS], ibis.literal([], "array<int32>"))), "tag_ids")
     return max(2, engine.row(stored.aggregate(most=stored[TAGS].length().max()))["most"])

@@ -103,8 +103,7 @@ def store_history(folder: PreparationFolder, config: HistoryConfig, watched: Seq
         bar.advance(1)
         users = ibis.union(impressions.select("user_id"), events.select("user_id")).distinct()
         counts = events.group_by("user_id").aggregate(count=events.count())
-        counts = counts.select(__user=counts.user_id, count=counts["count"])
-        users = users.left_join(counts, users.user_id == counts["__user"])
+        users = steps.look_up(users, counts, {"user_id": "user_id"}, {"count": "count"})
         number = (ibis.row_number().over(order_by=users.user_id) + 1).cast("int32")
         users = engine.materialise(users.select("user_id", number=number, count=ibis.coalesce(users["count"], 0)),
                                    "history_users")
@@ -152,8 +151,7 @@ def _of_the_log(impressions: ir.Table, until: int | None, *, shown: bool) -> ir.
         events = events.filter(events[LABEL] == 1)
     if until is not None:
         events = events.filter(events.date <= until)
-    others = impressions.select(__row=impressions["row"], other=impressions.video_id)
-    joined = events.left_join(others, events.passed == others["__row"])
+    joined = steps.look_up(events, impressions, {"passed": "row"}, {"other": "video_id"})
     return joined.select("user_id", time=joined.time_ms, position=joined["row"], video_id=joined.video_id,
                          outcome=(joined[LABEL] == 1).ifelse(CLICKED, SHOWN).cast("int8"), other=joined.other)
 
@@ -165,11 +163,9 @@ def _positions(impressions: ir.Table, events: ir.Table, users: ir.Table) -> ir.T
         impressions.select("user_id", time=impressions.time_ms, n=ibis.literal(0, "int64")))
     moments = moments.group_by(["user_id", "time"]).aggregate(n=steps.sum_as_int64(moments.n.sum()))
     so_far = moments.n.sum().over(ibis.cumulative_window(group_by="user_id", order_by="time"))
-    before = moments.select(__user=moments.user_id, __time=moments.time, before=steps.sum_as_int64(so_far) - moments.n)
-    numbers = users.select(__id=users.user_id, number=users.number)
-    joined = impressions.join(before, [impressions.user_id == before["__user"],
-                                       impressions.time_ms == before["__time"]])
-    joined = joined.join(numbers, joined.user_id == numbers["__id"])
+    moments = moments.mutate(before=steps.sum_as_int64(so_far) - moments.n)
+    joined = steps.look_up(impressions, moments, {"user_id": "user_id", "time_ms": "time"}, {"before": "before"})
+    joined = steps.look_up(joined, users, {"user_id": "user_id"}, {"number": "number"})
     return joined.select("row", **{USER: joined.number, POSITION: joined.before.cast("int32"), TIME: joined.time_ms})
 
 
@@ -178,18 +174,17 @@ def _store_video_ids(folder: PreparationFolder, config: HistoryConfig, seen: ir.
     engine = folder.engine
     videos = engine.table("raw_videos")
     known = videos.select(
-        __video=videos.video_id,
+        "video_id",
         tag=ibis.coalesce(first_tag(videos.tag), "") if "tag" in config.items else ibis.literal(""),
         author=ibis.coalesce(videos.author_id, -1) if "author" in config.items else ibis.literal(-1))
     counted = seen.group_by("video_id").aggregate(n=seen.count())
     every = ibis.union(engine.table("impressions").select("video_id"),
                        engine.table("history_events").select("video_id")).distinct()
-    table = every.left_join(known, every.video_id == known["__video"])
-    table = table.select(key=table.video_id, video=table.video_id, tag=ibis.coalesce(table.tag, ""),
-                         author=ibis.coalesce(table.author, -1))
-    counted = counted.select(__key=counted.video_id, n=counted.n)
-    table = table.left_join(counted, table.key == counted["__key"]).drop("__key")
-    table = engine.materialise(table.mutate(n=ibis.coalesce(table.n, 0)), "videos_seen")
+    table = steps.look_up(every, known, {"video_id": "video_id"}, {"tag": "tag", "author": "author"})
+    table = steps.look_up(table, counted, {"video_id": "video_id"}, {"n": "n"})
+    table = engine.materialise(table.select(
+        key=table.video_id, video=table.video_id, tag=ibis.coalesce(table.tag, ""),
+        author=ibis.coalesce(table.author, -1), n=ibis.coalesce(table.n, 0)), "videos_seen")
     sizes, encoded = {}, table.select("key", *config.items)
     for name in config.items:
         sizes[name] = store_vocabulary(folder, name, table, config.frequency_limit, weight="n",
@@ -251,8 +246,7 @@ def _write_log(folder: PreparationFolder, config: HistoryConfig, features: Mappi
     events = engine.numbered(engine.table("history_events"))
     video_ids, total = engine.table("video_ids"), int(counts.sum())
     for kind, column in (("history", "video_id"), ("negatives", "other")):
-        ids = video_ids.select(__key=video_ids.key, video=video_ids.video)
-        joined = events.left_join(ids, events[column] == ids["__key"])
+        joined = steps.look_up(events, video_ids, {column: "key"}, {"video": "video"})
         table = joined.select("row", video=ibis.coalesce(joined.video, 0))
         with contextlib.ExitStack() as stack:
             bar = stack.enter_context(Progress(f"writing {kind}", total=total, unit="events"))

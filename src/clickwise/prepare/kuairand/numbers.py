@@ -63,9 +63,8 @@ def store_numbers(folder: PreparationFolder, features: Sequence[str], *, train: 
 
 def _joined(table: ir.Table, other: ir.Table, keys: Sequence[str], prefix: str) -> ir.Table:
     """`table` with the columns of `other`, called `<prefix>__<column>`; missing where `other` has no such row."""
-    other = other.select(**{f"{prefix}__{name}": other[name] for name in other.columns})
-    joined = table.left_join(other, [table[key] == other[f"{prefix}__{key}"] for key in keys])
-    return joined.drop(*(f"{prefix}__{key}" for key in keys))
+    columns = {f"{prefix}__{name}": name for name in other.columns if name not in keys}
+    return steps.look_up(table, other, {key: key for key in keys}, columns)
 
 
 Formula = Callable[[ir.Table], ir.FloatingColumn]

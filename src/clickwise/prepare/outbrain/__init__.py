@@ -16,7 +16,7 @@ import ibis.expr.types as ir
 
 from clickwise.feature_spec import Feature, narrowest_id_dtype
 from clickwise.files import write_json
-from clickwise.prepare import write
+from clickwise.prepare import steps, write
 from clickwise.prepare.broadcast import BroadcastByKey, Column, store_columns
 from clickwise.prepare.outbrain import numbers
 from clickwise.prepare.outbrain.config import OutbrainConfig
@@ -99,8 +99,8 @@ class Outbrain(Preparation):
         def columns(rows: ir.Table, names: tuple[str, ...]) -> ir.Table:
             if names[0] in features.lists:
                 name, of = names[0], features.lists[names[0]].of
-                lists = engine.table(f"list_{name}").select(**{"__document": "document_id", name: "ids"})
-                rows = rows.select("row", f"__{of}").left_join(lists, [(f"__{of}", "__document")])
+                rows = steps.look_up(rows.select("row", f"__{of}"), engine.table(f"list_{name}"),
+                                     {f"__{of}": "document_id"}, {name: "ids"})
                 return rows.select("row", **{name: ibis.coalesce(rows[name], ibis.literal([], "array<int32>"))})
             return rows.select("row", **{
                 name: numbers.apply(rows[name], features.numbers[name], **scales[name]) if name in features.numbers

@@ -112,10 +112,8 @@ def _count_events(engine: Engine, features: FeatureSet) -> ir.Table:
 def _with_document(engine: Engine, table: ir.Table, key: str, suffix: str) -> ir.Table:
     """`table` with source_id, publisher_id and published of the document `key`, their names followed by `suffix`;
     missing where the document is unknown."""
-    documents = engine.table("documents")
-    documents = documents.select(**{"__document": "document_id"}, **{
+    return steps.look_up(table, engine.table("documents"), {key: "document_id"}, {
         f"{name}{suffix}": name for name in ("source_id", "publisher_id", "published")})
-    return table.left_join(documents, [(key, "__document")]).drop("__document")
 
 
 def place_columns(table: ir.Table, strip: bool) -> ir.Table:

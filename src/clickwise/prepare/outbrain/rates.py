@@ -48,14 +48,9 @@ def store_counts(folder: PreparationFolder, *, out_of_fold: bool) -> None:
 
 
 def _with_counts(table: ir.Table, key: str, total: ir.Table, own: ir.Table | None) -> ir.Table:
-    def joined(table: ir.Table, counts: ir.Table, by: tuple[str, ...], prefix: str) -> ir.Table:
-        counts = counts.rename(**{f"{prefix}_{name}": name for name in counts.columns})
-        table = table.left_join(counts, [table[name] == counts[f"{prefix}_{name}"] for name in by])
-        return table.drop(*(f"{prefix}_{name}" for name in by))
-
-    table = joined(table, total, (key,), "all")
+    table = steps.look_up(table, total, {key: key}, {f"all_{name}": name for name in ("views", "clicks", "ads")})
     if own is not None:
-        table = joined(table, own, (key, "fold"), "own")
+        table = steps.look_up(table, own, {key: key, "fold": "fold"}, {"own_views": "views", "own_clicks": "clicks"})
     counts = {f"{key}__ads": ibis.coalesce(table["all_ads"], 0)}
     for name in ("views", "clicks"):
         count = ibis.coalesce(table[f"all_{name}"], 0)
