@@ -75,16 +75,17 @@ def test_samples_are_every_prefix_and_the_last_events(prepare, validation, min_h
     out = prepare(validation=validation, min_history=min_history, negatives_per_positive=each)
     counts = [len(items) for items in expected(REVIEWS)[1]]
     held = 2 if validation else 1
-    places = {"train": [(user, place) for user, count in enumerate(counts, 1)
-                        for place in range(min_history, count - held)],
-              "test": [(user, count - 1) for user, count in enumerate(counts, 1) if count > min_history],
-              "validation": [(user, count - 2) for user, count in enumerate(counts, 1) if count > min_history + 1]}
+    samples = {"train": [(user, position) for user, count in enumerate(counts, 1)
+                         for position in range(min_history, count - held)],
+               "test": [(user, count - 1) for user, count in enumerate(counts, 1) if count > min_history],
+               "validation": [(user, count - 2) for user, count in enumerate(counts, 1) if count > min_history + 1]}
     mappings = FeatureSpec.load(out).mappings
     assert set(mappings) == {"train", "test", *(["validation"] if validation else [])}
     for mapping in mappings:
         user, position, label = read_samples(out, mapping)
-        assert list(zip(user, position, strict=True)) == [place for place in places[mapping] for _ in range(1 + each)]
-        assert label == [True, *[False] * each] * len(places[mapping])
+        assert list(zip(user, position, strict=True)) == [
+            sample for sample in samples[mapping] for _ in range(1 + each)]
+        assert label == [True, *[False] * each] * len(samples[mapping])
         assert summary(out)["rows"][mapping] == len(label)
 
 

@@ -34,7 +34,7 @@ class EngineConfig:
 
     memory_limit  bounds the whole process; what does not fit goes to disk
     threads       null: one per core
-    tables        where tables lie between two steps: disk (a run that was stopped can go on) · memory (a quarter
+    tables        where tables lie between two steps: disk (a run that was stopped can resume) · memory (a quarter
                   faster; spilled where they do not fit) · auto: memory where they are known to fit, disk otherwise
     """
 
@@ -85,7 +85,7 @@ def parse_bytes(text: str) -> int | None:
 
 
 class CutShort(PrepareError):
-    """Memory or disk did not suffice, or another process was there: the same preparation can go on later."""
+    """Memory or disk did not suffice, or another process was there: the same preparation can be resumed later."""
 
 
 class BadInput(Exception):
@@ -248,7 +248,7 @@ class DuckDBEngine(Engine):
         thread = threading.Thread(target=watch, daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the system gives no thread: go on without a progress bar
+        except RuntimeError:  # the system gives no thread: no progress is shown
             yield
             return
         try:
