@@ -60,11 +60,11 @@ def _raw_part(rng: np.random.Generator, rows: int) -> list:
     for _ in range(13):
         number = np.floor(rng.lognormal(2, 2, rows)).clip(0, 2e6).astype(np.int32) - 2
         columns.append(pa.array(number, mask=rng.random(rows) < 0.15))
-    for place, size in enumerate(SIZES):
+    for index, size in enumerate(SIZES):
         exponent = -0.05  # P(rank) ~ rank^-1.05
         rank = ((((size + 1.0) ** exponent - 1) * rng.random(rows) + 1) ** (1 / exponent)).astype(np.uint64)
-        value = ((rank + np.uint64(place * 100_000_007)) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32))
-        columns.append(pa.array(value.astype(np.uint32), mask=rng.random(rows) < (0.05 if place % 3 == 0 else 0)))
+        value = ((rank + np.uint64(index * 100_000_007)) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32))
+        columns.append(pa.array(value.astype(np.uint32), mask=rng.random(rows) < (0.05 if index % 3 == 0 else 0)))
     return columns
 
 
@@ -112,22 +112,22 @@ def sql(raw: Path, out: Path, memory_limit: str, database: str = ":memory:") -> 
             relation = connection.sql(query)
             read = getattr(relation, "to_arrow_reader", None) or relation.fetch_arrow_reader
             for batch in read(1 << 17):
-                place = batch.column(0).to_numpy() - first
-                place = place if order is None else order[place]
-                block = np.empty((len(place), width), dtype)
+                index = batch.column(0).to_numpy() - first
+                index = index if order is None else order[index]
+                block = np.empty((len(index), width), dtype)
                 for column in range(width):
                     block[:, column] = batch.column(column + 1).to_numpy()
-                result[place] = block
+                result[index] = block
             result.tofile(out / mapping / file)
 
         logs = ", ".join(f"CAST(CASE WHEN {name} > -3 THEN ln(CAST({name} AS DOUBLE) + 3) ELSE 0 END AS FLOAT)"
                          for name in numbers)
         write(f"SELECT s.rowid, {logs} {where % ''}", "numerical.bin", np.float16, 13)
         write(f"SELECT s.rowid, label {where % ''}", "label.bin", np.bool_)
-        for place, name in enumerate(values):
+        for index, name in enumerate(values):
             dtype = np.int8 if sizes[name] < 127 else np.int16 if sizes[name] < 32767 else np.int32
             join = f"LEFT JOIN v_{name} v ON s.{name} = v.value"
-            write(f"SELECT s.rowid, coalesce(v.id, 0) {where % join}", f"cat_{place}.bin", dtype)
+            write(f"SELECT s.rowid, coalesce(v.id, 0) {where % join}", f"cat_{index}.bin", dtype)
     connection.close()
 
 

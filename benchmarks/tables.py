@@ -60,7 +60,7 @@ def boosted(spec: FeatureSpec, seed: int) -> dict[str, float]:
     numbers = len(spec.channels["numerical"])
     model = HistGradientBoostingClassifier(
         max_iter=1000, early_stopping=True, random_state=seed,
-        categorical_features=[numbers + place for place, feature in enumerate(ids) if feature.cardinality <= 255])
+        categorical_features=[numbers + index for index, feature in enumerate(ids) if feature.cardinality <= 255])
     model.fit(x, y, X_val=x_validation, y_val=y_validation)
     chances = model.predict_proba(x_test)[:, 1]
     return {"auc": roc_auc_score(y_test, chances), "log_loss": log_loss(y_test, chances)}

@@ -58,7 +58,7 @@ def write_lines(path: Path, lines: list[str]) -> Path:
 def ids(values: list) -> dict:
     """Value -> id by descending count, ties by value."""
     counts = Counter(values)
-    return {value: place for place, value in enumerate(sorted(counts, key=lambda v: (-counts[v], v)), 1)}
+    return {value: index for index, value in enumerate(sorted(counts, key=lambda v: (-counts[v], v)), 1)}
 
 
 def expected(reviews: list[tuple[str, str, int]], *, min_events: int = 3, held_out: int = 2, repeats: str = "drop",

@@ -16,10 +16,10 @@ from clickwise.feature_spec import FeatureSpec
 def line(label=0, numbers=None, values=None) -> str:
     """One raw row; `numbers` and `values` map a position to its text, everything else is missing."""
     fields = [str(label)] + [""] * 39
-    for place, text in (numbers or {}).items():
-        fields[1 + place] = str(text)
-    for place, text in (values or {}).items():
-        fields[14 + place] = text
+    for index, text in (numbers or {}).items():
+        fields[1 + index] = str(text)
+    for index, text in (values or {}).items():
+        fields[14 + index] = text
     return "\t".join(fields)
 
 
@@ -48,11 +48,11 @@ def reference(fit: list[str], lines: list[str], limit: int) -> dict[str, np.ndar
     columns["numerical"] = np.array([
         [np.float32(math.log(int(x) + 3)) if x and int(x) > -3 else 0.0 for x in row[1:14]] for row in lines
     ], np.float16).reshape(-1, 13)
-    for place in range(26):
-        count = Counter(row[14 + place] for row in fit if row[14 + place])
+    for index in range(26):
+        count = Counter(row[14 + index] for row in fit if row[14 + index])
         kept = sorted((-n, value) for value, n in count.items() if n >= limit)
         ids = {value: i for i, (_, value) in enumerate(kept, 1)}
-        columns[f"cat_{place}"] = np.array([ids.get(row[14 + place], 0) for row in lines])
+        columns[f"cat_{index}"] = np.array([ids.get(row[14 + index], 0) for row in lines])
     return columns
 
 

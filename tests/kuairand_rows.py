@@ -17,10 +17,10 @@ def random_log(rows: int, seed: int = 0, users: int = 9, videos: int = 12) -> li
     dice = random.Random(seed)
     log = []
     for row in range(rows):
-        place = row % len(DAYS) if row < 3 * len(DAYS) else dice.randrange(len(DAYS))
+        index = row % len(DAYS) if row < 3 * len(DAYS) else dice.randrange(len(DAYS))
         minute = dice.randrange(60)
-        log.append({"user_id": dice.randrange(users), "video_id": 100 + dice.randrange(videos), "date": DAYS[place],
-                    "hourmin": minute // 3 * 100, "time_ms": 1_000_000 * (1000 * place + minute),
+        log.append({"user_id": dice.randrange(users), "video_id": 100 + dice.randrange(videos), "date": DAYS[index],
+                    "hourmin": minute // 3 * 100, "time_ms": 1_000_000 * (1000 * index + minute),
                     "is_click": dice.randrange(2), "is_like": dice.randrange(2), "play_time_ms": dice.randrange(9000),
                     "duration_ms": dice.choice([0, 7000, 61_500]), "is_rand": 0, "tab": dice.choice([0, 1, 1, 4])})
     seen = set()
@@ -112,4 +112,4 @@ def ids(values: list, limit: int) -> dict:
     """Value -> id by descending count, ties by value."""
     counts = Counter(value for value in values if value is not None)
     kept = sorted((value for value, count in counts.items() if count >= limit), key=lambda v: (-counts[v], v))
-    return {value: place for place, value in enumerate(kept, 1)}
+    return {value: index for index, value in enumerate(kept, 1)}

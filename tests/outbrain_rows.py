@@ -123,8 +123,8 @@ class Reference:
             for id_ in without:
                 meta[id_]["publisher_id"] = greatest + 1 + sources.index(meta[id_]["source_id"])
         elif self.kind != "clickwise":
-            for place, id_ in enumerate(without):
-                meta[id_]["publisher_id"] = greatest + 1 + place
+            for index, id_ in enumerate(without):
+                meta[id_]["publisher_id"] = greatest + 1 + index
         self.meta = meta
 
     def _row(self, click: dict) -> dict:
@@ -285,4 +285,4 @@ def ids(values: list, limit: int = 1) -> dict:
     """Value -> 1, 2, … by descending count, ties by value."""
     counts = Counter(value for value in values if value is not None)
     kept = sorted((value for value, count in counts.items() if count >= limit), key=lambda v: (-counts[v], v))
-    return {value: place for place, value in enumerate(kept, 1)}
+    return {value: index for index, value in enumerate(kept, 1)}

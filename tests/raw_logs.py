@@ -13,21 +13,21 @@ def criteo_line(label: object = 0, integers: dict[int, object] | None = None,
                 categories: dict[int, str] | None = None) -> str:
     """One line of Criteo's log, without its newline: fields that are not given (from 1 on) are empty."""
     integers, categories = integers or {}, categories or {}
-    return "\t".join([str(label), *(str(integers.get(place, "")) for place in range(1, CRITEO_INTEGERS + 1)),
-                      *(categories.get(place, "") for place in range(1, CRITEO_CATEGORIES + 1))])
+    return "\t".join([str(label), *(str(integers.get(index, "")) for index in range(1, CRITEO_INTEGERS + 1)),
+                      *(categories.get(index, "") for index in range(1, CRITEO_CATEGORIES + 1))])
 
 
 def criteo_lines(rows: int, seed: int = 0, *, values: int = 12, missing: float = 0.1) -> list[str]:
     """Lines with small vocabularies: `values` of them per category, frequent ones first, a share `missing` empty."""
     dice = random.Random(seed)
-    words = [[f"{random.Random(f'{place}/{word}').getrandbits(32):08x}" for word in range(values)]
-             for place in range(CRITEO_CATEGORIES)]
+    words = [[f"{random.Random(f'{index}/{word}').getrandbits(32):08x}" for word in range(values)]
+             for index in range(CRITEO_CATEGORIES)]
     lines = []
     for _ in range(rows):
-        integers = {place: dice.choice([-3, -2, -1, 0, 0, 1, 2, 5, 40, 1000, 250_000])
-                    for place in range(1, CRITEO_INTEGERS + 1) if dice.random() >= missing}
-        categories = {place + 1: words[place][min(int(dice.expovariate(4 / values)), values - 1)]
-                      for place in range(CRITEO_CATEGORIES) if dice.random() >= missing}
+        integers = {index: dice.choice([-3, -2, -1, 0, 0, 1, 2, 5, 40, 1000, 250_000])
+                    for index in range(1, CRITEO_INTEGERS + 1) if dice.random() >= missing}
+        categories = {index + 1: words[index][min(int(dice.expovariate(4 / values)), values - 1)]
+                      for index in range(CRITEO_CATEGORIES) if dice.random() >= missing}
         lines.append(criteo_line(int(dice.random() < 0.3), integers, categories))
     return lines
 

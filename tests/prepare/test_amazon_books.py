@@ -1,4 +1,4 @@
-"""Amazon Books: logs and samples as plain Python would make them, every shape of metadata, slips, raw files made up."""
+"""Amazon Books: logs and samples as plain Python would make them, shapes of metadata, errors, raw files made up."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import run, summary
 from clickwise.prepare.amazon_books import metadata
 from clickwise.prepare.amazon_books.metadata import parse_block, parse_product, store_metadata
+from clickwise.prepare.raw_files import BadRows
 
 REVIEWS = random_reviews()
 
@@ -74,16 +75,17 @@ def test_samples_are_every_prefix_and_the_last_events(prepare, validation, min_h
     out = prepare(validation=validation, min_history=min_history, negatives_per_positive=each)
     counts = [len(items) for items in expected(REVIEWS)[1]]
     held = 2 if validation else 1
-    places = {"train": [(user, place) for user, count in enumerate(counts, 1)
-                        for place in range(min_history, count - held)],
-              "test": [(user, count - 1) for user, count in enumerate(counts, 1) if count > min_history],
-              "validation": [(user, count - 2) for user, count in enumerate(counts, 1) if count > min_history + 1]}
+    samples = {"train": [(user, position) for user, count in enumerate(counts, 1)
+                         for position in range(min_history, count - held)],
+               "test": [(user, count - 1) for user, count in enumerate(counts, 1) if count > min_history],
+               "validation": [(user, count - 2) for user, count in enumerate(counts, 1) if count > min_history + 1]}
     mappings = FeatureSpec.load(out).mappings
     assert set(mappings) == {"train", "test", *(["validation"] if validation else [])}
     for mapping in mappings:
         user, position, label = read_samples(out, mapping)
-        assert list(zip(user, position, strict=True)) == [place for place in places[mapping] for _ in range(1 + each)]
-        assert label == [True, *[False] * each] * len(places[mapping])
+        assert list(zip(user, position, strict=True)) == [
+            sample for sample in samples[mapping] for _ in range(1 + each)]
+        assert label == [True, *[False] * each] * len(samples[mapping])
         assert summary(out)["rows"][mapping] == len(label)
 
 
@@ -143,7 +145,7 @@ def test_preparing_again_does_nothing_and_a_stopped_run_goes_on(prepare, tmp_pat
     capsys.readouterr()
     run(recipe, "test.yaml")
     stages = "metadata read, reviews read, events, vocabularies"
-    assert f"resuming an earlier run behind: {stages}" in capsys.readouterr().err
+    assert f"resuming an earlier run after: {stages}" in capsys.readouterr().err
     run(recipe, "test.yaml")
     assert "already prepared" in capsys.readouterr().err
 
@@ -193,7 +195,8 @@ def test_blocks_and_processes_change_nothing(tmp_path, monkeypatch):
         found = []
         for size, processes in ((1 << 22, 1), (100, 1), (1000, 2)):
             monkeypatch.setattr(metadata, "BLOCK_BYTES", size)
-            store_metadata([file], tmp_path / "m.parquet", processes=processes if not ending else 1, max_bad_rows=0)
+            store_metadata([file], tmp_path / "m.parquet", processes=processes if not ending else 1,
+                           bad_rows=BadRows(0, tmp_path))
             found.append((tmp_path / "m.parquet").read_bytes()[:0] + b"".join(sorted(table_rows(tmp_path))))
         assert found[0] == found[1] == found[2]
 
@@ -208,7 +211,7 @@ def test_empty_lines_are_no_products():
     assert parse_block(b"\n{'asin': '1'}\n\n") == (["1"], [None], [], 3)
 
 
-# ---- slips
+# ---- errors
 
 
 @pytest.mark.parametrize(("bad", "words"), [
@@ -219,9 +222,9 @@ def test_empty_lines_are_no_products():
     (json.dumps({"reviewerID": "A", "asin": None, "unixReviewTime": 0}), ["line 3", "asin: None"])])
 def test_reviews_that_cannot_be_read(prepare, bad, words):
     lines = [review(*row) for row in REVIEWS]
-    with pytest.raises(PrepareError) as slip:
+    with pytest.raises(PrepareError) as error:
         prepare([*lines[:2], bad, *lines[2:]])
-    assert all(word in str(slip.value) for word in words), slip.value
+    assert all(word in str(error.value) for word in words), error.value
     out = prepare([*lines[:2], bad, *lines[2:]], max_bad_rows=1, name="skipping")
     assert list(summary(out)["bad_rows_skipped"].values()) == [1]
     assert every_file(out) == every_file(prepare(lines, name="without"))
@@ -229,9 +232,9 @@ def test_reviews_that_cannot_be_read(prepare, bad, words):
 
 def test_products_that_cannot_be_read(prepare):
     lines = products()
-    with pytest.raises(PrepareError) as slip:
+    with pytest.raises(PrepareError) as error:
         prepare(metadata=[*lines[:4], "{'asin': ", *lines[4:]])
-    assert "meta.json, line 5" in str(slip.value) and "max_bad_rows" in str(slip.value)
+    assert "meta.json, line 5" in str(error.value) and "max_bad_rows" in str(error.value)
     out = prepare(metadata=[*lines[:4], "{'asin': ", *lines[4:]], max_bad_rows=1, name="skipping")
     assert every_file(out) == every_file(prepare(name="without"))
 
@@ -245,9 +248,9 @@ def test_bad_lines_of_both_files_count_together(prepare):
     ({"min_events": 50}, ["min_events", "the most that one has is 12"]),
     ({"min_events": 1, "min_history": 40}, ["min_history", "no sample for train"])])
 def test_nothing_left(prepare, options, words):
-    with pytest.raises(PrepareError) as slip:
+    with pytest.raises(PrepareError) as error:
         prepare(**options)
-    assert all(word in str(slip.value) for word in words), slip.value
+    assert all(word in str(error.value) for word in words), error.value
 
 
 @pytest.mark.parametrize(("options", "words"), [
@@ -255,9 +258,9 @@ def test_nothing_left(prepare, options, words):
     ({"negatives": "popular"}, ["negatives"]), ({"history_length": 0}, ["history_length"]),
     ({"seed": -1}, ["seed"]), ({"min_evnts": 3}, ["min_events"])])
 def test_settings_that_cannot_be(prepare, options, words):
-    with pytest.raises(RecipeError) as slip:
+    with pytest.raises(RecipeError) as error:
         prepare(**options)
-    assert all(word in str(slip.value) for word in words), slip.value
+    assert all(word in str(error.value) for word in words), error.value
 
 
 def test_a_missing_file(tmp_path):

@@ -51,9 +51,9 @@ def test_layout_and_what_is_kept_beside_the_columns(criteo):
         ["test/numerical.bin", "test/label.bin", "test/cat_0.bin"]
     assert list(spec.channels["numerical"]) == [f"num_{i}" for i in range(13)]
     assert list(spec.channels["categorical"]) == [f"cat_{i}" for i in range(26)]
-    for place in range(26):
-        vocabulary = pq.read_table(out / f"preparation/vocabularies/cat_{place}.parquet").to_pydict()
-        size = spec.features[f"cat_{place}"].cardinality
+    for index in range(26):
+        vocabulary = pq.read_table(out / f"preparation/vocabularies/cat_{index}.parquet").to_pydict()
+        size = spec.features[f"cat_{index}"].cardinality
         assert vocabulary["id"] == list(range(1, size))
         assert vocabulary["count"] == sorted(vocabulary["count"], reverse=True) and min(vocabulary["count"]) >= 3
     summary = json.loads((out / "preparation/summary.json").read_text())

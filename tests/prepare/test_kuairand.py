@@ -58,10 +58,10 @@ def every_file(out, mapping):
 
 
 def raises(prepare, *words, error=PrepareError, **options):
-    with pytest.raises(error) as slip:
+    with pytest.raises(error) as caught:
         prepare(**options)
     for word in words:
-        assert word in str(slip.value)
+        assert word in str(caught.value)
 
 
 @pytest.mark.parametrize("count_until", ["earlier_days", "training", "earlier_moments"])

@@ -63,9 +63,9 @@ def events_before(row, sources, until):
     """Time and video of the events before the impression, the video passed over before each, the outcome."""
     found = [(BEFORE, video, None, 2) for video in WATCHED.get(row["user_id"], [])] if "watched" in sources else []
     mine = in_order([r for r in LOG if r["user_id"] == row["user_id"]], 0, 99999999)
-    for place, r in enumerate(mine if {"clicked", "shown"} & set(sources) else []):
+    for index, r in enumerate(mine if {"clicked", "shown"} & set(sources) else []):
         if (r["is_click"] or "shown" in sources) and r["time_ms"] < row["time_ms"] and r["date"] <= until:
-            passed = [other["video_id"] for other in mine[:place] if not other["is_click"]]
+            passed = [other["video_id"] for other in mine[:index] if not other["is_click"]]
             found.append((r["time_ms"], r["video_id"], passed[-1] if passed else None,
                           1 + r["is_click"]))
     return found
@@ -90,7 +90,7 @@ def test_histories_are_what_was_chosen_strictly_before(prepare, sources, count_u
         assert [ids_B.tolist() for ids_B in batch.target_item] == [
             [vocabulary.get(of(row["video_id"]), 0) for row in rows]
             for vocabulary, of in ((videos, int), (tags, tag_of), (authors, author_of))]
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             before = events_before(row, sources, until)
             known = [video in videos for _, video, *_ in before]
             expected = [[(vocabulary[of(video)] if is_known else 0) for (_, video, *_), is_known
@@ -98,12 +98,12 @@ def test_histories_are_what_was_chosen_strictly_before(prepare, sources, count_u
                         ((videos, int), (tags, tag_of), (authors, author_of))]
             gaps = [min(1 + ((row["time_ms"] - time) // 60_000).bit_length(), 17) * is_known
                     for (time, *_), is_known in zip(before, known, strict=True)]
-            found = [tensor[place].tolist() for tensor in batch.history]
+            found = [tensor[index].tolist() for tensor in batch.history]
             outcomes = [outcome * is_known for (*_, outcome), is_known in zip(before, known, strict=True)]
             further = [outcomes, gaps] if "shown" in sources else [gaps]
-            assert found == [padded(values) for values in (*expected, *further)], (mapping, place)
+            assert found == [padded(values) for values in (*expected, *further)], (mapping, index)
             passed = [videos.get(other, None) for _, _, other, _ in before]
-            for ours, theirs, is_event in zip(batch.negative_history[0][place].tolist(), padded(passed),
+            for ours, theirs, is_event in zip(batch.negative_history[0][index].tolist(), padded(passed),
                                               padded(known), strict=True):
                 assert (ours > 0) == bool(is_event) and (not theirs or not is_event or ours == theirs)
 

@@ -179,7 +179,7 @@ def test_similarity_golden(outbrain):
     """N = 1000; {a: .9, df 10; b: .1, df 100} and {a: .5; c: .5, df 50}: 0.810643 by ln ln, 0.836956 by ln."""
     aspects = [(1, 1, 0.9), (1, 2, 0.1), (2, 1, 0.5), (2, 3, 0.5)]
     for id_, df in ((1, 8), (2, 99), (3, 49)):
-        aspects += [(999 - place, id_, 0.5) for place in range(df)]
+        aspects += [(999 - index, id_, 0.5) for index in range(df)]
     tables = changed(
         TABLES,
         documents_meta=lambda rows: [dict(zip(HEADERS["documents_meta"], (d, 1, 1, "2016-06-01 00:00:00"), strict=True))
@@ -249,7 +249,7 @@ def test_a_run_that_was_stopped_goes_on(outbrain, tmp_path, monkeypatch, capsys)
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    for function in ("store_displays", "store_features", "_write"):
+    for function in ("store_displays", "store_features", "Outbrain.write"):
         with monkeypatch.context() as patch:
             patch.setattr(f"clickwise.prepare.outbrain.{function}", stop)
             with pytest.raises(KeyboardInterrupt):

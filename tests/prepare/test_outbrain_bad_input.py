@@ -14,10 +14,10 @@ TABLES = random_tables(60, seed=2)
 
 
 def raises(outbrain, *words, error=PrepareError, tmp_path=None, **options):
-    with pytest.raises(error) as slip:
+    with pytest.raises(error) as caught:
         outbrain(**options)
     for word in words:
-        assert word in str(slip.value)
+        assert word in str(caught.value)
     if tmp_path is not None:
         assert not [path for path in tmp_path.iterdir() if not path.name.endswith("_raw")]
 

@@ -162,8 +162,8 @@ def trained(r, kind, key, limit=1):
     """Aspect -> id by its count in the training rows; equal counts in the order of the raw table's own vocabulary."""
     aspects = r.aspects(kind)
     raw = ids([row[IDS[kind]] for row in r.tables[f"documents_{kind}"]])
-    places = ids([raw[id_] for row in r.train for id_ in aspects.get(row[key], {})], limit)
-    return {id_: places[place] for id_, place in raw.items() if place in places}
+    numbers = ids([raw[id_] for row in r.train for id_ in aspects.get(row[key], {})], limit)
+    return {id_: numbers[index] for id_, index in raw.items() if index in numbers}
 
 
 def thousands(values):

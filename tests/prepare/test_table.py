@@ -38,8 +38,8 @@ def rows(count, seed=0):
              "city": dice.choice(["", " Oslo", "Bonn ", "São Paulo", "NA", *(f"town {dice.randrange(40)}",) * 2]),
              "zip": dice.choice([7, 10115, 99999, dice.randrange(10**5)]),
              "tags": "|".join(dice.choices("abcdefghij", k=dice.randrange(5))), "session": 10**15 + dice.randrange(9),
-             "user": f"u{dice.randrange(30)}", "when": f"2024-01-{1 + place * 28 // count:02}", "note": dice.random()}
-            for place in range(count)]
+             "user": f"u{dice.randrange(30)}", "when": f"2024-01-{1 + index * 28 // count:02}", "note": dice.random()}
+            for index in range(count)]
 
 
 def write_spec(folder, mappings, features=FEATURES, channels=CHANNELS):
@@ -85,12 +85,12 @@ def hash60(text):
     return int(hashlib.md5(str(text).encode()).hexdigest()[:15], 16)
 
 
-def dealt(table, keys, seed=7, test=0.2, validation=0.1):
-    """Mapping -> rows, dealt by the hash of their keys."""
+def assigned(table, keys, seed=7, test=0.2, validation=0.1):
+    """Mapping -> rows, assigned by the hash of their keys."""
     parts = {"train": [], "validation": [], "test": []}
     for row, key in zip(table, keys, strict=True):
-        place = hash60(f"{seed}:{key}") / 2**60
-        parts["test" if place < test else "validation" if place < test + validation else "train"].append(row)
+        hashed = hash60(f"{seed}:{key}") / 2**60
+        parts["test" if hashed < test else "validation" if hashed < test + validation else "train"].append(row)
     return parts
 
 
@@ -100,7 +100,7 @@ def known(value):
 
 def vocabulary(values, limit):
     counts = Counter(value for value in values if value)
-    return {value: place for place, (_, value) in enumerate(
+    return {value: index for index, (_, value) in enumerate(
         sorted((-count, value) for value, count in counts.items() if count >= limit), 1)}
 
 
@@ -156,41 +156,41 @@ def same(out, expected):
 
 
 TABLE = rows(400)
-DEALT = dealt(TABLE, range(400))
+ASSIGNED = assigned(TABLE, range(400))
 
 
 def test_every_value_as_worked_out_row_by_row(prepare):
     out = prepare(TABLE)
-    same(out, expected_columns(DEALT))
+    same(out, expected_columns(ASSIGNED))
     spec = FeatureSpec.load(out)
     assert spec.features["tags"].max_hotness == 4 and "left_out" not in spec.channels and "note" not in spec.features
-    ids = {known(row["city"]) for row in DEALT["train"]}
+    ids = {known(row["city"]) for row in ASSIGNED["train"]}
     assert spec.features["city"].cardinality <= len(ids) and {"Oslo", "NA"} <= ids
     assert set(json.loads((out / "preparation/summary.json").read_text())["rows"]) == {"train", "validation", "test"}
 
 
-@pytest.mark.parametrize("hash_only", [[], ["city", "tags"]], ids=["behind the vocabulary", "instead of it"])
+@pytest.mark.parametrize("hash_only", [[], ["city", "tags"]], ids=["after the vocabulary", "instead of it"])
 def test_rare_and_unseen_values_are_hashed(prepare, hash_only):
     buckets = {"city": 5, "tags": 3, "zip": 1}
     out = prepare(TABLE, hash_buckets=buckets, hash_only=hash_only)
-    same(out, expected_columns(DEALT, buckets=buckets, hash_only=hash_only))
+    same(out, expected_columns(ASSIGNED, buckets=buckets, hash_only=hash_only))
     cardinality = FeatureSpec.load(out).features["city"].cardinality
     assert cardinality == 6 if hash_only else cardinality > 6
 
 
 def test_limits_by_feature_and_the_label_above_a_number(prepare):
     table = [{**row, "bought": dice} for row, dice in zip(TABLE, [0.5, 2, "", 7.5] * 100, strict=True)]
-    kept = [(place, {**row, "bought": "yes" if row["bought"] > 1 else "no"}) for place, row in enumerate(table)
+    kept = [(index, {**row, "bought": "yes" if row["bought"] > 1 else "no"}) for index, row in enumerate(table)
             if row["bought"] != ""]
     out = prepare(table, label_is=None, label_above=1, frequency_limits={"city": 3, "zip": 3, "tags": 3},
                   frequency_limit=500, features={"bought": {"dtype": "float32"}})
-    same(out, expected_columns(dealt([row for _, row in kept], [place for place, _ in kept])))
+    same(out, expected_columns(assigned([row for _, row in kept], [index for index, _ in kept])))
     assert json.loads((out / "preparation/summary.json").read_text())["rows_without_label"] == 100
 
 
 def test_rows_of_a_user_stay_together(prepare):
     out = prepare(TABLE, split_by="user")
-    same(out, expected_columns(dealt(TABLE, [row["user"] for row in TABLE])))
+    same(out, expected_columns(assigned(TABLE, [row["user"] for row in TABLE])))
     users = [set(columns_of(out, mapping)["user"]) for mapping in ("train", "validation", "test")]
     assert all(users) and not (users[0] & users[1] or users[0] & users[2] or users[1] & users[2])
 
@@ -240,7 +240,7 @@ def test_however_the_files_are_written(prepare, tmp_path, kind):
         write_csv(folder / "c.csv", TABLE[250:])
         chunks = [{"type": "csv", "files": ["a.csv", "b.csv", "c.csv"], "features": names}]
     write_spec(folder, {"train": chunks})
-    same(prepare(spec=folder), expected_columns(DEALT))
+    same(prepare(spec=folder), expected_columns(ASSIGNED))
 
 
 def test_mappings_of_the_spec_stay_and_validation_is_cut_off_train(prepare, tmp_path):
@@ -250,7 +250,7 @@ def test_mappings_of_the_spec_stay_and_validation_is_cut_off_train(prepare, tmp_
         write_csv(folder / f"{mapping}.csv", part)
     write_spec(folder, {mapping: [{"type": "csv", "files": [f"{mapping}.csv"], "features": names}]
                         for mapping in ("train", "test")})
-    parts = dealt(TABLE[:300], range(300), test=0.0, validation=0.1)
+    parts = assigned(TABLE[:300], range(300), test=0.0, validation=0.1)
     same(prepare(spec=folder), expected_columns({**parts, "test": TABLE[300:]}))
     out = prepare(spec=folder, validation_share=0, name="two")
     assert list(FeatureSpec.load(out).mappings) == ["train", "test"]
@@ -276,7 +276,7 @@ def test_a_second_run_does_nothing_and_another_recipe_needs_overwrite(prepare, t
     assert "already prepared" in capsys.readouterr().err
     with pytest.raises(PrepareError, match="another recipe"):
         prepare(spec=tmp_path / "raw", seed=1)
-    same(prepare(spec=tmp_path / "raw", frequency_limit=9, overwrite=True), expected_columns(DEALT, limit=9))
+    same(prepare(spec=tmp_path / "raw", frequency_limit=9, overwrite=True), expected_columns(ASSIGNED, limit=9))
 
 
 def test_goes_on_where_it_was_stopped(prepare, tmp_path, monkeypatch, capsys):
@@ -289,8 +289,8 @@ def test_goes_on_where_it_was_stopped(prepare, tmp_path, monkeypatch, capsys):
         patch.setattr("clickwise.prepare.steps.scales", stop)
         prepare(TABLE, engine={"tables": "disk"})
     monkeypatch.setattr(split, "check_label", stop)  # the split is not made again
-    same(prepare(spec=tmp_path / "raw", engine={"tables": "disk"}), expected_columns(DEALT))
-    assert "resuming an earlier run behind: raw files read, split, vocabularies" in capsys.readouterr().err
+    same(prepare(spec=tmp_path / "raw", engine={"tables": "disk"}), expected_columns(ASSIGNED))
+    assert "resuming an earlier run after: raw files read, split, vocabularies" in capsys.readouterr().err
 
 
 def test_ragged_lines_are_refused_or_skipped_and_counted(prepare, tmp_path):
@@ -302,7 +302,7 @@ def test_ragged_lines_are_refused_or_skipped_and_counted(prepare, tmp_path):
         prepare(spec=tmp_path / "raw")
     assert not (tmp_path / "out").exists()
     out = prepare(spec=tmp_path / "raw", max_bad_rows=1)
-    same(out, expected_columns(DEALT))
+    same(out, expected_columns(ASSIGNED))
     assert [*json.loads((out / "preparation/summary.json").read_text())["bad_rows_skipped"].values()] == [1]
 
 
@@ -343,10 +343,10 @@ def test_one_message_for_a_mistake(prepare, tmp_path, options, words):
         options = {**options, "channels": {name: names for name, names in options["channels"].items()
                                            if name != "left_out"},
                    "features": {"note": {"dtype": "str", "cardinality": "auto", "max_hotness": 3}}}
-    with pytest.raises(ClickwiseError) as slip:
+    with pytest.raises(ClickwiseError) as error:
         prepare(**{"table": TABLE, **options})
     for word in words:
-        assert word in str(slip.value), str(slip.value)
+        assert word in str(error.value), str(error.value)
     assert not (tmp_path / "out").exists() and not [*tmp_path.glob(".out*")]
 
 
@@ -370,10 +370,10 @@ def test_one_message_for_files_that_do_not_fit(prepare, tmp_path, change, words)
     write_spec(folder, {"train": [{"type": "csv", "files": ["rows.csv"], "header": True, "features": list(FEATURES)}]})
     write_csv(folder / "rows.csv", TABLE)
     change(folder)
-    with pytest.raises(ClickwiseError) as slip:
+    with pytest.raises(ClickwiseError) as error:
         prepare(spec=folder)
     for word in words:
-        assert word in str(slip.value), str(slip.value)
+        assert word in str(error.value), str(error.value)
     assert not (tmp_path / "out").exists()
 
 

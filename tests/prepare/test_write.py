@@ -10,7 +10,7 @@ from clickwise.errors import PrepareError
 from clickwise.feature_spec import Feature
 from clickwise.prepare import write
 from clickwise.prepare.engine import DuckDBEngine
-from clickwise.prepare.placed import permuted
+from clickwise.prepare.scatter import permuted
 
 CHANNELS = {"numerical": ("a", "b"), "categorical": ("id", "tags"), "label": ("label",), "display": ("display",)}
 FEATURES = {"a": Feature("a", "float16"), "b": Feature("b", "float16"), "label": Feature("label", "bool"),
@@ -54,8 +54,8 @@ def test_every_value_in_its_place_however_little_is_buffered(engine, tmp_path, c
                                                              one_pass):
     columns = rows(count, seed)
     found = written(engine, tmp_path, columns, shuffle_seed=shuffle, buffer_bytes=buffer_bytes, one_pass=one_pass)
-    place = np.arange(count) if shuffle is None else permuted(np.arange(count), count, shuffle)
-    order = np.argsort(place)
+    position = np.arange(count) if shuffle is None else permuted(np.arange(count), count, shuffle)
+    order = np.argsort(position)
     numerical = np.array([columns["a"], columns["b"]], np.float16).T[order]
     assert np.array_equal(found["train/numerical.bin"].reshape(-1, 2), numerical)
     for name in ("label", "id", "display"):
@@ -86,7 +86,7 @@ def test_permuted_is_one_to_one(size, seed):
     result = permuted(numbers, size, seed)
     assert np.array_equal(np.sort(result), numbers)
     some = numbers[::3]
-    assert np.array_equal(permuted(some, size, seed), result[::3])  # a number's place depends on it alone
+    assert np.array_equal(permuted(some, size, seed), result[::3])  # a number's position depends on it alone
 
 
 def test_permuted_mixes_well():

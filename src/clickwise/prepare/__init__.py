@@ -15,14 +15,10 @@ from typing import Any
 from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.recipe import load, parse
 
-# A dataset is a module with CONFIG, the dataclass of its recipe section, and
-# prepare(config, out, *, engine, overwrite, where) -> Path.
+# A dataset is a module with DATASET, its subclass of `preparation.Preparation`.
 DATASETS = {"amazon_books": "clickwise.prepare.amazon_books", "criteo": "clickwise.prepare.criteo",
             "kuairand": "clickwise.prepare.kuairand", "outbrain": "clickwise.prepare.outbrain",
             "table": "clickwise.prepare.table"}
-# The recipe that is named as the next step, by dataset and what its summary tells; else <dataset>/dlrm.
-TRAINED_BY = {"amazon_books": "amazon_books/sim", "kuairand with history": "kuairand/sim",
-              "outbrain": "outbrain/wide_deep", "table": "table/dcnv2"}
 KEYS = ("dataset", "engine", "out")
 
 
@@ -46,14 +42,14 @@ def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False) -> Path:
     if not isinstance(out, str) or not out:
         raise RecipeError(f"{where}.out", found=repr(out), expected="the folder to write into",
                           do="for example out: data/prepared/criteo")
-    module = _module(section["name"], where)
+    dataset = _module(section["name"], where).DATASET
     options = {key: value for key, value in section.items() if key != "name"}
-    config = parse(module.CONFIG, options, f"{where}.dataset")
+    preparation = dataset(parse(dataset.Config, options, f"{where}.dataset"), section["name"], f"{where}.dataset")
     from clickwise.prepare.engine import EngineConfig
 
     engine = parse(EngineConfig, recipe.get("engine"), f"{where}.engine")
-    folder = module.prepare(config, Path(out), engine=engine, overwrite=overwrite, where=where)
-    print(_told(Path(out), section["name"], summary(folder)), file=sys.stderr, flush=True)
+    folder = preparation.run(Path(out), engine, overwrite)
+    print(_report(Path(out), summary(folder), preparation.trained_by), file=sys.stderr, flush=True)
     return folder
 
 
@@ -67,7 +63,7 @@ def summary(folder: str | Path) -> dict[str, Any]:
     return {"folder": str(folder), **content}
 
 
-def _told(out: Path, name: str, found: Mapping[str, Any]) -> str:
+def _report(out: Path, found: Mapping[str, Any], trained_by: str | None) -> str:
     """Lines for a person: what lies in `out`, how long it took, and the command that trains on it."""
     lines = {}
     if rows := found.get("rows"):
@@ -78,18 +74,14 @@ def _told(out: Path, name: str, found: Mapping[str, Any]) -> str:
         lines["bad rows"] = f"{bad:,} skipped; preparation/summary.json tells of which file"
     if rows and (seconds := found.get("seconds")):
         lines["took"] = f"{seconds:,.1f} s, {sum(rows.values()) / seconds:,.0f} rows/s"
-    lines["next"] = _next_command(out, f"{name} with history" if "history" in found else name)
+    lines["next"] = _next_command(out, trained_by)
     return "\n".join([f"prepared {out}", *(f"  {key:<9}{text}" for key, text in lines.items())])
 
 
-def _next_command(out: Path, name: str) -> str:
-    path, recipe = shlex.quote(f"data.path={out}"), TRAINED_BY.get(name, f"{name}/dlrm")
-    try:
-        trained_on = load(recipe).get("data", {}).get("path")
-    except RecipeError:  # a dataset of one's own
-        return f"clickwise train RECIPE {path}"
+def _next_command(out: Path, recipe: str | None) -> str:
+    trained_on = load(recipe).get("data", {}).get("path") if recipe else None
     same = trained_on is not None and Path(trained_on).resolve() == out.resolve()
-    return f"clickwise train {recipe}" + ("" if same else f" {path}")
+    return f"clickwise train {recipe or 'RECIPE'}" + ("" if same else " " + shlex.quote(f"data.path={out}"))
 
 
 def _check_packages() -> None:
@@ -114,8 +106,7 @@ def _module(name: object, where: str) -> Any:
                               expected=f"{', '.join(DATASETS)}, or the dotted path of a module",
                               do=nearest(name, DATASETS)) from None
         raise
-    for needed in ("CONFIG", "prepare"):
-        if not hasattr(module, needed):
-            raise RecipeError(f"{where}.dataset.name", found=f"the module {path} without {needed}",
-                              expected="a module with CONFIG and prepare")
+    if not hasattr(module, "DATASET"):
+        raise RecipeError(f"{where}.dataset.name", found=f"the module {path} without DATASET",
+                          expected="a module that names its Preparation as DATASET")
     return module

@@ -1,7 +1,7 @@
 """What was known before an impression: counts of earlier days or moments, and the user's impressions so far. Ibis only.
 
-Nothing of an impression's own day (or moment) enters its counts, and nothing of its own moment its place in the day, so
-that a training row sees what a server would have known.
+Nothing of an impression's own day (or moment) enters its counts, and nothing of its own moment its position in the day,
+so that a training row sees what a server would have known.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import ibis
 import ibis.expr.types as ir
 
-from clickwise.prepare.steps import whole
+from clickwise.prepare.steps import sum_as_int64
 
 COUNTED = ("impressions", "clicks")
 
@@ -29,14 +29,15 @@ def earlier_counts(found: ir.Table, keys: Sequence[str], when: str, last: int | 
     if last is not None:
         found = found.mutate(**{name: (found[when] <= last).ifelse(found[name], 0) for name in COUNTED})
     so_far = ibis.cumulative_window(group_by=list(keys), order_by=when)
-    return found.select(*keys, when, **{name: whole(found[name].sum().over(so_far)) - found[name] for name in COUNTED})
+    return found.select(*keys, when, **{
+        name: sum_as_int64(found[name].sum().over(so_far)) - found[name] for name in COUNTED})
 
 
 def total_counts(found: ir.Table, keys: Sequence[str], when: str, last: int | None = None) -> ir.Table:
     """`keys`, impressions, clicks over all of `counts` up to `last`: what a server starts from."""
     if last is not None:
         found = found.filter(found[when] <= last)
-    return found.group_by(list(keys)).aggregate(**{name: whole(found[name].sum()) for name in COUNTED})
+    return found.group_by(list(keys)).aggregate(**{name: sum_as_int64(found[name].sum()) for name in COUNTED})
 
 
 def click_rate_logit(impressions: ir.NumericColumn, clicks: ir.NumericColumn, *, prior: float,
@@ -56,12 +57,12 @@ def moments_of_users(table: ir.Table, user: str, day: str, time: str) -> ir.Tabl
     today = ibis.cumulative_window(group_by=[user, day], order_by=time)
     last = moments[time].lag().over(before)
     return moments.select(user, day, time, seconds_since_last=(moments[time] - last) / 1000,
-                          earlier_today=whole(moments.impressions.sum().over(today)) - moments.impressions)
+                          earlier_today=sum_as_int64(moments.impressions.sum().over(today)) - moments.impressions)
 
 
 def last_moments(table: ir.Table, user: str, day: str, time: str) -> ir.Table:
     """user, time of the last impression, its day and the impressions of that day."""
     days = table.group_by([user, day]).aggregate(impressions=table.count(), **{time: table[time].max()})
-    place = ibis.row_number().over(ibis.window(group_by=user, order_by=[ibis.desc(days[time]), ibis.desc(days[day])]))
-    days = days.mutate(place=place)
-    return days.filter(days.place == 0).drop("place")
+    number = ibis.row_number().over(ibis.window(group_by=user, order_by=[ibis.desc(days[time]), ibis.desc(days[day])]))
+    days = days.mutate(number=number)
+    return days.filter(days.number == 0).drop("number")

@@ -11,7 +11,7 @@ import dataclasses
 import decimal
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +21,11 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from clickwise.errors import PrepareError
+from clickwise.progress import Progress
 from clickwise.recipe import require
 
 BATCH_ROWS = 1 << 17
+PYTHON_BYTES = 250 * 10**6  # of Python and the libraries
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class EngineConfig:
 
     memory_limit  bounds the whole process; what does not fit goes to disk
     threads       null: one per core
-    tables        where tables lie between two steps: disk (a run that was stopped can go on) · memory (a quarter
+    tables        where tables lie between two steps: disk (a run that was stopped can resume) · memory (a quarter
                   faster; spilled where they do not fit) · auto: memory where they are known to fit, disk otherwise
     """
 
@@ -53,6 +55,21 @@ class EngineConfig:
     def memory_bytes(self) -> int:
         return parse_bytes(self.memory_limit)
 
+    @property
+    def _own_bytes(self) -> int:
+        """What the engine itself gets: 70 % of what Python and the libraries leave."""
+        return int(0.7 * (self.memory_bytes - PYTHON_BYTES))
+
+    def holds_in_memory(self, tables_bytes: int | None) -> bool:
+        """Whether tables of that size (None: nobody knows it) are to lie in memory."""
+        fits = tables_bytes is not None and tables_bytes <= 0.7 * self._own_bytes
+        return self.tables == "memory" or (self.tables == "auto" and fits)
+
+    def open(self, spill_folder: Path, database: Path | None) -> Engine:
+        """The engine, which keeps its tables in the file `database` (None: in memory)."""
+        return DuckDBEngine(memory_limit=f"{self._own_bytes // 10**6}MB", threads=self.threads,
+                            spill_folder=spill_folder, database=database)
+
 
 def parse_bytes(text: str) -> int | None:
     """`4GB` -> 4 000 000 000, `4GiB` -> 4 · 2^30; None where the text is no size."""
@@ -68,15 +85,15 @@ def parse_bytes(text: str) -> int | None:
 
 
 class CutShort(PrepareError):
-    """Memory or disk did not suffice, or another process was there: the same preparation can go on later."""
+    """Memory or disk did not suffice, or another process was there: the same preparation can be resumed later."""
 
 
 class BadInput(Exception):
-    """The engine could not read a raw file as it should be; its message is the engine's."""
+    """The engine could not read a raw file as it should be; its message is a line of the engine's."""
 
 
 class Engine(abc.ABC):
-    """The door to an engine. A stored table remembers the order of the expression that made it: its rows are
+    """The interface to an engine. A stored table remembers the order of the expression that made it: its rows are
     numbered 0, 1, … by `numbered`. Streams promise no order."""
 
     @abc.abstractmethod
@@ -127,8 +144,8 @@ class Engine(abc.ABC):
         """Ends the engine; stored tables of a database on disk stay there."""
 
     @contextlib.contextmanager
-    def watched(self, report: Callable[[float], None]) -> Iterator[None]:
-        """Calls `report` now and then with the share done (0 … 1) of the statement that runs in the block."""
+    def watched(self, bar: Progress) -> Iterator[None]:
+        """Moves `bar` with the statement that runs in the block, if it has a total."""
         yield
 
     def count(self, table: ir.Table) -> int:
@@ -189,7 +206,7 @@ class DuckDBEngine(Engine):
         return ("0x" + column).cast(type_)
 
     def materialise(self, expression, name):
-        self._run(f'CREATE OR REPLACE TABLE "{name}" AS {self._sql(expression)}')
+        self._run(f"CREATE OR REPLACE TABLE {_quoted(name)} AS {self._sql(expression)}")
         self._tables.pop(name, None)
         return self.table(name)
 
@@ -210,7 +227,7 @@ class DuckDBEngine(Engine):
 
     def drop(self, name):
         self._tables.pop(name, None)
-        self._run(f'DROP TABLE IF EXISTS "{name}"')
+        self._run(f"DROP TABLE IF EXISTS {_quoted(name)}")
 
     def write_parquet(self, expression, path):
         quoted = str(path).replace("'", "''")
@@ -220,19 +237,18 @@ class DuckDBEngine(Engine):
         self.ibis.disconnect()
 
     @contextlib.contextmanager
-    def watched(self, report):
+    def watched(self, bar):
         ended = threading.Event()
 
         def watch() -> None:
             while not ended.wait(0.5):
-                percent = self.duckdb.query_progress()
-                if percent > 0:
-                    report(min(percent, 100.0) / 100)
+                percent = min(self.duckdb.query_progress(), 100.0)
+                bar.advance(max(0, int(percent / 100 * (bar.total or 0)) - bar.done))
 
         thread = threading.Thread(target=watch, daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the system gives no thread: go on without a progress bar
+        except RuntimeError:  # the system gives no thread: no progress is shown
             yield
             return
         try:
@@ -273,13 +289,17 @@ def _translated() -> Iterator[None]:
                        do="free disk space for the spilled part" if full else
                        "raise engine.memory_limit, or lower engine.threads") from None
     except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
-        raise BadInput(str(error)) from None
+        raise BadInput(_first_line(error)) from None
     except duckdb.IOException as error:
         if "GZIP" in str(error):
-            raise BadInput(str(error)) from None
+            raise BadInput(_first_line(error)) from None
         full = any(text in str(error) for text in ("No space left", "Could not write", "not enough space"))
         raise CutShort("the working folder" if full else "a file", found=_first_line(error),
                        do="free disk space and run again" if full else "") from None
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _first_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ import csv
 import gzip
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import ibis
@@ -15,9 +15,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from clickwise.errors import PrepareError, nearest
-from clickwise.prepare.engine import BadInput, Engine
-from clickwise.prepare.output import say
-from clickwise.prepare.raw_files import BadRows
+from clickwise.prepare.engine import BadInput
+from clickwise.prepare.folder import PreparationFolder
+from clickwise.prepare.raw_files import BadRows, named, open_binary
 from clickwise.progress import Progress
 
 _PARSE = {"int64": int, "float64": float, "string": str}
@@ -44,15 +44,12 @@ class RawTable:
                          for name, type_ in self.columns.items())
 
 
-@dataclass
 class Reader:
-    """Stores raw tables in an engine. Over all of them up to `max_bad_rows` lines of CSV that cannot be read are left
-    out; `bad_rows` tells how many, by file."""
+    """Stores raw tables in the engine of a preparation. Over all of them up to `max_bad_rows` lines of CSV that cannot
+    be read are left out; `bad_rows.found` counts them by file."""
 
-    engine: Engine
-    work: Path
-    max_bad_rows: int = 0
-    bad_rows: dict[str, int] = field(default_factory=dict)
+    def __init__(self, folder: PreparationFolder, max_bad_rows: int) -> None:
+        self.engine, self.bad_rows = folder.engine, BadRows(max_bad_rows, folder.work)
 
     def headers(self, raw: RawTable, files: Sequence[Path]) -> dict[Path, list[str]]:
         """The columns of every file; raises PrepareError where one of `raw.columns` is not among them."""
@@ -64,6 +61,13 @@ class Reader:
                                        expected=f"the columns {', '.join(raw.columns)}", do=nearest(column, header))
         return headers
 
+    def check_unique(self, table: ir.Table, key: str, files: Sequence[Path]) -> None:
+        """Raises PrepareError where two rows of a table have the same `key`."""
+        repeated = table.group_by(key).aggregate(rows=table.count()).filter(lambda counts: counts.rows > 1)
+        if example := self.engine.row(repeated.order_by(key)):
+            raise PrepareError(named(files), found=f"{key} {example[key]} in {example['rows']} rows",
+                               expected=f"one row per {key}")
+
     def store(self, raw: RawTable, files: Sequence[Path],
               of: Callable[[ir.Table], ir.Table] | None = None) -> ir.Table:
         """The table `raw.name` with `raw.columns`, the rows of `files` in no set order.
@@ -71,23 +75,19 @@ class Reader:
         `of` says what of a table to store that is too large to be stored whole; its rows may be none.
         """
         headers = self.headers(raw, files)
-        try:
-            return self._store(raw, list(files), headers, of)
-        except BadInput as error:
-            say(f"reading {raw.name}: a row cannot be read ({str(error).splitlines()[0]}); looking at every line")
-        good = [self._without_bad_rows(raw, file, headers) for file in files]
-        try:
-            return self._store(raw, good, headers, of)
-        except BadInput as error:
-            raise PrepareError(", ".join(map(str, files)), found=str(error).splitlines()[0],
-                               expected=raw.described()) from None
 
-    def _store(self, raw: RawTable, files: Sequence[Path], headers: Mapping[Path, Sequence[str]],
-               of: Callable[[ir.Table], ir.Table] | None) -> ir.Table:
-        tables = [self._open(raw, file, headers[file]) for file in files]
-        table = tables[0] if len(tables) == 1 else ibis.union(*tables)
-        if of is not None:
-            return self._store_part(raw, of(table), files)
+        def load(good: list[Path]) -> ir.Table:
+            tables = [self._open(raw, file, headers[original]) for file, original in zip(good, files, strict=True)]
+            table = tables[0] if len(tables) == 1 else ibis.union(*tables)
+            return self._checked(raw, table, files) if of is None else self._store_part(raw, of(table), files)
+
+        def reason(file: Path) -> Callable[[bytes], str | None]:
+            first = first_line(file).rstrip(b"\r\n")
+            return lambda line: None if line == first else bad_line(line, headers[file], raw)
+
+        return self.bad_rows.read(raw.name, files, load, reason, raw.described())
+
+    def _checked(self, raw: RawTable, table: ir.Table, files: Sequence[Path]) -> ir.Table:
         with Progress(f"reading {raw.name}", unit="rows") as bar:
             table = self.engine.materialise(table, raw.name)
             faults = {f"rows without {column}": table[column].isnull() for column in raw.required}
@@ -96,7 +96,7 @@ class Reader:
                 rows=table.count(), **{name: table.count(where=fault) for name, fault in faults.items()}))
             bar.advance(found["rows"])
         if found["rows"] == 0:
-            raise PrepareError(", ".join(map(str, files)), found="no rows", expected="at least one")
+            raise PrepareError(named(files), found="no rows", expected="at least one")
         for fault in faults:
             if found[fault]:
                 raise BadInput(f"{found[fault]} {fault}")
@@ -105,7 +105,7 @@ class Reader:
     def _store_part(self, raw: RawTable, part: ir.Table, files: Sequence[Path]) -> ir.Table:
         read = sum(file.stat().st_size for file in files) / 1e6
         with Progress(f"reading {raw.name}", total=int(read), unit="MB") as bar:
-            with self.engine.watched(lambda share: bar.advance(max(0, int(share * read) - bar.done))):
+            with self.engine.watched(bar):
                 table = self.engine.materialise(part, raw.name)
             bar.advance(int(read) - bar.done)
         return table
@@ -119,27 +119,17 @@ class Reader:
                                           missing=raw.missing)
         return table.select(**{name: _without_nan(table[name].cast(type_)) for name, type_ in raw.columns.items()})
 
-    def _without_bad_rows(self, raw: RawTable, file: Path, headers: dict[Path, Sequence[str]]) -> Path:
-        if file.suffix == ".parquet":
-            return file
-        header = headers[file]
-        first = first_line(file).rstrip(b"\r\n")
-        bad_rows = BadRows(lambda line: None if line == first else bad_line(line, raw, header),
-                           self.max_bad_rows - sum(self.bad_rows.values()), raw.described())
-        good = bad_rows.without([file], self.work / "without_bad_rows")[0]
-        self.bad_rows |= bad_rows.found
-        headers[good] = header
-        return good
 
-
-def bad_line(line: bytes, raw: RawTable, header: Sequence[str]) -> str | None:
-    """What is wrong with a line of CSV; None for a good one."""
+def bad_line(line: bytes, header: Sequence[str], raw: RawTable | None = None, delimiter: str = ",") -> str | None:
+    """What is wrong with a line of CSV, in its length or for `raw`; None for a good one."""
     try:
-        fields = next(csv.reader([line.decode()], strict=True))
+        fields = next(csv.reader([line.decode()], delimiter=delimiter, strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
         return f"a line that cannot be read ({error})"
     if len(fields) != len(header):
-        return f"{len(fields)} fields, where the header has {len(header)}"
+        return f"{len(fields)} field{'s' * (len(fields) != 1)}, where the header has {len(header)}"
+    if raw is None:
+        return None
     row = dict(zip(header, fields, strict=True))
     for column, type_ in raw.columns.items():
         text = row[column]
@@ -164,23 +154,29 @@ def _without_nan(column: ir.Column) -> ir.Column:
 
 def _columns_of(file: Path) -> list[str]:
     if file.suffix == ".parquet":
-        return parquet_columns(file, expected="a Parquet file with named columns")
+        return parquet_schema(file, expected="a Parquet file with named columns").names
+    return first_fields(file)
+
+
+def first_fields(file: Path, delimiter: str = ",") -> list[str]:
+    """The fields of the first line of CSV, plain or .gz."""
     try:
-        return next(csv.reader([first_line(file).decode("utf-8-sig")]))
+        fields = next(csv.reader([first_line(file).decode("utf-8-sig")], delimiter=delimiter))
     except (UnicodeDecodeError, csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise PrepareError(f"{file}, line 1", found=f"no header that can be read ({error})",
-                           expected="the names of the columns with commas between them") from None
+        raise PrepareError(f"{file}, line 1", found=f"no text that can be read ({error})",
+                           expected="CSV in UTF-8, plain or .gz, with the names of the columns") from None
+    return [field.strip() for field in fields]
 
 
-def parquet_columns(file: Path, *, expected: str) -> list[str]:
-    """The names of the columns of a Parquet file; raises PrepareError where it is none."""
+def parquet_schema(file: Path, *, expected: str) -> pa.Schema:
+    """Names and types of the columns of a Parquet file; raises PrepareError where it is none."""
     try:
-        return parquet.read_schema(file).names
+        return parquet.read_schema(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise PrepareError(file, found=f"no Parquet file ({str(error).splitlines()[0]})", expected=expected) from None
 
 
 def first_line(file: Path) -> bytes:
     """The first line of a text file, plain or .gz, with its end."""
-    with gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb") as text:
+    with open_binary(file) as text:
         return text.readline()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import gzip
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from clickwise.errors import PrepareError, nearest
+from clickwise.prepare.engine import BadInput
+from clickwise.prepare.folder import say
+
+T = TypeVar("T")
 
 
 def find_files(patterns: Iterable[str], where: str) -> list[Path]:
@@ -48,6 +54,11 @@ def raw_folder(folder: Path, where: str, do: str = "") -> Path:
     return folder
 
 
+def named(files: Iterable[Path]) -> str:
+    """The files as an error message names them."""
+    return ", ".join(map(str, files))
+
+
 def _natural(name: str) -> list:
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", name) if part]
 
@@ -81,71 +92,66 @@ def _is_gz(path: Path) -> bool:
     return path.suffix == ".gz"
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    with gzip.open(path, "rb") if _is_gz(path) else open(path, "rb") as file:
-        yield from file
+def open_binary(path: Path) -> BinaryIO:
+    """The bytes of a file, plain or .gz, to be read."""
+    return gzip.open(path, "rb") if _is_gz(path) else open(path, "rb")
 
 
 class BadRows:
-    """Counts bad rows and copies files without them, up to `allowed` rows over all files.
+    """Reads raw files in which up to `allowed` rows are bad, over all calls of `read`; `found` counts them by file."""
 
-    `reason(line)` says what is wrong with a line (without its line end), None for a good one. Slow, and only used
-    once an engine has refused a file: an engine reads fast but does not go on behind a bad row.
-    """
+    def __init__(self, allowed: int, work: Path, found: Mapping[str, int] | None = None) -> None:
+        self.allowed, self.folder, self.found = allowed, work / "without_bad_rows", dict(found or {})
 
-    def __init__(self, reason: Callable[[bytes], str | None], allowed: int, expected: str) -> None:
-        self.reason, self.allowed, self.expected = reason, allowed, expected
-        self.found: dict[str, int] = {}
+    def read(self, name: str, files: Sequence[Path], load: Callable[[list[Path]], T],
+             reason: Callable[[Path], Callable[[bytes], str | None]], expected: str) -> T:
+        """`load(files)`; where it raises BadInput, `load` of copies without the bad rows.
 
-    @property
-    def count(self) -> int:
-        return sum(self.found.values())
-
-    def without(self, files: Sequence[Path], folder: Path) -> list[Path]:
-        """The same files, those with bad rows replaced by copies without them in `folder`.
-
-        Raises PrepareError at the first bad row beyond what is allowed, with its file and line.
+        An engine reads fast but does not go on after a bad row: then every line is looked at, which is slow.
+        `reason(file)(line)` says what is wrong with a line (without its line end), None for a good one. Parquet stays
+        as it is. Raises PrepareError at the first bad row beyond what is allowed, with its file and line.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        result = []
-        for file in files:
-            bad = self._bad_lines(file)
-            if bad:
-                copy = folder / f"{len(list(folder.iterdir()))}.txt"
-                self._copy(file, copy, bad)
-                self.found[str(file)] = len(bad)
-            result.append(copy if bad else file)
-        return result
+        try:
+            return load(list(files))
+        except BadInput as error:
+            say(f"reading {name}: a row cannot be read ({error}); looking at every line")
+        good = [self._without(file, reason(file), expected) if file.suffix != ".parquet" else file for file in files]
+        try:
+            return load(good)
+        except BadInput as error:
+            raise PrepareError(named(files), found=str(error), expected=expected) from None
 
-    def _bad_lines(self, file: Path) -> set[int]:
+    def add(self, file: Path, number: int, reason: str, expected: str) -> None:
+        """Counts the bad line `number` of a file."""
+        self.found[str(file)] = self.found.get(str(file), 0) + 1
+        total = sum(self.found.values())
+        if total > self.allowed:
+            found = reason if self.allowed == 0 else f"{reason}; bad row number {total}, {self.allowed} allowed"
+            raise PrepareError(f"{file}, line {number}", found=found, expected=expected,
+                               do="correct the file, or let such rows be skipped with dataset.max_bad_rows")
+
+    def _without(self, file: Path, reason: Callable[[bytes], str | None], expected: str) -> Path:
+        """The file, or a copy without its bad rows."""
         bad: set[int] = set()
         number = 0
         try:
-            for number, line in enumerate(_lines(file), 1):
-                line = line.rstrip(b"\r\n")
-                if line and (reason := self.reason(line)):
-                    self._add(file, number, reason, bad)
+            with open_binary(file) as lines:
+                for number, line in enumerate(lines, 1):
+                    line = line.rstrip(b"\r\n")
+                    if line and (wrong := reason(line)):
+                        self.add(file, number, wrong, expected)
+                        bad.add(number)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             if number == 0:
-                raise PrepareError(f"{file}, line 1", found=f"no gzip data ({error})", expected=self.expected,
+                raise PrepareError(f"{file}, line 1", found=f"no gzip data ({error})", expected=expected,
                                    do="rename the file if it is not compressed") from None
-            self._add(file, number + 1, "the compressed file is cut off or damaged from here on", bad)
-        return bad
-
-    def _add(self, file: Path, number: int, reason: str, bad: set[int]) -> None:
-        bad.add(number)
-        total = self.count + len(bad)
-        if total > self.allowed:
-            found = reason if self.allowed == 0 else f"{reason}; bad row number {total}, {self.allowed} allowed"
-            raise PrepareError(f"{file}, line {number}", found=found, expected=self.expected,
-                               do="mend the file, or let such rows be skipped with dataset.max_bad_rows")
-
-    @staticmethod
-    def _copy(file: Path, copy: Path, bad: set[int]) -> None:
-        with open(copy, "wb") as out:
-            try:
-                for number, line in enumerate(_lines(file), 1):
-                    if number not in bad:
-                        out.write(line)
-            except (EOFError, zlib.error, gzip.BadGzipFile):
-                pass  # the damaged end was counted as a bad row
+            self.add(file, number + 1, "the compressed file is cut off or damaged from here on", expected)
+            bad.add(number + 1)
+        if not bad:
+            return file
+        self.folder.mkdir(parents=True, exist_ok=True)
+        copy = self.folder / f"{len(list(self.folder.iterdir()))}.txt"
+        with open(copy, "wb") as out, contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile), \
+                open_binary(file) as lines:  # a damaged end was counted as a bad row
+            out.writelines(line for number, line in enumerate(lines, 1) if number not in bad)
+        return copy

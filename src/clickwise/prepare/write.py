@@ -1,7 +1,7 @@
 """Streams of rows, in whatever order an engine gives them, into raw columns in the order of the input.
 
-Every table written here carries the column `row` (0 … rows−1). A value goes to the place its row number says, or, for
-a shuffle, to the place a permutation of the row numbers says: neither the order in which an engine streams nor the
+Every table written here carries the column `row` (0 … rows−1). A value goes to the position its row number says, or,
+for a shuffle, to the one a permutation of the row numbers says: neither the order in which an engine streams nor the
 number of its threads can change a byte of the output.
 """
 
@@ -20,41 +20,41 @@ import pyarrow as pa
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import Chunk, Feature, FeatureSpec, split_binary_chunks
 from clickwise.prepare.engine import Engine
-from clickwise.prepare.output import Output
-from clickwise.prepare.placed import PlacedFile, Places
+from clickwise.prepare.folder import PreparationFolder
+from clickwise.prepare.scatter import RowOrder, ScatterFile
 from clickwise.progress import Progress
 
 BUFFER_BYTES = 256 * 2**20
 
 
 class ChunkWriter(Protocol):
-    """Columns that need no engine any more, as `fan_out.FanOut`."""
+    """Columns that need no engine any more, as `broadcast.BroadcastByKey`."""
 
     def write(self, paths: Sequence[Path], features: Sequence[Feature], rows: int,
               report: Callable[[int, str], None]) -> None:
         """Writes the files of a chunk, its rows in the order of the files."""
 
 
-def write_dataset(output: Output, columns: Callable[[str, tuple[str, ...]], ir.Table | ChunkWriter], *,
+def write_dataset(folder: PreparationFolder, columns: Callable[[str, tuple[str, ...]], ir.Table | ChunkWriter], *,
                   features: Mapping[str, Feature], channels: Mapping[str, Sequence[str]], rows: Mapping[str, int],
                   shuffle_seed: int | None) -> FeatureSpec:
-    """The Feature Spec of the dataset in `output`, of which every mapping of `rows` is now written.
+    """The Feature Spec of the dataset in `folder`, of which every mapping of `rows` is now written.
 
     `columns(mapping, names)` gives the table as `write_mapping` asks for it; with `shuffle_seed` the rows of `train`
     are permuted. A mapping that an earlier, interrupted run has written is left as it is.
     """
-    engine, mappings = output.engine(), {}
-    for mapping, count in rows.items():
-        mappings[mapping] = split_binary_chunks(features, channels, mapping)
-        if output.done(f"{mapping} written"):
-            continue
-        with Progress(f"writing {mapping}", total=count * len(mappings[mapping]), unit="values") as bar:
-            write_mapping(engine, output.dataset, mapping, functools.partial(columns, mapping), features=features,
-                          channels=channels, rows=count, shuffle_seed=shuffle_seed if mapping == "train" else None,
-                          buffer_bytes=output.buffer_bytes, spill_folder=output.work / "spill", report=bar.advance)
-        output.mark(f"{mapping} written")
-    spec = FeatureSpec(features, mappings, channels, folder=output.dataset)
-    spec.save(output.dataset)
+    def write_one(mapping: str, chunks: Sequence[Chunk]) -> None:
+        with Progress(f"writing {mapping}", total=rows[mapping] * len(chunks), unit="values") as bar:
+            write_mapping(folder.engine, folder.dataset, mapping, functools.partial(columns, mapping),
+                          features=features, channels=channels, rows=rows[mapping],
+                          shuffle_seed=shuffle_seed if mapping == "train" else None,
+                          buffer_bytes=folder.buffer_bytes, spill_folder=folder.work / "spill", report=bar.advance)
+
+    mappings = {mapping: split_binary_chunks(features, channels, mapping) for mapping in rows}
+    for mapping, chunks in mappings.items():
+        folder.stage(f"{mapping} written", functools.partial(write_one, mapping, chunks))
+    spec = FeatureSpec(features, mappings, channels, folder=folder.dataset)
+    spec.save(folder.dataset)
     return spec
 
 
@@ -76,7 +76,8 @@ def write_mapping(engine: Engine, folder: Path, mapping: str,
     """
     (folder / mapping).mkdir(parents=True, exist_ok=True)
     spill_folder.mkdir(parents=True, exist_ok=True)
-    places = Places(rows, shuffle_seed, spill_folder / f"{mapping}.places", buffer_bytes)
+    order = RowOrder(rows, shuffle_seed, spill_folder / f"{mapping}.order", buffer_bytes)
+    scatter_file = functools.partial(ScatterFile, buffer_bytes=buffer_bytes, spill_folder=spill_folder)
     chunks = split_binary_chunks(features, channels, mapping)
     for group in _passes(chunks, features, rows, buffer_bytes if one_pass else 0):
         source = columns(tuple(name for chunk in group for name in chunk.features))
@@ -85,11 +86,11 @@ def write_mapping(engine: Engine, folder: Path, mapping: str,
         if not isinstance(source, ir.Table):
             source.write(paths[0], parts[0], rows, report)
         elif parts[0][0].is_multi_hot:
-            _write_lists(engine, source, parts[0][0], paths[0], rows, places, buffer_bytes, spill_folder, report)
+            _write_lists(engine, source, parts[0][0], paths[0], rows, order, scatter_file, buffer_bytes, report)
         else:
             blocks = [(path, part) for (path,), part in zip(paths, parts, strict=True)]
-            _write_blocks(engine, source, blocks, rows, places, buffer_bytes, spill_folder, report)
-    places.remove()
+            _write_blocks(engine, source, blocks, rows, order, scatter_file, report)
+    order.remove()
     return chunks
 
 
@@ -108,15 +109,15 @@ def _passes(chunks: Sequence[Chunk], features: Mapping[str, Feature], rows: int,
     return groups
 
 
-def _write_blocks(engine, table, blocks, rows, places, buffer_bytes, spill_folder, report) -> None:
+def _write_blocks(engine, table, blocks, rows, order, scatter_file, report) -> None:
     """One stream of `table`, each of the `blocks` (path, features of one type) into its file."""
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(PlacedFile(path, rows, np.dtype(features[0].dtype), len(features), buffer_bytes,
-                                                spill_folder)) for path, features in blocks]
+        files = [stack.enter_context(scatter_file(path, rows, features[0].dtype, len(features)))
+                 for path, features in blocks]
         for batch in engine.batches(table.select("row", *(feature.name for _, part in blocks for feature in part))):
-            place, column = places(batch.column(0).to_numpy()), iter(batch.columns[1:])
+            positions, column = order(batch.column(0).to_numpy()), iter(batch.columns[1:])
             for file, (path, features) in zip(files, blocks, strict=True):
-                file.put(place, block([_checked(next(column), feature) for feature in features], file.dtype))
+                file.put(positions, block([_checked(next(column), feature) for feature in features], file.dtype))
                 report(len(batch), path.name)
 
 
@@ -125,20 +126,20 @@ def block(columns: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
     if len(columns) == 1:
         return columns[0]
     values = np.empty((len(columns[0]), len(columns)), dtype)
-    for place, column in enumerate(columns):
-        values[:, place] = column
+    for index, column in enumerate(columns):
+        values[:, index] = column
     return values
 
 
-def _write_lists(engine, table, feature, paths, rows, places, buffer_bytes, spill_folder, report) -> None:
+def _write_lists(engine, table, feature, paths, rows, order, scatter_file, buffer_bytes, report) -> None:
     """Two passes: the lengths become the offsets, then every list goes where its offset says."""
     values_path, offsets_path = paths
     lengths = table.select("row", length=table[feature.name].length())
-    with PlacedFile(offsets_path, rows + 1, np.dtype("int64"), 1, buffer_bytes, spill_folder) as file:
+    with scatter_file(offsets_path, rows + 1, "int64") as file:
         file.put(np.zeros(1, np.int64), np.zeros(1, np.int64))
         for batch in engine.batches(lengths):
             _no_missing(batch.column(1), feature)
-            file.put(places(batch.column(0).to_numpy()) + 1, batch.column(1).to_numpy())
+            file.put(order(batch.column(0).to_numpy()) + 1, batch.column(1).to_numpy())
     total, step = 0, max(1, buffer_bytes // 16)
     with open(offsets_path, "r+b") as file:
         for first in range(0, rows + 1, step):
@@ -146,14 +147,14 @@ def _write_lists(engine, table, feature, paths, rows, places, buffer_bytes, spil
             (offsets + total).tofile(file)
             total += int(offsets[-1])
     offsets = np.memmap(offsets_path, np.int64, "r")
-    with PlacedFile(values_path, total, np.dtype(feature.dtype), 1, buffer_bytes, spill_folder) as file:
+    with scatter_file(values_path, total, feature.dtype) as file:
         for batch in engine.batches(table.select("row", feature.name)):
             lists = batch.column(1)
             counts = np.diff(lists.offsets.to_numpy())
-            target = offsets[places(batch.column(0).to_numpy())]
+            target = offsets[order(batch.column(0).to_numpy())]
             start = np.cumsum(counts) - counts
-            place = np.repeat(target - start, counts) + np.arange(counts.sum())
-            file.put(place, _checked(lists.flatten(), feature))
+            positions = np.repeat(target - start, counts) + np.arange(counts.sum())
+            file.put(positions, _checked(lists.flatten(), feature))
             report(len(batch), values_path.name)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clickwise.data.infer import Draft
-from clickwise.data.infer import infer as draft_of
 from clickwise.errors import UsageError
 from clickwise.feature_spec import FILE_NAME, FeatureSpec
+from clickwise.prepare.infer import Draft
+from clickwise.prepare.infer import infer as draft_of
 from clickwise.strict_yaml import parse_yaml
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from clickwise.prepare.section import Section
 from clickwise.recipe import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class AmazonBooksConfig:
+class AmazonBooksConfig(Section):
     """The section `dataset` of a recipe for `name: amazon_books`. Files are paths or globs, plain or .gz.
 
     reviews, metadata   JSON lines with reviewerID, asin, unixReviewTime; JSON or Python literals with asin, categories
@@ -45,10 +46,8 @@ class AmazonBooksConfig:
     def __post_init__(self) -> None:
         for key in ("reviews", "metadata"):
             require(bool(getattr(self, key)), key, found=getattr(self, key), expected="at least one file")
-        for key in ("min_events", "history_length", "negatives_per_positive"):
-            require(getattr(self, key) >= 1, key, found=getattr(self, key), expected="at least 1")
-        for key in ("min_history", "seed", "max_bad_rows"):
-            require(getattr(self, key) >= 0, key, found=getattr(self, key), expected="0 or more")
+        self.require_at_least(1, "min_events", "history_length", "negatives_per_positive")
+        self.require_at_least(0, "min_history", "seed", "max_bad_rows")
 
     @property
     def held_out(self) -> int:

@@ -22,6 +22,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from clickwise.errors import PrepareError
+from clickwise.prepare.raw_files import BadRows, open_binary
 from clickwise.progress import Progress
 
 EXPECTED = "a product a line, as a Python literal or JSON, with asin and categories"
@@ -34,10 +35,9 @@ _PLAIN = re.compile(rb"(?:\{|, )'asin': '([^']*)'")
 _PLAIN_PATH = re.compile(rb"(?:\{|, )'categories': \[\[((?:'[^']*'(?:, )?)+)\]")
 
 
-def store_metadata(files: Sequence[Path], path: Path, *, processes: int, max_bad_rows: int) -> dict[str, int]:
-    """Writes item, category (missing where a product has none) and the number of its line to the Parquet file `path`;
-    returns how many lines of which file could not be read. Raises PrepareError beyond `max_bad_rows`."""
-    bad: dict[str, int] = {}
+def store_metadata(files: Sequence[Path], path: Path, *, processes: int, bad_rows: BadRows) -> None:
+    """Writes item, category (missing where a product has none) and the number of its line to the Parquet file `path`.
+    Lines that cannot be read are added to `bad_rows`, which raises PrepareError beyond what is allowed."""
     large = sum(file.stat().st_size for file in files) > 4 * BLOCK_BYTES
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(Progress("reading metadata", unit="products"))
@@ -48,19 +48,15 @@ def store_metadata(files: Sequence[Path], path: Path, *, processes: int, max_bad
         read = 0
         for file in files:
             first = 1
-            for items, categories, slips, lines in _parsed(_blocks(file), pool, processes):
-                for place, reason in slips:
-                    bad[str(file)] = bad.get(str(file), 0) + 1
-                    if sum(bad.values()) > max_bad_rows:
-                        raise PrepareError(f"{file}, line {first + place}", found=reason, expected=EXPECTED,
-                                           do="mend the file, or let such rows be skipped with dataset.max_bad_rows")
+            for items, categories, errors, lines in _parsed(_blocks(file), pool, processes):
+                for index, reason in errors:
+                    bad_rows.add(file, first + index, reason, EXPECTED)
                 first += lines
                 numbers = pa.array(range(read, read + len(items)), pa.int64())
                 writer.write_batch(pa.record_batch([pa.array(items, pa.string()), pa.array(categories, pa.string()),
                                                     numbers], schema=SCHEMA))
                 read += len(items)
                 bar.advance(len(items))
-    return bad
 
 
 Parsed = tuple[list[str], list[str | None], list[tuple[int, str]], int]
@@ -84,7 +80,7 @@ def _blocks(file: Path) -> Iterator[bytes]:
     """The text of the file in pieces that end with a line."""
     rest = b""
     try:
-        with gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb") as text:
+        with open_binary(file) as text:
             while part := text.read(BLOCK_BYTES):
                 end = part.rfind(b"\n") + 1
                 if end:
@@ -92,28 +88,28 @@ def _blocks(file: Path) -> Iterator[bytes]:
                     rest = part[end:]
                 else:
                     rest += part
-    except (EOFError, zlib.error, gzip.BadGzipFile) as slip:
-        raise PrepareError(file, found=f"a compressed file that is cut off or damaged ({slip})", expected=EXPECTED,
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise PrepareError(file, found=f"a compressed file that is cut off or damaged ({error})", expected=EXPECTED,
                            do="copy the file again; rename it if it is not compressed") from None
     if rest:
         yield rest
 
 
 def parse_block(block: bytes) -> Parsed:
-    """Items, their categories, lines that cannot be read (place and reason), and the number of lines."""
-    items, categories, slips = [], [], []
+    """Items, their categories, lines that cannot be read (index and reason), and the number of lines."""
+    items, categories, errors = [], [], []
     lines = block.splitlines()
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         if not line.strip():
             continue
         try:
             item, category = parse_product(line)
-        except ValueError as slip:
-            slips.append((place, str(slip)))
+        except ValueError as error:
+            errors.append((index, str(error)))
         else:
             items.append(item)
             categories.append(category)
-    return items, categories, slips, len(lines)
+    return items, categories, errors, len(lines)
 
 
 def parse_product(line: bytes) -> tuple[str, str | None]:

@@ -10,6 +10,7 @@ from clickwise.errors import nearest
 from clickwise.prepare.kuairand.history import HistoryConfig
 from clickwise.prepare.kuairand.log import DISPLAY, ITEM, LABEL, TAGS, USER_CATEGORICAL, VIDEO_CATEGORICAL
 from clickwise.prepare.kuairand.numbers import NUMERICAL
+from clickwise.prepare.section import Section
 from clickwise.recipe import require
 
 REQUEST_CATEGORICAL = ("user_id", "video_id", "tab", "hour", "day_of_week")
@@ -19,14 +20,14 @@ CATEGORICAL = (*REQUEST_CATEGORICAL, *USER_CATEGORICAL, *VIDEO_CATEGORICAL, TAGS
 
 
 @dataclass(frozen=True, kw_only=True)
-class KuaiRandConfig:
+class KuaiRandConfig(Section):
     """The section `dataset` of a recipe for `name: kuairand`.
 
     folder              where the raw files lie; null: the sample that is shipped
     log, users, videos  files or patterns in that folder, .csv, .csv.gz or .parquet
     train_from, validation_from, test_from   the first day of each mapping (yyyymmdd); train_from null: all there is,
                         validation_from null: no validation
-    train_on_validation the training rows go on until the test, validation days included
+    train_on_validation the training rows end where the test begins, validation days included
     numerical, categorical   the features, in their order, out of NUMERICAL and CATEGORICAL
     frequency_limit     a value keeps an id of its own if it occurs at least so often in the training rows;
                         `frequency_limits` overrides it by feature
@@ -82,9 +83,7 @@ class KuaiRandConfig:
         for key in ("log", "users", "videos"):
             require(bool(getattr(self, key)), key, found=getattr(self, key), expected="at least one file")
         require(self.rate_weight > 0, "rate_weight", found=self.rate_weight, expected="more than 0")
-        for key, value in {"frequency_limit": self.frequency_limit, "seed": self.seed,
-                           "max_bad_rows": self.max_bad_rows, **self.frequency_limits}.items():
-            require(value >= 0, key, found=value, expected="0 or more")
+        self.require_at_least(0, "frequency_limit", "seed", "max_bad_rows", "frequency_limits")
 
     @property
     def channels(self) -> dict[str, tuple[str, ...]]:

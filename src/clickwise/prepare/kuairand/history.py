@@ -16,27 +16,28 @@ import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
-from pyarrow import parquet
 
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.prepare import steps
+from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.kuairand.log import LABEL, first_tag
-from clickwise.prepare.output import Output
-from clickwise.prepare.placed import PlacedFile
+from clickwise.prepare.named_columns import parquet_schema
+from clickwise.prepare.section import Section
+from clickwise.prepare.vocabularies import store_vocabulary
 from clickwise.progress import Progress
 from clickwise.recipe import require
 
 SOURCES, ITEMS = ("watched", "clicked", "shown"), ("video", "tag", "author")
 OUTCOME, SHOWN, CLICKED = "outcome", 1, 2  # a feature of events of the log, and its ids: passed over; chosen
-USER, POSITION, TIME = "history_user", "history_position", "history_time"  # columns: places in the log
-PLACES = (USER, POSITION, TIME)
+USER, POSITION, TIME = "history_user", "history_position", "history_time"  # columns: positions in the log
+LOG_COLUMNS = (USER, POSITION, TIME)
 GAP, MINUTE, GAPS = "minutes_ago", 60_000, 18  # ms; ids of time gaps, the last for all beyond 2^15 minutes
 WATCH_COLUMNS = {"user_id": pa.types.is_integer, "last_time_ms": pa.types.is_integer, "watch_seq": pa.types.is_nested}
 
 
 @dataclass(frozen=True, kw_only=True)
-class HistoryConfig:
+class HistoryConfig(Section):
     """The section `dataset.history`.
 
     sources          watched: the videos watched before the log · clicked: those clicked in the log before the
@@ -65,8 +66,8 @@ class HistoryConfig:
             require(bool(names) and set(names) <= set(known) and len(set(names)) == len(names), key, found=names,
                     expected=f"some of {', '.join(known)}, each once")
         require(self.items[0] == "video", "items", found=self.items, expected="video first: it tells an event")
-        require(self.length >= 1, "length", found=self.length, expected="at least 1")
-        require(self.frequency_limit >= 0, "frequency_limit", found=self.frequency_limit, expected="0 or more")
+        self.require_at_least(1, "length")
+        self.require_at_least(0, "frequency_limit")
         require("watched" not in self.sources or bool(self.watched), "watched", found=self.watched,
                 expected="at least one file")
 
@@ -77,20 +78,18 @@ class HistoryConfig:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What is written of every impression to place it in the log."""
+        """What is written of every impression to find its position in the log."""
         return (USER, POSITION, *([TIME] if self.time_gap else []))
 
 
-def store_history(output: Output, config: HistoryConfig, watched: Sequence[Path], *, train: tuple[int, int],
+def store_history(folder: PreparationFolder, config: HistoryConfig, watched: Sequence[Path], *, train: tuple[int, int],
                   clicked_until: int | None) -> dict:
-    """Stores `history_events` (in the order of the log), `history_users`, `history_places` (the columns of every
-    impression) and `video_ids`; cardinalities of `items` and what was counted.
+    """Stores `history_events` (in the order of the log), `history_users`, `history_positions` (the columns of
+    every impression) and `video_ids`; cardinalities of `items` and what was counted.
 
     `train` are the training rows of the impressions; clicks of days after `clicked_until` are no events.
     """
-    if output.done("history"):
-        return output.facts("history")
-    engine = output.engine()
+    engine = folder.engine
     impressions = engine.numbered(engine.table("impressions"))
     with Progress("putting histories in order", total=4, unit="steps") as bar:
         parts = []
@@ -100,40 +99,33 @@ def store_history(output: Output, config: HistoryConfig, watched: Sequence[Path]
         if {"clicked", "shown"} & set(config.sources):
             parts.append(_of_the_log(impressions, clicked_until, shown="shown" in config.sources))
         events = parts[0] if len(parts) == 1 else ibis.union(*parts)
-        events = engine.materialise(events.order_by("user_id", "time", "place"), "history_events")
+        events = engine.materialise(events.order_by("user_id", "time", "position"), "history_events")
         bar.advance(1)
         users = ibis.union(impressions.select("user_id"), events.select("user_id")).distinct()
         counts = events.group_by("user_id").aggregate(count=events.count())
-        counts = counts.select(__user=counts.user_id, count=counts["count"])
-        users = users.left_join(counts, users.user_id == counts["__user"])
+        users = steps.look_up(users, counts, {"user_id": "user_id"}, {"count": "count"})
         number = (ibis.row_number().over(order_by=users.user_id) + 1).cast("int32")
         users = engine.materialise(users.select("user_id", number=number, count=ibis.coalesce(users["count"], 0)),
                                    "history_users")
         bar.advance(1)
-        places = engine.materialise(_places(impressions, events, users), "history_places")
+        positions = engine.materialise(_positions(impressions, events, users), "history_positions")
         bar.advance(1)
         fitted = impressions.filter((impressions["row"] >= train[0]) & (impressions["row"] < train[1]))
         seen = fitted.select("video_id")
         if "watched" in config.sources:
             seen = seen.union(engine.table("watched").select("video_id"))
-        sizes = _store_video_ids(output, config, seen)
+        sizes = _store_video_ids(folder, config, seen)
         bar.advance(1)
-    found = engine.row(places.aggregate(none=places.count(where=places[POSITION] == 0),
-                                        mean=places[POSITION].cast("float64").mean()))
-    facts = {"sizes": sizes, "events": engine.count(events), "impressions_without_history": found["none"],
-             "mean_history": round(found["mean"], 2)}
-    output.mark("history", facts)
-    return facts
+    found = engine.row(positions.aggregate(none=positions.count(where=positions[POSITION] == 0),
+                                           mean=positions[POSITION].cast("float64").mean()))
+    return {"sizes": sizes, "events": engine.count(events), "impressions_without_history": found["none"],
+            "mean_history": round(found["mean"], 2)}
 
 
 def _checked(files: Sequence[Path]) -> Sequence[Path]:
     """The files, after a look at their columns."""
     for file in files:
-        try:
-            schema = parquet.read_schema(file)
-        except (pa.ArrowInvalid, OSError) as slip:
-            raise PrepareError(file, found=f"no Parquet file ({str(slip).splitlines()[0]})",
-                               expected="Parquet with " + ", ".join(WATCH_COLUMNS)) from None
+        schema = parquet_schema(file, expected="Parquet with " + ", ".join(WATCH_COLUMNS))
         for name, fits in WATCH_COLUMNS.items():
             if name not in schema.names or not fits(schema.field(name).type):
                 found = f"{name} as {schema.field(name).type}" if name in schema.names else f"no column {name!r}"
@@ -143,10 +135,10 @@ def _checked(files: Sequence[Path]) -> Sequence[Path]:
 
 
 def _watched(table: ir.Table) -> ir.Table:
-    events = table.unnest("watch_seq", offset="place")
+    events = table.unnest("watch_seq", offset="position")
     events = events.filter(events.watch_seq.notnull())
     return events.select(user_id=events.user_id.cast("int64"), time=events.last_time_ms.cast("int64"),
-                         place=events.place.cast("int64"), video_id=events.watch_seq.cast("int64"))
+                         position=events.position.cast("int64"), video_id=events.watch_seq.cast("int64"))
 
 
 def _of_the_log(impressions: ir.Table, until: int | None, *, shown: bool) -> ir.Table:
@@ -159,53 +151,45 @@ def _of_the_log(impressions: ir.Table, until: int | None, *, shown: bool) -> ir.
         events = events.filter(events[LABEL] == 1)
     if until is not None:
         events = events.filter(events.date <= until)
-    others = impressions.select(__row=impressions["row"], other=impressions.video_id)
-    joined = events.left_join(others, events.passed == others["__row"])
-    return joined.select("user_id", time=joined.time_ms, place=joined["row"], video_id=joined.video_id,
+    joined = steps.look_up(events, impressions, {"passed": "row"}, {"other": "video_id"})
+    return joined.select("user_id", time=joined.time_ms, position=joined["row"], video_id=joined.video_id,
                          outcome=(joined[LABEL] == 1).ifelse(CLICKED, SHOWN).cast("int8"), other=joined.other)
 
 
-def _places(impressions: ir.Table, events: ir.Table, users: ir.Table) -> ir.Table:
+def _positions(impressions: ir.Table, events: ir.Table, users: ir.Table) -> ir.Table:
     """`row`, the user's number, how many events came strictly before the impression, and its time."""
     moments = ibis.union(
         events.select("user_id", "time", n=ibis.literal(1, "int64")),
         impressions.select("user_id", time=impressions.time_ms, n=ibis.literal(0, "int64")))
-    moments = moments.group_by(["user_id", "time"]).aggregate(n=steps.whole(moments.n.sum()))
+    moments = moments.group_by(["user_id", "time"]).aggregate(n=steps.sum_as_int64(moments.n.sum()))
     so_far = moments.n.sum().over(ibis.cumulative_window(group_by="user_id", order_by="time"))
-    before = moments.select(__user=moments.user_id, __time=moments.time, before=steps.whole(so_far) - moments.n)
-    numbers = users.select(__id=users.user_id, number=users.number)
-    joined = impressions.join(before, [impressions.user_id == before["__user"],
-                                       impressions.time_ms == before["__time"]])
-    joined = joined.join(numbers, joined.user_id == numbers["__id"])
+    moments = moments.mutate(before=steps.sum_as_int64(so_far) - moments.n)
+    joined = steps.look_up(impressions, moments, {"user_id": "user_id", "time_ms": "time"}, {"before": "before"})
+    joined = steps.look_up(joined, users, {"user_id": "user_id"}, {"number": "number"})
     return joined.select("row", **{USER: joined.number, POSITION: joined.before.cast("int32"), TIME: joined.time_ms})
 
 
-def _store_video_ids(output: Output, config: HistoryConfig, seen: ir.Table) -> dict[str, int]:
+def _store_video_ids(folder: PreparationFolder, config: HistoryConfig, seen: ir.Table) -> dict[str, int]:
     """Stores `video_ids`: of every video the ids of `items`; writes the vocabularies. Cardinality by item feature."""
-    engine = output.engine()
-    (output.preparation / "vocabularies").mkdir(exist_ok=True)
+    engine = folder.engine
     videos = engine.table("raw_videos")
     known = videos.select(
-        __video=videos.video_id,
+        "video_id",
         tag=ibis.coalesce(first_tag(videos.tag), "") if "tag" in config.items else ibis.literal(""),
         author=ibis.coalesce(videos.author_id, -1) if "author" in config.items else ibis.literal(-1))
     counted = seen.group_by("video_id").aggregate(n=seen.count())
     every = ibis.union(engine.table("impressions").select("video_id"),
                        engine.table("history_events").select("video_id")).distinct()
-    table = every.left_join(known, every.video_id == known["__video"])
-    table = table.select(key=table.video_id, video=table.video_id, tag=ibis.coalesce(table.tag, ""),
-                         author=ibis.coalesce(table.author, -1))
-    counted = counted.select(__key=counted.video_id, n=counted.n)
-    table = table.left_join(counted, table.key == counted["__key"]).drop("__key")
-    table = engine.materialise(table.mutate(n=ibis.coalesce(table.n, 0)), "videos_seen")
+    table = steps.look_up(every, known, {"video_id": "video_id"}, {"tag": "tag", "author": "author"})
+    table = steps.look_up(table, counted, {"video_id": "video_id"}, {"n": "n"})
+    table = engine.materialise(table.select(
+        key=table.video_id, video=table.video_id, tag=ibis.coalesce(table.tag, ""),
+        author=ibis.coalesce(table.author, -1), n=ibis.coalesce(table.n, 0)), "videos_seen")
     sizes, encoded = {}, table.select("key", *config.items)
     for name in config.items:
-        vocabulary = engine.materialise(steps.vocabulary(table, name, config.frequency_limit, weight="n"),
-                                        f"vocabulary_history_{name}")
-        file = output.preparation / "vocabularies" / f"{name}.parquet"
-        engine.write_parquet(vocabulary.order_by("id"), file)
-        sizes[name] = parquet.read_metadata(file).num_rows + 1
-        encoded = steps.encode(encoded, name, vocabulary)
+        sizes[name] = store_vocabulary(folder, name, table, config.frequency_limit, weight="n",
+                                       prefix="vocabulary_history_")
+        encoded = steps.encode(encoded, name, engine.table(f"vocabulary_history_{name}"))
     engine.materialise(encoded, "video_ids")
     return sizes
 
@@ -214,8 +198,9 @@ def target_features(config: HistoryConfig, sizes: Mapping[str, int]) -> dict[str
     return {name: Feature(name, narrowest_id_dtype(sizes[name]), sizes[name]) for name in config.items}
 
 
-def write_history(output: Output, config: HistoryConfig, spec: FeatureSpec, sizes: Mapping[str, int]) -> FeatureSpec:
-    """The spec with the channels history and negative_history, whose log is now written beside its mappings."""
+def write_history(folder: PreparationFolder, config: HistoryConfig, spec: FeatureSpec,
+                  sizes: Mapping[str, int]) -> None:
+    """Adds the channels history and negative_history to the spec, and writes their log beside its mappings."""
     features = dict(spec.features)
     channels = {"history": tuple(f"{name}_history" for name in config.items),
                 "negative_history": tuple(f"{name}_negatives" for name in config.items)}
@@ -230,71 +215,58 @@ def write_history(output: Output, config: HistoryConfig, spec: FeatureSpec, size
         channels["history"] += (GAP,)
         features[GAP] = Feature(GAP, "int8", GAPS, dimensions=(config.length,), extra={TIME_GAP: MINUTE})
     held = (*channels["history"], *channels["negative_history"])
-    _write_log(output, config, features, sizes)
+    folder.stage("history written", lambda: _write_log(folder, config, features, sizes))
     log = ("history/offsets.bin", *(f"history/{name}.bin" for name in held))
     mappings = {}
     for mapping, chunks in spec.mappings.items():
         file_of = {chunk.features[0]: chunk.files[0] for chunk in chunks}
-        place, *time = (file_of[name] for name in config.columns if name != USER)
-        files = (file_of[USER], place, *log, *time)
+        position, *time = (file_of[name] for name in config.columns if name != USER)
+        files = (file_of[USER], position, *log, *time)
         mappings[mapping] = (*chunks, Chunk("events", held, files, {"negatives": "stored"}))
-    spec = FeatureSpec(features, mappings, {**spec.channels, **channels}, folder=output.dataset)
-    spec.save(output.dataset)
-    return spec
+    FeatureSpec(features, mappings, {**spec.channels, **channels}, folder=folder.dataset).save(folder.dataset)
 
 
-def _write_log(output: Output, config: HistoryConfig, features: Mapping[str, Feature],
+def _write_log(folder: PreparationFolder, config: HistoryConfig, features: Mapping[str, Feature],
                sizes: Mapping[str, int]) -> None:
-    if output.done("history written"):
-        return
-    engine, folder = output.engine(), output.dataset / "history"
-    folder.mkdir(exist_ok=True)
+    engine, log = folder.engine, folder.dataset / "history"
+    log.mkdir(exist_ok=True)
     users = engine.table("history_users")
     counts = np.zeros(engine.count(users) + 1, np.int64)
     for batch in engine.batches(users.select("number", "count")):
         counts[batch.column(0).to_numpy()] = batch.column(1).to_numpy()
-    np.concatenate([[0], np.cumsum(counts)]).astype("<i8").tofile(folder / "offsets.bin")
+    np.concatenate([[0], np.cumsum(counts)]).astype("<i8").tofile(log / "offsets.bin")
     # What is known of a video follows from its id: a table in memory spares a join.
     of_video = {name: np.zeros(sizes["video"], features[f"{name}_history"].dtype) for name in config.items}
     for batch in engine.batches(engine.table("video_ids").select(*config.items)):
         video = batch.column(0).to_numpy()
-        for place, name in enumerate(config.items):
-            of_video[name][video] = batch.column(place).to_numpy()
+        for index, name in enumerate(config.items):
+            of_video[name][video] = batch.column(index).to_numpy()
     for values in of_video.values():
         values[0] = 0
     events = engine.numbered(engine.table("history_events"))
-    video_ids = engine.table("video_ids")
-    total = int(counts.sum())
+    video_ids, total = engine.table("video_ids"), int(counts.sum())
     for kind, column in (("history", "video_id"), ("negatives", "other")):
-        ids = video_ids.select(__key=video_ids.key, video=video_ids.video)
-        joined = events.left_join(ids, events[column] == ids["__key"])
+        joined = steps.look_up(events, video_ids, {column: "key"}, {"video": "video"})
         table = joined.select("row", video=ibis.coalesce(joined.video, 0))
-        files = {name: PlacedFile(folder / f"{name}_{kind}.bin", total, values.dtype, 1,
-                                  output.buffer_bytes // len(of_video), output.work / "spill")
-                 for name, values in of_video.items()}
-        with Progress(f"writing {kind}", total=total, unit="events") as bar:
-            _place_all(engine.batches(table), files, of_video, kind == "negatives", bar)
+        with contextlib.ExitStack() as stack:
+            bar = stack.enter_context(Progress(f"writing {kind}", total=total, unit="events"))
+            files = {name: stack.enter_context(folder.scatter_file(
+                log / f"{name}_{kind}.bin", total, values.dtype, buffer_bytes=folder.buffer_bytes // len(of_video)))
+                for name, values in of_video.items()}
+            for batch in engine.batches(table):
+                row, video = batch.column(0).to_numpy(), batch.column(1).to_numpy()
+                if kind == "negatives" and sizes["video"] > 1:
+                    video = np.where(video == 0, _drawn(row, sizes["video"]), video)
+                for name, file in files.items():
+                    file.put(row, of_video[name][video])
+                bar.advance(len(row))
     for name, column, dtype in ((GAP, "time", "int64"), (OUTCOME, "outcome", "int8")):
         if name in features:
-            with PlacedFile(folder / f"{name}.bin", total, np.dtype(dtype), 1, output.buffer_bytes,
-                            output.work / "spill") as file:
-                for batch in engine.batches(events.select("row", column)):
-                    file.put(batch.column(0).to_numpy(), batch.column(1).to_numpy())
-    output.mark("history written")
+            with folder.scatter_file(log / f"{name}.bin", total, dtype) as file:
+                file.put_all(engine.batches(events.select("row", column)))
 
 
-def _place_all(batches, files: Mapping[str, PlacedFile], of_video: Mapping[str, np.ndarray], fill: bool,
-               bar: Progress) -> None:
-    """Puts the features of every video in its place; `fill` draws a video where there is none."""
-    with contextlib.ExitStack() as stack:
-        for file in files.values():
-            stack.enter_context(file)
-        for batch in batches:
-            row, video = batch.column(0).to_numpy(), batch.column(1).to_numpy()
-            if fill and len(of_video["video"]) > 1:
-                drawn = 1 + (row.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(33)).astype(
-                    np.int64) % (len(of_video["video"]) - 1)
-                video = np.where(video == 0, drawn, video)
-            for name, file in files.items():
-                file.put(row, of_video[name][video])
-            bar.advance(len(row))
+def _drawn(row: np.ndarray, videos: int) -> np.ndarray:
+    """A video, 1 … videos−1, by a hash of the row."""
+    return 1 + (row.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(33)).astype(
+        np.int64) % (videos - 1)

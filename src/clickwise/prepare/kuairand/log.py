@@ -7,9 +7,8 @@ from pathlib import Path
 
 import ibis.expr.types as ir
 
-from clickwise.errors import PrepareError
+from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.named_columns import RawTable, Reader
-from clickwise.prepare.output import Output
 
 LABEL, DISPLAY, ITEM, TAGS, FIRST_TAG = "is_click", "user_day", "item_id", "tags", "first_tag"
 LOG = {"user_id": "int64", "video_id": "int64", "date": "int64", "hourmin": "int64", "time_ms": "int64",
@@ -25,16 +24,13 @@ VIDEO_CATEGORICAL = ("author_id", "video_type", "upload_type", "music_id", "musi
 USER_NUMBERS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
 
 
-def store_impressions(output: Output, files: Mapping[str, Sequence[Path]], *, features: Collection[str],
+def store_impressions(folder: PreparationFolder, files: Mapping[str, Sequence[Path]], *, features: Collection[str],
                       max_bad_rows: int) -> dict:
     """Stores `impressions`: every impression once, by time, with what `features` need of its user and video.
 
     Raises PrepareError for columns that are missing and rows that cannot be read; returns what was counted.
     """
-    if output.done("impressions"):
-        return output.facts("impressions")
-    engine = output.engine()
-    reader = Reader(engine, output.work, max_bad_rows)
+    engine, reader = folder.engine, Reader(folder, max_bad_rows)
     log = reader.store(RawTable(name="log", columns=LOG, required=LOG_REQUIRED, binary=(LABEL,)), files["log"])
     users = _attributes(reader, "users", "user_id", features, files["users"])
     videos = _attributes(reader, "videos", "video_id", features, files["videos"])
@@ -55,10 +51,8 @@ def store_impressions(output: Output, files: Mapping[str, Sequence[Path]], *, fe
     rows, kept = engine.count(log), engine.count(stored)
     unknown = engine.row(stored.aggregate(users=stored.count(where=stored["__user_id"].isnull()),
                                           videos=stored.count(where=stored["__video_id"].isnull())))
-    facts = {"rows_read": rows, "repeats_dropped": rows - kept, "rows_without_attributes": unknown,
-             "bad_rows_skipped": reader.bad_rows}
-    output.mark("impressions", facts)
-    return facts
+    return {"rows_read": rows, "repeats_dropped": rows - kept, "rows_without_attributes": unknown,
+            "bad_rows_skipped": reader.bad_rows.found}
 
 
 def _attributes(reader: Reader, name: str, id_: str, features: Collection[str], files: Sequence[Path]) -> ir.Table:
@@ -75,10 +69,7 @@ def _attributes(reader: Reader, name: str, id_: str, features: Collection[str], 
                              for keys in (("author_", "user_author_"), (TAGS, "user_tag_")))
         columns |= ({"author_id": "int64"} if by_author else {}) | ({"tag": "string"} if by_tag else {})
     table = reader.store(RawTable(name=f"raw_{name}", columns={id_: "int64", **columns}, required=(id_,)), files)
-    repeated = reader.engine.rows(table.group_by(id_).aggregate(n=table.count()).filter(lambda t: t.n > 1).limit(1))
-    if repeated:
-        raise PrepareError(", ".join(map(str, files)), found=f"{id_} {repeated[0][id_]} in {repeated[0]['n']} rows",
-                           expected=f"one row per {id_}")
+    reader.check_unique(table, id_, files)
     codes = [name for name in columns if name in CODES]
     return table.mutate(**{name: table[name].cast("int64") for name in codes}) if codes else table
 

@@ -9,8 +9,8 @@ import ibis.expr.types as ir
 
 from clickwise.files import write_json
 from clickwise.prepare import earlier, steps
+from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.kuairand.log import FIRST_TAG, LABEL, USER_NUMBERS
-from clickwise.prepare.output import Output
 from clickwise.progress import Progress
 
 COUNT_KEYS = {"user": ("user_id",), "video": ("video_id",), "author": ("author_id",),
@@ -21,19 +21,17 @@ NUMERICAL = (*USER_NUMBERS, "duration", "aspect_ratio", *(f"{key}_impressions" f
              *(f"{key}_click_rate" for key in COUNT_KEYS), *MOMENTS)
 
 
-def store_numbers(output: Output, features: Sequence[str], *, train: tuple[int, int], rate_weight: float,
-                  when: str, last_counted: int | None) -> None:
-    """Stores `numbers` (row and `features` before scaling); writes counts and scales beside the output.
+def store_numbers(folder: PreparationFolder, features: Sequence[str], *, train: tuple[int, int], rate_weight: float,
+                  when: str, last_counted: int | None) -> dict[str, dict[str, float]]:
+    """Stores `numbers` (row and `features` before scaling); writes counts and scales beside the output. The scales.
 
     The scales and the mean click rate are those of the rows `train`, first … end−1. Counts are of impressions
     that come before by the column `when`, and not after `last_counted`.
     """
-    if output.done("numbers"):
-        return
-    engine, folder, wanted = output.engine(), output.preparation / "earlier", set(features)
+    engine, counts_folder, wanted = folder.engine, folder.preparation / "earlier", set(features)
     impressions = engine.numbered(engine.table("impressions"))
     first, end = train
-    folder.mkdir(exist_ok=True)
+    counts_folder.mkdir(exist_ok=True)
     table, formulas = impressions, _attribute_formulas()
     with Progress("counting earlier impressions", total=len(COUNT_KEYS) + 1, unit="steps") as bar:
         fitted_on = impressions.filter((impressions["row"] >= first) & (impressions["row"] < end))
@@ -45,7 +43,7 @@ def store_numbers(output: Output, features: Sequence[str], *, train: tuple[int, 
                 before = earlier.earlier_counts(counts, ids, when, last_counted)
                 table = _joined(table, engine.materialise(before, f"earlier_{key}"), (*ids, when), key)
                 totals = earlier.total_counts(counts, ids, when, last_counted)
-                engine.write_parquet(totals.order_by(list(ids)), folder / f"{key}.parquet")
+                engine.write_parquet(totals.order_by(list(ids)), counts_folder / f"{key}.parquet")
                 formulas |= _count_formulas(key, prior, rate_weight)
             bar.advance(1, key)
         if wanted & set(MOMENTS):
@@ -53,21 +51,20 @@ def store_numbers(output: Output, features: Sequence[str], *, train: tuple[int, 
             table = _joined(table, engine.materialise(earlier.moments_of_users(impressions, *moments), "moments"),
                             moments, "moment")
             engine.write_parquet(earlier.last_moments(impressions, *moments).order_by("user_id"),
-                                 folder / "last_moment.parquet")
+                                 counts_folder / "last_moment.parquet")
         numbers = engine.materialise(table.select("row", **{name: formulas[name](table) for name in features}),
                                      "numbers")
         bar.advance(1)
     fitted_on = numbers.filter((numbers["row"] >= first) & (numbers["row"] < end))
     scales = steps.scales(engine.row(steps.moments(fitted_on, features)))
-    write_json(output.preparation / "scales.json", {"mean_click_rate": prior, "scales": scales})
-    output.mark("numbers", scales)
+    write_json(folder.preparation / "scales.json", {"mean_click_rate": prior, "scales": scales})
+    return scales
 
 
 def _joined(table: ir.Table, other: ir.Table, keys: Sequence[str], prefix: str) -> ir.Table:
     """`table` with the columns of `other`, called `<prefix>__<column>`; missing where `other` has no such row."""
-    other = other.select(**{f"{prefix}__{name}": other[name] for name in other.columns})
-    joined = table.left_join(other, [table[key] == other[f"{prefix}__{key}"] for key in keys])
-    return joined.drop(*(f"{prefix}__{key}" for key in keys))
+    columns = {f"{prefix}__{name}": name for name in other.columns if name not in keys}
+    return steps.look_up(table, other, {key: key for key in keys}, columns)
 
 
 Formula = Callable[[ir.Table], ir.FloatingColumn]

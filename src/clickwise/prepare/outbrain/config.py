@@ -8,11 +8,12 @@ from typing import Literal
 from clickwise.errors import nearest
 from clickwise.prepare.outbrain.raw import FILES
 from clickwise.prepare.outbrain.sets import SetName, feature_set
+from clickwise.prepare.section import Section
 from clickwise.recipe import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutbrainConfig:
+class OutbrainConfig(Section):
     """The section `dataset` of a recipe for `name: outbrain`.
 
     folder           where the raw files lie
@@ -60,7 +61,5 @@ class OutbrainConfig:
         for name in self.frequency_limits:
             require(name in own, "frequency_limits", found=name, expected=f"features out of {', '.join(own)}",
                     do=nearest(name, own))
-        require(self.max_aspects >= 1, "max_aspects", found=self.max_aspects, expected="1 or more")
-        for key, value in {"frequency_limit": self.frequency_limit, "test_from_day": self.test_from_day,
-                           "seed": self.seed, "max_bad_rows": self.max_bad_rows, **self.frequency_limits}.items():
-            require(value >= 0, key, found=value, expected="0 or more")
+        self.require_at_least(1, "max_aspects")
+        self.require_at_least(0, "frequency_limit", "test_from_day", "seed", "max_bad_rows", "frequency_limits")

@@ -9,8 +9,8 @@ import ibis.expr.types as ir
 
 from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
+from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.outbrain.raw import ASPECTS, published
-from clickwise.prepare.output import Output
 from clickwise.progress import Progress
 
 KINDS = tuple(ASPECTS)
@@ -19,7 +19,7 @@ Idf = Literal["log", "log_log"]
 Documents = Literal["all", "with_source", "largest_id"]
 
 
-def store_documents(output: Output, *, missing_publisher: Publisher, keep_without_source: bool) -> None:
+def store_documents(engine: Engine, *, missing_publisher: Publisher, keep_without_source: bool) -> None:
     """Stores `documents`: document_id, source_id, publisher_id, published (seconds since 1970); one row each.
 
     missing_publisher    as_is · per_source: documents without a publisher share a new one with the others of their
@@ -29,7 +29,6 @@ def store_documents(output: Output, *, missing_publisher: Publisher, keep_withou
                          ascending order and every document comes once
     keep_without_source  documents without a source stay; else they are as if unknown
     """
-    engine = output.engine()
     meta = engine.table("documents_meta")
     table = meta.select("document_id", "source_id", "publisher_id", published=published(meta))
     if not keep_without_source:
@@ -49,9 +48,9 @@ def store_documents(output: Output, *, missing_publisher: Publisher, keep_withou
 # ---- aspects: the categories, topics and entities of documents
 
 
-def store_aspects(output: Output, *, idf: Idf, documents: Documents, viewed: bool = False) -> None:
+def store_aspects(folder: PreparationFolder, *, idf: Idf, documents: Documents, viewed: bool = False) -> None:
     """Stores, of the documents of `displays` and `ads` (with `viewed`, of `page_views` too), `aspects`: document_id,
-    kind (a place in KINDS), aspect (an integer, not shared between kinds), confidence, rarity (ln(N/df)), unit; and
+    kind (an index of KINDS), aspect (an integer, not shared between kinds), confidence, rarity (ln(N/df)), unit; and
     vocabularies `aspect_<kind>` (value, id, count), which are written to preparation/aspects/ too, with their rarity.
 
     A document that has an aspect twice has it with the greater confidence. With df the rows of the raw table that have
@@ -60,16 +59,16 @@ def store_aspects(output: Output, *, idf: Idf, documents: Documents, viewed: boo
     confidence · idf over the length of the document's vector of the kind, so that the inner product of two documents is
     their cosine; 0 where that length is.
     """
-    engine, parts = output.engine(), []
+    engine, parts = folder.engine, []
     meta = engine.table("documents_meta")
-    (output.preparation / "aspects").mkdir(exist_ok=True)
+    (folder.preparation / "aspects").mkdir(exist_ok=True)
     used = [engine.table("displays").select("document_id"),
             engine.table("ads").select(document_id="document_id_promo")]
     if viewed:
         used.append(engine.table("page_views").select("document_id"))
     used = engine.materialise(ibis.union(*used).distinct(), "used_documents")
     with Progress("weighing aspects", total=len(KINDS), unit="tables") as bar:
-        for place, (kind, id_) in enumerate(ASPECTS.items()):
+        for index, (kind, id_) in enumerate(ASPECTS.items()):
             raw = engine.table(f"documents_{kind}")
             vocabulary = engine.materialise(steps.vocabulary(raw, id_), f"aspect_{kind}")
             if documents == "largest_id":
@@ -78,14 +77,14 @@ def store_aspects(output: Output, *, idf: Idf, documents: Documents, viewed: boo
                 n = meta.aggregate(n=meta.count() if documents == "all" else meta.source_id.count())
             n = engine.row(n)["n"]
             engine.write_parquet(vocabulary.mutate(rarity=inverse_document_frequency(n, vocabulary["count"], "log"))
-                                 .order_by("id"), output.preparation / "aspects" / f"{kind}.parquet")
+                                 .order_by("id"), folder.preparation / "aspects" / f"{kind}.parquet")
             rows = raw.semi_join(used, "document_id").inner_join(vocabulary, raw[id_] == vocabulary["value"])
             rows = rows.group_by("document_id", "id", "count").aggregate(confidence=rows.confidence_level.max())
             rarity, weight = (inverse_document_frequency(n, rows["count"], each)
                               for each in ("log", idf))
-            parts.append(rows.select("document_id", "confidence", kind=ibis.literal(place, "int8"), rarity=rarity,
+            parts.append(rows.select("document_id", "confidence", kind=ibis.literal(index, "int8"), rarity=rarity,
                                      weight=weight * rows.confidence,
-                                     aspect=rows["id"].cast("int64") * len(KINDS) + place))
+                                     aspect=rows["id"].cast("int64") * len(KINDS) + index))
             bar.advance(1, kind)
         table = engine.materialise(ibis.union(*parts), "aspects_without_length")
         length = (table.weight * table.weight).sum().over(ibis.window(group_by=[table.document_id, table.kind])).sqrt()
@@ -100,10 +99,9 @@ def inverse_document_frequency(n: int, df: ir.IntegerColumn, kind: Idf) -> ir.Fl
     return ibis.cases((df < n, logarithm if kind == "log" else logarithm.ln()), else_=0.0)
 
 
-def store_similarities(output: Output) -> None:
+def store_similarities(engine: Engine) -> None:
     """Stores `similarities`: document_id, document_id_promo and the cosine per kind (`sim_<kind>`), one row for every
     pair of an event's document and an ad's that share an aspect; any other pair has none."""
-    engine = output.engine()
     examples = engine.table("examples")
     with Progress("comparing documents", unit="pairs") as bar:
         pairs = examples.select("document_id", "ad_id").inner_join(
@@ -116,7 +114,7 @@ def store_similarities(output: Output) -> None:
         both = both.inner_join(of_ad, [both.document_id_promo == of_ad.promo, both.aspect == of_ad.promo_aspect])
         product = both.unit * both.promo_unit
         similar = both.group_by("document_id", "document_id_promo").aggregate(
-            **{f"sim_{kind}": (both.kind == place).ifelse(product, 0.0).sum() for place, kind in enumerate(KINDS)})
+            **{f"sim_{kind}": (both.kind == index).ifelse(product, 0.0).sum() for index, kind in enumerate(KINDS)})
         engine.materialise(similar, "similarities")
         engine.drop("pairs")
 
@@ -125,13 +123,13 @@ def store_similarities(output: Output) -> None:
 
 
 def ranked_aspects(engine: Engine, kind: str) -> ir.Table:
-    """document_id, id (of the vocabulary `aspect_<kind>`), confidence, place: 0 for the aspect of greatest confidence,
-    equal ones by id."""
+    """document_id, id (of the vocabulary `aspect_<kind>`), confidence, position: 0 for the aspect of greatest
+    confidence, equal ones by id."""
     aspects = engine.table("aspects")
-    place = KINDS.index(kind)
-    aspects = aspects.filter(aspects.kind == place).mutate(id=lambda t: (t.aspect - place) // len(KINDS))
+    index = KINDS.index(kind)
+    aspects = aspects.filter(aspects.kind == index).mutate(id=lambda t: (t.aspect - index) // len(KINDS))
     order = ibis.window(group_by="document_id", order_by=[ibis.desc(aspects.confidence), aspects.id])
-    return aspects.select("document_id", "id", "confidence", place=ibis.row_number().over(order))
+    return aspects.select("document_id", "id", "confidence", position=ibis.row_number().over(order))
 
 
 def aspects_as_listed(engine: Engine, kind: str) -> ir.Table:
@@ -142,18 +140,18 @@ def aspects_as_listed(engine: Engine, kind: str) -> ir.Table:
     first = joined.group_by("document_id", "id").aggregate(row=joined.row.min(),
                                                            confidence=joined.confidence_level.max())
     order = ibis.window(group_by="document_id", order_by=first.row)
-    return first.select("document_id", "id", "confidence", place=ibis.row_number().over(order))
+    return first.select("document_id", "id", "confidence", position=ibis.row_number().over(order))
 
 
-def lists(ranked: ir.Table, ids: ir.Table, most: int, *, cut_first: bool) -> ir.Table:
+def lists(ranked: ir.Table, ids: ir.Table, most: int, *, limit_first: bool) -> ir.Table:
     """document_id, `ids`: of every document up to `most` aspects that are in `ids` (value, id), in their order: those
-    among its first `most` (`cut_first`), or the first that are."""
-    if cut_first:
-        ranked = ranked.filter(ranked.place < most)
+    among its first `most` (`limit_first`), or the first that are."""
+    if limit_first:
+        ranked = ranked.filter(ranked.position < most)
     known = ranked.inner_join(ids.select(value="value", new="id"), ranked.id == ids.value)
-    if not cut_first:
-        order = ibis.window(group_by="document_id", order_by=known.place)
-        known = known.mutate(new_place=ibis.row_number().over(order)).filter(lambda t: t.new_place < most)
-    pair = ibis.struct({"place": known.place, "id": known.new})
+    if not limit_first:
+        order = ibis.window(group_by="document_id", order_by=known.position)
+        known = known.mutate(rank=ibis.row_number().over(order)).filter(lambda t: t.rank < most)
+    pair = ibis.struct({"position": known.position, "id": known.new})
     collected = known.group_by("document_id").aggregate(pairs=pair.collect())
     return collected.select("document_id", ids=collected.pairs.sort().map(lambda pair: pair["id"]).cast("array<int32>"))

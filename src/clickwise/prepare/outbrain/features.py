@@ -6,7 +6,7 @@ and a row says which display and which ad it is of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -16,6 +16,7 @@ import ibis.expr.types as ir
 from clickwise.files import write_json
 from clickwise.prepare import earlier, steps
 from clickwise.prepare.engine import Engine
+from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.outbrain import numbers
 from clickwise.prepare.outbrain.clock import NEW_YORK, hour_bin, local_hours, utc_offset, weekend
 from clickwise.prepare.outbrain.documents import KINDS, store_aspects, store_documents, store_similarities
@@ -32,54 +33,49 @@ from clickwise.prepare.outbrain.profiles import (
 )
 from clickwise.prepare.outbrain.rates import KEYS, store_aspect_rates, store_counts
 from clickwise.prepare.outbrain.sets import PLACES, FeatureSet
-from clickwise.prepare.output import Output
 from clickwise.progress import Progress
 
 if TYPE_CHECKING:
     from clickwise.prepare.outbrain.config import OutbrainConfig
 
 
-class Facts(TypedDict):
+class FittedFeatures(TypedDict):
     cardinalities: dict[str, int]
     scales: dict[str, dict[str, float]]
 
 
-def store_features(output: Output, config: OutbrainConfig, features: FeatureSet, files: Mapping[str, Sequence[Path]], *,
-                   train_rows: int) -> Facts:
+def store_features(folder: PreparationFolder, config: OutbrainConfig, features: FeatureSet,
+                   page_views: Sequence[Path], *, train_rows: int) -> FittedFeatures:
     """Stores the tables of `_store_levels` and `list_<feature>`; cardinalities and scales by feature."""
-    if output.done("features"):
-        return output.facts("features")
-    (output.preparation / "vocabularies").mkdir(exist_ok=True)
-    store_documents(output, missing_publisher=features.missing_publisher,
+    engine = folder.engine
+    (folder.preparation / "vocabularies").mkdir(exist_ok=True)
+    store_documents(engine, missing_publisher=features.missing_publisher,
                     keep_without_source=features.keep_without_source)
     if features.profiles:
-        store_views(output, files["page_views"], max_bad_rows=config.max_bad_rows)
-    store_aspects(output, idf=features.idf, documents=features.idf_documents, viewed=features.profiles)
-    store_similarities(output)
+        folder.stage("page views read", lambda: store_views(folder, page_views, max_bad_rows=config.max_bad_rows))
+    store_aspects(folder, idf=features.idf, documents=features.idf_documents, viewed=features.profiles)
+    store_similarities(engine)
     sizes = {name: category.buckets for name, category in features.categories.items()}
-    sizes |= _store_ids(output, config, features)
+    sizes |= _store_ids(folder, config, features)
     with Progress("listing aspects", total=len(features.lists), unit="features") as bar:
         for name, feature in features.lists.items():
-            sizes[name] = store_lists(output, name, feature, config.frequency_limits.get(name, config.frequency_limit))
+            sizes[name] = store_lists(folder, name, feature, config.limit(name))
             bar.advance(1, name)
     if features.profiles:
-        store_aspect_rates(output)
-        store_profiles(output, config.profile_users)
-    levels = _store_levels(output, config, features, train_rows)
-    scales = numbers.fit(output.engine(), levels, features.numbers)
-    order = (*features.categories, *features.lists)
-    output.mark("features", {"cardinalities": {name: sizes[name] for name in order}, "scales": scales})
-    return output.facts("features")
+        store_aspect_rates(engine)
+        store_profiles(engine, config.profile_users)
+    levels = _store_levels(folder, config, features, train_rows)
+    scales = numbers.fit(engine, levels, features.numbers)
+    return {"cardinalities": {name: sizes[name] for name in (*features.categories, *features.lists)}, "scales": scales}
 
 
-def _store_ids(output: Output, config: OutbrainConfig, features: FeatureSet) -> dict[str, int]:
+def _store_ids(folder: PreparationFolder, config: OutbrainConfig, features: FeatureSet) -> dict[str, int]:
     """Stores `display_features`, `ad_features`, `ad_counts` and `ad_rates`; cardinalities by feature."""
-    engine = output.engine()
-    limits = {name: config.frequency_limits.get(name, config.frequency_limit) for name in features.categories}
+    engine = folder.engine
     with Progress("finding ids", total=2, unit="tables") as bar:
         if any(category.counted for category in features.categories.values()):
             counts = _count_events(engine, features)
-            engine.write_parquet(counts.order_by("column", "value"), output.preparation / "event_counts.parquet")
+            engine.write_parquet(counts.order_by("column", "value"), folder.preparation / "event_counts.parquet")
         displays = engine.numbered(engine.table("displays")).rename(display="row")
         displays = _with_document(engine, displays, "document_id", "")
         displays, keep = event_columns(displays, features.strip_places), []
@@ -87,17 +83,16 @@ def _store_ids(output: Output, config: OutbrainConfig, features: FeatureSet) -> 
             displays, keep = visit_columns(engine, displays), ["hour_bin"]
         displays = engine.materialise(displays, "display_columns")
         keep = ["display", "display_id", "document_id", "timestamp", "published", "ads", "train_rows", *keep]
-        sizes = store_ids(output, "display", displays, keep, features.categories, limits, weight="train_rows")
+        sizes = store_ids(folder, "display", displays, keep, features.categories, config.limit)
         bar.advance(1, "displays")
         ads = _with_document(engine, engine.table("ads"), "document_id_promo", "_promo")
         examples = engine.table("examples")
         shown = examples.group_by(shown_ad="ad_id").aggregate(train_rows=examples.count(where=~examples.test))
         ads = ads.left_join(shown, [("ad_id", "shown_ad")]).drop("shown_ad")
         ads = engine.materialise(ads, "ad_columns")
-        sizes |= store_ids(output, "ad", ads, [*KEYS, "published_promo"], features.categories, limits,
-                           weight="train_rows")
+        sizes |= store_ids(folder, "ad", ads, [*KEYS, "published_promo"], features.categories, config.limit)
         bar.advance(1, "ads")
-    store_counts(output, out_of_fold=features.out_of_fold and config.folds > 0)
+    store_counts(folder, out_of_fold=features.out_of_fold and config.folds > 0)
     return sizes
 
 
@@ -109,7 +104,7 @@ def _count_events(engine: Engine, features: FeatureSet) -> ir.Table:
     events = engine.materialise(events.group_by("geo_location").aggregate(n=events.count()), "events_of_places")
     places = place_columns(events, features.strip_places)
     counts = ibis.union(*(
-        places.group_by(value=places[name]).aggregate(n=steps.whole(places.n.sum())).mutate(column=ibis.literal(name))
+        places.group_by(value=places[name]).aggregate(n=steps.sum_as_int64(places.n.sum())).mutate(column=ibis.literal(name))
         for name in PLACES))
     return engine.materialise(counts.filter(counts["value"].notnull()), "event_counts")
 
@@ -117,10 +112,8 @@ def _count_events(engine: Engine, features: FeatureSet) -> ir.Table:
 def _with_document(engine: Engine, table: ir.Table, key: str, suffix: str) -> ir.Table:
     """`table` with source_id, publisher_id and published of the document `key`, their names followed by `suffix`;
     missing where the document is unknown."""
-    documents = engine.table("documents")
-    documents = documents.select(**{"__document": "document_id"}, **{
+    return steps.look_up(table, engine.table("documents"), {key: "document_id"}, {
         f"{name}{suffix}": name for name in ("source_id", "publisher_id", "published")})
-    return table.left_join(documents, [(key, "__document")]).drop("__document")
 
 
 def place_columns(table: ir.Table, strip: bool) -> ir.Table:
@@ -152,17 +145,18 @@ def visit_columns(engine: Engine, displays: ir.Table) -> ir.Table:
                            traffic_from_0=displays.traffic_source - 1).drop("country", "state", "offset", "visitor")
 
 
-def _store_levels(output: Output, config: OutbrainConfig, features: FeatureSet, train_rows: int) -> dict[str, ir.Table]:
-    """Stores `level_display` (row: the place in `displays`), `level_ad` (one for every ad and fold that examples have)
+def _store_levels(folder: PreparationFolder, config: OutbrainConfig, features: FeatureSet,
+                  train_rows: int) -> dict[str, ir.Table]:
+    """Stores `level_display` (row: that in `displays`), `level_ad` (one for every ad and fold that examples have)
     and `level_example` (row, and the `display` and `ad` that it is of); level -> table.
 
     A level has the ids and numbers of its features, and `train_rows`: how many training rows each row stands for.
     """
-    engine = output.engine()
+    engine = folder.engine
     out_of_fold = features.out_of_fold and config.folds > 0
     displays, ads = engine.table("display_features"), engine.table("ad_rates")
     if features.out_of_fold:
-        ads = _with_rates(output, ads, config)
+        ads = _with_rates(folder, ads, config)
     ads = ads.inner_join(engine.table("ad_features"), "ad_id")
     of_display, of_ad = (), ()  # what examples need of their display and ad, beside what all of them do
     if features.profiles:
@@ -201,12 +195,12 @@ def _values(table: ir.Table, features: FeatureSet, level: str) -> dict[str, ir.C
                if number.level == level}}
 
 
-def _with_rates(output: Output, rates: ir.Table, config: OutbrainConfig) -> ir.Table:
+def _with_rates(folder: PreparationFolder, rates: ir.Table, config: OutbrainConfig) -> ir.Table:
     """`ad_rates` with `<key>__rate`: the log odds of the click rate, drawn towards the mean of the training rows."""
-    counts = output.engine().table("ad_counts")
-    found = output.engine().row(counts.aggregate(views=counts.views.sum(), clicks=counts.clicks.sum()))
+    counts = folder.engine.table("ad_counts")
+    found = folder.engine.row(counts.aggregate(views=counts.views.sum(), clicks=counts.clicks.sum()))
     mean = min(max(found["clicks"] / found["views"], 1e-6), 1 - 1e-6)
-    write_json(output.preparation / "rates" / "mean.json", {"mean_click_rate": mean, "weight": config.rate_weight})
+    write_json(folder.preparation / "rates" / "mean.json", {"mean_click_rate": mean, "weight": config.rate_weight})
     return rates.mutate(**{f"{key}__rate": earlier.click_rate_logit(
         rates[f"{key}__views"], rates[f"{key}__clicks"], prior=mean, weight=config.rate_weight) for key in KEYS})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +12,9 @@ import ibis.expr.types as ir
 
 from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
+from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.outbrain.documents import aspects_as_listed, lists, ranked_aspects
-from clickwise.prepare.output import Output
+from clickwise.prepare.vocabularies import write_vocabulary
 
 MISSING_ID, RARE_ID = 0, 1  # of a vocabulary; the most frequent value has id 2
 
@@ -25,7 +26,7 @@ class Category:
     level    display or ad: whose column it is; example: of the joined table (by modulo only)
     by       modulo: the value modulo `buckets` · hash: `steps.hash_bucket` of its text · vocabulary: values that occur
              at least `frequency_limit` times in the training rows have ids from 2 on, by count; others 1, missing 0
-    counted  in the value's place stands the number of events that have it, −1 where that is below 10
+    counted  instead of the value, the number of events that have it, −1 where that is below 10
     missing  the value that stands for a missing one; None: id 0
     """
 
@@ -42,7 +43,7 @@ class AspectList:
     """A multi-hot feature: up to `most` aspects of the document `of`.
 
     order    confidence: those of greatest confidence · file: the first in the raw file
-    by       hash: `hash_bucket` of the raw id · hash_of_place: of the id in a vocabulary of the training rows, 0 for
+    by       hash: `hash_bucket` of the raw id · hash_of_id: of the id in a vocabulary of the training rows, 0 for
              aspects that it lacks · hash_of_count: of the number of raw rows with that id, those of less than 10 left
              out · vocabulary: ids from 1 on, aspects of less than `frequency_limit` training rows left out
     """
@@ -50,7 +51,7 @@ class AspectList:
     of: Literal["document_id", "document_id_promo"]
     kind: Literal["categories", "topics", "entities"]
     most: int
-    by: Literal["hash", "hash_of_place", "hash_of_count", "vocabulary"]
+    by: Literal["hash", "hash_of_id", "hash_of_count", "vocabulary"]
     buckets: int = 0
     order: Literal["confidence", "file"] = "confidence"
 
@@ -59,18 +60,18 @@ class AspectList:
         return "display" if self.of == "document_id" else "ad"
 
 
-def store_ids(output: Output, level: str, table: ir.Table, keep: list[str], categories: Mapping[str, Category],
-              limits: Mapping[str, int], weight: str) -> dict[str, int]:
+def store_ids(folder: PreparationFolder, level: str, table: ir.Table, keep: list[str],
+              categories: Mapping[str, Category], limit: Callable[[str], int]) -> dict[str, int]:
     """Stores `<level>_features`: the columns `keep` of `table` and an id for every category of that level; feature ->
-    cardinality. `table`, stored, has a row per display or ad, and says in `weight` how many training rows it has."""
-    engine, sizes, columns = output.engine(), {}, {}
+    cardinality. `table`, stored, has a row per display or ad, with its number of `train_rows`."""
+    engine, sizes, columns = folder.engine, {}, {}
     joined = table
     for name, category in categories.items():
         if category.level != level:
             continue
-        ids = engine.materialise(_ids(engine, table, category, limits.get(name, 0), weight), f"ids_{name}")
+        ids = engine.materialise(_ids(engine, table, category, limit(name)), f"ids_{name}")
         if category.by == "vocabulary":
-            engine.write_parquet(ids.order_by("id"), output.preparation / "vocabularies" / f"{name}.parquet")
+            write_vocabulary(folder, name, ids)
             sizes[name], other = engine.count(ids) + 2, RARE_ID
         else:
             sizes[name], other = category.buckets, _bucket_of(-1, category)
@@ -89,26 +90,30 @@ def id_of(table: ir.Table, name: str, category: Category) -> ir.IntegerColumn:
     """The id of a category in the table of its level."""
     if category.level != "example":
         return table[f"{name}__id"]
-    return _bucket(ibis.coalesce(table[category.column], category.missing), category)
+    return _modulo(ibis.coalesce(table[category.column], category.missing), category.buckets)
 
 
-def _ids(engine: Engine, table: ir.Table, category: Category, limit: int, weight: str) -> ir.Table:
+def _ids(engine: Engine, table: ir.Table, category: Category, limit: int) -> ir.Table:
     """value, id (and count) of the values of a category."""
     if category.by == "vocabulary":
-        found = steps.vocabulary(table, category.column, limit, weight=weight)
+        found = steps.vocabulary(table, category.column, limit, weight="train_rows")
         return found.mutate(id=(found["id"] + RARE_ID).cast("int32"))
     if category.counted:
         counts = engine.table("event_counts")
         counts = counts.filter((counts.column == category.column) & (counts.n >= 10))
-        return counts.select("value", id=_bucket(counts.n, category))
+        return counts.select("value", id=_bucket(engine, counts.n, category))
     values = table.select(value=table[category.column]).filter(lambda t: t.value.notnull()).distinct()
-    return values.select("value", id=_bucket(values["value"], category))
+    return values.select("value", id=_bucket(engine, values["value"], category))
 
 
-def _bucket(value: ir.Value, category: Category | AspectList) -> ir.IntegerColumn:
+def _bucket(engine: Engine, value: ir.Value, category: Category | AspectList) -> ir.IntegerColumn:
     if category.by == "modulo":
-        return ((value % category.buckets + category.buckets) % category.buckets).cast("int32")
-    return steps.hash_bucket(value.cast("string"), category.buckets).cast("int32")
+        return _modulo(value, category.buckets)
+    return steps.hash_bucket(value.cast("string"), category.buckets, engine.parse_hex).cast("int32")
+
+
+def _modulo(value: ir.IntegerValue, buckets: int) -> ir.IntegerValue:
+    return ((value % buckets + buckets) % buckets).cast("int32")
 
 
 def _bucket_of(value: int, category: Category) -> int:
@@ -118,32 +123,31 @@ def _bucket_of(value: int, category: Category) -> int:
     return int(hashlib.md5(str(value).encode()).hexdigest()[:15], 16) % category.buckets
 
 
-def store_lists(output: Output, name: str, feature: AspectList, limit: int) -> int:
+def store_lists(folder: PreparationFolder, name: str, feature: AspectList, limit: int) -> int:
     """Stores `list_<name>`: document_id and the list `ids`; the cardinality."""
-    engine = output.engine()
+    engine = folder.engine
     ranked = ranked_aspects(engine, feature.kind) if feature.order == "confidence" \
         else aspects_as_listed(engine, feature.kind)
     ranked = engine.materialise(ranked, f"ranked_{name}")
     every = engine.table(f"aspect_{feature.kind}")
-    size, behind = feature.buckets, True
+    size, limit_first = feature.buckets, True
     if feature.by == "hash":
-        ids = every.select(value="id", id=_bucket(every["value"], feature))
+        ids = every.select(value="id", id=_bucket(engine, every["value"], feature))
     elif feature.by == "hash_of_count":
         frequent = every.filter(every["count"] >= 10)
-        ids = frequent.select(value="id", id=_bucket(frequent["count"], feature))
+        ids = frequent.select(value="id", id=_bucket(engine, frequent["count"], feature))
     else:
         known = engine.materialise(_trained(engine, ranked, feature, limit if feature.by == "vocabulary" else 0),
                                    f"vocabulary_{name}")
         if feature.by == "vocabulary":
-            ids, behind, size = known.select("value", "id"), False, engine.count(known) + 1
+            ids, limit_first, size = known.select("value", "id"), False, engine.count(known) + 1
             named = known.inner_join(every.select(aspect="id", name="value"), [("value", "aspect")])
-            engine.write_parquet(named.select("id", "count", value="name").order_by("id"),
-                                 output.preparation / "vocabularies" / f"{name}.parquet")
+            write_vocabulary(folder, name, named.select("id", "count", value="name"))
         else:
-            places = every.left_join(known.select(aspect="value", place="id"), [("id", "aspect")])
-            places = places.select(value="id", place=ibis.coalesce(places.place, 0))
-            ids = places.select("value", id=_bucket(places.place, feature))
-    engine.materialise(lists(ranked, engine.materialise(ids, f"ids_{name}"), feature.most, cut_first=behind),
+            known_ids = every.left_join(known.select(aspect="value", known="id"), [("id", "aspect")])
+            known_ids = known_ids.select(value="id", known=ibis.coalesce(known_ids.known, 0))
+            ids = known_ids.select("value", id=_bucket(engine, known_ids.known, feature))
+    engine.materialise(lists(ranked, engine.materialise(ids, f"ids_{name}"), feature.most, limit_first=limit_first),
                        f"list_{name}")
     return size
 
@@ -154,6 +158,6 @@ def _trained(engine: Engine, ranked: ir.Table, feature: AspectList, limit: int) 
     if feature.of == "document_id":
         table = table.filter(~table.test)
     weight = "ads" if feature.of == "document_id" else "views"
-    documents = table.group_by(document=table[feature.of]).aggregate(weight=steps.whole(table[weight].sum()))
+    documents = table.group_by(document=table[feature.of]).aggregate(weight=steps.sum_as_int64(table[weight].sum()))
     joined = ranked.inner_join(documents, [("document_id", "document")])
     return steps.vocabulary(joined.select("id", "weight"), "id", limit, weight="weight")

@@ -11,7 +11,7 @@ import ibis
 import ibis.expr.types as ir
 
 from clickwise.prepare.engine import Engine
-from clickwise.prepare.steps import whole
+from clickwise.prepare.steps import sum_as_int64
 
 CURVES: dict[str, Callable] = {
     "same": lambda x: x,
@@ -27,7 +27,7 @@ class Number:
 
     level    display, ad (in the training rows that its rates are counted on) or example: what has the value
     of       its value in a row of that level's table, before curve and scale
-    curve    one of CURVES; 0 is put in the place of what is negative
+    curve    one of CURVES; what is negative counts as 0
     scale    none · min_max: to [0, 1] by the least and greatest value of all rows, test included, as published ·
              mean_std: mean 0 and standard deviation 1 (of a sample) over the training rows
     missing  what stands for a missing value: zero, the median of the training rows, or the mean, which is 0 once scaled
@@ -105,9 +105,9 @@ def _median(engine: Engine, rows: ir.Table, name: str) -> float:
     """The median of a column of few different values, exact (NOTE[DIFF] the reference takes an approximate one)."""
     known = rows.filter(rows[name].notnull())
     counts = [(row["value"], row["n"]) for row in engine.rows(
-        known.group_by(value=known[name]).aggregate(n=whole(known.train_rows.sum())).order_by("value"))]
+        known.group_by(value=known[name]).aggregate(n=sum_as_int64(known.train_rows.sum())).order_by("value"))]
     total, below, middle = sum(n for _, n in counts), 0, []
     for value, n in counts:
-        middle += [value] * sum(below <= place < below + n for place in {(total - 1) // 2, total // 2})
+        middle += [value] * sum(below <= index < below + n for index in {(total - 1) // 2, total // 2})
         below += n
     return sum(middle) / len(middle) if middle else 0.0

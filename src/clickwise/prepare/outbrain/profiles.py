@@ -16,22 +16,20 @@ import ibis
 import ibis.expr.types as ir
 
 from clickwise.prepare.engine import Engine
+from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.named_columns import Reader
 from clickwise.prepare.outbrain.documents import KINDS
 from clickwise.prepare.outbrain.raw import PAGE_VIEWS, check_values
 from clickwise.prepare.outbrain.rows import DAY_MS
-from clickwise.prepare.output import Output
 from clickwise.progress import Progress
 
 SOURCES = 8  # more than there are traffic sources
 
 
-def store_views(output: Output, files: Sequence[Path], *, max_bad_rows: int) -> dict:
+def store_views(folder: PreparationFolder, files: Sequence[Path], *, max_bad_rows: int) -> dict:
     """Stores `visitors` (display_id, user, timestamp, test) and `page_views` (user, document_id, timestamp,
     traffic_source); what was counted."""
-    if output.done("page views read"):
-        return output.facts("page views read")
-    engine = output.engine()
+    engine, reader = folder.engine, Reader(folder, max_bad_rows)
     displays = engine.table("displays")
     users = displays.group_by("uuid").aggregate(last=displays.timestamp.max())
     users = engine.numbered(engine.materialise(users.filter(users["last"].notnull()), "users"))
@@ -43,7 +41,6 @@ def store_views(output: Output, files: Sequence[Path], *, max_bad_rows: int) -> 
         joined = joined.filter(joined.timestamp <= joined["last"])
         return joined.select("document_id", "timestamp", "user", traffic_source=joined.traffic_source.cast("int8"))
 
-    reader = Reader(engine, output.work, max_bad_rows)
     views = reader.store(PAGE_VIEWS, files, of=of_users)
     if not engine.row(views.aggregate(n=views.traffic_source.count()))["n"]:  # none is kept, or none has a source
         counts = reader.store(replace(PAGE_VIEWS, name="page_views_counted"), files, of=lambda views: views.aggregate(
@@ -51,8 +48,7 @@ def store_views(output: Output, files: Sequence[Path], *, max_bad_rows: int) -> 
         check_values(engine.row(counts), PAGE_VIEWS, files)
     visitors = displays.inner_join(users, [("uuid", "user_uuid")]).filter(lambda t: t.timestamp.notnull())
     engine.materialise(visitors.select("display_id", "document_id", "timestamp", "test", "user"), "visitors")
-    output.mark("page views read", {"page_views_kept": engine.count(views), "bad_page_views": reader.bad_rows})
-    return output.facts("page views read")
+    return {"page_views_kept": engine.count(views), "bad_page_views": reader.bad_rows.found}
 
 
 def traffic_sources(engine: Engine) -> ir.Table:
@@ -71,7 +67,7 @@ def traffic_sources(engine: Engine) -> ir.Table:
     return last.select("visitor", traffic_source=last["last"] % SOURCES)
 
 
-def store_profiles(output: Output, users: Literal["all", "test"]) -> None:
+def store_profiles(engine: Engine, users: Literal["all", "test"]) -> None:
     """Stores `seen` (user, document_id, since: the first view), `profiles` (display_id, user, user_views, and by kind
     `user_<kind>`, how many aspects, and `length_<kind>`) and `user_similarities` (row, `product_<kind>`,
     `common_<kind>`: how many aspects are shared).
@@ -82,7 +78,6 @@ def store_profiles(output: Output, users: Literal["all", "test"]) -> None:
     length is their cosine. A profile only grows with time: what a view adds to it is worked out once for each view,
     and not again for every display that follows.
     """
-    engine = output.engine()
     with Progress("building profiles", total=3, unit="steps") as bar:
         visitors, views = engine.table("visitors"), engine.table("page_views")
         if users == "test":
@@ -116,10 +111,10 @@ def _profiles(visitors: ir.Table, views: ir.Table, grown: ir.Table) -> ir.Table:
                             **{name: known.get(name, ibis.literal(0.0)).cast("float64") for name in sums})
 
     viewed = views.group_by("user", at="timestamp").aggregate(n=views.count())
-    growth = grown.group_by("user", at="since").aggregate(**{name: value for place, kind in enumerate(KINDS)
+    growth = grown.group_by("user", at="since").aggregate(**{name: value for index, kind in enumerate(KINDS)
                                                              for name, value in (
-        (f"size_{kind}", grown.count(where=grown.new & (grown.kind == place))),
-        (f"square_{kind}", (grown.kind == place).ifelse(grown.square, 0.0).sum()))})
+        (f"size_{kind}", grown.count(where=grown.new & (grown.kind == index))),
+        (f"square_{kind}", (grown.kind == index).ifelse(grown.square, 0.0).sum()))})
     events = visitors.select("user", "display_id", at="timestamp")
     table = ibis.union(moments(viewed, True, views=viewed.n),
                        moments(growth, True, **{name: growth[name] for name in sums[1:]}),
@@ -141,8 +136,8 @@ def _similarities(engine: Engine, visitors: ir.Table, grown: ir.Table) -> ir.Tab
     both = rows.inner_join(grown.rename(viewer="user"), [("user", "viewer"), ("shared", "aspect")])
     both = both.filter(both.since < both.timestamp)
     found = {}
-    for place, kind in enumerate(KINDS):
-        mine = both.kind == place
+    for index, kind in enumerate(KINDS):
+        mine = both.kind == index
         found |= {f"product_{kind}": mine.ifelse(both.unit * both.weight, 0.0).sum(),
                   f"common_{kind}": both.count(where=mine & both.new)}
     return both.group_by(similar_row="row").aggregate(**found)
@@ -163,7 +158,7 @@ def with_aspects(engine: Engine, ads: ir.Table) -> ir.Table:
     """`ads` with `pop_<kind>` and `pop_<kind>_conf`, and `document_<kind>`: how many aspects the ad's document has."""
     aspects = engine.table("aspects")
     counts = aspects.group_by(counted="document_id").aggregate(**{
-        f"document_{kind}": aspects.count(where=aspects.kind == place) for place, kind in enumerate(KINDS)})
+        f"document_{kind}": aspects.count(where=aspects.kind == index) for index, kind in enumerate(KINDS)})
     rates = engine.table("aspect_rates").rename(rated="document_id")
     ads = ads.left_join(rates, [("document_id_promo", "rated")])
     ads = ads.left_join(counts, [("document_id_promo", "counted")])

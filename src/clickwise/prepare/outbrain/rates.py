@@ -8,14 +8,15 @@ import ibis
 import ibis.expr.types as ir
 
 from clickwise.prepare import steps
+from clickwise.prepare.engine import Engine
+from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.outbrain.documents import KINDS
-from clickwise.prepare.output import Output
 from clickwise.progress import Progress
 
 KEYS = ("ad_id", "document_id_promo", "source_id_promo", "publisher_id_promo", "advertiser_id", "campaign_id")
 
 
-def store_counts(output: Output, *, out_of_fold: bool) -> None:
+def store_counts(folder: PreparationFolder, *, out_of_fold: bool) -> None:
     """Stores `ad_counts` (ad_id, fold, the keys, views, clicks: of training rows) and `ad_rates`, one row for every
     ad_id and fold of the examples: train_rows (how many of them are for training), `<key>__views`, `<key>__clicks`,
     `<key>__ads` (how many ads have the key and were shown), 0 where the key is missing or was never shown.
@@ -24,8 +25,8 @@ def store_counts(output: Output, *, out_of_fold: bool) -> None:
     them. (Leaving out the row alone would tell its label: the rate of a clicked row is lower than of the same ad
     unclicked.) The sums of every key are written to preparation/rates/.
     """
-    engine, folder = output.engine(), output.preparation / "rates"
-    folder.mkdir(exist_ok=True)
+    engine, rates = folder.engine, folder.preparation / "rates"
+    rates.mkdir(exist_ok=True)
     examples, ads = engine.table("examples"), engine.table("ad_features")
     shown = examples.group_by("ad_id", "fold").aggregate(
         views=examples.count(where=~examples.test),
@@ -35,10 +36,10 @@ def store_counts(output: Output, *, out_of_fold: bool) -> None:
     with Progress("counting clicks", total=len(KEYS), unit="keys") as bar:
         for key in KEYS:
             known = shown.filter(shown[key].notnull())
-            sums = {name: steps.whole(known[name].sum()) for name in ("views", "clicks")}
+            sums = {name: steps.sum_as_int64(known[name].sum()) for name in ("views", "clicks")}
             total = known.group_by(key).aggregate(**sums, ads=known.ad_id.nunique(where=known.views > 0))
             total = engine.materialise(total, f"counts_{key}")
-            engine.write_parquet(total.filter(total.views > 0).order_by(key), folder / f"{key}.parquet")
+            engine.write_parquet(total.filter(total.views > 0).order_by(key), rates / f"{key}.parquet")
             own = known.group_by(key, "fold").aggregate(**sums) if out_of_fold else None
             table = _with_counts(table, key, total, own)
             bar.advance(1, key)
@@ -47,14 +48,9 @@ def store_counts(output: Output, *, out_of_fold: bool) -> None:
 
 
 def _with_counts(table: ir.Table, key: str, total: ir.Table, own: ir.Table | None) -> ir.Table:
-    def joined(table: ir.Table, counts: ir.Table, by: tuple[str, ...], prefix: str) -> ir.Table:
-        counts = counts.rename(**{f"{prefix}_{name}": name for name in counts.columns})
-        table = table.left_join(counts, [table[name] == counts[f"{prefix}_{name}"] for name in by])
-        return table.drop(*(f"{prefix}_{name}" for name in by))
-
-    table = joined(table, total, (key,), "all")
+    table = steps.look_up(table, total, {key: key}, {f"all_{name}": name for name in ("views", "clicks", "ads")})
     if own is not None:
-        table = joined(table, own, (key, "fold"), "own")
+        table = steps.look_up(table, own, {key: key, "fold": "fold"}, {"own_views": "views", "own_clicks": "clicks"})
     counts = {f"{key}__ads": ibis.coalesce(table["all_ads"], 0)}
     for name in ("views", "clicks"):
         count = ibis.coalesce(table[f"all_{name}"], 0)
@@ -89,7 +85,7 @@ def rate_confidence(table: ir.Table, key: str, at_least: int) -> ir.FloatingColu
     return (found >= at_least).ifelse(confidence(found, table[f"{key}__ads"]), 0.0)
 
 
-def store_aspect_rates(output: Output) -> None:
+def store_aspect_rates(engine: Engine) -> None:
     """Stores `aspect_rates`: document_id and, per kind, `pop_<kind>` and `pop_<kind>_conf`: what the categories
     (topics, entities) of an ad's document say of its click rate.
 
@@ -97,7 +93,6 @@ def store_aspect_rates(output: Output) -> None:
     of its confidence in these rows), and its confidence d in this document: Σ ctr·conf·d / Σ conf·d and max conf·d,
     over aspects of more than 10 views (entities: 5).
     """
-    engine = output.engine()
     shown = engine.table("ad_counts").inner_join(
         engine.table("aspects").select("kind", "aspect", document="document_id", sure="confidence"),
         [("document_id_promo", "document")])
@@ -112,8 +107,8 @@ def store_aspect_rates(output: Output) -> None:
     of_document = aspects.inner_join(rates, [("aspect", "rated")])
     weight = of_document.conf * of_document.confidence
     found = {}
-    for place, kind in enumerate(KINDS):
-        mine = of_document.kind == place
+    for index, kind in enumerate(KINDS):
+        mine = of_document.kind == index
         sums = [mine.ifelse(x, 0.0).sum() for x in (of_document.ctr * weight, weight)]
         found |= {f"pop_{kind}": ibis.coalesce(sums[0] / sums[1].nullif(0), 0.0),
                   f"pop_{kind}_conf": mine.ifelse(weight, 0.0).max()}

@@ -11,8 +11,9 @@ import ibis.expr.types as ir
 
 from clickwise.errors import PrepareError
 from clickwise.prepare.engine import Engine
+from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.named_columns import RawTable, Reader
-from clickwise.prepare.output import Output
+from clickwise.prepare.raw_files import named
 from clickwise.progress import Progress
 
 MISSING = ("", "\\N")
@@ -44,7 +45,7 @@ FILES = {name: f"{name}.*" for name in TABLES if name != "test_displays"} | {"cl
 UNIQUE = {"events": "display_id", "promoted_content": "ad_id", "documents_meta": "document_id"}
 
 
-def store_raw_tables(output: Output, files: Mapping[str, Sequence[Path]], *, max_bad_rows: int,
+def store_raw_tables(folder: PreparationFolder, files: Mapping[str, Sequence[Path]], *, max_bad_rows: int,
                      max_aspects: int) -> dict:
     """Stores a table of TABLES for every entry of `files`, and `shown_displays` (display_id, ads, clicks) and
     `shown_ads` (ad_id) of the clicks; page views are only looked at, and users of events kept only where there are page
@@ -52,10 +53,7 @@ def store_raw_tables(output: Output, files: Mapping[str, Sequence[Path]], *, max
 
     Raises PrepareError for what cannot be read and for what does not fit together; returns what was counted.
     """
-    if output.done("raw files read"):
-        return output.facts("raw files read")
-    engine = output.engine()
-    reader = Reader(engine, output.work, max_bad_rows)
+    engine, reader = folder.engine, Reader(folder, max_bad_rows)
     for name, paths in files.items():
         reader.headers(TABLES[name], paths)
     rows = {}
@@ -67,15 +65,14 @@ def store_raw_tables(output: Output, files: Mapping[str, Sequence[Path]], *, max
         rows[name] = _looked_at(engine, reader.store(table, files[name]), table, files[name])
     with Progress("looking at raw tables", total=len(UNIQUE) + 2 + len(ASPECTS), unit="checks") as bar:
         for name, key in UNIQUE.items():
-            _check_unique(engine, name, key, files[name])
+            reader.check_unique(engine.table(name), key, files[name])
             bar.advance(1, name)
         _check_known(engine, files)
         bar.advance(2)
         for kind in ASPECTS:
             _check_aspects(engine, f"documents_{kind}", max_aspects, files)
             bar.advance(1, kind)
-    output.mark("raw files read", {"rows_read": rows, "bad_rows_skipped": reader.bad_rows})
-    return output.facts("raw files read")
+    return {"rows_read": rows, "bad_rows_skipped": reader.bad_rows.found}
 
 
 def published(documents_meta: ir.Table) -> ir.IntegerColumn:
@@ -92,7 +89,7 @@ def _looked_at(engine: Engine, table: ir.Table, raw: RawTable, files: Sequence[P
     if raw.binary:
         clicks = engine.row(table.aggregate(n=table[raw.binary[0]].sum()))["n"]
         if not clicks:
-            raise PrepareError(_named(files), found=f"{found['rows']:,} rows without a click",
+            raise PrepareError(named(files), found=f"{found['rows']:,} rows without a click",
                                expected="one click in every display",
                                do="clicks_train.csv has them; clicks_test.csv has no labels")
     return found["rows"]
@@ -103,18 +100,8 @@ def check_values(found: Mapping[str, int], raw: RawTable, files: Sequence[Path])
     for name in raw.columns:
         if not found[name]:
             text = "no moment as YYYY-MM-DD HH:MM:SS" if name == "publish_time" else "no value"
-            raise PrepareError(_named(files), found=f"{text} of {name} in any of {found['rows']:,} rows",
+            raise PrepareError(named(files), found=f"{text} of {name} in any of {found['rows']:,} rows",
                                expected="a value in some of them", do="check how the file was written")
-
-
-def _check_unique(engine: Engine, name: str, key: str, files: Sequence[Path]) -> None:
-    table = engine.table(name)
-    counts = engine.row(table.aggregate(rows=table.count(), keys=table[key].nunique()))
-    if counts["rows"] != counts["keys"]:
-        repeated = table.group_by(key).aggregate(n=table.count()).filter(lambda t: t.n > 1).order_by(key)
-        example = engine.row(repeated)
-        raise PrepareError(_named(files), found=f"{key} {example[key]} in {example['n']} rows",
-                           expected=f"one row per {key}")
 
 
 def _check_known(engine: Engine, files: Mapping[str, Sequence[Path]]) -> None:
@@ -131,9 +118,9 @@ def _check_known(engine: Engine, files: Mapping[str, Sequence[Path]]) -> None:
         if found["n"]:
             name, wanted = ("display", "an event") if key == "display_id" else ("ad", "a document")
             many = f"{found['n']:,} {name}" + ("" if found["n"] == 1 else "s")
-            raise PrepareError(_named(files["clicks"]),
+            raise PrepareError(named(files["clicks"]),
                                found=f"{many} without {wanted}, {key} {found['example']} for example",
-                               expected=f"every {key} with a row in {_named(files[what])}",
+                               expected=f"every {key} with a row in {named(files[what])}",
                                do="use files of one and the same download, all of them whole")
 
 
@@ -143,11 +130,7 @@ def _check_aspects(engine: Engine, name: str, most: int, files: Mapping[str, Seq
     found = engine.row(counts.order_by([ibis.desc("n"), "document_id"]))
     if found["n"] > most:
         kind = name.removeprefix("documents_")
-        raise PrepareError(_named(files[name]), found=f"document {found['document_id']} with {found['n']:,} {kind}",
+        raise PrepareError(named(files[name]), found=f"document {found['document_id']} with {found['n']:,} {kind}",
                            expected=f"at most {most:,}",
                            do="check the file, or allow more with dataset.max_aspects (every pair of documents is "
                               "compared aspect by aspect)")
-
-
-def _named(files: Sequence[Path]) -> str:
-    return ", ".join(map(str, files))

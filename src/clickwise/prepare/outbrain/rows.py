@@ -8,24 +8,22 @@ import ibis.expr.types as ir
 from clickwise.errors import PrepareError
 from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
-from clickwise.prepare.output import Output
 
 DAY_MS = 86_400_000
 FIRST_MOMENT_MS = 1_465_876_799_998  # of timestamp 0, in ms since 1970: midnight in New York
 LAST_DAY_IN_WINDOW = 3650
 
 
-def store_displays(output: Output, *, test_share: float, test_from_day: int, listed: bool, seed: int,
+def store_displays(engine: Engine, *, test_share: float, test_from_day: int, listed: bool, seed: int,
                    folds: int, complete_events: bool) -> None:
     """Stores `displays`: display_id, what its event says, `test`, `fold`, `ads` and `clicks` (its rows, its clicks).
 
     Days before `test_from_day` go to the test by the share `test_share` of displays, chosen by
     `hash60("<seed>/<display_id>")`, so that the same display is in the test on every engine; later days go to the test
-    entirely. With `listed`, the displays of the table test_displays are the test. The training displays are dealt into
-    `folds` by the same hash; displays of the test have fold `folds`. With `complete_events` an event without place or
-    platform is as if nothing were known of it; its day still decides the mapping.
+    entirely. With `listed`, the displays of the table test_displays are the test. The training displays are divided
+    into `folds` by the same hash; displays of the test have fold `folds`. With `complete_events` an event without place
+    or platform is as if nothing were known of it; its day still decides the mapping.
     """
-    engine = output.engine()
     table = engine.table("shown_displays").inner_join(engine.table("events"), "display_id")
     table = table.mutate(day=table.timestamp // DAY_MS,
                          hash=steps.hash60(ibis.literal(f"{seed}/") + table.display_id.cast("string"),
@@ -46,17 +44,15 @@ def store_displays(output: Output, *, test_share: float, test_from_day: int, lis
     engine.materialise(table, "displays")
 
 
-def store_ads(output: Output) -> None:
+def store_ads(engine: Engine) -> None:
     """Stores `ads`: ad_id, document_id_promo, campaign_id, advertiser_id of the ads that examples have."""
-    engine = output.engine()
     promoted = engine.table("promoted_content").semi_join(engine.table("shown_ads"), "ad_id")
     engine.materialise(promoted.select("ad_id", "campaign_id", "advertiser_id", document_id_promo="document_id"), "ads")
 
 
-def store_examples(output: Output, where: str) -> dict[str, tuple[int, int]]:
-    """Stores `examples` (display_id, ad_id, clicked, and of the display: its place in `displays`, test, fold,
+def store_examples(engine: Engine, where: str) -> dict[str, tuple[int, int]]:
+    """Stores `examples` (display_id, ad_id, clicked, and of the display: its row in `displays`, test, fold,
     document_id, timestamp), training rows first, a display's rows together; mapping -> its rows first … end−1."""
-    engine = output.engine()
     clicks, displays = engine.table("clicks"), engine.numbered(engine.table("displays"))
     displays = displays.select("display_id", "test", "fold", "document_id", "timestamp",
                                display=displays.row.cast("int32"))
@@ -66,7 +62,7 @@ def store_examples(output: Output, where: str) -> dict[str, tuple[int, int]]:
     parts = {"train": (0, found["train"]), "test": (found["train"], found["rows"])}
     for mapping, (first, end) in parts.items():
         if first == end:
-            raise PrepareError(f"{where}.dataset", found=f"no display for {mapping} in {found['rows']:,} rows",
+            raise PrepareError(where, found=f"no display for {mapping} in {found['rows']:,} rows",
                                expected="at least one", do="change test_share, test_from_day or test_displays")
     return parts
 

@@ -181,7 +181,7 @@ def multihot() -> FeatureSet:
     """The same with the first three topics, entities and categories of the event's document."""
     names = {"topics": "topic_id_list", "entities": "entity_id_list", "categories": "category_id_list"}
     return v1_nvtabular(keep_without_source=True, lists={
-        name: AspectList(of="document_id", kind=kind, most=3, order="file", by="hash_of_place",
+        name: AspectList(of="document_id", kind=kind, most=3, order="file", by="hash_of_id",
                          buckets=LIST_BUCKETS[kind]) for kind, name in names.items()})
 
 

@@ -6,19 +6,20 @@ from dataclasses import dataclass, field
 
 from clickwise.errors import nearest
 from clickwise.feature_spec import MISSING_NUMBERS
+from clickwise.prepare.section import Section
 from clickwise.recipe import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableConfig:
+class TableConfig(Section):
     """The section `dataset` of a recipe for `name: table`.
 
     spec                the Feature Spec of the raw files: its folder, or the YAML file
     label_is            the value that is the positive label · label_above: numbers above this are · neither: the label
                         is 0 or 1, true or false. Rows without a label are left out
     test_share          of the rows of `train`, unless the spec has a mapping `test`; `validation_share` likewise
-    split_by            null: rows are dealt by a hash of their number and `seed`. A column: by a hash of its value, so
-                        that all rows of a user, say, stay together
+    split_by            null: rows are assigned by a hash of their number and `seed`. A column: by a hash of its value,
+                        so that all rows of a user, say, stay together
     order_by            instead: the rows with the greatest values of this column, a time, are the test rows, those
                         before them validation; rows of the same moment stay together
     frequency_limit     a value keeps an id of its own if it occurs at least so often in the training rows;
@@ -69,9 +70,4 @@ class TableConfig:
         for name in self.hash_only:
             require(name in self.hash_buckets, "hash_only", found=name, expected="features of hash_buckets",
                     do=nearest(name, self.hash_buckets))
-        for key, value in {"frequency_limit": self.frequency_limit, "seed": self.seed,
-                           "max_bad_rows": self.max_bad_rows, **self.frequency_limits}.items():
-            require(value >= 0, key, found=value, expected="0 or more")
-
-    def limit(self, name: str) -> int:
-        return self.frequency_limits.get(name, self.frequency_limit)
+        self.require_at_least(0, "frequency_limit", "seed", "max_bad_rows", "frequency_limits")

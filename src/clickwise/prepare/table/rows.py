@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import re
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,17 +12,14 @@ import ibis.expr.types as ir
 
 from clickwise.errors import PrepareError, nearest
 from clickwise.feature_spec import ID_CHANNELS, Chunk, FeatureSpec
-from clickwise.prepare.engine import BadInput, Engine
-from clickwise.prepare.named_columns import first_line, parquet_columns
-from clickwise.prepare.output import Output, say
+from clickwise.prepare.engine import Engine
+from clickwise.prepare.folder import PreparationFolder
+from clickwise.prepare.named_columns import bad_line, first_fields, parquet_schema
 from clickwise.prepare.raw_files import BadRows
 from clickwise.progress import Progress
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig
-
-BYTES_ON_DISK = {".gz": 10, ".parquet": 8}  # a byte of such a file in the engine's tables, held twice; 2 of plain text
-
 
 ENCODED = tuple(channel for channel in ID_CHANNELS if "history" not in channel)
 
@@ -59,10 +53,10 @@ def integer(column: ir.Column, missing: Sequence[str]) -> ir.IntegerColumn:
 def _known_digits(column: ir.StringColumn, missing: Sequence[str]) -> ir.StringColumn:
     """`column` without those texts of `missing` that read as numbers (-1, say); the others become missing by a cast."""
     digits = [word for word in missing if any(letter.isdigit() for letter in word)]
-    return known(text(column), digits) if digits else column
+    return null_if_missing(text(column), digits) if digits else column
 
 
-def known(column: ir.StringColumn, missing: Sequence[str]) -> ir.StringColumn:
+def null_if_missing(column: ir.StringColumn, missing: Sequence[str]) -> ir.StringColumn:
     """`column`, missing where it is one of `missing`. An engine makes a slow join of `isin` with many texts."""
     if not missing:
         return column
@@ -78,33 +72,28 @@ def list_of_texts(column: ir.Column, delimiter: str) -> ir.ArrayColumn:
     return column.cast("string").split(delimiter).map(lambda part: part.strip()).filter(lambda part: part != "")
 
 
-def store_rows(output: Output, spec: FeatureSpec, config: TableConfig, columns: Sequence[str]) -> dict[str, int]:
+def store_rows(folder: PreparationFolder, spec: FeatureSpec, config: TableConfig,
+               columns: Sequence[str]) -> dict[str, int]:
     """Stores `raw_<mapping>` with `columns` for every mapping, the rows in the order of its files, values checked.
     File -> bad rows that were left out."""
-    if output.done("raw files read"):
-        return output.facts("raw files read")
-    files = [spec.folder / file for chunks in spec.mappings.values() for chunk in chunks for file in chunk.files]
-    engine = output.engine(tables_bytes=sum(BYTES_ON_DISK.get(file.suffix, 2) * file.stat().st_size for file in files))
-    reader = _Reader(engine, output.work / "without_bad_rows", config.max_bad_rows)
+    engine, bad_rows = folder.engine, BadRows(config.max_bad_rows, folder.work)
     for mapping, chunks in spec.mappings.items():
         with Progress(f"reading {mapping}", unit="rows") as bar:
-            reader.store(spec, chunks, columns, f"raw_{mapping}")
+            _Reader(engine, bad_rows).store(spec, chunks, columns, f"raw_{mapping}")
             bar.advance(engine.count(engine.table(f"raw_{mapping}")))
         check(engine, spec, config, mapping)
-    output.mark("raw files read", reader.bad_rows)
-    return reader.bad_rows
+    return bad_rows.found
 
 
 class _Reader:
-    """Reads chunks; over all of them up to `max_bad_rows` lines of CSV that cannot be read are left out."""
+    """Reads chunks; `bad_rows` are the lines of CSV that cannot be read, over all of them."""
 
-    def __init__(self, engine: Engine, work: Path, max_bad_rows: int) -> None:
-        self.engine, self.work, self.max_bad_rows = engine, work, max_bad_rows
-        self.bad_rows: dict[str, int] = {}
+    def __init__(self, engine: Engine, bad_rows: BadRows) -> None:
+        self.engine, self.bad_rows = engine, bad_rows
 
     def store(self, spec: FeatureSpec, chunks: Sequence[Chunk], columns: Sequence[str], name: str) -> None:
         left, stored = list(columns), []
-        for place, chunk in enumerate(chunks):
+        for index, chunk in enumerate(chunks):
             files = [spec.folder / file for file in chunk.files]
             headers = {file: _header(file, chunk) for file in files}
             wanted = [column for column in left if all(column in header for header in headers.values())]
@@ -114,8 +103,8 @@ class _Reader:
                                    do=nearest(column, header))
             left = [column for column in left if column not in wanted]
             if wanted:
-                self._store(chunk, headers, wanted, f"{name}_{place}" if len(chunks) > 1 else name)
-                stored.append(f"{name}_{place}")
+                self._store(chunk, headers, wanted, f"{name}_{index}" if len(chunks) > 1 else name)
+                stored.append(f"{name}_{index}")
         if left and (missing := [column for column in left if column not in spec.features]):
             raise PrepareError(f"{spec.folder / chunks[0].files[0]}", found=f"no column {missing[0]!r}",
                                expected="the column that the split goes by", do=nearest(missing[0], headers[files[0]]))
@@ -140,26 +129,16 @@ class _Reader:
             engine.drop(part)
 
     def _store(self, chunk: Chunk, headers: Mapping[Path, list[str]], columns: Sequence[str], name: str) -> None:
-        try:
-            self._materialise(chunk, headers, columns, name)
-            return
-        except BadInput as error:
-            if chunk.type == "parquet":
-                raise PrepareError(next(iter(headers)), found=str(error).splitlines()[0]) from None
-            say(f"reading {name[4:]}: a row cannot be read ({str(error).splitlines()[0]}); looking at every line")
-            reason = str(error).splitlines()[0]
-        good = {}
-        for file, header in headers.items():
-            delimiter = chunk.options.get("delimiter", ",")
-            bad_rows = BadRows(lambda line, header=header, delimiter=delimiter: bad_line(line, len(header), delimiter),
-                               self.max_bad_rows - sum(self.bad_rows.values()),
-                               f"{len(header)} fields with {delimiter!r} between them")
-            good[bad_rows.without([file], self.work)[0]] = header
-            self.bad_rows |= bad_rows.found
-        try:
-            self._materialise(chunk, good, columns, name)
-        except BadInput:
-            raise PrepareError(", ".join(map(str, headers)), found=reason, expected="rows that can be read") from None
+        delimiter = chunk.options.get("delimiter", ",")
+
+        def reason(file: Path) -> Callable[[bytes], str | None]:
+            return lambda line: bad_line(line, headers[file], delimiter=delimiter)
+
+        def load(files: list[Path]) -> None:
+            self._materialise(chunk, dict(zip(files, headers.values(), strict=True)), columns, name)
+
+        self.bad_rows.read(name[4:], list(headers), load, reason,
+                           f"{len(next(iter(headers.values())))} fields with {delimiter!r} between them")
 
     def _materialise(self, chunk: Chunk, headers: Mapping[Path, list[str]], columns: Sequence[str], name: str) -> None:
         tables, groups = [], []
@@ -172,7 +151,7 @@ class _Reader:
             if chunk.type == "parquet":
                 table = self.engine.read_parquet(files)
             else:
-                fields = {name or f"__{place}": "string" for place, name in enumerate(header)}
+                fields = {name or f"__{index}": "string" for index, name in enumerate(header)}
                 table = self.engine.read_text(files, fields, delimiter=chunk.options.get("delimiter", ","), quote='"',
                                               header=_has_header(files[0], chunk))
             tables.append(table.select(*columns))
@@ -180,42 +159,24 @@ class _Reader:
             self.engine.materialise(tables[0], name)
             return
         parts = []  # a union keeps no order
-        for place, table in enumerate(tables):
-            stored = self.engine.materialise(table, f"{name}_part_{place}")
-            parts.append(self.engine.numbered(stored).mutate(__part=ibis.literal(place, "int32")))
+        for index, table in enumerate(tables):
+            stored = self.engine.materialise(table, f"{name}_part_{index}")
+            parts.append(self.engine.numbered(stored).mutate(__part=ibis.literal(index, "int32")))
         self.engine.materialise(ibis.union(*parts).order_by("__part", "row").select(*columns), name)
-        for place in range(len(tables)):
-            self.engine.drop(f"{name}_part_{place}")
-
-
-def bad_line(line: bytes, fields: int, delimiter: str) -> str | None:
-    """What is wrong with a line of CSV; None for a good one."""
-    try:
-        found = len(next(csv.reader([line.decode()], delimiter=delimiter, strict=True)))
-    except (csv.Error, UnicodeDecodeError) as error:
-        return f"a line that cannot be read ({error})"
-    return None if found == fields else f"{found} field{'s' * (found != 1)}"
-
-
-def _fields(file: Path, chunk: Chunk) -> list[str]:
-    """What stands between the delimiters of the first line."""
-    try:
-        line = first_line(file).decode("utf-8-sig")
-    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise PrepareError(f"{file}, line 1", found=f"no text that can be read ({error})",
-                           expected="CSV in UTF-8, plain or .gz") from None
-    return [field.strip() for field in next(csv.reader([line], delimiter=chunk.options.get("delimiter", ",")), [])]
+        for index in range(len(tables)):
+            self.engine.drop(f"{name}_part_{index}")
 
 
 def _has_header(file: Path, chunk: Chunk) -> bool:
-    return chunk.options.get("header", set(chunk.features) <= set(_fields(file, chunk)))
+    fields = first_fields(file, chunk.options.get("delimiter", ","))
+    return chunk.options.get("header", set(chunk.features) <= set(fields))
 
 
 def _header(file: Path, chunk: Chunk) -> list[str]:
     """The names of a file's columns."""
     if chunk.type == "parquet":
-        return parquet_columns(file, expected="a Parquet file, the type of its chunk")
-    fields = _fields(file, chunk)
+        return parquet_schema(file, expected="a Parquet file, the type of its chunk").names
+    fields = first_fields(file, chunk.options.get("delimiter", ","))
     if not _has_header(file, chunk):
         if len(fields) != len(chunk.features):
             raise PrepareError(f"{file}, line 1", found=f"{len(fields)} fields", expected=f"{len(chunk.features)}, the "
@@ -269,9 +230,8 @@ def check(engine: Engine, spec: FeatureSpec, config: TableConfig, mapping: str) 
 def _unread(column: ir.Column, found: ir.Column, config: TableConfig) -> ir.BooleanColumn:
     if not column.type().is_string():
         return ibis.literal(False)
-    return found.isnull() & known(text(column), config.missing).notnull()
+    return found.isnull() & null_if_missing(text(column), config.missing).notnull()
 
 
 def _is_carried(spec: FeatureSpec, name: str) -> bool:
-    known = ("numerical", "label", *ENCODED)
-    return not any(name in spec.channels.get(channel, ()) for channel in known)
+    return not any(name in spec.channels.get(channel, ()) for channel in ("numerical", "label", *ENCODED))

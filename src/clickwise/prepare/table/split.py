@@ -11,8 +11,8 @@ from clickwise.errors import PrepareError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
-from clickwise.prepare.output import Output, say
-from clickwise.prepare.table.rows import ENCODED, known, number, text
+from clickwise.prepare.folder import say
+from clickwise.prepare.table.rows import ENCODED, null_if_missing, number, text
 from clickwise.progress import Progress
 
 if TYPE_CHECKING:
@@ -21,43 +21,40 @@ if TYPE_CHECKING:
 POSITIVE, NEGATIVE = ("1", "1.0", "true"), ("0", "0.0", "false")
 
 
-def split(output: Output, spec: FeatureSpec, config: TableConfig, where: str) -> tuple[dict[str, int], int]:
+def split(engine: Engine, spec: FeatureSpec, config: TableConfig, where: str) -> tuple[dict[str, int], int]:
     """Mapping -> rows, which are stored as `rows_<mapping>` with the label, 0 or 1, as `__label`; and how many rows
     without a label were left out."""
-    if output.done("split"):
-        return tuple(output.facts("split"))
-    engine, rows, unlabelled = output.engine(), {}, 0
+    rows, unlabelled = {}, 0
     check_label(engine, spec, config, where)
     with Progress("splitting", unit="rows") as bar:
         for mapping in spec.mappings:
             raw = engine.numbered(engine.table(f"raw_{mapping}"))
             raw = raw.mutate(__label=label_of(raw, spec, config))
             shares = shares_of(spec, config) if mapping == "train" else {}
-            place = place_of(engine, raw.filter(raw["__label"].notnull()), raw, shares, config, where)
-            # Values are read and places worked out once: a filter works its expression out again for each mention.
-            dealt = engine.materialise(_read(raw.mutate(__place=place).drop("row"), spec, config), f"dealt_{mapping}")
+            parts = part_of(engine, raw.filter(raw["__label"].notnull()), raw, shares, config, where)
+            # Values are read and parts worked out once: a filter works its expression out again for each mention.
+            assigned = engine.materialise(_read(raw.mutate(__part=parts).drop("row"), spec, config), "assigned")
             engine.drop(f"raw_{mapping}")
-            for order, part in enumerate([mapping, *shares]):
-                wanted = dealt.filter(dealt["__label"].notnull() & (dealt["__place"] == order)).drop("__place")
+            for index, part in enumerate([mapping, *shares]):
+                wanted = assigned.filter(assigned["__label"].notnull() & (assigned["__part"] == index)).drop("__part")
                 rows[part] = engine.count(engine.materialise(wanted, f"rows_{part}"))
                 bar.advance(rows[part])
                 if not rows[part]:
                     cause = f"{config.order_by} has too few values" if config.order_by else "too few rows"
-                    raise PrepareError(f"{where}.dataset", found=f"no rows for the mapping {part!r} ({cause})",
+                    raise PrepareError(where, found=f"no rows for the mapping {part!r} ({cause})",
                                        expected="at least one in every mapping",
                                        do="change test_share, validation_share, or what the split goes by")
-            unlabelled += engine.count(dealt.filter(dealt["__label"].isnull()))
-            engine.drop(f"dealt_{mapping}")
+            unlabelled += engine.count(assigned.filter(assigned["__label"].isnull()))
+            engine.drop("assigned")
     train = engine.table("rows_train")
     positive = engine.row(train.aggregate(n=train["__label"].sum()))["n"]
     if positive in (0, rows["train"]):
-        raise PrepareError(f"{where}.dataset", found=f"{positive:,} positive labels in {rows['train']:,} training rows",
+        raise PrepareError(where, found=f"{positive:,} positive labels in {rows['train']:,} training rows",
                            expected="labels of both kinds", do="correct label_is or label_above")
     if unlabelled:
         say(f"{unlabelled:,} rows without a label are left out")
     order = [name for name in ("train", "validation", "test") if name in rows]
     rows = {name: rows[name] for name in (*order, *(name for name in rows if name not in order))}
-    output.mark("split", [rows, unlabelled])
     return rows, unlabelled
 
 
@@ -77,7 +74,7 @@ def label_of(table: ir.Table, spec: FeatureSpec, config: TableConfig) -> ir.Inte
         return (found > config.label_above).cast("int8")
     found = text(table[name])
     if not spec.features[name].is_raw_text:
-        found = known(found, config.missing)
+        found = null_if_missing(found, config.missing)
     if config.label_is is not None:
         return (found == positive_text(config)).cast("int8")
     return ibis.cases((found.lower().isin(POSITIVE), 1), (found.lower().isin(NEGATIVE), 0),
@@ -97,32 +94,32 @@ def check_label(engine: Engine, spec: FeatureSpec, config: TableConfig, where: s
     raw = engine.table("raw_train")
     values = raw.select(value=text(raw[name])).filter(lambda t: t.value.notnull())
     if not spec.features[name].is_raw_text:
-        values = values.filter(known(values.value, config.missing).notnull())
+        values = values.filter(null_if_missing(values.value, config.missing).notnull())
     counts = values.group_by("value").aggregate(rows=lambda t: t.count())
     most = engine.rows(counts.order_by([ibis.desc("rows"), "value"]).limit(7))
     shown = ", ".join(f"{row['value']!r} ({row['rows']:,} rows)" for row in most[:6])
     shown += ", …" * (len(most) > 6) if most else "no value at all"
     if config.label_is is not None:
         if not engine.count(counts.filter(counts.value == positive_text(config))):
-            raise PrepareError(f"{where}.dataset.label_is", found=f"{positive_text(config)!r}, which {name!r} never is",
+            raise PrepareError(f"{where}.label_is", found=f"{positive_text(config)!r}, which {name!r} never is",
                                expected=f"one of its values: {shown}")
         return
     other = counts.filter(~counts.value.lower().isin(POSITIVE + NEGATIVE))
     if engine.count(other):
         numbers = spec.features[name].dtype.startswith(("float", "int"))
-        raise PrepareError(f"{where}.dataset.label_is", found=f"nothing, and {name!r} holds {shown}",
+        raise PrepareError(f"{where}.label_is", found=f"nothing, and {name!r} holds {shown}",
                            expected="the positive value, unless the label is 0 or 1, true or false",
                            do="dataset.label_is=VALUE" + (", or dataset.label_above=NUMBER" if numbers else ""))
 
 
 def shares_of(spec: FeatureSpec, config: TableConfig) -> dict[str, float]:
-    """What is cut off `train`: the mappings that the spec does not have."""
+    """What is split off `train`: the mappings that the spec does not have."""
     shares = {"validation": config.validation_share, "test": config.test_share}
     return {name: share for name, share in shares.items() if name not in spec.mappings and share > 0}
 
 
-def place_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[str, float], config: TableConfig,
-             where: str) -> ir.IntegerValue:
+def part_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[str, float], config: TableConfig,
+            where: str) -> ir.IntegerValue:
     """0 for rows of `table` that stay, 1, 2 for those of the first and of the second of `shares`, which are shares of
     the rows of `labelled`."""
     if not shares:
@@ -131,12 +128,12 @@ def place_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[s
         key, firsts = order_of(engine, labelled, table, shares, config, where)
         return sum(((key >= first).cast("int8") for first in firsts[1:]), (key >= firsts[0]).cast("int8"))
     key = table["row"].cast("string") if config.split_by is None else ibis.coalesce(text(table[config.split_by]), "")
-    dealt = steps.hash60(ibis.literal(f"{config.seed}:") + key, engine.parse_hex)
+    hashed = steps.hash60(ibis.literal(f"{config.seed}:") + key, engine.parse_hex)
     ends, end = [], 0
     for share in reversed(shares.values()):  # from 0 on lie the test rows, then validation, then train
         end += int(share * 2**60)
         ends.append(end)
-    return sum(((dealt < end).cast("int8") for end in ends[1:]), (dealt < ends[0]).cast("int8"))
+    return sum(((hashed < end).cast("int8") for end in ends[1:]), (hashed < ends[0]).cast("int8"))
 
 
 def order_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[str, float], config: TableConfig,
@@ -146,7 +143,7 @@ def order_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[s
     counts = engine.row(labelled.aggregate(rows=labelled.count(), without=labelled.count(where=written.isnull()),
                                            words=labelled.count(where=written.try_cast("float64").isnull())))
     if counts["without"]:
-        raise PrepareError(f"{where}.dataset.order_by", found=f"{counts['without']:,} rows without {config.order_by!r}",
+        raise PrepareError(f"{where}.order_by", found=f"{counts['without']:,} rows without {config.order_by!r}",
                            expected="a value in every row", do="drop those rows, or order by another column")
 
     def key(rows: ir.Table) -> ir.Column:

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clickwise.data import column_facts
 from clickwise.data.columns import read_columns
-from clickwise.data.infer import infer
 from clickwise.errors import ClickwiseError
 from clickwise.feature_spec import FeatureSpec
+from clickwise.prepare import column_profile
+from clickwise.prepare.infer import infer
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 ROWS = 400
@@ -34,7 +34,7 @@ def write_csv(path, columns, header=True, delimiter=","):
 
 
 def cycle(*values):
-    return [values[place % len(values)] for place in range(ROWS)]
+    return [values[index % len(values)] for index in range(ROWS)]
 
 
 LABEL = cycle(0, 1, 0)
@@ -45,11 +45,11 @@ NUMBER = {"dtype": "float32"}
 @pytest.mark.parametrize(("name", "values", "channel", "entry"), [
     ("height", cycle(1.5, 2, 1.75), "numerical", NUMBER),
     ("height", cycle("1.5", "NA", "-2e3", ""), "numerical", NUMBER),
-    ("clicks", [place * 7 for place in range(ROWS)], "numerical", NUMBER),
+    ("clicks", [index * 7 for index in range(ROWS)], "numerical", NUMBER),
     ("balance", cycle(-5, 3, 900), "categorical", TEXT),
     ("month", cycle(*range(1, 13)), "categorical", {"dtype": "int8", "cardinality": 13}),
     ("month", cycle(*range(1, 13), ""), "categorical", TEXT),
-    ("item", [place // 2 for place in range(ROWS)], "categorical", {"dtype": "int16", "cardinality": 200}),
+    ("item", [index // 2 for index in range(ROWS)], "categorical", {"dtype": "int16", "cardinality": 200}),
     ("user_id", cycle(*range(10**9, 10**9 + 60)), "categorical", TEXT),
     ("zip", cycle("01234", "99999", "00001"), "categorical", TEXT),
     ("shop", cycle("a", "b", "NA"), "categorical", TEXT),
@@ -60,8 +60,8 @@ NUMBER = {"dtype": "float32"}
     ("title", cycle("a|b", "c|d", "e|f"), "categorical", TEXT),
     ("session", cycle(*range(50)), "display", {"dtype": "int64"}),
     ("query", cycle("shoes", "hats"), "display", {"dtype": "str"}),
-    ("impression_id", [f"i{place}" for place in range(ROWS)], "", {}),
-    ("comment", [f"text {place}" for place in range(ROWS)], "", {}),
+    ("impression_id", [f"i{index}" for index in range(ROWS)], "", {}),
+    ("comment", [f"text {index}" for index in range(ROWS)], "", {}),
     ("order_id", list(range(ROWS)), "", {}),
     ("country", cycle("DE"), "", {}),
     ("empty", cycle(""), "", {}),
@@ -106,17 +106,17 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl
 @given(table=st.integers(2, 12).flatmap(lambda rows: st.dictionaries(
     names, st.lists(cells, min_size=rows, max_size=rows), min_size=1, max_size=4)))
 def test_any_draft_is_a_spec_and_counts_what_is_there(tmp_path, table):
-    columns = {**table, "label": [place % 2 for place in range(len(next(iter(table.values()))))]}
+    columns = {**table, "label": [index % 2 for index in range(len(next(iter(table.values()))))]}
     draft = infer([write_csv(tmp_path / "rows.csv", columns)], label="label", header=True, delimiter=",")
     spec = draft.save(tmp_path)
     assert spec.channels["label"] == ("label",)
     for name, values in table.items():
-        facts = draft.table.columns[name]
-        assert facts.values == {value.strip() for value in values} - {""}
-        assert facts.rows == len(values)
-        if facts.is_number:
-            numbers = [float(value) for value in values if value not in column_facts.MISSING_NUMBERS]
-            assert (facts.low, facts.high, facts.known) == (min(numbers), max(numbers), len(numbers))
+        profile = draft.table.columns[name]
+        assert profile.values == {value.strip() for value in values} - {""}
+        assert profile.rows == len(values)
+        if profile.is_number:
+            numbers = [float(value) for value in values if value not in column_profile.MISSING_NUMBERS]
+            assert (profile.low, profile.high, profile.known) == (min(numbers), max(numbers), len(numbers))
 
 
 def test_the_size_of_blocks_changes_nothing(tmp_path, monkeypatch):
@@ -124,15 +124,15 @@ def test_the_size_of_blocks_changes_nothing(tmp_path, monkeypatch):
               "label": LABEL}
     path = write_csv(tmp_path / "rows.csv", values)
     whole = infer([path]).text(tmp_path)
-    monkeypatch.setattr(column_facts, "BLOCK_BYTES", 200)
+    monkeypatch.setattr(column_profile, "BLOCK_BYTES", 200)
     assert infer([path]).text(tmp_path) == whole
     assert "text, 301 values" in whole and "numbers 0 … 398" in whole
 
 
 def test_counting_ends_at_a_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(column_facts, "DISTINCT_LIMIT", 10)
-    monkeypatch.setattr(column_facts, "BLOCK_BYTES", 64)
-    draft = infer([write_csv(tmp_path / "rows.csv", {"city": [f"c{place}" for place in range(ROWS)], "label": LABEL})])
+    monkeypatch.setattr(column_profile, "DISTINCT_LIMIT", 10)
+    monkeypatch.setattr(column_profile, "BLOCK_BYTES", 64)
+    draft = infer([write_csv(tmp_path / "rows.csv", {"city": [f"c{index}" for index in range(ROWS)], "label": LABEL})])
     found = draft.table.columns["city"]
     assert found.more and len(found.values) < 40
     assert re.search(r"city: .*# text, more than \d+ values in 400 rows", draft.text(tmp_path))
@@ -241,10 +241,10 @@ def test_one_message_for_a_mistake(tmp_path, text, options, words):
     path = tmp_path / "rows.csv"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ClickwiseError) as slip:
+    with pytest.raises(ClickwiseError) as error:
         infer([path], **options)
     for word in words:
-        assert word in str(slip.value), str(slip.value)
+        assert word in str(error.value), str(error.value)
 
 
 def test_files_that_do_not_belong_together(tmp_path):

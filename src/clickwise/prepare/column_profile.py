@@ -24,15 +24,15 @@ _TIME = r"^\d{4}-\d\d?-\d\d?([T ]\d\d?:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?
 
 
 @dataclass
-class Facts:
+class ColumnProfile:
     """What is known of a column after `add` has seen all of it.
 
     kind      integer, number, truth, text, time, or empty (no value at all); `unknown` holds an Arrow type that none of
               these describes
     values    the distinct values as text, all of them unless `more`
     low, high of numbers
-    longest   the most values in a row, of list columns; `parts` are the facts of the lists' values
-    split     delimiter -> the rows with it, the most parts of a row, and the facts of the parts
+    longest   the most values in a row, of list columns; `parts` is the profile of the lists' values
+    split     delimiter -> the rows with it, the most parts of a row, and the profile of the parts
     """
 
     rows: int = 0
@@ -46,7 +46,7 @@ class Facts:
     high: float | None = None
     has_leading_zeros: bool = False
     longest: int | None = None
-    parts: Facts | None = None
+    parts: ColumnProfile | None = None
     split: dict[str, Split] = field(default_factory=dict)
 
     @property
@@ -70,7 +70,7 @@ class Facts:
         if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
             self.rows += len(column)
             self.missing += column.null_count
-            self.parts = self.parts or Facts()
+            self.parts = self.parts or ColumnProfile()
             self.longest = max(self.longest or 0, pc.max(pc.list_value_length(column)).as_py() or 0)
             self.parts.add(column.flatten())
         elif pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
@@ -162,11 +162,11 @@ class Facts:
 
 @dataclass
 class Split:
-    """A text column cut at a delimiter."""
+    """A text column split at a delimiter."""
 
     rows: int = 0
     longest: int = 1
-    parts: Facts = field(default_factory=Facts)
+    parts: ColumnProfile = field(default_factory=ColumnProfile)
 
 
 def _are_truths(unique: pa.StringArray) -> bool:
@@ -181,12 +181,12 @@ def _are_times(unique: pa.StringArray) -> bool:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableProfile:
     """Columns by name of files that hold rows of the same columns; `delimiter` and `has_header` of CSV."""
 
     type: str
     files: dict[Path, int]
-    columns: dict[str, Facts]
+    columns: dict[str, ColumnProfile]
     delimiter: str = ","
     has_header: bool = True
 
@@ -195,7 +195,7 @@ class Table:
         return sum(self.files.values())
 
 
-def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: bool | None = None) -> Table:
+def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: bool | None = None) -> TableProfile:
     """Reads every row once. `delimiter` and `header` (None: looked for) say how CSV is written.
 
     Columns without a header are called column_1, column_2, … Raises DataError for a file that is missing, empty,
@@ -211,7 +211,7 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
         if name and names.count(name) > 1:
             raise DataError(files[0], found=f"two columns named {name!r}", do="rename one of them",
                             expected="a name of its own for every column")
-    columns, rows = {name: Facts() for name in names if name}, {}
+    columns, rows = {name: ColumnProfile() for name in names if name}, {}
     with Progress("reading", unit="rows") as bar:
         for file in files:
             other = _names(file, type_, delimiter, has_header)[0]
@@ -220,13 +220,13 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
                                 expected=f"those of {files[0]}: {', '.join(names[:8])}")
             rows[file] = 0
             for batch in _blocks(file, type_, delimiter, has_header, other):
-                for name, facts in columns.items():
-                    facts.add(batch.column(name))
+                for name, profile in columns.items():
+                    profile.add(batch.column(name))
                 rows[file] += len(batch)
                 bar.advance(len(batch), file.name)
             if not rows[file]:
                 raise DataError(file, found="no rows", expected="at least one row")
-    return Table(type_, rows, columns, delimiter, has_header)
+    return TableProfile(type_, rows, columns, delimiter, has_header)
 
 
 def _checked(file: Path) -> Path:
@@ -243,8 +243,8 @@ def _first_lines(file: Path, count: int = 50) -> list[str]:
         with pa.input_stream(str(file), compression="detect") as stream:
             head = stream.read(1 << 20)
         lines = head.decode("utf-8-sig", errors="strict" if len(head) < 1 << 20 else "ignore").splitlines()
-    except (OSError, UnicodeDecodeError) as slip:
-        raise DataError(file, found=f"no text: {slip}", expected="a CSV file in UTF-8, or .parquet") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(file, found=f"no text: {error}", expected="a CSV file in UTF-8, or .parquet") from None
     lines = [line for line in lines if line.strip()][:count]
     if not lines:
         raise DataError(file, found="no lines", expected="at least one row")
@@ -266,14 +266,14 @@ def _names(file: Path, type_: str, delimiter: str, header: bool | None) -> tuple
     if type_ == "parquet":
         try:
             return pq.read_schema(file).names, True
-        except (pa.ArrowInvalid, OSError) as slip:
-            raise DataError(file, found=str(slip).splitlines()[0], expected="a Parquet file") from None
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(file, found=str(error).splitlines()[0], expected="a Parquet file") from None
     first, *others = csv.reader(_first_lines(file), delimiter=delimiter)
     first = [text.strip() for text in first]
     if header is None:
         header = not any(map(_is_number, first)) and (len(set(first)) == len(first) or any(
             _is_number(field) for row in others for field in row))
-    return (first, True) if header else ([f"column_{place}" for place in range(1, len(first) + 1)], False)
+    return (first, True) if header else ([f"column_{number}" for number in range(1, len(first) + 1)], False)
 
 
 def _is_number(text: str) -> bool:
@@ -290,7 +290,7 @@ def _blocks(file: Path, type_: str, delimiter: str, has_header: bool, names: lis
             with pq.ParquetFile(file) as parquet:
                 yield from parquet.iter_batches(batch_size=1 << 16, use_threads=False)
             return
-        names = [name or f"\0{place}" for place, name in enumerate(names)]
+        names = [name or f"\0{index}" for index, name in enumerate(names)]
         read = pa_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=int(has_header),
                                   block_size=BLOCK_BYTES)
         parse = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
@@ -298,7 +298,7 @@ def _blocks(file: Path, type_: str, delimiter: str, has_header: bool, names: lis
         with pa.input_stream(str(file), compression="detect") as stream, \
                 pa_csv.open_csv(stream, read, parse, convert) as reader:
             yield from reader
-    except (pa.ArrowInvalid, OSError) as slip:
-        raise DataError(file, found=str(slip).splitlines()[0][:160], expected=f"a readable {type_} file",
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(file, found=str(error).splitlines()[0][:160], expected=f"a readable {type_} file",
                         do=f"fields between {delimiter!r}: another one is --delimiter" if type_ == "csv" else "") \
             from None

@@ -15,7 +15,7 @@ import numpy as np
 
 from clickwise.feature_spec import Feature
 from clickwise.prepare import write
-from clickwise.prepare.output import Output
+from clickwise.prepare.folder import PreparationFolder
 
 _ROWS_AT_ONCE = 1 << 16
 
@@ -28,18 +28,18 @@ class Column:
     offsets: np.ndarray | None = None
 
 
-def store_columns(output: Output, name: str, columns: Callable[[tuple[str, ...]], ir.Table], *,
+def store_columns(folder: PreparationFolder, name: str, columns: Callable[[tuple[str, ...]], ir.Table], *,
                   features: Mapping[str, Feature], rows: int, shuffle_seed: int | None = None) -> dict[str, Column]:
     """The columns `features`, now in raw files that last as long as the preparation.
 
     `columns(names)` gives the table with `row` (0 … rows−1) and those columns, which cost little; with `shuffle_seed`
     the rows are permuted, both as `write.write_mapping` has it.
     """
-    folder = output.work / "columns"
-    chunks = write.write_mapping(output.engine(), folder, name, columns, features=features,
+    columns_folder = folder.work / "columns"
+    chunks = write.write_mapping(folder.engine, columns_folder, name, columns, features=features,
                                  channels={"own": tuple(features)}, rows=rows, shuffle_seed=shuffle_seed,
-                                 buffer_bytes=output.buffer_bytes, spill_folder=output.work / "spill", one_pass=True)
-    return {chunk.features[0]: _opened([folder / file for file in chunk.files], features[chunk.features[0]])
+                                 buffer_bytes=folder.buffer_bytes, spill_folder=folder.work / "spill", one_pass=True)
+    return {chunk.features[0]: _opened([columns_folder / file for file in chunk.files], features[chunk.features[0]])
             for chunk in chunks}
 
 
@@ -51,7 +51,7 @@ def _opened(paths: Sequence[Path], feature: Feature) -> Column:
 
 
 @dataclass(frozen=True)
-class FanOut:
+class BroadcastByKey:
     """The columns of a chunk: values[key[row]] of each, values[row] where its key is None."""
 
     columns: Sequence[Column]
@@ -79,8 +79,8 @@ class FanOut:
             starts = _taken(column.offsets[:-1], key, first, end)
             counts = _taken(column.offsets[1:], key, first, end) - starts
             ends = np.cumsum(counts)
-            places = np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1])
-            column.values[places].tofile(values)
+            positions = np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1])
+            column.values[positions].tofile(values)
             (end_of_last + ends).tofile(offsets)
             end_of_last += int(ends[-1])
             report(end - first, Path(values.name).name)

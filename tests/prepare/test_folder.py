@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import signal
@@ -16,16 +17,16 @@ from criteo_rows import equal, random_lines, read, reference, rows_of, write_raw
 from clickwise import files
 from clickwise.errors import PrepareError
 from clickwise.prepare import criteo as criteo_dataset
-from clickwise.prepare import placed, run, summary
+from clickwise.prepare import run, scatter, summary
 from clickwise.prepare.engine import CutShort, EngineConfig
-from clickwise.prepare.output import Output
+from clickwise.prepare.folder import PreparationFolder
 
 LINES, TEST = random_lines(60, 1), random_lines(20, 2)
 
 
 def stopping_at(monkeypatch, file, error):
     """Writing `file` fails once."""
-    whole, state = placed.PlacedFile._write, {"armed": True}
+    whole, state = scatter.ScatterFile._write, {"armed": True}
 
     def fail(self):
         if state["armed"] and str(self.path).endswith(file):
@@ -34,7 +35,7 @@ def stopping_at(monkeypatch, file, error):
             raise error
         whole(self)
 
-    monkeypatch.setattr(placed.PlacedFile, "_write", fail)
+    monkeypatch.setattr(scatter.ScatterFile, "_write", fail)
 
 
 @pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt, RuntimeError])
@@ -50,7 +51,7 @@ def test_a_stopped_run_leaves_no_output_and_is_resumed(criteo, tmp_path, monkeyp
     monkeypatch.setattr(criteo_dataset, "_stage_files", None)  # what is finished is not done again
     files = {"train": [str(tmp_path / "out_train.tsv")], "test": [str(tmp_path / "out_test.tsv")]}
     out = criteo(files["train"], files["test"])
-    assert "resuming an earlier run behind: raw files read, vocabularies, train written" in capfd.readouterr().err
+    assert "resuming an earlier run after: raw files read, vocabularies, train written" in capfd.readouterr().err
     assert equal(read(out, "test"), reference(LINES, TEST, 1))
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
 
@@ -65,8 +66,8 @@ def test_a_stopped_run_with_tables_in_memory_leaves_nothing(criteo, tmp_path, mo
 
 def test_after_a_kill_the_next_run_starts_clean_or_goes_on(criteo, tmp_path, capfd):
     """A killed process cannot tidy up: the partial folder is there, with the lock released."""
-    code = "from clickwise.prepare import criteo, placed, run\nimport json, os, signal, sys\n" \
-           "placed.PlacedFile._write = lambda self: os.kill(os.getpid(), signal.SIGKILL)\n" \
+    code = "from clickwise.prepare import criteo, run, scatter\nimport json, os, signal, sys\n" \
+           "scatter.ScatterFile._write = lambda self: os.kill(os.getpid(), signal.SIGKILL)\n" \
            "run(json.loads(sys.argv[1]), 'x')"
     files = [write_raw(tmp_path / "raw.tsv", LINES)]
     for tables, said in (("memory", "starting clean"), ("disk", "resuming")):
@@ -132,7 +133,7 @@ def test_two_runs_at_once(criteo, tmp_path, monkeypatch):
     assert inner and equal(read(out, "train"), reference(LINES, LINES, 1))
 
 
-def test_a_slip_in_the_recipe_keeps_nothing(criteo, tmp_path, capfd):
+def test_an_error_in_the_recipe_keeps_nothing(criteo, tmp_path, capfd):
     files = [write_raw(tmp_path / name, lines) for name, lines in (("day_0", LINES), ("day_1", LINES[:1]))]
     with pytest.raises(PrepareError, match="dataset.split"):
         criteo(files, split="halve_last", engine={"tables": "disk"})
@@ -161,14 +162,14 @@ def test_another_spelling_of_the_same_files_is_the_same_recipe(criteo, tmp_path,
         criteo(files[:1], files[1:])
 
 
-@pytest.mark.parametrize("place", ["/proc/x", "file/x", "file/x/y"])
-def test_a_place_that_cannot_be_made(criteo, tmp_path, place):
+@pytest.mark.parametrize("name", ["/proc/x", "file/x", "file/x/y"])
+def test_a_folder_that_cannot_be_made(criteo, tmp_path, name):
     (tmp_path / "file").touch()
     criteo(LINES, name="raw")
     with pytest.raises(PrepareError) as caught:
         run({"dataset": {"name": "criteo", "train": [str(tmp_path / "raw_train.tsv")]},
-             "out": str(tmp_path / place)}, "x")
-    assert caught.value.where == str(tmp_path / place) and caught.value.found and caught.value.do
+             "out": str(tmp_path / name)}, "x")
+    assert caught.value.where == str(tmp_path / name) and caught.value.found and caught.value.do
 
 
 def test_what_was_done_is_said_and_the_command_that_comes_next(criteo, tmp_path, monkeypatch, capfd):
@@ -194,7 +195,7 @@ def test_without_the_packages_of_preparation_one_message_says_how_to_get_them(tm
     code = "import sys; sys.modules.update(dict.fromkeys(sys.argv[1:]))\n" \
            "from clickwise.errors import PrepareError\nfrom clickwise.prepare import run\n" \
            "try: run({'dataset': {'name': 'criteo', 'train': ['x']}, 'out': 'out'}, 'r')\n" \
-           "except PrepareError as slip: print(slip)"
+           "except PrepareError as error: print(error)"
     done = subprocess.run([sys.executable, "-c", code, *missing], capture_output=True, text=True, cwd=tmp_path)
     assert f"{' and '.join(missing)} not installed" in done.stdout
     assert "pip install 'ibis-framework[duckdb]'" in done.stdout
@@ -207,14 +208,15 @@ FILES = {"train/a.bin": b"a" * 50, "train/b.bin": b"b" * 70, "feature_spec.yaml"
 
 def prepare_by_stages(out, number):
     """A preparation of two stages without an engine; `number` is its recipe, and stands in every file."""
-    folder = Output(out, recipe={"dataset": {"number": number}}, inputs={}, engine=EngineConfig(), overwrite=True)
-    with folder as output:
-        for stage, content in FILES.items():
-            if not output.done(stage):
-                (output.dataset / stage).parent.mkdir(exist_ok=True)
-                (output.dataset / stage).write_bytes(content + bytes([number]))
-                output.mark(stage)
-        output.finish({})
+    def write(name, content):
+        (folder.dataset / name).parent.mkdir(exist_ok=True)
+        (folder.dataset / name).write_bytes(content + bytes([number]))
+
+    with PreparationFolder(out, recipe={"dataset": {"number": number}}, inputs={}, engine=EngineConfig(),
+                           overwrite=True) as folder:
+        for name, content in FILES.items():
+            folder.stage(name, functools.partial(write, name, content))
+        folder.finish({})
 
 
 def whole(out):
@@ -229,7 +231,7 @@ def whole(out):
 
 
 def interrupted(monkeypatch, at, out, end) -> bool:
-    """Whether preparing number 2 does `at` operations on files: then `end` is called, before or behind one of them."""
+    """Whether preparing number 2 does `at` operations on files: then `end` is called, before or after one of them."""
     done = 0
 
     def count():
@@ -298,30 +300,34 @@ def test_fault_hollow_overwrite(tmp_path, monkeypatch, interrupt, can_exchange):
     assert at > 20
 
 
-def test_what_is_gone_from_a_partial_folder_is_not_gone_on_with(tmp_path, capfd):
+def test_what_is_gone_from_a_partial_folder_is_not_resumed(tmp_path, capfd):
+    options = {"recipe": {"dataset": {}}, "inputs": {}, "engine": EngineConfig()}
     out = tmp_path / "out"
+
+    def write(folder):
+        (folder.dataset / "train").mkdir()
+        (folder.dataset / "train/a.bin").write_bytes(b"a")
+
     for lost in ("train/a.bin", None):
-        with pytest.raises(KeyboardInterrupt), Output(out, recipe={"dataset": {}}, inputs={},
-                                                      engine=EngineConfig()) as output:
-            (output.dataset / "train").mkdir()
-            (output.dataset / "train/a.bin").write_bytes(b"a")
-            output.mark("one")
+        with pytest.raises(KeyboardInterrupt), PreparationFolder(out, **options) as folder:
+            folder.stage("one", lambda: write(folder))
             raise KeyboardInterrupt
         if lost:
             (tmp_path / ".out.partial/dataset" / lost).unlink()
         capfd.readouterr()
-        with pytest.raises(RuntimeError), Output(out, recipe={"dataset": {}}, inputs={},
-                                                 engine=EngineConfig()) as output:
-            assert output.done("one") == (lost is None)
-            output._stages.clear()
+        done_again = []
+        with pytest.raises(RuntimeError), PreparationFolder(out, **options) as folder:
+            folder.stage("one", functools.partial(done_again.append, True))
+            folder._stages.clear()
             raise RuntimeError
+        assert bool(done_again) == bool(lost)
         assert ("part of what it wrote is gone" if lost else "resuming") in capfd.readouterr().err
 
 
-def test_a_partial_folder_behind_a_finished_one_is_cleared(tmp_path):
+def test_a_partial_folder_beside_a_finished_one_is_cleared(tmp_path):
     out = tmp_path / "out"
     prepare_by_stages(out, 1)
     (tmp_path / ".out.partial").mkdir()
     (tmp_path / ".out.partial/state.json").write_text("{}")
-    again = Output(out, recipe={"dataset": {"number": 1}}, inputs={}, engine=EngineConfig())
+    again = PreparationFolder(out, recipe={"dataset": {"number": 1}}, inputs={}, engine=EngineConfig())
     assert again.unchanged and not (tmp_path / ".out.partial").exists()

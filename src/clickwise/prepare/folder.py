@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import clickwise
 from clickwise.errors import ClickwiseError, PrepareError
 from clickwise.feature_spec import FILE_NAME
-from clickwise.files import put_back, put_in_place, write_json, write_text
-from clickwise.prepare.engine import CutShort, DuckDBEngine, Engine, EngineConfig
+from clickwise.files import only_one, put_back, put_in_place, write_json, write_text
+from clickwise.prepare.engine import CutShort, Engine, EngineConfig
+from clickwise.prepare.scatter import ScatterFile
 from clickwise.recipe import to_dict, to_yaml
 
 SUMMARY, STATE, TABLES = "preparation/summary.json", "state.json", "tables.duckdb"
-PYTHON_BYTES = 250 * 10**6
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
@@ -30,32 +31,34 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-class Output:
-    """`with Output(out, recipe, inputs) as output:` … `output.finish(summary)`.
+class PreparationFolder:
+    """`with PreparationFolder(out, recipe, inputs, engine) as folder:` … `folder.finish(summary)`.
 
     recipe        what is asked, with the section `dataset`
     inputs        the raw files by what they are for; `file_keys` are the keys of `dataset` that only name them, so
                   that another spelling of the same files is the same recipe
+    tables_bytes  about how large the engine's tables will be; None where nobody knows
 
     dataset       the folder to write columns, feature_spec.yaml and preparation/ into
     work          the folder for the engine's tables and for what it spills; gone at the end
     buffer_bytes  how much the writer may hold
 
     Both folders lie in `.<name>.partial` beside `out`. A run that ends early leaves them there if it had finished a
-    stage (`mark`), its tables lie on disk, and neither recipe nor input were at fault. The next run with the same
-    recipe and input files (path, size, time of change) goes on behind it (`done`), if all that the finished stages
-    wrote is still there; any other run starts clean. Either is said on stderr. `unchanged` is true where `out` is
-    already the result of this very preparation: there is nothing to do then.
+    `stage`, its tables lie on disk, and neither recipe nor input were at fault. The next run with the same recipe and
+    input files (path, size, time of change) resumes after it, if all that the finished stages wrote is still there;
+    any other run starts clean. Either is said on stderr. `unchanged` is true where `out` is already the result of this
+    very preparation: there is nothing to do then.
 
     `state.json` in the partial folder tells the finished stages, the files of the dataset with their sizes, and which
     folder they are in, by its number on the disk (inode): once that folder has gone to `out`, no other is taken for it.
     """
 
     def __init__(self, out: str | os.PathLike, *, recipe: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]],
-                 engine: EngineConfig, file_keys: Sequence[str] = (), overwrite: bool = False) -> None:
+                 engine: EngineConfig, file_keys: Sequence[str] = (), tables_bytes: int | None = None,
+                 overwrite: bool = False) -> None:
         self.started = time.monotonic()
         self.out = Path(os.path.abspath(out))
-        self.recipe, self.engine_config = to_dict(recipe), engine
+        self.recipe, self.engine_config, self.tables_bytes = to_dict(recipe), engine, tables_bytes
         self.partial = self.out.with_name(f".{self.out.name}.partial")
         self.dataset, self.work = self.partial / "dataset", self.partial / "work"
         self.preparation = self.dataset / "preparation"
@@ -71,7 +74,7 @@ class Output:
             self._clear_partial()
         self._stages: dict[str, Any] = {}
         self._engine: Engine | None = None
-        self._kept = True
+        self._kept = True  # for a later run: not where the engine's tables lie in memory
 
     def _look_at_out(self, overwrite: bool) -> bool:
         if not os.path.exists(self.out):
@@ -91,18 +94,18 @@ class Output:
                                    do="give another folder as out=…, or replace this one with --overwrite")
         return False
 
-    def __enter__(self) -> Output:
+    def __enter__(self) -> PreparationFolder:
+        self._held = contextlib.ExitStack()
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.partial / "lock", "w")
-        except OSError as slip:
-            raise PrepareError(self.out, found=f"no folder can be made there: {slip.strerror}",
+            self._held.enter_context(only_one(self.partial, PrepareError))
+        except OSError as error:
+            raise PrepareError(self.out, found=f"no folder can be made there: {error.strerror}",
                                expected="a folder to write into", do="give another folder as out=…") from None
-        _lock(self._lock, self.out)
         state = self._read_state()
         if state.get("fingerprint") == self.fingerprint and state.get("stages") and self._all_there(state):
             self._stages = state["stages"]
-            say(f"{self.out.name}: resuming an earlier run behind: {', '.join(self._stages)}")
+            say(f"{self.out.name}: resuming an earlier run after: {', '.join(self._stages)}")
         else:
             if state.get("stages"):
                 why = "had another recipe or other input files" if state.get("fingerprint") != self.fingerprint else \
@@ -144,47 +147,42 @@ class Output:
         return is_same and all(sizes.get(file) == size for file, size in state["files"].items()) and \
             ((self.work / TABLES).exists() or not state["tables"])
 
-    def _is_placed(self) -> bool:
+    def _is_in_out(self) -> bool:
         """Whether the folder that this run wrote has gone to `out`."""
         return self.out.exists() and self.out.stat().st_ino == self._number
 
     def _clear_partial(self) -> None:
-        """Deletes what a run that was killed behind its last step left, unless another process works in it."""
+        """Deletes what a run that was killed after its last step left, unless another process works in it."""
         if self.partial.exists():
-            with contextlib.suppress(OSError, PrepareError), open(self.partial / "lock", "w") as lock:
-                _lock(lock, self.out)
+            with contextlib.suppress(OSError, PrepareError), only_one(self.partial, PrepareError):
                 self._forget()
 
     def _forget(self) -> None:
-        (self.partial / STATE).unlink(missing_ok=True)  # first: what is half deleted must not be gone on with
+        (self.partial / STATE).unlink(missing_ok=True)  # first: what is half deleted must not be resumed
         shutil.rmtree(self.partial, ignore_errors=True)
 
-    def done(self, stage: str) -> bool:
-        return stage in self._stages
+    def stage(self, name: str, work: Callable[[], Any]) -> Any:
+        """What `work()` returns (anything JSON holds): now, or in the earlier run that finished this stage.
 
-    def mark(self, stage: str, facts: Any = None) -> None:
-        """Everything up to here need not be done again; `facts` (anything JSON holds) are found again by `facts`."""
-        self._stages[stage] = facts
-        self._write_state()
-
-    def facts(self, stage: str) -> Any:
-        """What was handed to `mark`."""
-        return self._stages[stage]
-
-    def engine(self, tables_bytes: int | None = None) -> Engine:
-        """The engine, the same at every call. It gets 70 % of what Python and the libraries leave of the memory.
-
-        Its tables lie in `work`, there for the next run, unless they are known to be small: `tables_bytes`, handed in
-        at the first call, is how large they will be.
+        Everything up to the end of a stage need not be done again.
         """
+        if name not in self._stages:
+            self._stages[name] = work()
+            self._write_state()
+        return self._stages[name]
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, opened at its first use. Its tables lie in `work`, there for the next run, or in memory."""
         if self._engine is None:
-            config, limit = self.engine_config, int(0.7 * (self.engine_config.memory_bytes - PYTHON_BYTES))
-            fits = tables_bytes is not None and tables_bytes <= 0.7 * limit
-            self._kept = bool(self._stages) or config.tables == "disk" or (config.tables == "auto" and not fits)
-            self._engine = DuckDBEngine(memory_limit=f"{limit // 10**6}MB", threads=config.threads,
-                                        spill_folder=self.work / "spill",
-                                        database=self.work / TABLES if self._kept else None)
+            self._kept = bool(self._stages) or not self.engine_config.holds_in_memory(self.tables_bytes)
+            self._engine = self.engine_config.open(self.work / "spill", self.work / TABLES if self._kept else None)
         return self._engine
+
+    @property
+    def scatter_file(self) -> Callable[..., ScatterFile]:
+        """`ScatterFile` that holds no more than the writer may: `scatter_file(path, rows, dtype, width=1)`."""
+        return functools.partial(ScatterFile, buffer_bytes=self.buffer_bytes, spill_folder=self.work / "spill")
 
     def finish(self, summary: Mapping[str, Any]) -> Path:
         """Writes the recipe and the summary beside the columns and puts the whole in place."""
@@ -203,27 +201,13 @@ class Output:
     def __exit__(self, kind, error, trace) -> None:
         with contextlib.suppress(Exception):
             self._close()
-        at_fault = isinstance(error, ClickwiseError) and not isinstance(error, CutShort)  # once mended, starts clean
-        if self._is_placed() or not self._stages or not self._kept or at_fault:
+        at_fault = isinstance(error, ClickwiseError) and not isinstance(error, CutShort)  # once corrected, starts clean
+        if self._is_in_out() or not self._stages or not self._kept or at_fault:
             self._forget()
         else:
             say(f"{self.out.name}: stopped; what was finished ({', '.join(self._stages)}) is kept in {self.partial} "
                 "for the next run")
-        self._lock.close()
+        self._held.close()
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             raise PrepareError(error.filename or self.out, found=error.strerror,
                                do="free disk space or choose another output folder, and run again") from error
-
-
-def _lock(file, out: Path) -> None:
-    """Holds `file` until the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # no such thing on this system: two runs at once are not caught
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise PrepareError(out, found="another process is preparing into this folder",
-                           do="wait for it to end, or choose another output folder") from None

@@ -1,71 +1,83 @@
-"""Values that arrive in any order, each with its row, put in place; and the permutation of a shuffle."""
+"""Values that arrive in any order, each with its position, into a file; and the permutation of a shuffle."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 _MAX_BUCKETS = 200  # two open files each
 _PERMUTED_AT_ONCE = 1 << 16
 
 
-class PlacedFile:
-    """`dtype[rows]` or `dtype[rows, width]` in a raw file, put together from values that say where they belong.
+class ScatterFile:
+    """`dtype[rows]` or `dtype[rows, width]` in a raw file, put together from values that come with their positions.
 
-    A file that fits into `buffer_bytes` is put together in memory. A larger one is cut into ranges of rows: values
+    A file that fits into `buffer_bytes` is put together in memory. A larger one is divided into ranges of rows: values
     are appended to the range they belong to, and at the end one range after another is read back and put in order.
+    With room for 2 rows, positions 3, 0, 2, 1 with values d, a, c, b leave d, c in range 1 (at its 1, 0) and a, b in
+    range 0 (at its 0, 1); written are a, b, then c, d.
     """
 
-    def __init__(self, path: Path, rows: int, dtype: np.dtype, width: int, buffer_bytes: int, folder: Path) -> None:
-        self.path, self.rows, self.dtype, self.folder = path, rows, dtype, folder
+    def __init__(self, path: Path, rows: int, dtype: np.dtype | str, width: int = 1, *, buffer_bytes: int,
+                 spill_folder: Path) -> None:
+        self.path, self.rows, self.dtype, self.spill_folder = path, rows, np.dtype(dtype), spill_folder
         # A row of numbers is moved as one item: numpy scatters those 2.5 times faster than rows of a matrix.
-        self.item = dtype if width == 1 else np.dtype((np.void, dtype.itemsize * width))
+        self.item = self.dtype if width == 1 else np.dtype((np.void, self.dtype.itemsize * width))
         self.done, self.memory, self.ranges = 0, None, {}
         if rows * self.item.itemsize <= buffer_bytes:
             self.memory = np.empty(rows, self.item)
         else:
             self.range_rows = max(1, buffer_bytes // (2 * self.item.itemsize + 12), -(-rows // _MAX_BUCKETS))
 
-    def __enter__(self) -> PlacedFile:
+    def __enter__(self) -> ScatterFile:
         return self
 
-    def put(self, places: np.ndarray, values: np.ndarray) -> None:
-        """values[i] belongs at places[i]; every place comes exactly once."""
-        if not len(places):
+    def put(self, positions: np.ndarray, values: np.ndarray) -> None:
+        """values[i] belongs at positions[i]; every position comes exactly once."""
+        if not len(positions):
             return
-        self.done += len(places)
+        self.done += len(positions)
         values = values.astype(self.dtype, copy=False)
         if self.item != self.dtype:
             values = np.ascontiguousarray(values).view(self.item).reshape(-1)
         if self.memory is not None:
-            if places[-1] - places[0] == len(places) - 1 and (np.diff(places) == 1).all():
-                self.memory[places[0]:places[-1] + 1] = values
+            if positions[-1] - positions[0] == len(positions) - 1 and (np.diff(positions) == 1).all():
+                self.memory[positions[0]:positions[-1] + 1] = values
             else:
-                self.memory[places] = values
+                self.memory[positions] = values
             return
-        number = places // self.range_rows
+        number = positions // self.range_rows
         if number[0] != number[-1] or (number != number[0]).any():
             order = np.argsort(number, kind="stable")
-            number, places, values = number[order], places[order], values[order]
-        cuts = np.flatnonzero(np.diff(number)) + 1
-        for first, end in zip([0, *cuts], [*cuts, len(number)], strict=True):
+            number, positions, values = number[order], positions[order], values[order]
+        starts = np.flatnonzero(np.diff(number)) + 1
+        for first, end in zip([0, *starts], [*starts, len(number)], strict=True):
             if first < end:
-                self._append(int(number[first]), places[first:end], values[first:end])
+                self._append(int(number[first]), positions[first:end], values[first:end])
 
-    def _append(self, number: int, places: np.ndarray, values: np.ndarray) -> None:
+    def put_all(self, batches: Iterable[pa.RecordBatch], report: Callable[[int, str], None] = lambda rows, file: None
+                ) -> None:
+        """The same of every batch: positions in its first column, values in its second."""
+        for batch in batches:
+            self.put(batch.column(0).to_numpy(), batch.column(1).to_numpy())
+            report(len(batch), self.path.stem)
+
+    def _append(self, number: int, positions: np.ndarray, values: np.ndarray) -> None:
         if number not in self.ranges:
-            stem = self.folder / f"{self.path.name}.{number}"
-            self.ranges[number] = (open(f"{stem}.places", "wb"), open(f"{stem}.values", "wb"))
-        place_file, value_file = self.ranges[number]
-        (places - number * self.range_rows).astype(np.uint32).tofile(place_file)
+            stem = self.spill_folder / f"{self.path.name}.{number}"
+            self.ranges[number] = (open(f"{stem}.positions", "wb"), open(f"{stem}.values", "wb"))
+        position_file, value_file = self.ranges[number]
+        (positions - number * self.range_rows).astype(np.uint32).tofile(position_file)
         values.tofile(value_file)
 
     def __exit__(self, kind, error, trace) -> None:
         try:
             if kind is None:
                 if self.done != self.rows:
-                    raise RuntimeError(f"{self.path.name}: {self.done} values for {self.rows} places")
+                    raise RuntimeError(f"{self.path.name}: {self.done} values for {self.rows} positions")
                 self._write()
         finally:
             self.memory = None
@@ -80,16 +92,16 @@ class PlacedFile:
                 self.memory.tofile(out)
                 return
             for number in range(-(-self.rows // self.range_rows)):
-                place_file, value_file = self.ranges[number]
-                place_file.close()
+                position_file, value_file = self.ranges[number]
+                position_file.close()
                 value_file.close()
                 part = np.empty(min(self.range_rows, self.rows - number * self.range_rows), self.item)
-                part[np.fromfile(place_file.name, np.uint32)] = np.fromfile(value_file.name, self.item)
+                part[np.fromfile(position_file.name, np.uint32)] = np.fromfile(value_file.name, self.item)
                 part.tofile(out)
 
 
-class Places:
-    """Where a row goes: `places(row)`, the row number itself, or with a seed its place in a permutation.
+class RowOrder:
+    """Where a row goes: `order(row)`, the row number itself, or with a seed its position in a permutation.
 
     The permutation is worked out once and kept in memory, or in the file `path` where it is larger than a quarter of
     `buffer_bytes`.

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clickwise.data.column_facts import LIST_DELIMITERS, Facts, Table, read_table
 from clickwise.errors import UsageError, nearest
 from clickwise.feature_spec import FILE_NAME, LEFT_OUT, FeatureSpec, narrowest_id_dtype
 from clickwise.files import whole_file
+from clickwise.prepare.column_profile import LIST_DELIMITERS, ColumnProfile, TableProfile, read_table
 from clickwise.strict_yaml import dump_line
 
 LABEL_NAMES = ("label", "target", "y", "click", "clicked", "is_click", "is_clicked", "conversion", "converted")
@@ -36,7 +36,7 @@ class Guess:
 class Draft:
     """`guesses` by column; `spec` as text for a folder by `text`."""
 
-    table: Table
+    table: TableProfile
     guesses: dict[str, Guess]
     list_delimiter: str
 
@@ -108,27 +108,27 @@ def infer(files: Sequence[Path], *, label: str | None = None, display: str | Non
     label = label or _find_label(table)
     list_delimiter = _list_delimiter(table)
     guesses = {}
-    for name, facts in table.columns.items():
+    for name, column in table.columns.items():
         if name == label:
-            guesses[name] = _label(name, facts)
+            guesses[name] = _label(name, column)
         elif name in categorical:
-            guesses[name] = Guess("categorical", _ids(facts), f"as asked: {_described(facts)}")
+            guesses[name] = Guess("categorical", _ids(column), f"as asked: {_described(column)}")
         elif name in numerical:
-            if not facts.is_number:
-                raise UsageError(f"--numerical {name}", found=facts.unknown or _described(facts), expected="numbers")
-            guesses[name] = Guess("numerical", {"dtype": "float32"}, f"as asked: {_described(facts)}")
-        elif name == display or (display is None and _is_display(name, facts)):
-            guesses[name] = _display(facts)
+            if not column.is_number:
+                raise UsageError(f"--numerical {name}", found=column.unknown or _described(column), expected="numbers")
+            guesses[name] = Guess("numerical", {"dtype": "float32"}, f"as asked: {_described(column)}")
+        elif name == display or (display is None and _is_display(name, column)):
+            guesses[name] = _display(column)
             display = name
         else:
-            guesses[name] = _guess(name, facts, table, list_delimiter)
+            guesses[name] = _guess(name, column, table, list_delimiter)
         if not guesses[name].channel and not table.has_header:  # the columns of the file are counted off
             guesses[name] = Guess(LEFT_OUT, {"dtype": "str"}, f"not used: {guesses[name].why}")
     return Draft(table, guesses, list_delimiter)
 
 
-def _find_label(table: Table) -> str:
-    two = [name for name, facts in table.columns.items() if facts.distinct == 2 and not facts.more]
+def _find_label(table: TableProfile) -> str:
+    two = [name for name, column in table.columns.items() if column.distinct == 2 and not column.more]
     for wanted in LABEL_NAMES:
         if named := [name for name in two if name.lower() == wanted]:
             return named[0]
@@ -137,111 +137,111 @@ def _find_label(table: Table) -> str:
                      do=f"name it; two values have: {', '.join(two)}" if two else "name it; no column has two values")
 
 
-def _label(name: str, facts: Facts) -> Guess:
-    if facts.longest is not None or facts.unknown or facts.kind == "empty":
-        raise UsageError(f"--label {name}", found=facts.unknown or _described(facts),
+def _label(name: str, found: ColumnProfile) -> Guess:
+    if found.longest is not None or found.unknown or found.kind == "empty":
+        raise UsageError(f"--label {name}", found=found.unknown or _described(found),
                          expected="0 and 1, a number, or a text in each row")
-    if facts.is_number or facts.kind == "truth":
-        dtype = "bool" if facts.values <= {"0", "1", "true", "false"} and not facts.missing else "float32"
+    if found.is_number or found.kind == "truth":
+        dtype = "bool" if found.values <= {"0", "1", "true", "false"} and not found.missing else "float32"
     else:
         dtype = "str"
-    return Guess("label", {"dtype": dtype}, f"the label: {_described(facts)}")
+    return Guess("label", {"dtype": dtype}, f"the label: {_described(found)}")
 
 
-def _is_display(name: str, facts: Facts) -> bool:
-    repeats = facts.more or facts.distinct < facts.known
-    return bool(_DISPLAY.fullmatch(name)) and facts.kind in ("integer", "text") and repeats and facts.distinct > 1
+def _is_display(name: str, found: ColumnProfile) -> bool:
+    repeats = found.more or found.distinct < found.known
+    return bool(_DISPLAY.fullmatch(name)) and found.kind in ("integer", "text") and repeats and found.distinct > 1
 
 
-def _display(facts: Facts) -> Guess:
-    whole = facts.kind == "integer" and not facts.missing and not facts.stands_for_missing
-    return Guess("display", {"dtype": "int64" if whole else "str"}, f"groups rows: {_described(facts)}")
+def _display(found: ColumnProfile) -> Guess:
+    whole = found.kind == "integer" and not found.missing and not found.stands_for_missing
+    return Guess("display", {"dtype": "int64" if whole else "str"}, f"groups rows: {_described(found)}")
 
 
-def _guess(name: str, facts: Facts, table: Table, list_delimiter: str) -> Guess:
-    said = _described(facts)
-    if facts.unknown:
-        return Guess("", why=f"values of the type {facts.unknown}")
-    if facts.parts is not None:
-        entry = _ids(facts.parts, multi_hot=True) | {"max_hotness": max(2, facts.longest)}
-        known = facts.parts.kind not in ("empty", "number") and not facts.parts.unknown
+def _guess(name: str, found: ColumnProfile, table: TableProfile, list_delimiter: str) -> Guess:
+    said = _described(found)
+    if found.unknown:
+        return Guess("", why=f"values of the type {found.unknown}")
+    if found.parts is not None:
+        entry = _ids(found.parts, multi_hot=True) | {"max_hotness": max(2, found.longest)}
+        known = found.parts.kind not in ("empty", "number") and not found.parts.unknown
         return Guess("categorical", entry, f"lists of {said}") if known else Guess("", why=f"lists of {said}")
-    if facts.kind == "empty":
+    if found.kind == "empty":
         return Guess("", why="no values")
-    if facts.distinct == 1 and not facts.missing and not (facts.is_number and facts.stands_for_missing):
-        return Guess("", why=f"one value in every row: {next(iter(facts.values))!r}"[:80])
-    if facts.kind == "time":
+    if found.distinct == 1 and not found.missing and not (found.is_number and found.stands_for_missing):
+        return Guess("", why=f"one value in every row: {next(iter(found.values))!r}"[:80])
+    if found.kind == "time":
         return Guess("", why=f"{said}; to split by time: dataset.order_by={name}")
-    if facts.kind == "text" and (split := facts.split.get(list_delimiter)) and _is_list(facts, list_delimiter):
-        said = f"{_described(split.parts, facts.rows)}, up to {split.longest} in a row"
-        why = f"as {_example(facts, list_delimiter)}: {said}"
+    if found.kind == "text" and (split := found.split.get(list_delimiter)) and _is_list(found, list_delimiter):
+        said = f"{_described(split.parts, found.rows)}, up to {split.longest} in a row"
+        why = f"as {_example(found, list_delimiter)}: {said}"
         return Guess("categorical", _ids(split.parts, multi_hot=True) | {"max_hotness": split.longest}, why)
-    unique = facts.distinct == facts.known if not facts.more else False
-    if facts.kind == "text" or (_ID.fullmatch(name) and facts.kind == "integer"):
-        if unique and facts.rows > 1:
+    unique = found.distinct == found.known if not found.more else False
+    if found.kind == "text" or (_ID.fullmatch(name) and found.kind == "integer"):
+        if unique and found.rows > 1:
             return Guess("", why=f"another value in every row ({said})")
-        return Guess("categorical", _ids(facts), said)
-    if facts.kind == "truth" or (facts.kind == "integer" and _names_categories(facts)):
-        return Guess("categorical", _ids(facts), said)
+        return Guess("categorical", _ids(found), said)
+    if found.kind == "truth" or (found.kind == "integer" and _names_categories(found)):
+        return Guess("categorical", _ids(found), said)
     return Guess("numerical", {"dtype": "float32"}, said)
 
 
-def _names_categories(facts: Facts) -> bool:
+def _names_categories(found: ColumnProfile) -> bool:
     """Whether integers are names rather than amounts: few in many rows, or from 0 on without gaps, as encoded ids."""
-    if facts.more:
-        return facts.low == 0 and facts.high < facts.rows / 2
-    if facts.distinct <= FEW:
-        return facts.known >= 20 * facts.distinct
-    return facts.low == 0 and facts.distinct >= (facts.high + 1) / 2 and facts.known >= 2 * facts.distinct
+    if found.more:
+        return found.low == 0 and found.high < found.rows / 2
+    if found.distinct <= FEW:
+        return found.known >= 20 * found.distinct
+    return found.low == 0 and found.distinct >= (found.high + 1) / 2 and found.known >= 2 * found.distinct
 
 
-def _ids(facts: Facts, multi_hot: bool = False) -> dict[str, Any]:
+def _ids(found: ColumnProfile, multi_hot: bool = False) -> dict[str, Any]:
     """The entry of a feature of ids: ids as they are, or values that preparation encodes."""
-    complete = multi_hot or not (facts.missing or facts.stands_for_missing)
-    if facts.kind == "integer" and complete and facts.low >= 0 and \
-            (facts.more or facts.high < max(1000, 4 * facts.distinct)):
-        return {"dtype": narrowest_id_dtype(facts.high + 1), "cardinality": facts.high + 1}
+    complete = multi_hot or not (found.missing or found.stands_for_missing)
+    if found.kind == "integer" and complete and found.low >= 0 and \
+            (found.more or found.high < max(1000, 4 * found.distinct)):
+        return {"dtype": narrowest_id_dtype(found.high + 1), "cardinality": found.high + 1}
     return {"dtype": "str", "cardinality": "auto"}
 
 
-def _list_delimiter(table: Table) -> str:
+def _list_delimiter(table: TableProfile) -> str:
     """The delimiter of most lists: a chunk has one. Parquet, whose chunks say none, keeps the usual one."""
     if table.type == "parquet":
         return "|"
-    counts = {delimiter: sum(_is_list(facts, delimiter) for facts in table.columns.values())
+    counts = {delimiter: sum(_is_list(column, delimiter) for column in table.columns.values())
               for delimiter in LIST_DELIMITERS if delimiter != table.delimiter}
     return max(counts, key=counts.get) if any(counts.values()) else "|"
 
 
-def _is_list(facts: Facts, delimiter: str) -> bool:
-    """Whether the texts are lists: cut at `delimiter` they share parts, so that there are no more of those than texts;
-    `3|17` is one in any case (3,17 may be a number)."""
-    split = facts.split.get(delimiter)
-    if facts.kind != "text" or split is None or split.rows < 0.01 * facts.known or split.parts.more:
+def _is_list(found: ColumnProfile, delimiter: str) -> bool:
+    """Whether the texts are lists: split at `delimiter` they share parts, so that there are no more of those than
+    texts; `3|17` is one in any case (3,17 may be a number)."""
+    split = found.split.get(delimiter)
+    if found.kind != "text" or split is None or split.rows < 0.01 * found.known or split.parts.more:
         return False
-    return facts.more or split.parts.distinct <= facts.distinct or (delimiter == "|" and split.parts.kind == "integer")
+    return found.more or split.parts.distinct <= found.distinct or (delimiter == "|" and split.parts.kind == "integer")
 
 
-def _example(facts: Facts, delimiter: str) -> str:
-    return repr(min((text for text in facts.values if delimiter in text), key=lambda text: (len(text), text)))[:60]
+def _example(found: ColumnProfile, delimiter: str) -> str:
+    return repr(min((text for text in found.values if delimiter in text), key=lambda text: (len(text), text)))[:60]
 
 
-def _described(facts: Facts, rows: int | None = None) -> str:
-    """`rows` is the number of rows where `facts` are of the values of lists."""
-    if facts.parts is not None:
-        return f"{_described(facts.parts, facts.rows)}, up to {facts.longest} in a row"
-    if facts.kind == "empty":
+def _described(found: ColumnProfile, rows: int | None = None) -> str:
+    """`rows` is the number of rows where `found` is of the values of lists."""
+    if found.parts is not None:
+        return f"{_described(found.parts, found.rows)}, up to {found.longest} in a row"
+    if found.kind == "empty":
         return "no values"
-    count = f"more than {len(facts.values) - 1:,} values" if facts.more else \
-        f"{facts.distinct:,} value" + "s" * (facts.distinct != 1)
+    count = f"more than {len(found.values) - 1:,} values" if found.more else \
+        f"{found.distinct:,} value" + "s" * (found.distinct != 1)
     kind = {"integer": "integers", "number": "numbers", "truth": "true or false", "text": "text", "time": "times"}
-    text = kind[facts.kind]
-    if facts.is_number:
-        text += f" {facts.low:,.6g} … {facts.high:,.6g}" if facts.kind == "number" else f" {facts.low} … {facts.high}"
-    text += f", {count} in {rows or facts.rows:,} rows"
-    if facts.distinct == 2 and not facts.more and not facts.is_number:
-        text = " and ".join(map(repr, sorted(facts.values)))[:80] + f" in {rows or facts.rows:,} rows"
-    missing = facts.rows - facts.known if rows is None else 0
+    text = kind[found.kind]
+    if found.is_number:
+        text += f" {found.low:,.6g} … {found.high:,.6g}" if found.kind == "number" else f" {found.low} … {found.high}"
+    text += f", {count} in {rows or found.rows:,} rows"
+    if found.distinct == 2 and not found.more and not found.is_number:
+        text = " and ".join(map(repr, sorted(found.values)))[:80] + f" in {rows or found.rows:,} rows"
+    missing = found.rows - found.known if rows is None else 0
     return text + (f", {missing:,} missing" if missing else "")
 
 

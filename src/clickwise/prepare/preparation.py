@@ -1,0 +1,79 @@
+"""The one order of every preparation: raw files, folder, tables, fit, columns, summary. A dataset fills it in."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ibis
+
+from clickwise.prepare.engine import Engine, EngineConfig
+from clickwise.prepare.folder import PreparationFolder, say
+from clickwise.recipe import to_dict
+
+
+class Preparation(abc.ABC):
+    """A dataset on its way from raw files to columns: `run` is the order, a dataset fills in the steps before it.
+
+    Config      the dataclass of its recipe section; `config` is what a recipe says
+    file_keys   keys of the section that only name raw files: another spelling of the same files is the same recipe
+    trained_by  the shipped recipe that is named as the next step
+
+    Each step may hand on what it found as attributes. What takes long stands in `self.folder.stage(name, work)`: a run
+    that was stopped resumes after the last of them. `self.engine` runs Ibis expressions and keeps tables.
+    """
+
+    Config: type
+    file_keys: Sequence[str] = ()
+    trained_by: str | None = None
+    folder: PreparationFolder
+
+    def __init__(self, config: Any, name: str, where: str) -> None:
+        self.config, self.name, self.where = config, name, where  # `where` names the section in error messages
+
+    @abc.abstractmethod
+    def raw_files(self) -> dict[str, list[Path]]:
+        """The raw files by what they are for; raises PrepareError where one is missing."""
+
+    def tables_bytes(self, files: Mapping[str, Sequence[Path]]) -> int | None:
+        """About how large the tables in the engine will be; None where nobody knows: then they lie on disk."""
+        return None
+
+    @abc.abstractmethod
+    def store(self, files: Mapping[str, Sequence[Path]]) -> None:
+        """Raw files -> tables, checked; and which rows belong to which mapping."""
+
+    @abc.abstractmethod
+    def fit(self) -> None:
+        """What is learnt from the training rows, vocabularies and scales; all of it is written to preparation/."""
+
+    @abc.abstractmethod
+    def write(self) -> None:
+        """Columns and feature_spec.yaml into `self.folder.dataset`; most datasets call `write.write_dataset`."""
+
+    @abc.abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """What preparation/summary.json tells; `rows` by mapping, `cardinalities` and `bad_rows_skipped` are shown."""
+
+    @property
+    def engine(self) -> Engine:
+        return self.folder.engine
+
+    def run(self, out: Path, engine: EngineConfig, overwrite: bool = False) -> Path:
+        """The folder `out` with columns, feature_spec.yaml and preparation/. Raises PrepareError; then `out` is as
+        before."""
+        files = self.raw_files()
+        folder = PreparationFolder(out, recipe={"dataset": {"name": self.name, **to_dict(self.config)}}, inputs=files,
+                                   file_keys=self.file_keys, engine=engine, tables_bytes=self.tables_bytes(files),
+                                   overwrite=overwrite)
+        if folder.unchanged:
+            say(f"{out}: already prepared from these files with this recipe")
+            return folder.out
+        with folder:
+            self.folder = folder
+            self.store(files)
+            self.fit()
+            self.write()
+            return folder.finish({"dataset": self.name, **self.summary(), "ibis": ibis.__version__})

@@ -1,0 +1,40 @@
+"""Vocabularies of the training rows, in the engine and beside the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import ibis.expr.types as ir
+
+from clickwise.prepare import steps
+from clickwise.prepare.folder import PreparationFolder
+from clickwise.progress import Progress
+
+
+def store_vocabularies(folder: PreparationFolder, tables: Mapping[str, ir.Table],
+                       limit: Callable[[str], int]) -> dict[str, int]:
+    """Fits a vocabulary for every feature, of the column of its name in its table; feature -> cardinality.
+
+    `limit(feature)` is its frequency limit.
+    """
+    sizes = {}
+    with Progress("counting values", total=len(tables), unit="features") as bar:
+        for name, table in tables.items():
+            sizes[name] = store_vocabulary(folder, name, table, limit(name))
+            bar.advance(1, name)
+    return sizes
+
+
+def store_vocabulary(folder: PreparationFolder, name: str, table: ir.Table, limit: int = 0, *,
+                     weight: str | None = None, prefix: str = "vocabulary_") -> int:
+    """Stores the vocabulary (`steps.vocabulary`) of the column `name` of `table` as `<prefix><name>`, and writes it to
+    preparation/vocabularies/<name>.parquet; the cardinality."""
+    vocabulary = folder.engine.materialise(steps.vocabulary(table, name, limit, weight=weight), prefix + name)
+    write_vocabulary(folder, name, vocabulary)
+    return folder.engine.count(vocabulary) + 1
+
+
+def write_vocabulary(folder: PreparationFolder, name: str, vocabulary: ir.Table) -> None:
+    path = folder.preparation / "vocabularies" / f"{name}.parquet"
+    path.parent.mkdir(exist_ok=True)
+    folder.engine.write_parquet(vocabulary.order_by("id"), path)
