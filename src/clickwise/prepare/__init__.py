@@ -3,7 +3,6 @@ it is called."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import shlex
@@ -12,24 +11,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clickwise import registry
 from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.recipe import load, parse
 
-# A dataset is a module with DATASET, its subclass of `preparation.Preparation`.
-DATASETS = {"amazon_books": "clickwise.prepare.amazon_books", "criteo": "clickwise.prepare.criteo",
-            "kuairand": "clickwise.prepare.kuairand", "outbrain": "clickwise.prepare.outbrain",
-            "table": "clickwise.prepare.table"}
 KEYS = ("dataset", "engine", "out")
 
 
 def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False) -> Path:
     """Prepares what `recipe` asks for and returns the folder that holds feature_spec.yaml.
 
-    `recipe` has the sections `dataset` (`name`: one of DATASETS or the dotted path of a module of your own, beside
-    the keys of that dataset), `engine` (name, memory_limit, threads) and `out`, a folder; `where` names it in error
-    messages. A folder that already holds the result of the same recipe and input files is left as it is; another
-    dataset is replaced only with `overwrite`. What was done and what comes next is said on stderr. Raises RecipeError
-    and PrepareError.
+    `recipe` has the sections `dataset` (`name`: a dataset of `clickwise.registry` or the dotted path of a module of
+    your own, beside the keys of that dataset), `engine` (name, memory_limit, threads) and `out`, a folder; `where`
+    names it in error messages. A folder that already holds the result of the same recipe and input files is left as it
+    is; another dataset is replaced only with `overwrite`. What was done and what comes next is said on stderr. Raises
+    RecipeError and PrepareError.
     """
     for key in recipe:
         if key not in KEYS:
@@ -38,11 +34,11 @@ def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False) -> Path:
     section, out = recipe.get("dataset"), recipe.get("out")
     if not isinstance(section, Mapping) or "name" not in section:
         raise RecipeError(f"{where}.dataset", found=repr(section), expected="a section with the key name",
-                          do=f"name: one of {', '.join(DATASETS)}")
+                          do=f"name: one of {', '.join(registry.NAMES['dataset'])}")
     if not isinstance(out, str) or not out:
         raise RecipeError(f"{where}.out", found=repr(out), expected="the folder to write into",
                           do="for example out: data/prepared/criteo")
-    dataset = _module(section["name"], where).DATASET
+    dataset = _dataset(section["name"], where)
     options = {key: value for key, value in section.items() if key != "name"}
     preparation = dataset(parse(dataset.Config, options, f"{where}.dataset"), section["name"], f"{where}.dataset")
     from clickwise.prepare.engine import EngineConfig
@@ -92,21 +88,11 @@ def _check_packages() -> None:
                            expected="what reads and encodes raw logs", do="pip install 'ibis-framework[duckdb]'")
 
 
-def _module(name: object, where: str) -> Any:
-    path = DATASETS.get(name, name) if isinstance(name, str) else name
-    if not isinstance(path, str) or "." not in path:
-        raise RecipeError(f"{where}.dataset.name", found=repr(name), expected=", ".join(DATASETS),
-                          do=nearest(name, DATASETS))
+def _dataset(name: object, where: str) -> Any:
+    """The subclass of `preparation.Preparation` that a module names as DATASET."""
     _check_packages()
-    try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name and (path == error.name or path.startswith(error.name + ".")):
-            raise RecipeError(f"{where}.dataset.name", found=f"{name!r}, which cannot be imported",
-                              expected=f"{', '.join(DATASETS)}, or the dotted path of a module",
-                              do=nearest(name, DATASETS)) from None
-        raise
-    if not hasattr(module, "DATASET"):
-        raise RecipeError(f"{where}.dataset.name", found=f"the module {path} without DATASET",
+    found = registry.resolve("dataset", name, f"{where}.dataset.name")
+    if not hasattr(found, "DATASET"):
+        raise RecipeError(f"{where}.dataset.name", found=f"{name!r} without DATASET",
                           expected="a module that names its Preparation as DATASET")
-    return module
+    return found.DATASET
