@@ -93,13 +93,13 @@ def load(tmp_path, content) -> FeatureSpec:
 def changed(*path, to, content=CRITEO):
     """`content` with the value at `path` replaced; `to=None` removes it."""
     content = copy.deepcopy(content)
-    place = content
+    inner = content
     for key in path[:-1]:
-        place = place[key]
+        inner = inner[key]
     if to is None:
-        del place[path[-1]]
+        del inner[path[-1]]
     else:
-        place[path[-1]] = to
+        inner[path[-1]] = to
     return content
 
 

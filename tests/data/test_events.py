@@ -392,9 +392,9 @@ def test_what_a_log_must_not_hold(tmp_path, name, dtype, change, words):
     spec = write_log(tmp_path)
     check_columns(spec, "train")
     broken(spec, name, dtype, change)
-    with pytest.raises(SpecError) as slip:
+    with pytest.raises(SpecError) as error:
         check_columns(spec, "train")
-    assert all(word in str(slip.value) for word in words), slip.value
+    assert all(word in str(error.value) for word in words), error.value
 
 
 @pytest.mark.parametrize(("name", "words"), [
@@ -404,9 +404,9 @@ def test_files_that_are_cut_off(tmp_path, name, words):
     spec = write_log(tmp_path)
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(SpecError) as slip:
+    with pytest.raises(SpecError) as error:
         check_columns(spec, "train")
-    assert all(word in str(slip.value) for word in words), slip.value
+    assert all(word in str(error.value) for word in words), error.value
 
 
 def changed(spec, **parts):
@@ -423,7 +423,7 @@ def test_what_a_spec_of_histories_must_not_say(spec):
         return changed(spec, features={**spec.features, name: dataclasses.replace(spec.features[name], **changes)})
 
     without = tuple(name for name in events.features if name != "category_negatives")
-    for slip, words in [
+    for wrong, words in [
         (changed(spec, channels={**spec.channels, "negative_history": ("item_negatives",),
                                  "left_out": ("category_negatives",)}), ["negative_history", "a twin for each of 2"]),
         (other(features=without), ["category_negatives", "negative_history"]),
@@ -437,7 +437,7 @@ def test_what_a_spec_of_histories_must_not_say(spec):
         (feature("item", cardinality=9), ["the target", "same cardinalities"]),
     ]:
         with pytest.raises(SpecError) as found:
-            slip()
+            wrong()
         assert all(word in str(found.value) for word in words), found.value
 
 

@@ -32,7 +32,7 @@ def test_top_k_takes_the_best_real_ones_and_all_where_there_are_few(history, k):
 def test_hard_search_takes_the_latest_of_the_category(history, k, category):
     _, mask, categories = tensors(history)
     chosen = search.hard_search(torch.tensor([category], dtype=torch.int8), categories, mask, k)
-    same = [place for place, (_, real, of) in enumerate(history) if real and of == category != 0]
+    same = [index for index, (_, real, of) in enumerate(history) if real and of == category != 0]
     assert chosen[0].nonzero().squeeze(1).tolist() == same[-k:]
 
 

@@ -225,8 +225,8 @@ def test_killed_before_the_best_was_marked(tmp_path, monkeypatch):
     assert checkpoint.load(tmp_path / "best.pt")["position"]["step"] == 10 == resumed.at.best_step
 
 
-@pytest.mark.parametrize("slip", [{"batch_size": 0}, {"epochs": None}, {"evaluate_every": 1.5}, {"precision": "fp8"},
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"epochs": None}, {"evaluate_every": 1.5}, {"precision": "fp8"},
                                   {"patience": -1}, {"seed": -1}, {"threads": 100000}])
-def test_refuses_settings_that_cannot_be(slip):
+def test_refuses_settings_that_cannot_be(wrong):
     with pytest.raises(RecipeError):
-        parse(TrainConfig, slip, "recipe.train")
+        parse(TrainConfig, wrong, "recipe.train")

@@ -159,13 +159,13 @@ def keep_known(ids: np.ndarray, feature: Feature) -> np.ndarray:
 def fit(source: np.ndarray, dtype: np.dtype, where: str, row_of: Callable[[int], int]) -> np.ndarray:
     """A copy of `source` in `dtype`; a value that `dtype` cannot hold raises DataError, it is never wrapped or cut.
 
-    `row_of(place)` is the row in the file, for the message, of a place in the flat `source`.
+    `row_of(index)` is the row in the file, for the message, of a place in the flat `source`.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         array = source.astype(dtype)
         wrong = array != source if dtype.kind != "f" else np.isinf(array) & np.isfinite(source)
     if wrong.any():
-        place = int(np.flatnonzero(wrong)[0])
+        index = int(np.flatnonzero(wrong)[0])
         expected = "0 or 1" if dtype.kind == "b" else f"a value that fits {dtype.name}"
-        raise DataError(f"{where}, row {row_of(place)}", found=str(source.reshape(-1)[place]), expected=expected)
+        raise DataError(f"{where}, row {row_of(index)}", found=str(source.reshape(-1)[index]), expected=expected)
     return array

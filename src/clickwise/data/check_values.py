@@ -30,16 +30,16 @@ def check_ids(array: Array, feature: Feature, where: Path | str, first: int = 0)
     for start, part in _parts(values):
         if part.min() >= 0 and part.max() < feature.cardinality:
             continue
-        place = start + int(np.flatnonzero((part < 0) | (part >= feature.cardinality))[0])
-        row = place // row_length
+        index = start + int(np.flatnonzero((part < 0) | (part >= feature.cardinality))[0])
+        row = index // row_length
         if isinstance(array, RaggedArray):
-            row = int(np.searchsorted(array.offsets, place, side="right")) - 1
+            row = int(np.searchsorted(array.offsets, index, side="right")) - 1
         if feature.unknown_ids in (None, "error"):
-            do = "raise cardinality, or set unknown_ids: zero or modulo for the feature" if values[place] >= 0 else \
-                f"{values[place]} is no id here: 0 is missing, rare, unseen and padding"
+            do = "raise cardinality, or set unknown_ids: zero or modulo for the feature" if values[index] >= 0 else \
+                f"{values[index]} is no id here: 0 is missing, rare, unseen and padding"
         else:
             do = f"clickwise transcode applies unknown_ids: {feature.unknown_ids}; columns on disk are not rewritten"
-        raise SpecError(f"{where}, row {first + row}", found=f"id {values[place]} of the feature {feature.name!r}",
+        raise SpecError(f"{where}, row {first + row}", found=f"id {values[index]} of the feature {feature.name!r}",
                         expected=f"0 … {feature.cardinality - 1} (cardinality {feature.cardinality})", do=do)
 
 
@@ -74,9 +74,9 @@ def check_finite(numerical: np.ndarray, where: Path | str, names: tuple[str, ...
         else:
             good = bool(np.isfinite(part).all())
         if not good:
-            place = start + int(np.flatnonzero(~np.isfinite(part))[0])
-            row, column = divmod(place, len(names))
-            raise SpecError(f"{where}, row {first + row}", found=f"{flat[place]} in the feature {names[column]!r}",
+            index = start + int(np.flatnonzero(~np.isfinite(part))[0])
+            row, column = divmod(index, len(names))
+            raise SpecError(f"{where}, row {first + row}", found=f"{flat[index]} in the feature {names[column]!r}",
                             expected="finite numbers", do="fill missing values, clip or scale large ones")
 
 
@@ -86,8 +86,8 @@ def check_labels(array: np.ndarray, where: Path | str, first: int = 0) -> None:
     for start, part in _parts(raw):
         wrong = (part != 0) & (part != 1)
         if wrong.any():
-            place = start + int(np.flatnonzero(wrong)[0])
-            raise SpecError(f"{where}, row {first + place}", found=f"the label {raw[place]}", expected="0 or 1")
+            index = start + int(np.flatnonzero(wrong)[0])
+            raise SpecError(f"{where}, row {first + index}", found=f"the label {raw[index]}", expected="0 or 1")
 
 
 def _parts(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -176,13 +176,13 @@ class Loader:
                      orders: list[np.ndarray]) -> list[tuple[list[Array], Batch]]:
         """The arrays, and the batch that is made of them, for each of `orders`, which number the rows of all `segments`
         of the file laid end to end."""
-        lists = {place: lay(array, segments) for place, array in enumerate(self._arrays) if _is_ragged(array)}
+        lists = {index: lay(array, segments) for index, array in enumerate(self._arrays) if _is_ragged(array)}
         made = [self._empty_batch(len(order), [int((array.offsets[order + 1] - array.offsets[order]).sum())
                                                for array in lists.values()]) for order in orders]
-        for place, array in enumerate(self._arrays):
-            window = lists[place] if place in lists else lay(array, segments)
+        for index, array in enumerate(self._arrays):
+            window = lists[index] if index in lists else lay(array, segments)
             for order, (outs, _) in zip(orders, made, strict=True):
-                gather(window, order, outs[place])
+                gather(window, order, outs[index])
         return made
 
     def _with_events(self, epoch: int, outs: list[Array], batch: Batch) -> Batch:
@@ -275,10 +275,10 @@ def _overlap(blocks: np.ndarray, begin: int, end: int) -> list[tuple[int, int]]:
     """The rows of the file at the positions begin … end of `blocks` laid end to end, as (first, end) pieces."""
     ends = np.cumsum(blocks[:, 1] - blocks[:, 0])
     pieces = []
-    for place in range(int(np.searchsorted(ends, begin, side="right")), len(blocks)):
-        first, stop = blocks[place].tolist()
-        position = int(ends[place]) - (stop - first)
+    for index in range(int(np.searchsorted(ends, begin, side="right")), len(blocks)):
+        first, stop = blocks[index].tolist()
+        position = int(ends[index]) - (stop - first)
         if position >= end:
             break
-        pieces.append((first + max(0, begin - position), stop - max(0, int(ends[place]) - end)))
+        pieces.append((first + max(0, begin - position), stop - max(0, int(ends[index]) - end)))
     return pieces

@@ -56,8 +56,8 @@ def transcode(spec: FeatureSpec | str | Path, out: str | Path, chunk_rows: int =
 
 def _check_out(spec: FeatureSpec, out: Path) -> None:
     """Raises UsageError where writing `out` would destroy something that is no earlier output."""
-    place, source = out.resolve(), spec.folder.resolve()
-    if place == source or place in source.parents:
+    target, source = out.resolve(), spec.folder.resolve()
+    if target == source or target in source.parents:
         raise UsageError(f"--out {out}", found="the folder of the input, or one around it", expected="another folder")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}", found="a file", expected="a folder, or a name that is free")
@@ -134,12 +134,12 @@ def _write_mapping(spec: FeatureSpec, written: FeatureSpec, mapping: str, chunk_
     parts: list[tuple[Path, list[str]]] = []  # files with the numericals of one chunk each
     rows_of: dict[str, int] = {}
     with Progress(f"transcoding {mapping}", unit="rows") as bar:
-        for place, chunk in enumerate(spec.mappings[mapping]):
+        for index, chunk in enumerate(spec.mappings[mapping]):
             where, rows = str(spec.folder / chunk.files[-1]), 0
             with contextlib.ExitStack() as stack:
                 writers = [_ColumnWriter(stack, written, target[name]) for name in chunk.features if name not in order]
                 if numerical := [name for name in order if name in chunk.features]:
-                    parts.append((written.folder / mapping / f".numerical.{place}", numerical))
+                    parts.append((written.folder / mapping / f".numerical.{index}", numerical))
                     writers.append(_NumericalWriter(stack, written, *parts[-1]))
                 for block in _stream(spec, chunk, list(chunk.features), chunk_rows):
                     for writer in writers:
@@ -187,7 +187,7 @@ class _NumericalWriter:
 
     def write(self, block: Block) -> None:
         columns = [fit(block.arrays[name], self.dtype, f"{block.path}, column {name!r}",
-                       lambda place: block.first + place) for name in self.names]
+                       lambda index: block.first + index) for name in self.names]
         matrix = np.stack(columns, axis=1)
         check_finite(matrix, block.path, tuple(self.names), block.first)
         _append(self.file, matrix)
@@ -212,8 +212,8 @@ def _zip(parts: list[tuple[Path, list[str]]], order: tuple[str, ...], path: Path
         parts[0][0].rename(path)
         return
     blocks = [np.memmap(part, dtype, "r").reshape(-1, len(names)) for part, names in parts]
-    places = [name for _, names in parts for name in names]
-    columns = [places.index(name) for name in order]
+    written = [name for _, names in parts for name in names]
+    columns = [written.index(name) for name in order]
     with open(path, "wb") as file:
         for start in range(0, len(blocks[0]), rows):
             side_by_side = np.concatenate([block[start : start + rows] for block in blocks], axis=1)

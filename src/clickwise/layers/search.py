@@ -17,8 +17,8 @@ def top_k(score_BL: torch.Tensor, mask_BL: torch.Tensor, k: int) -> torch.Tensor
     if score_BL.shape[1] <= k:
         return mask_BL
     score_BL = score_BL.masked_fill(~mask_BL, -torch.inf)
-    place_BK = score_BL.topk(k, dim=1, sorted=False).indices
-    return torch.zeros_like(mask_BL).scatter_(1, place_BK, True) & mask_BL
+    index_BK = score_BL.topk(k, dim=1, sorted=False).indices
+    return torch.zeros_like(mask_BL).scatter_(1, index_BK, True) & mask_BL
 
 
 @torch.no_grad()

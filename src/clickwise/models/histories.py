@@ -127,7 +127,7 @@ def longest_first(batch: Batch, length: int | None) -> Batch:
 
 
 def _matched(spec: FeatureSpec) -> int:
-    """How many features target and history have in common, by their place."""
+    """How many features target and history have in common, by their position."""
     stored = [feature for feature in spec.channel("history") if not is_time_gap(feature)]
     return min(len(spec.channel("target_item")), len(stored))
 

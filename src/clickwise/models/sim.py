@@ -228,7 +228,7 @@ class LongInterest(nn.Module):
 
 
 def _category(spec: FeatureSpec, name: str | None) -> int:
-    """The place of the category among the features that target and history have in common."""
+    """The index of the category among the features that target and history have in common."""
     matched = [target.name for target, _ in zip(spec.channel("target_item"), spec.channel("history"), strict=False)]
     if name is None:
         return len(matched) - 1

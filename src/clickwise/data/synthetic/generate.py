@@ -155,10 +155,10 @@ def with_mappings(spec: FeatureSpec, mappings: tuple[str, ...]) -> FeatureSpec:
 def click_spec(numericals: int, cardinalities: tuple[int, ...], mappings: tuple[str, ...],
                max_hotness: tuple[int, ...] = ()) -> FeatureSpec:
     """A Feature Spec with features num_0 …, cat_0 … and label."""
-    features = [Feature(f"num_{place}", "float16") for place in range(numericals)]
+    features = [Feature(f"num_{index}", "float16") for index in range(numericals)]
     hotness = max_hotness or (1,) * len(cardinalities)
-    features += [Feature(f"cat_{place}", narrowest_id_dtype(cardinality), cardinality, bag if bag > 1 else None)
-                 for place, (cardinality, bag) in enumerate(zip(cardinalities, hotness, strict=True))]
+    features += [Feature(f"cat_{index}", narrowest_id_dtype(cardinality), cardinality, bag if bag > 1 else None)
+                 for index, (cardinality, bag) in enumerate(zip(cardinalities, hotness, strict=True))]
     by_name = {feature.name: feature for feature in [*features, Feature("label", "bool")]}
     channels = {"numerical": tuple(name for name in by_name if name.startswith("num_")),
                 "categorical": tuple(name for name in by_name if name.startswith("cat_")), "label": ("label",)}

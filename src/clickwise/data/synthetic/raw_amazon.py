@@ -64,7 +64,7 @@ def synthesize_raw_amazon(out_folder: str | Path, users: int, seed: int = 1, *, 
 
 
 class AmazonWorld:
-    """Parts of both files; each is a pure function of the seed and its place.
+    """Parts of both files; each is a pure function of the seed and its index.
 
     The items of a category are numbered one after another: item k of category c is c · (items of a category) + k.
     """
@@ -87,7 +87,7 @@ class AmazonWorld:
         current = generator.integers(0, INTERESTS, count)
         chosen = np.empty((count, int(events.max())), np.int64)
         every = np.arange(count)
-        for place in range(chosen.shape[1]):
+        for index in range(chosen.shape[1]):
             moves = generator.random(count) >= STAYS
             current = np.where(moves, generator.integers(0, INTERESTS, count), current)
             before, fresh = latest[every, current], self.item_law.draw(generator, count).astype(np.int64)
@@ -97,7 +97,7 @@ class AmazonWorld:
             explores = generator.random(count) < EXPLORES
             elsewhere = self.category_law.draw(generator, count).astype(np.int64)
             latest[every, current] = np.where(explores, before, item)
-            chosen[:, place] = np.where(explores, elsewhere, category) * self.size + item
+            chosen[:, index] = np.where(explores, elsewhere, category) * self.size + item
         gaps = generator.geometric(0.12, chosen.shape) - 1
         start = generator.integers(FIRST_DAY, LAST_DAY - 700, count)
         day = np.minimum(start[:, None] + np.cumsum(gaps, axis=1), LAST_DAY)
@@ -114,13 +114,13 @@ class AmazonWorld:
         person, product = self.person(user[order]), self.product(item[order])
         stars, words = generator.integers(1, 6, len(order)), generator.integers(0, len(WORDS), (len(order), 5))
         lines = []
-        for place, (who, what, when) in enumerate(zip(person, product, day[order].tolist(), strict=True)):
-            text = " ".join(WORDS[word] for word in words[place])
+        for index, (who, what, when) in enumerate(zip(person, product, day[order].tolist(), strict=True)):
+            text = " ".join(WORDS[word] for word in words[index])
             review = {"reviewerID": who, "asin": what, "reviewerName": f"{text[:9]} \"{who[-3:]}\"",
-                      "helpful": [0, int(stars[place])], "reviewText": f"{text}.\nI liked it.",
-                      "overall": float(stars[place]), "summary": text[:20], "unixReviewTime": when * DAY,
+                      "helpful": [0, int(stars[index])], "reviewText": f"{text}.\nI liked it.",
+                      "overall": float(stars[index]), "summary": text[:20], "unixReviewTime": when * DAY,
                       "reviewTime": _date(when)}
-            if stars[place] == 1:
+            if stars[index] == 1:
                 del review["reviewerName"]
             lines.append(json.dumps(review))
         return ("\n".join(lines) + "\n").encode(), len(lines)

@@ -105,9 +105,9 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     try:
         with whole_folder(path) as folder:
             yield folder
-    except OSError as slip:
-        raise DataError(path, found=slip.strerror or str(slip), expected="a disk that holds the data",
-                        do="free some space, choose fewer rows or another folder; nothing was left behind") from slip
+    except OSError as error:
+        raise DataError(path, found=error.strerror or str(error), expected="a disk that holds the data",
+                        do="free some space, choose fewer rows or another folder; nothing was left behind") from error
 
 
 def in_order(function: Callable[[Job], Result], jobs: Iterable[Job], threads: int | None) -> Iterator[Result]:
