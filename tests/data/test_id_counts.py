@@ -162,6 +162,6 @@ def test_a_feature_that_is_no_column_is_named(tmp_path):
     dataset = Dataset(DataConfig(path=str(tmp_path)))
     assert set(dataset.train_counts(["item", "gap"])) == {"item", "gap"}
     for name in ("item*category", "label"):
-        with pytest.raises(DataError, match=r"(?s)no column of its ids in .*feature_spec.yaml.*minibatch_l2=0") as error:
+        with pytest.raises(DataError, match=r"(?s)no column of its ids in .*feature_spec.yaml.*minibatch_l2=0") as got:
             dataset.train_counts(["item", name])
-        assert repr(name) in str(error.value)
+        assert repr(name) in str(got.value)

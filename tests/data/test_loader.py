@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from small_dataset import small_columns, small_spec, write
 
 from clickwise.batch import Batch, Ragged
-from clickwise.data.arrays import Columns
-from clickwise.data.columns import read_columns
+from clickwise.data.columns import Columns, read_columns
 from clickwise.data.loader import Loader
 from clickwise.data.read_ahead import read_ahead
 from clickwise.errors import DataError, SpecError

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from small_dataset import CHANNELS, small_columns, small_spec, write
 
-from clickwise.data.arrays import Columns, RaggedArray
+from clickwise.data.arrays import RaggedArray
 from clickwise.data.check import check_columns
-from clickwise.data.columns import read_columns
+from clickwise.data.columns import Columns, read_columns
 from clickwise.data.transcode import _append, transcode
 from clickwise.errors import ClickwiseError, DataError, SpecError, UsageError
 from clickwise.feature_spec import AUTO, Chunk, Feature, FeatureSpec

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from small_dataset import write
 
-from clickwise.data.arrays import Columns, RaggedArray
+from clickwise.data.arrays import RaggedArray
+from clickwise.data.columns import Columns
 from clickwise.feature_spec import Feature, FeatureSpec, split_binary_chunks
 
 FEATURES = {"y": Feature("y", "bool"), "n0": Feature("n0", "float32"), "n1": Feature("n1", "float32"),

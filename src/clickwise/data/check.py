@@ -49,14 +49,12 @@ def _scan(spec: FeatureSpec, mapping: str) -> None:
     chunks = spec.chunks(mapping)
     mapped = {index: Block(spec.folder / chunk.files[0], 0, map_chunk(spec, chunk))
               for index, chunk in enumerate(chunks) if chunk.type == "split_binary"}
-    rows_of = {index: len(block) for index, block in mapped.items()}
     files = [spec.folder / chunk.files[0 if chunk.type == "events" else -1] for chunk in chunks]
     samples = {index: map_events(spec, chunk) for index, chunk in enumerate(chunks) if chunk.type == "events"}
-    rows_of |= {index: len(found) for index, found in samples.items()}
+    rows_of = {index: len(found) for index, found in {**mapped, **samples}.items()}
     agreed_rows([(files[index], rows) for index, rows in rows_of.items()])
-    total = sum(rows * len(chunks[index].features) for index, rows in rows_of.items() if index in mapped)
-    known = len(mapped) + len(samples) == len(chunks)
-    with Progress(f"checking {mapping}", total=total if known else None, unit="values") as bar:
+    total = sum(len(block) * len(chunks[index].features) for index, block in mapped.items())
+    with Progress(f"checking {mapping}", total=total if len(rows_of) == len(chunks) else None, unit="values") as bar:
         for block in mapped.values():
             check_block(spec, block, bar)
         for index, chunk in enumerate(chunks):

@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clickwise.data.arrays import Columns
 from clickwise.data.check import check_columns
-from clickwise.data.columns import read_columns
+from clickwise.data.columns import Columns, read_columns
 from clickwise.data.events import Histories
 from clickwise.data.id_counts import id_counts
 from clickwise.data.loader import Loader

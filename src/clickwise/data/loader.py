@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from clickwise.batch import Batch, Column, Ragged
-from clickwise.data.arrays import Array, Columns, RaggedArray, gather, lay
-from clickwise.data.columns import check_loadable
-from clickwise.data.events_windows import Windows
+from clickwise.data.arrays import Array, RaggedArray, gather, take_segments
+from clickwise.data.columns import Columns, check_loadable
+from clickwise.data.events_windows import HistoryBatcher
 from clickwise.data.read_ahead import Buffers, read_ahead
 from clickwise.errors import DataError, nearest
 from clickwise.feature_spec import ID_CHANNELS, FeatureSpec
@@ -27,7 +27,7 @@ from clickwise.feature_spec import ID_CHANNELS, FeatureSpec
 SHUFFLES = ("none", "batches", "rows")
 BLOCKS_PER_WINDOW = 16
 ALIGNMENT = 64  # bytes, of every tensor in the buffer of its batch
-EVENTS = ""  # in the place of a channel: what histories are made of
+EVENTS = ""  # instead of a channel: what histories are made of
 
 
 class Loader:
@@ -66,7 +66,8 @@ class Loader:
                             expected="a batch no larger than the data", do=f"batch_size={columns.rows} or less")
         fields = _fields(columns, spec)
         self._channels, self._arrays = [channel for channel, _ in fields], [array for _, array in fields]
-        self._windows_of = None if columns.events is None else Windows(columns.events, spec, set(columns.arrays), seed)
+        self._histories = None if columns.events is None else \
+            HistoryBatcher(columns.events, spec, set(columns.arrays), seed)
         windows = max(1, window_rows // batch_size) if shuffle == "rows" else 1
         self._buffers = Buffers(keep=3 * windows + prefetch)
         self._next = (0, 0)
@@ -176,24 +177,24 @@ class Loader:
                      orders: list[np.ndarray]) -> list[tuple[list[Array], Batch]]:
         """The arrays, and the batch that is made of them, for each of `orders`, which number the rows of all `segments`
         of the file laid end to end."""
-        lists = {index: lay(array, segments) for index, array in enumerate(self._arrays) if _is_ragged(array)}
+        lists = {index: take_segments(array, segments) for index, array in enumerate(self._arrays) if _is_ragged(array)}
         made = [self._empty_batch(len(order), [int((array.offsets[order + 1] - array.offsets[order]).sum())
                                                for array in lists.values()]) for order in orders]
         for index, array in enumerate(self._arrays):
-            window = lists[index] if index in lists else lay(array, segments)
+            window = lists[index] if index in lists else take_segments(array, segments)
             for order, (outs, _) in zip(orders, made, strict=True):
                 gather(window, order, outs[index])
         return made
 
     def _with_events(self, epoch: int, outs: list[Array], batch: Batch) -> Batch:
-        """The batch with the channels that are made of events; `outs` end with the places of its rows."""
-        if self._windows_of is None:
+        """The batch with the channels that are made of events; `outs` end with the columns of its samples."""
+        if self._histories is None:
             return batch
-        memory = self._memory(self._windows_of.shapes(len(batch)))
-        places = [out for out, channel in zip(outs, self._channels, strict=True) if channel == EVENTS]
+        memory = self._memory(self._histories.shapes(len(batch)))
+        sampled = [out for out, channel in zip(outs, self._channels, strict=True) if channel == EVENTS]
         label_B = None if batch.label is None else batch.label.numpy()
-        self._windows_of.fill(epoch, places, label_B, [array for array, _ in memory])
-        made = by_channel(self._windows_of.channels, [tensor for _, tensor in memory])
+        self._histories.fill(epoch, sampled, label_B, [array for array, _ in memory])
+        made = by_channel(self._histories.channels, [tensor for _, tensor in memory])
         return dataclasses.replace(batch, **made)
 
     def _empty_batch(self, rows: int, counts: Iterable[int]) -> tuple[list[Array], Batch]:

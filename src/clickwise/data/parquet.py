@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clickwise.data.arrays import Array, Block, RaggedArray, chunk_files, fit, keep_known
+from clickwise.data.arrays import Array, Block, RaggedArray, cast_exact, chunk_files, keep_known
 from clickwise.errors import DataError, SpecError, nearest
 from clickwise.feature_spec import ID_CHANNELS, Chunk, Feature, FeatureSpec
 
@@ -110,7 +110,7 @@ def _numbers(column: pa.Array, feature: Feature, dtype: np.dtype, of_integers: b
     values = column.to_numpy(zero_copy_only=False)
     if of_integers:
         _check_integers(values, feature, where, row_of)
-    return fit(keep_known(values, feature), dtype, where, row_of)
+    return cast_exact(keep_known(values, feature), dtype, where, row_of)
 
 
 def _check_integers(values: np.ndarray, feature: Feature, where: str, row_of: Callable[[int], int]) -> None:

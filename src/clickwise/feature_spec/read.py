@@ -46,7 +46,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise SpecError(path, found="no such file or folder", expected="a Feature Spec in YAML",
                         do="run `clickwise prepare …`, or give the folder it wrote") from None
     except OSError as error:
-        raise SpecError(path, found=f"a file that cannot be read: {error.strerror}", expected="a Feature Spec") from None
+        raise SpecError(path, found=f"a file that cannot be read: {error.strerror}",
+                        expected="a Feature Spec") from None
     except UnicodeDecodeError:
         raise SpecError(path, found="not a text file", expected="a Feature Spec in YAML") from None
     if not isinstance(content, dict):

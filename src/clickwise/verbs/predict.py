@@ -15,9 +15,9 @@ import pyarrow.parquet
 import torch
 
 from clickwise.build import Trainer
-from clickwise.data.arrays import Array, Columns, RaggedArray
+from clickwise.data.arrays import Array, RaggedArray
 from clickwise.data.check import check_block
-from clickwise.data.columns import side_by_side, stream_chunk
+from clickwise.data.columns import Columns, side_by_side, stream_chunk
 from clickwise.data.csv import first_fields
 from clickwise.data.loader import Loader
 from clickwise.data.parquet import open_parquet

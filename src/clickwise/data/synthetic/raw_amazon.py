@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,26 +42,26 @@ def synthesize_raw_amazon(out_folder: str | Path, users: int, seed: int = 1, *, 
     """
     checked(rows={"train": users}, seed=seed, alpha=alpha, signal="additive")
     world = AmazonWorld(users, items or max(5 * users, 400), categories or min(max(users // 20, 12), 2000), seed, alpha)
-    reviews = products = 0
     with new_folder(out_folder) as folder:
-        with Progress("synthesizing reviews", total=users, unit="users") as bar, \
-                open(folder / "reviews_Books.json", "wb") as file:
-            parts = [(start, min(start + USERS_AT_ONCE, users)) for start in range(0, users, USERS_AT_ONCE)]
-            for part, (text, count) in zip(parts, in_order(lambda part: world.reviews(*part), parts, threads),
-                                           strict=True):
-                file.write(text)
-                reviews += count
-                bar.advance(part[1] - part[0])
-        with Progress("synthesizing metadata", total=world.items, unit="products") as bar, \
-                open(folder / "meta_Books.json", "wb") as file:
-            parts = [(start, min(start + ITEMS_AT_ONCE, world.items)) for start in range(0, world.items, ITEMS_AT_ONCE)]
-            for part, (text, count) in zip(parts, in_order(lambda part: world.metadata(*part), parts, threads),
-                                           strict=True):
-                file.write(text)
-                products += count
-                bar.advance(part[1] - part[0])
+        reviews, products = (
+            _write(folder / name, make, total, unit, at_once, threads) for name, make, total, unit, at_once in (
+                ("reviews_Books.json", world.reviews, users, "users", USERS_AT_ONCE),
+                ("meta_Books.json", world.metadata, world.items, "products", ITEMS_AT_ONCE)))
     return {"users": users, "reviews": reviews, "items": world.items, "products": products,
             "categories": world.categories}
+
+
+def _write(path: Path, make: Callable[[int, int], tuple[bytes, int]], total: int, unit: str, at_once: int,
+           threads: int | None) -> int:
+    """How many lines the file now has that `make(first, end)` gives, `at_once` of `total` at a time."""
+    parts = [(start, min(start + at_once, total)) for start in range(0, total, at_once)]
+    lines = 0
+    with Progress(f"synthesizing {path.name}", total=total, unit=unit) as bar, open(path, "wb") as file:
+        for (first, end), (text, count) in zip(parts, in_order(lambda part: make(*part), parts, threads), strict=True):
+            file.write(text)
+            lines += count
+            bar.advance(end - first)
+    return lines
 
 
 class AmazonWorld:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clickwise.data.arrays import Columns
+from clickwise.data.columns import Columns
 from clickwise.data.synthetic.ceiling import Ceiling
 from clickwise.data.synthetic.generate import (
     CHUNK_ROWS,

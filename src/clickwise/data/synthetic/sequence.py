@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clickwise.data.arrays import Columns
+from clickwise.data.columns import Columns
 from clickwise.data.synthetic.signal import SignalConfig
 from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype
 

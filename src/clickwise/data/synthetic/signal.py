@@ -13,7 +13,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from clickwise.data.arrays import Columns, RaggedArray
+from clickwise.data.arrays import RaggedArray
+from clickwise.data.columns import Columns
 from clickwise.data.synthetic.power_law import PowerLaw, power_law
 from clickwise.errors import DataError, nearest
 from clickwise.feature_spec import Feature, FeatureSpec
