@@ -157,10 +157,10 @@ def ours(items: int, batches: list, bf16: bool, preset: str):
     import torch
 
     from clickwise.batch import Batch
-    from clickwise.build import find_model
     from clickwise.embedding import TableOptimizer, build_embeddings
     from clickwise.feature_spec import Feature
     from clickwise.optim.dense import DenseOptimizer
+    from clickwise.training_recipe import find_model
 
     rows = {"user": (USERS,), "target_item": (items, CATEGORIES), "history": (items, CATEGORIES),
             "negative_history": (items, CATEGORIES)}

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from clickwise.build import build_trainer, engines_of, load_recipe
+from clickwise.build import engines_of
+from clickwise.run.session import build_session
+from clickwise.training_recipe import load_recipe
 
 SMALL = ["data.synthetic.rows={train: 300, validation: 100, test: 250}", "train.batch_size=100"]
 
@@ -18,7 +20,7 @@ def still_there(name: str) -> list[str]:
     """What of a trainer is in memory after it took steps, predicted and was deleted."""
     gc.disable()
     try:
-        trainer = build_trainer(load_recipe(name, SMALL))
+        trainer = build_session(load_recipe(name, SMALL))
         for batch in trainer.train_loader().epoch(0):
             trainer.step(batch)
         trainer.evaluate("test")

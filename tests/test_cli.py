@@ -8,9 +8,10 @@ import sys
 import pytest
 import torch
 
-from clickwise import build, checkpoint
+from clickwise import checkpoint
 from clickwise.errors import CheckpointError
 from clickwise.files import only_one, shipped
+from clickwise.run import session
 
 SMALL = ["data.synthetic.rows={train: 6000, validation: 2000, test: 2000}", "train.epochs=2", "train.batch_size=500",
          "train.log_every=5"]
@@ -77,7 +78,7 @@ def test_the_same_seed_twice_is_bit_identical(clickwise, tmp_path):
 
 @pytest.mark.parametrize("instructions", [None, "AMX"])
 def test_bf16_where_fp32_is_faster_is_said(clickwise, monkeypatch, caplog, instructions):
-    monkeypatch.setattr(build, "bf16_instructions", lambda: instructions)
+    monkeypatch.setattr(session, "bf16_instructions", lambda: instructions)
     assert clickwise("train", "tiny/dlrm", *SMALL, "train.precision=bf16", "train.device=cpu").code == 0
     assert ("no instructions for it, fp32 is faster" in caplog.text) == (instructions is None)
 

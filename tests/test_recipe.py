@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clickwise import recipe
-from clickwise.build import parse_recipe
 from clickwise.errors import RecipeError
+from clickwise.training_recipe import parse_recipe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

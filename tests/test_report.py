@@ -17,6 +17,7 @@ from clickwise.metrics import MetricSet, ReportMaterial, build_metrics
 from clickwise.report import compare, render, write_comparison, write_report
 from clickwise.report.plot import linear_axis, probability_axis, short
 from clickwise.report.run import read_run
+from clickwise.run.facts import RunFacts
 
 EVIL = "<script>alert('x')</script> & \"more\""
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -87,12 +88,11 @@ def make_run(folder, auc_offset: float = 0.0):
     recipe += f"metrics: [{', '.join(names)}]\n"
     (folder / "recipe.yaml").write_text(recipe)
     test = {**metrics.compute(), "auc": 0.71234567 + auc_offset}
-    (folder / "metrics.json").write_text(json.dumps({
-        "mappings": {"validation": {"auc": 0.8, "log_loss": math.nan}, "test": test}, "checkpoint": "best", "step": 75,
-        "ideal": {name: metric.ideal for name, metric in build_metrics(names).items()},
-        "samples_per_s": 123456.7, "wall_s": 83.2, "peak_memory_bytes": 2**31, "date": "2026-01-02T03:04:05+00:00",
-        "parameters": {"dense": 1000, "tables": 2_000_000}, "commit": "abcdef",
-        "machine": {"processor": "A <b>fast</b> one"}, "versions": {"torch": "9.9.9"}}))
+    RunFacts(mappings={"validation": {"auc": 0.8, "log_loss": math.nan}, "test": test}, checkpoint="best",
+             checkpoint_step=75, steps=100, ideal={name: metric.ideal for name, metric in build_metrics(names).items()},
+             samples_per_s=123456.7, wall_s=83.2, peak_memory_bytes=2**31, date="2026-01-02T03:04:05+00:00",
+             parameters={"dense": 1000, "tables": 2_000_000}, commit="abcdef",
+             machine={"processor": "A <b>fast</b> one"}, versions={"torch": "9.9.9"}).save(folder)
     (folder / "DONE").touch()
     return folder
 

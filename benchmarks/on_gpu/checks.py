@@ -13,8 +13,9 @@ from on_gpu.machine import plain_torch
 from on_gpu.models import RECIPES, ready, recipe_of
 
 import clickwise.kernels
-from clickwise.build import build_trainer, load_recipe
 from clickwise.kernels import gpu
+from clickwise.run.session import build_session
+from clickwise.training_recipe import load_recipe
 
 
 def self_tests(context: Context) -> None:
@@ -76,7 +77,7 @@ def signal(context: Context, recipe: str, settings: tuple[str, ...]) -> None:
     auc = {}
     for way, precision, engine in (("plain torch", "fp32", "reference"), ("fast", "bf16", "fused")):
         with plain_torch() if way == "plain torch" else contextlib.nullcontext():
-            trainer = build_trainer(load_recipe(recipe, [f"train.precision={precision}", f"embedding.engine={engine}",
+            trainer = build_session(load_recipe(recipe, [f"train.precision={precision}", f"embedding.engine={engine}",
                                                          f"train.device={context.machine.device}", *settings]))
             loader, started = trainer.train_loader(), time.perf_counter()
             for epoch in range(trainer.recipe.train.epochs):

@@ -12,8 +12,9 @@ from on_gpu.context import Context
 from on_gpu.machine import ms_of
 from on_gpu.models import RECIPES, criteo_spec, first_values_on_the_device
 
-from clickwise.build import build_trainer, load_recipe
 from clickwise.data.synthetic import synthesize
+from clickwise.run.session import build_session
+from clickwise.training_recipe import load_recipe
 
 
 def run(context: Context) -> None:
@@ -27,7 +28,7 @@ def run(context: Context) -> None:
         size = sum(file.stat().st_size for file in path.rglob("train/*") if file.is_file())
         context.row("g", f"synthetic columns of Criteo, alpha {sizes.alpha}", "rows/s", sizes.pipeline_rows / made)
         with first_values_on_the_device():
-            trainer = build_trainer(load_recipe(RECIPES["dlrm"], [
+            trainer = build_session(load_recipe(RECIPES["dlrm"], [
                 f"data.path={path}", f"train.batch_size={sizes.pipeline_batch}", "train.precision=bf16",
                 f"train.device={machine.device}", *settings]))
         loader, rates = trainer.train_loader(), []

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from clickwise.build import Recipe
 from clickwise.feature_spec import FeatureSpec
+from clickwise.training_recipe import Recipe
 
 # Samples/s on one H100, with the changes that were made before the first measurement.
 PREDICTED_STEPS = {("dlrm", 65536): 14e6, ("dcnv2", 65536): 3.7e6, ("wide_deep", 131072): 12e6, ("sim", 131072): 2.9e6,

@@ -24,6 +24,8 @@ RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show_default=False,
                                                           help="Overrides, such as train.batch_size=4096.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that clickwise train wrote.")]
+AllowImports = Annotated[list[str] | None, typer.Option("--allow-import", metavar="NAME", show_default=False, help=(
+    "Code of your own that the run folder names, my_package.MyModel: nothing else of it is imported. Repeatable."))]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -175,7 +177,7 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
           overrides: Overrides = None,
           resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run exactly.")] = None,
           out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
-          as_json: AsJson = False) -> None:
+          allow_imports: AllowImports = None, as_json: AsJson = False) -> None:
     """Train a model; the result is a run folder with metrics and report.html."""
     from clickwise.recipe import find
 
@@ -186,7 +188,7 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
         find(recipe)  # a wrong name is told at once, before torch is loaded
     from clickwise.verbs.train import train
 
-    _show_run(train(recipe, overrides, resume=resume, out=out), as_json)
+    _show_run(train(recipe, overrides, resume=resume, out=out, allow_imports=allow_imports or ()), as_json)
 
 
 def _show_run(folder: Path, as_json: bool) -> None:
@@ -214,13 +216,14 @@ def _print_metrics(mapping: str, values: dict[str, float | None]) -> None:
 def evaluate(run: RunFolder, overrides: Overrides = None,
              mapping: Annotated[str | None, typer.Option(help="The mapping; the recipe's test by default.")] = None,
              checkpoint: Annotated[str | None, typer.Option(help="best or last")] = None,
-             as_json: AsJson = False) -> None:
+             allow_imports: AllowImports = None, as_json: AsJson = False) -> None:
     """Measure a run's checkpoint on a mapping."""
     from clickwise.verbs.evaluate import evaluate
 
     if checkpoint not in (None, "best", "last"):
         raise UsageError("--checkpoint", found=repr(checkpoint), expected="best or last")
-    measured = evaluate(run, mapping=mapping, overrides=overrides or [], which=checkpoint)
+    measured = evaluate(run, mapping=mapping, overrides=overrides or [], which=checkpoint,
+                        allow_imports=allow_imports or ())
     if as_json:
         _print_json({"run": str(run), **measured})
     else:
@@ -233,13 +236,14 @@ def predict(run: RunFolder, overrides: Overrides = None,
             source: Annotated[Path, typer.Option("--input", help="Parquet, CSV, or a mapping's name.")] = Path("test"),
             out: Annotated[Path, typer.Option(help="The .parquet or .csv to write.")] = Path("predictions.parquet"),
             carry: Annotated[str | None, typer.Option(help="Further columns to carry along: a,b.")] = None,
-            as_json: AsJson = False) -> None:
+            allow_imports: AllowImports = None, as_json: AsJson = False) -> None:
     """Write probabilities for a file of encoded rows; display, target item and columns of your own channels go along.
     """
     from clickwise.verbs.predict import predict
 
     names = tuple(name.strip() for name in carry.split(",") if name.strip()) if carry else ()
-    rows = predict(run, source=source, out=out, overrides=overrides or [], carry=names)
+    rows = predict(run, source=source, out=out, overrides=overrides or [], carry=names,
+                   allow_imports=allow_imports or ())
     _print_json({"rows": rows, "out": str(out)}) if as_json else print(f"{rows:,} rows  {out}")
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("clickwise", "torch", "triton", "numpy", "pyarrow", "duckdb", "ibis-framework", "scikit-learn")
+OLDEST_TORCH, NEWEST_TORCH = "2.11", "2.13"  # of those that the tests have run with
+INSTALL_TORCH = f"pip install 'torch=={NEWEST_TORCH}.*'"
 MATRIX_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 

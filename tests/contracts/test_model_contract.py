@@ -8,7 +8,7 @@ import pytest
 import torch
 from model_inputs import batch_of, history_spec, model_of, spec_of
 
-from clickwise import build
+from clickwise import build, registry
 from clickwise.models.dcnv2 import DCNv2
 from clickwise.models.dien import DIEN
 from clickwise.models.din import DIN
@@ -63,7 +63,7 @@ def dense(model):
 
 def test_every_registered_model_is_held_to_the_contract():
     held = {model_class for model_class, _ in MODELS.values()}
-    assert {build.find_model(name, "here") for name in build.MODELS} <= held
+    assert {registry.resolve("model", name, "here") for name in registry.NAMES["model"]} <= held
 
 
 @every_model

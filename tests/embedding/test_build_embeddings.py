@@ -1,12 +1,15 @@
+import re
+
 import pytest
 import torch
 
 from clickwise.batch import Batch
-from clickwise.build import build_model, load_recipe
+from clickwise.build import build_model
 from clickwise.data.synthetic import synthetic_spec
-from clickwise.embedding import Table, TableOptimizer, build_embeddings, lookup, table
+from clickwise.embedding import Table, TableOptimizer, build_embeddings, lookup, reference, table
 from clickwise.errors import EngineError
 from clickwise.recipe import Invalid
+from clickwise.training_recipe import load_recipe
 
 TABLE = Table(name="t", rows=3, dim=2, features=("f",))
 
@@ -57,13 +60,63 @@ def test_first_values_are_the_same_bits_however_many_are_drawn_at_a_time(part, m
     table.fill_first_values(torch.empty(100, 3, device="meta"), large, seed=5)
 
 
-def test_without_a_signal_at_the_end_of_backward_every_look_up_takes_its_step(monkeypatch):
-    monkeypatch.delattr(torch._C, "_current_graph_task_id")
+class NoEngine:
+    """torch's engine of autograd without the method that is needed."""
+
+
+class DeafEngine:
+    """Takes what shall be called at the end and forgets it."""
+
+    def queue_callback(self, call):
+        pass
+
+
+class HastyEngine:
+    """Calls at once what shall be called at the end."""
+
+    def queue_callback(self, call):
+        call()
+
+
+@pytest.fixture
+def asked_anew():
+    reference._hears_of_backward.cache_clear()
+    yield
+    reference._hears_of_backward.cache_clear()
+
+
+@pytest.mark.parametrize("broken", ["no number", "always -1", "always 0", NoEngine, DeafEngine, HastyEngine], ids=str)
+def test_without_a_signal_at_the_end_of_backward_no_engine_is_built(broken, monkeypatch, asked_anew):
+    if broken == "no number":
+        monkeypatch.delattr(torch._C, "_current_graph_task_id")
+    elif isinstance(broken, str):
+        monkeypatch.setattr(torch._C, "_current_graph_task_id", lambda: int(broken.split()[1]))
+    else:
+        monkeypatch.setattr(torch.autograd.Variable, "_execution_engine", broken())
+    with pytest.raises(EngineError, match=rf"(?s)torch {re.escape(torch.__version__)}.*an optimizer step of its own.*"
+                       r"pip install 'torch==2\.13"):
+        build_embeddings("reference", [TABLE], ("f",), TableOptimizer(lr=1.0))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_an_engine_can_be_built_in_every_mode_of_autograd(mode, asked_anew):
+    with mode():
+        build_embeddings("reference", [TABLE], ("f",), TableOptimizer(lr=1.0))
+
+
+def test_an_engine_can_be_built_within_a_backward(asked_anew):
+    built, x = [], torch.ones((), requires_grad=True)
+    x.register_hook(lambda grad: built.append(build_embeddings("reference", [TABLE], ("f",), TableOptimizer())))
+    (x * 2).backward()
+    assert len(built) == 1
+
+
+def test_two_look_ups_of_one_backward_take_one_step():
     embeddings = build_embeddings("reference", [TABLE], ("f",), TableOptimizer(lr=1.0))
     before = embeddings.table_rows("t").clone()
     ids = torch.tensor([0, 2, 2])
     (embeddings((ids,)).sum() + embeddings((ids,)).sum()).backward()
-    assert embeddings.step == 2
+    assert embeddings.step == 1
     torch.testing.assert_close(embeddings.table_rows("t"), before - torch.tensor([[2.0], [0.0], [4.0]]))
 
 

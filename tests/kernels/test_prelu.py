@@ -28,3 +28,11 @@ def test_what_is_no_number_stays_none():
     x = torch.tensor([[float("nan"), 1.0]]).requires_grad_()
     out = prelu(x, torch.tensor([0.1, 0.1]))
     assert out[0, 0].isnan() and out[0, 1] == 1
+
+
+def test_autocast_rounds_nothing_and_strides_do_not_matter():
+    x = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0)).transpose(0, 1)
+    slope = torch.tensor([0.1, 0.3, 0.7])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = prelu(x, slope)
+    assert found.dtype == torch.float32 and torch.equal(found, reference.prelu(x, slope))

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from clickwise.build import load_recipe
 from clickwise.data.synthetic import in_memory, synthetic_spec
+from clickwise.training_recipe import load_recipe
 
 
 def trained(clickwise, name, *overrides):

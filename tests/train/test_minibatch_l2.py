@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from clickwise import checkpoint
-from clickwise.build import build_trainer, load_recipe
 from clickwise.data.dataset import Dataset
+from clickwise.run.session import build_session
+from clickwise.training_recipe import load_recipe
 from clickwise.verbs.bench import bench
 
 SMALL = ["data.synthetic.rows={train: 3000, validation: 1000, test: 1000}", "train.epochs=1", "train.batch_size=500"]
@@ -44,7 +45,7 @@ def test_the_tables_are_told_how_often_ids_occur_in_the_training_mapping(train, 
     runs = [train("tiny/dlrm"), train("tiny/dlrm", L2, "embedding.hash_indices=true", "embedding.max_table_size=30"),
             train("tiny/dlrm", L2, "freeze=[embeddings.cat_3]")]
     assert list(map(len, calls)) == [10, 9] and "cat_3" not in calls[1]
-    column = build_trainer(load_recipe("tiny/dlrm", SMALL)).dataset.columns("train").arrays["cat_3"]
+    column = build_session(load_recipe("tiny/dlrm", SMALL)).dataset.columns("train").arrays["cat_3"]
     expected = torch.from_numpy(column).long().bincount(minlength=100)
     folded = torch.nn.functional.pad(expected, (0, 20)).view(4, 30).sum(0).clamp(min=1)
     assert len(expected) == 100 and expected.sum() == 3000
@@ -69,7 +70,7 @@ def test_who_starts_from_another_run_counts_and_who_resumes_does_not(clickwise, 
 
 def test_histories_share_the_counts_of_their_tables(train):
     run = train("tiny/din", L2)
-    columns = build_trainer(load_recipe("tiny/din", SMALL)).dataset.columns("train").arrays
+    columns = build_session(load_recipe("tiny/din", SMALL)).dataset.columns("train").arrays
     counts = last(run)["tables"][0]["tables"]
     history = columns["item_history"]
     seen = torch.from_numpy(history[history != 0]).long()

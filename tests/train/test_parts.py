@@ -8,13 +8,14 @@ from torch import nn
 
 from clickwise import checkpoint
 from clickwise.batch import Batch
-from clickwise.build import load_recipe, parts_of
+from clickwise.build import parts_of
 from clickwise.embedding import Table, TableOptimizer, build_embeddings
 from clickwise.errors import RecipeError
 from clickwise.models.ctr_model import CTRModel
 from clickwise.optim.dense import DenseOptimizer
 from clickwise.optim.schedule import Schedule
 from clickwise.train.step import Part, TrainStep
+from clickwise.training_recipe import load_recipe
 
 SMALL = ["data.synthetic.rows={train: 4000, validation: 1000, test: 1000}", "train.epochs=2", "train.batch_size=500",
          "train.log_every=1"]

@@ -188,3 +188,10 @@ def test_state_goes_on_where_it_stopped(name):
         whole(batch())
         second(batch())
     assert same(weights(whole), weights(second)) and second.steps == 4
+
+
+def test_the_largest_loss_scale_does_not_become_infinite():
+    scale = LossScale(CPU, initial=2.0**126, patience=1)
+    for _ in range(4):
+        scale.update(torch.tensor(0.0))
+    assert scale.state_dict() == [2.0**127, 0]

@@ -88,16 +88,16 @@ def test_on_a_cpu_a_call_is_done_when_it_returns(monkeypatch):
 
 @pytest.mark.parametrize("what", ["train", "inference", "data"])
 def test_one_set_of_tables_at_a_time(monkeypatch, what):
-    build, tables = bench.build_trainer, []
+    build, tables = bench.build_session, []
 
-    def build_trainer(recipe):
+    def build_session(recipe):
         assert all(table() is None for table in tables), "the last one's are still there"
         trainer = build(recipe)
         tables.extend(weakref.ref(table.untyped_storage()) for engine in engines_of(trainer.model)
                       for table in engine.buffers())
         return trainer
 
-    monkeypatch.setattr(bench, "build_trainer", build_trainer)
+    monkeypatch.setattr(bench, "build_session", build_session)
     gc.disable()
     try:
         bench.bench("tiny/dlrm", SMALL[:3], what=what, steps=2, warmup=1, batch_sizes=(50, 100, 60))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
 
+from clickwise.machine import OLDEST_TORCH
 from clickwise.verbs import doctor
 
 
@@ -42,10 +45,34 @@ def test_a_missing_needed_package_is_a_problem(clickwise, without):
     assert any("pip install pyarrow" in problem for problem in doctor.doctor()["problems"])
 
 
+@pytest.mark.parametrize(("version", "says"), [
+    ("2.9.1", "older"), ("2.10.0+cu126", "older"), ("1.13.1", "older"), ("2.11.0", ""), ("2.13.0+cpu", ""),
+    ("2.13.9", ""), ("2.14.0a0+git1234", "newer"), ("2.14.0", "newer"), ("3.0", "newer"), ("2.100.0", "newer"),
+])
+def test_a_torch_that_is_not_tested_is_a_note(version, says, clickwise, monkeypatch):
+    installed = doctor.version_of
+    monkeypatch.setattr(doctor, "version_of", lambda name: version if name == "torch" else installed(name))
+    found = doctor.doctor()
+    notes = [note for note in found["notes"] if "is tested with torch" in note]
+    assert found["problems"] == [] and len(notes) == bool(says)
+    if says:
+        assert notes[0].startswith(f"clickwise is tested with torch 2.11 to 2.13; torch {version} is {says}")
+        assert "pip install 'torch==2.13.*'" in notes[0]
+    ran = clickwise("doctor")
+    assert ran.code == 0 and ("is tested with torch" in ran.out) == bool(says)
+
+
+def test_the_installed_torch_is_one_that_is_tested_and_the_oldest_is_that_of_the_package():
+    assert not any("is tested with torch" in note for note in doctor.doctor()["notes"])
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert f"torch>={OLDEST_TORCH}" in project["project"]["dependencies"]
+
+
 def test_torch_that_is_missing_or_another_torch(monkeypatch):
-    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.delattr(torch.cpu, name, raising=False)
-    assert "emulated" in doctor.doctor()["devices"]["bf16_on_cpu"]
+    for has, says in (({}, "emulated"), ({"amx_tile": False, "avx512_bf16": True}, "AVX512-BF16"),
+                      ({"amx_tile": True, "avx512_bf16": True}, "AMX")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
+        assert doctor.doctor()["devices"]["bf16_on_cpu"].startswith(says)
     monkeypatch.setitem(sys.modules, "torch", None)
     found = doctor.doctor()
     assert (found["devices"], found["engines"]) == ({}, []) and "cannot be loaded" in found["problems"][0]

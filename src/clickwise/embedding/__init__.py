@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from clickwise import registry
 from clickwise.batch import Column
 from clickwise.embedding.lookup import bags_of, shapes_of
 from clickwise.embedding.table import Table, TableOptimizer
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 WIDEST = 1024  # dim that the engine `fused` takes
 
-__all__ = ["ENGINES", "Embeddings", "Table", "TableOptimizer", "build_embeddings"]
+__all__ = ["Embeddings", "Table", "TableOptimizer", "build_embeddings"]
 
 
 class Embeddings(nn.Module, abc.ABC):
@@ -161,21 +162,6 @@ def _tables_by_feature(tables: tuple[Table, ...], features: tuple[str, ...]) -> 
     return table_of
 
 
-def _reference(*args, **settings) -> Embeddings:
-    from clickwise.embedding.reference import ReferenceEmbeddings
-
-    return ReferenceEmbeddings(*args, **settings)
-
-
-def _fused(*args, **settings) -> Embeddings:
-    from clickwise.embedding.fused import FusedEmbeddings
-
-    return FusedEmbeddings(*args, **settings)
-
-
-ENGINES = {"reference": _reference, "fused": _fused}
-
-
 def _fastest(tables: Sequence[Table], device: torch.device) -> str:
     """The fastest engine for these tables on `device`; the log says so where a GPU gets another one than `fused`."""
     if not gpu.runs_on(device) or not tables:
@@ -201,9 +187,11 @@ def build_embeddings(engine: str, tables: Sequence[Table], features: Sequence[st
     it is used and names feature, sample and id where one is out of range. `table_dtype` is the type that rows are
     stored in: float32 or bfloat16.
     """
-    if engine not in (*ENGINES, "auto"):
-        raise EngineError("embedding engine", found=repr(engine), expected=f"one of auto, {', '.join(ENGINES)}",
-                          do=nearest(engine, (*ENGINES, "auto")))
+    known = ("auto", *registry.NAMES["engine"])
+    if engine not in known and not registry.is_path(engine):
+        raise EngineError("embedding engine", found=repr(engine), expected=f"one of {', '.join(known)}",
+                          do=nearest(engine, known))
     name = _fastest(tables, torch.device(device)) if engine == "auto" else engine
-    return ENGINES[name](tables, features, optimizer, seed=seed, device=device, check_ids=check_ids,
-                         table_dtype=table_dtype)
+    engine_class = registry.resolve("engine", name, "embedding.engine")
+    return engine_class(tables, features, optimizer, seed=seed, device=device, check_ids=check_ids,
+                        table_dtype=table_dtype)

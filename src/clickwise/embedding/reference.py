@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from clickwise.embedding.lookup import (
 from clickwise.embedding.table import Table, TableOptimizer, fill_first_values
 from clickwise.errors import EngineError
 from clickwise.kernels.sparse_update import sparse_update
+from clickwise.machine import INSTALL_TORCH
 from clickwise.memory import ask_for_huge_pages
 
 # A look-up (of every group; the width of every feature) and the gradient of its result: the last columns, as many as
@@ -47,6 +48,11 @@ class ReferenceEmbeddings(Embeddings):
                  device: torch.device | str = "cpu", check_ids: bool = False, table_dtype: str = "float32") -> None:
         if table_dtype not in ROW_TYPES:
             raise EngineError("embedding.table_dtype", found=repr(table_dtype), expected=" or ".join(ROW_TYPES))
+        if not _hears_of_backward():
+            raise EngineError("embedding.engine",
+                              found=f"torch {torch.__version__}, which does not tell an engine when a backward ends",
+                              expected="one that does, or every look-up would take an optimizer step of its own",
+                              do=INSTALL_TORCH)
         super().__init__(tables, features, optimizer)
         self.check_ids, self.step = check_ids, 0
         self._groups = tuple(self._group(*kind) for kind in sorted({(t.dim, t.trainable) for t in self.tables}))
@@ -177,14 +183,11 @@ class ReferenceEmbeddings(Embeddings):
     def _receive(self, lookups: tuple[Lookup, ...], widths: tuple[int, ...], grad: torch.Tensor) -> None:
         """Called by backward with the gradient of the result; acted on when that backward ends."""
         backward = _this_backward()
-        if backward is None:
-            self._finish([(lookups, widths, grad)])
-        elif backward in self._received:
+        if backward in self._received:
             self._received[backward].append((lookups, widths, grad))
         else:
             self._received[backward] = [(lookups, widths, grad)]
-            end = functools.partial(self._end_of_backward, backward)
-            torch.autograd.Variable._execution_engine.queue_callback(end)
+            _at_its_end(functools.partial(self._end_of_backward, backward))
 
     def _end_of_backward(self, backward: int) -> None:
         """Called by autograd when all of a backward has succeeded."""
@@ -304,16 +307,38 @@ class ReferenceEmbeddings(Embeddings):
 
 
 def _this_backward() -> int | None:
-    """A number for the backward pass that is running; None outside of one.
+    """A number for the backward pass that is running; None outside of one."""
+    number = torch._C._current_graph_task_id()
+    return None if number == -1 else number
 
-    None, too, where torch no longer has the two functions needed (they are not public; FSDP uses the second in the
-    same way): then every look-up takes its own optimizer step, as soon as its gradient is there.
-    """
-    number = getattr(torch._C, "_current_graph_task_id", None)
-    engine = getattr(torch.autograd.Variable, "_execution_engine", None)
-    if number is None or not hasattr(engine, "queue_callback") or number() == -1:
-        return None
-    return number()
+
+def _at_its_end(call: Callable[[], None]) -> None:
+    """Has autograd call this when all of the backward pass that is running has succeeded."""
+    torch.autograd.Variable._execution_engine.queue_callback(call)
+
+
+@functools.cache
+def _hears_of_backward() -> bool:
+    """Whether the two functions of torch above (they are not public; FSDP uses the second in the same way) are there
+    and right, told by one small backward pass."""
+    seen: list[int | str | None] = []
+
+    def watch(grad: torch.Tensor) -> None:
+        seen.append(_this_backward())
+        if len(seen) == 1:
+            _at_its_end(lambda: seen.append("end"))
+
+    try:
+        before = _this_backward()
+        with torch.inference_mode(False), torch.enable_grad():
+            x, y = (torch.ones((), device="cpu", requires_grad=True) for _ in range(2))
+            x.register_hook(watch)
+            y.register_hook(watch)
+            (x * y).backward()
+    except (AttributeError, TypeError, RuntimeError):
+        return False
+    first = seen[0]
+    return seen == [first, first, "end"] and first not in (None, before) and _this_backward() == before
 
 
 def _counts_of_rows(table: Table, counts: Mapping[str, np.ndarray]) -> torch.Tensor:

@@ -23,11 +23,8 @@ from clickwise.kernels.autocast import compute_type
 
 def bf16_instructions() -> str | None:
     """What this processor multiplies bfloat16 matrices with: AMX, AVX512-BF16, or None where fp32 is faster."""
-    for name, instructions in (("_is_amx_tile_supported", "AMX"), ("_is_avx512_bf16_supported", "AVX512-BF16")):
-        asked = getattr(torch.cpu, name, None)  # private: another torch may not have it
-        if torch.backends.mkldnn.is_available() and asked is not None and asked():
-            return instructions
-    return None
+    has = torch.cpu.get_capabilities() if torch.backends.mkldnn.is_available() else {}
+    return "AMX" if has.get("amx_tile") else "AVX512-BF16" if has.get("avx512_bf16") else None
 
 
 @functools.cache

@@ -5,8 +5,8 @@
     metrics.merge(of_another_process)
     metrics.compute()                             # {"rows": …, "base_rate": …, "auc": …, "auc_error_bound": …, …}
 
-`metric.py` says what a metric is. A new one joins by a file, a line in METRICS, and a line in the contract tests
-(tests/contracts/test_metrics_contract.py).
+`metric.py` says what a metric is. A new one joins by a file, a line in `clickwise.registry`, and a line in the contract
+tests (tests/contracts/test_metrics_contract.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from clickwise import registry
 from clickwise.errors import RecipeError, nearest
 from clickwise.metrics.auc import AUC, ExactAUC
 from clickwise.metrics.calibration import Calibration
@@ -31,19 +32,8 @@ __all__ = ["AUC", "Accuracy", "ByDisplay", "Calibration", "Counts", "ExactAUC", 
            "MAP", "METRICS", "MRR", "Metric", "MetricSet", "NDCG", "NormalizedEntropy", "RankingMetric",
            "ReportMaterial", "Scored", "Slices", "Sums", "build_metric", "build_metrics"]
 
-METRICS: dict[str, type[Metric]] = {
-    "auc": AUC,
-    "exact_auc": ExactAUC,
-    "log_loss": LogLoss,
-    "normalized_entropy": NormalizedEntropy,
-    "calibration": Calibration,
-    "gauc": GAUC,
-    "accuracy": Accuracy,
-    "map": MAP,
-    "ndcg": NDCG,
-    "mrr": MRR,
-    "hit_rate": HitRate,
-}
+METRICS: dict[str, type[Metric]] = {name: registry.resolve("metric", name, "metrics")
+                                    for name in registry.NAMES["metric"]}
 
 
 def build_metrics(names: Iterable[str], where: str = "metrics") -> dict[str, Metric]:
@@ -56,7 +46,13 @@ def build_metrics(names: Iterable[str], where: str = "metrics") -> dict[str, Met
 
 
 def build_metric(name: str, where: str = "metrics") -> Metric:
-    """A fresh metric; see `build_metrics`."""
+    """A fresh metric; see `build_metrics`. One of your own goes by its dotted path and is constructed without
+    arguments."""
+    if registry.is_path(name):
+        metric = registry.resolve("metric", name, where)
+        if not (isinstance(metric, type) and issubclass(metric, Metric)):
+            raise RecipeError(where, found=f"{name!r} is no Metric", expected="a subclass of clickwise.metrics.Metric")
+        return metric()
     if name in METRICS and name != "hit_rate":
         return METRICS[name]()
     parts = re.fullmatch(r"(?P<measure>\w+?)(_at_(?P<k>[1-9]\d{0,8}))?(_(?P<ties>pessimistic|optimistic))?", name)
@@ -89,6 +85,8 @@ class MetricSet(Metric):
     def result(self) -> dict[str, float]:
         found = dict(zip(self.by_display, in_one_pass(list(self.by_display.values())), strict=True))
         found |= {name: metric.result() for name, metric in self.metrics.items() if name not in found}
+        for name in filter(registry.is_path, self.names):  # the first value of a metric of one's own is the metric's
+            found[name] = {name: next(iter(found[name].values())), **found[name]}
         return {key: value for name in self.names for key, value in found[name].items()}
 
     def merge(self, other: MetricSet) -> None:

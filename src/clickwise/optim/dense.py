@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
 
+from clickwise import registry
+from clickwise.errors import nearest
 from clickwise.kernels.sparse_update.ftrl import ftrl_
 from clickwise.recipe import require, require_no_idle
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DenseOptimizer:
-    """The `optimizer` section of a recipe.
+    """The `optimizer` section of a recipe: one of ours, or the dotted path of a torch optimizer, which gets `lr` alone.
 
     momentum                of sgd and rmsprop
     beta1, beta2, eps       of adam (eps of adagrad and rmsprop too)
@@ -26,7 +27,7 @@ class DenseOptimizer:
     weight_decay            decoupled for adam (AdamW), an L2 term in the gradient for sgd, adagrad and rmsprop
     """
 
-    name: Literal["sgd", "adagrad", "adam", "rmsprop", "ftrl"] = "sgd"
+    name: str = "sgd"
     lr: float = 0.1
     momentum: float = 0.0
     beta1: float = 0.9
@@ -41,13 +42,16 @@ class DenseOptimizer:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
+        require(self.name in USED or registry.is_path(self.name), "name", found=self.name,
+                expected=f"one of {', '.join(USED)}, or the dotted path of a torch optimizer",
+                do=nearest(self.name, USED))
         require(0 < self.lr < math.inf, "lr", found=self.lr, expected="a finite number above 0")
         require(self.eps > 0, "eps", found=self.eps, expected="a number above 0")
         for key in ("beta1", "beta2", "rho"):
             require(0 <= getattr(self, key) < 1, key, found=getattr(self, key), expected="a number from 0 to below 1")
         for key in ("momentum", "l1", "l2", "beta", "initial_accumulator", "weight_decay"):
             require(getattr(self, key) >= 0, key, found=getattr(self, key), expected="0 or more")
-        require_no_idle(self, {key for keys in USED.values() for key in keys}, USED[self.name])
+        require_no_idle(self, {key for keys in USED.values() for key in keys}, USED.get(self.name, ()))
         require(self.name != "ftrl" or self.beta + self.initial_accumulator > 0, "beta", found=self.beta,
                 expected="beta or initial_accumulator above 0, or tiny first gradients make steps of any size")
 
@@ -66,6 +70,8 @@ class DenseOptimizer:
         if self.name == "ftrl":
             return FTRL(parameters, lr=self.lr, l1=self.l1, l2=self.l2, beta=self.beta,
                         initial_accumulator=self.initial_accumulator)
+        if self.name != "adam":
+            return registry.resolve("optimizer", self.name, "optimizer.name")(parameters, lr=self.lr)
         adam = torch.optim.AdamW(parameters, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps,
                                  weight_decay=self.weight_decay, fused=True)
         if self.eps_hat:

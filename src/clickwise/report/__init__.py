@@ -6,6 +6,7 @@ imports no torch.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -16,6 +17,7 @@ from clickwise import files
 from clickwise.errors import UsageError
 from clickwise.report import curves, page, scores
 from clickwise.report.run import Run, is_number, read_run
+from clickwise.run.facts import RunFacts
 
 __all__ = ["compare", "render", "write_comparison", "write_report"]
 
@@ -28,8 +30,7 @@ FIRST = ("auc", "exact_auc", "gauc", "log_loss", "normalized_entropy", "calibrat
 RANKING = {"map": "MAP", "ndcg": "NDCG", "mrr": "MRR", "hit_rate": "hit rate"}
 REMARKS = {"normalized_entropy": "best constant: 1", "calibration": "predicted / observed",
            "gauc": "AUC within groups"}
-# Parts of metrics.json that the page shows elsewhere.
-NOT_A_FACT = ("mappings", "ideal", "samples_per_s", "wall_s", "parameters")
+SHOWN_ELSEWHERE = ("mappings", "ideal", "samples_per_s", "wall_s", "parameters")  # of the facts
 
 
 def write_report(run_folder: Path) -> Path:
@@ -57,8 +58,7 @@ def render(run: Run) -> str:
               for name in sorted({key for line in run.of_kind("train") for key in line if key.startswith("lr")}))])),
         *_predictions(run),
         page.section("Metrics", _metrics_table(run)),
-        page.section("Circumstances", page.facts({name: value for name, value in run.metrics.items()
-                                                         if name not in NOT_A_FACT})),
+        page.section("Circumstances", page.facts(_circumstances(run))),
         page.section("Recipe", f'<div class="box"><pre>{escape(run.recipe.strip())}</pre></div>' if run.recipe else ""),
     ])
 
@@ -68,8 +68,8 @@ def _subtitle(run: Run) -> str:
         ("steps", f"{run.lines[-1]['step']:,}" if run.lines else ""),
         ("epochs", f"{run.lines[-1]['epoch']:.3g}" if run.lines and is_number(run.lines[-1].get("epoch")) else ""))
             if value]
-    if run.metrics.get("date"):
-        told.append(str(run.metrics["date"])[:16].replace("T", " ") + " UTC")
+    if run.facts and run.facts.date:
+        told.append(str(run.facts.date)[:16].replace("T", " ") + " UTC")
     return f'<p class="soft">{escape(" · ".join(told))}</p>'
 
 
@@ -87,12 +87,13 @@ def _headline(run: Run) -> list[tuple[str, str, str]]:
     for name in _metrics([run]):
         if name in values and not (name == "exact_auc" and "auc" in values):
             items.append((page.number(values[name]), _title(name), REMARKS.get(name, f"on {run.mapping}")))
-    if is_number(run.metrics.get("samples_per_s")):
-        items.append((page.brief(run.metrics["samples_per_s"]), "samples/s", "in training"))
-    wall_s = run.metrics.get("wall_s") or (run.lines[-1].get("wall_s") if run.lines else None)
+    facts = run.facts or RunFacts()
+    if is_number(facts.samples_per_s):
+        items.append((page.brief(facts.samples_per_s), "samples/s", "in training"))
+    wall_s = facts.wall_s or (run.lines[-1].get("wall_s") if run.lines else None)
     if is_number(wall_s):
         items.append((page.duration(wall_s), "wall time", "training and evaluation"))
-    sizes = {name: size for name, size in (run.metrics.get("parameters") or {}).items() if is_number(size)}
+    sizes = {name: size for name, size in facts.parameters.items() if is_number(size)}
     if sizes:
         items.append((page.brief(sum(sizes.values())), "parameters",
                       ", ".join(f"{page.brief(size)} {name}" for name, size in sizes.items())))
@@ -114,6 +115,11 @@ def _predictions(run: Run) -> list[str]:
             "clicks and predicted are rates; calibration is predicted over observed clicks, coloured where the two "
             "differ by more than three standard deviations of chance.")),
     ]
+
+
+def _circumstances(run: Run) -> dict[str, Any]:
+    facts = {} if run.facts is None else dataclasses.asdict(run.facts)
+    return {name: value for name, value in facts.items() if name not in SHOWN_ELSEWHERE and value not in (None, "", {})}
 
 
 def _metrics_table(run: Run) -> str:
@@ -157,9 +163,9 @@ def _results_table(runs: Sequence[Run], names: Sequence[str]) -> str:
     for name in _metrics(runs):
         columns[name] = [run.results.get(run.mapping, {}).get(name) for run in runs]
     for name in ("samples_per_s", "wall_s"):
-        columns[name] = [run.metrics.get(name) for run in runs]
+        columns[name] = [run.facts and getattr(run.facts, name) for run in runs]
     columns = {name: values for name, values in columns.items() if any(is_number(value) for value in values)}
-    ideal = {name: value for run in runs for name, value in run.metrics.get("ideal", {}).items()}
+    ideal = {name: value for run in runs if run.facts for name, value in run.facts.ideal.items()}
     rows = []
     for i, (run, label) in enumerate(zip(runs, names, strict=True)):
         row = [page.cell(label), page.cell((run.mapping or "–") + ("" if run.finished else ", unfinished"))]

@@ -61,7 +61,7 @@ def auc_curve(run: Run) -> str:
     curves = [(mapping, at, values) for mapping, at, values in curves if len(at)]
     if not curves:
         return ""
-    kept = run.metrics.get("step")
+    kept = run.facts and run.facts.checkpoint_step
     x = linear_axis("step", np.concatenate([[0], *(at for _, at, _ in curves)]))
     y = linear_axis("", np.concatenate([values for *_, values in curves]), pad=0.08)
     plot = Plot(x, y, "AUC over training steps")

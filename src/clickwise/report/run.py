@@ -12,21 +12,23 @@ import numpy as np
 import yaml
 
 from clickwise.errors import DataError, UsageError
+from clickwise.run.facts import FILE as FACTS
+from clickwise.run.facts import RunFacts
 
-FILES = ("recipe.yaml", "log.jsonl", "metrics.json", "scores.npz")
+FILES = ("recipe.yaml", "log.jsonl", FACTS, "scores.npz")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """lines    the log, oldest first
-    metrics  metrics.json, {} while the run is not finished
+    facts    None while the run is not finished
     scores   mapping -> the arrays of scores.npz (`metrics.ReportMaterial.arrays` says which)
     """
 
     folder: Path
     recipe: str = ""
     lines: tuple[dict[str, Any], ...] = ()
-    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    facts: RunFacts | None = None
     scores: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -37,13 +39,13 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return bool(self.metrics)
+        return self.facts is not None
 
     @property
     def results(self) -> dict[str, dict[str, float]]:
         """The metrics of every mapping: the final ones, or the last evaluation's if the run has not finished."""
-        if self.metrics.get("mappings"):
-            return self.metrics["mappings"]
+        if self.facts is not None and self.facts.mappings:
+            return self.facts.mappings
         return {line["mapping"]: {name: value for name, value in line.items() if name not in _ABOUT_THE_LINE}
                 for line in self.of_kind("eval") if "mapping" in line}
 
@@ -81,7 +83,8 @@ def read_run(folder: Path) -> Run:
         mapping, _, name = key.partition("/")
         scores.setdefault(mapping, {})[name] = values
     return Run(folder=folder, scores=scores, recipe=_load(folder / "recipe.yaml", _text, ""),
-               lines=tuple(_load(folder / "log.jsonl", _lines, ())), metrics=_load(folder / "metrics.json", _json, {}))
+               lines=tuple(_load(folder / "log.jsonl", _lines, ())),
+               facts=_load(folder / FACTS, lambda path: RunFacts.load(path.parent), None))
 
 
 def is_number(value: object) -> bool:
@@ -100,10 +103,6 @@ def _load(path: Path, read, otherwise):
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(_text(path))
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -66,9 +66,12 @@ class LossScale:
 
     def update(self, overflow: torch.Tensor) -> None:
         """`overflow`: float32 of one element, 1 where a gradient was not finite, else 0."""
-        torch._amp_update_scale_(self.value, self.good_steps, overflow, 2.0, 0.5, self.patience)
-        self.value.clamp_(min=1.0)
-        self.skipped += overflow.int()
+        overflows = overflow > 0
+        self.skipped += overflows
+        self.good_steps.add_(1).masked_fill_(overflows, 0)
+        enough = self.good_steps == self.patience
+        self.good_steps.masked_fill_(enough, 0)
+        self.value.mul_(torch.where(overflows, 0.5, 1.0 + enough)).clamp_(1.0, 2.0**127)
 
     def state_dict(self) -> list[float]:
         return [float(self.value), int(self.good_steps)]

@@ -18,10 +18,11 @@ import torch
 
 from clickwise import machine, memory
 from clickwise.batch import Batch
-from clickwise.build import Trainer, build_trainer, load_recipe
 from clickwise.data.loader import Loader
 from clickwise.errors import DataError
+from clickwise.run.session import Session, build_session
 from clickwise.train.evaluate import predictions
+from clickwise.training_recipe import load_recipe
 
 What = Literal["train", "inference", "data"]
 
@@ -37,52 +38,52 @@ def bench(name: str, overrides: list[str], *, what: What = "train", steps: int =
     rows = []
     for size in batch_sizes or (recipe.train.batch_size,):
         sizes = dataclasses.replace(recipe.train, batch_size=size, evaluation_batch_size=size)
-        trainer = build_trainer(dataclasses.replace(recipe, train=sizes))
+        session = build_session(dataclasses.replace(recipe, train=sizes))
         inference = _inference_with_loading if with_loading else _inference
         measure = {"train": _train, "inference": inference, "data": _data}[what]
-        rows.append({"batch_size": size, **measure(trainer, steps, warmup)})
-        del trainer  # before the next one takes its place
+        rows.append({"batch_size": size, **measure(session, steps, warmup)})
+        del session  # before the next one takes its place
     loading = {"loading": "included" if with_loading else "excluded"} if what == "inference" else {}
     return {"what": what, **loading, "recipe": name, "overrides": list(overrides), "model": recipe.model_name,
             "precision": recipe.train.precision, "steps": steps, "warmup": warmup, "rows": rows,
             **machine.circumstances()}
 
 
-def _train(trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
+def _train(session: Session, steps: int, warmup: int) -> dict[str, float]:
     """Whole steps: waiting for the loader, copy to the device, forward, backward, update."""
-    batches = _endless(trainer.train_loader())
-    clock = _GPUClock() if trainer.device.type == "cuda" else _WaitingClock(trainer.device)
-    return _time(lambda: trainer.step(next(batches)), clock, trainer.recipe.train.batch_size, steps, warmup)
+    batches = _endless(session.train_loader())
+    clock = _GPUClock() if session.device.type == "cuda" else _WaitingClock(session.device)
+    return _time(lambda: session.step(next(batches)), clock, session.recipe.train.batch_size, steps, warmup)
 
 
-def _inference(trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
+def _inference(session: Session, steps: int, warmup: int) -> dict[str, float]:
     """Forward passes over batches that are in memory already: copy to the device, logits."""
-    held = list(itertools.islice(_endless(_test_loader(trainer)), min(steps, 20)))
-    return _time_predictions(trainer, itertools.cycle(held), steps, warmup)
+    held = list(itertools.islice(_endless(_test_loader(session)), min(steps, 20)))
+    return _time_predictions(session, itertools.cycle(held), steps, warmup)
 
 
-def _inference_with_loading(trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
+def _inference_with_loading(session: Session, steps: int, warmup: int) -> dict[str, float]:
     """The same with waiting for the loader, which reads ahead while the model works, as when a file is scored."""
-    return _time_predictions(trainer, _endless(_test_loader(trainer)), steps, warmup)
+    return _time_predictions(session, _endless(_test_loader(session)), steps, warmup)
 
 
-def _test_loader(trainer: Trainer) -> Loader:
+def _test_loader(session: Session) -> Loader:
     """Batches of the test mapping; raises DataError where it does not fill one."""
-    loader, size = trainer.evaluation_loader(trainer.recipe.data.test), trainer.evaluation_batch_size
+    loader, size = session.evaluation_loader(session.recipe.data.test), session.evaluation_batch_size
     if loader.columns.rows < size:
-        raise DataError(f"batch size {size:,}", found=f"the mapping {trainer.recipe.data.test!r} has only "
+        raise DataError(f"batch size {size:,}", found=f"the mapping {session.recipe.data.test!r} has only "
                         f"{loader.columns.rows:,} rows", expected="a batch no larger than the data")
     return loader
 
 
-def _time_predictions(trainer: Trainer, batches: Iterator[Batch], steps: int, warmup: int) -> dict[str, float]:
-    results = predictions(trainer.model, batches, precision=trainer.recipe.train.precision, device=trainer.device)
-    return _time(lambda: next(results), _WaitingClock(trainer.device), trainer.recipe.train.batch_size, steps, warmup)
+def _time_predictions(session: Session, batches: Iterator[Batch], steps: int, warmup: int) -> dict[str, float]:
+    results = predictions(session.model, batches, precision=session.recipe.train.precision, device=session.device)
+    return _time(lambda: next(results), _WaitingClock(session.device), session.recipe.train.batch_size, steps, warmup)
 
 
-def _data(trainer: Trainer, steps: int, warmup: int) -> dict[str, float]:
+def _data(session: Session, steps: int, warmup: int) -> dict[str, float]:
     """The loader alone, whole epochs: a shuffled window costs its first batch what the others then get for nothing."""
-    loader = trainer.train_loader()
+    loader = session.train_loader()
     rates, milliseconds = [], []
     for epoch in range(1 + -(-steps // len(loader))):
         started, gaps = time.perf_counter(), []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 from typing import Any
 
 import clickwise
-from clickwise.machine import version_of
+from clickwise.machine import INSTALL_TORCH, NEWEST_TORCH, OLDEST_TORCH, version_of
 
 NEEDED = {"torch": "training", "numpy": "everything", "pyarrow": "reading Parquet and CSV", "PyYAML": "recipes",
           "typer": "the command line", "rich": "progress bars"}
@@ -29,6 +30,7 @@ def doctor() -> dict[str, Any]:
         packages[name] = version_of(name)
         if packages[name] is None:
             notes.append(f"{name} is missing, needed for {purpose}: {how}")
+    notes += _torch_that_is_not_tested(packages["torch"])
     devices, engines = _devices(problems, notes)
     free = shutil.disk_usage(".").free
     if free < 1 << 30:
@@ -36,6 +38,18 @@ def doctor() -> dict[str, Any]:
     return {"clickwise": clickwise.__version__, "python": platform.python_version(), "system": platform.platform(),
             "packages": packages, "devices": devices, "engines": engines, "free_disk_bytes": free, "notes": notes,
             "problems": problems}
+
+
+def _torch_that_is_not_tested(version: str | None) -> list[str]:
+    """A text where this torch is older or newer than those that clickwise is tested with, else none."""
+    found = tuple(int(number) for number in re.findall(r"\d+", version or "")[:2])
+    oldest, newest = (tuple(map(int, bound.split("."))) for bound in (OLDEST_TORCH, NEWEST_TORCH))
+    if not found or oldest <= found <= newest:
+        return []
+    text = f"clickwise is tested with torch {OLDEST_TORCH} to {NEWEST_TORCH}; torch {version} is "
+    if found < oldest:
+        return [f"{text}older, and what is missing in it may stop a run: {INSTALL_TORCH}"]
+    return [f"{text}newer. It is used all the same; should something fail or look wrong: {INSTALL_TORCH}"]
 
 
 def _devices(problems: list[str], notes: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -46,8 +60,8 @@ def _devices(problems: list[str], notes: list[str]) -> tuple[dict[str, Any], lis
         if version_of("torch") is not None:
             problems.append(f"torch is installed but cannot be loaded ({error}): pip install --force-reinstall torch")
         return {}, []
-    from clickwise.embedding import ENGINES
     from clickwise.kernels.cpu_products import bf16_instructions
+    from clickwise.registry import NAMES
 
     cpu = torch.backends.cpu.get_cpu_capability()
     bf16 = {"AMX": "AMX: fastest", "AVX512-BF16": "AVX512-BF16: faster than fp32"}.get(
@@ -60,4 +74,4 @@ def _devices(problems: list[str], notes: list[str]) -> tuple[dict[str, Any], lis
         notes.append(f"torch is built for CUDA {torch.version.cuda} but sees no GPU: training runs on the CPU; "
                      "if there is a GPU, check its driver (nvidia-smi)")
     runs_triton = torch.cuda.is_available() and version_of("triton") is not None
-    return devices, [name for name in ENGINES if name != "fused" or runs_triton]
+    return devices, [name for name in NAMES["engine"] if name != "fused" or runs_triton]

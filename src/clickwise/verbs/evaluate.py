@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from clickwise.verbs import runs
+from clickwise.run import folder as runs
 
 
-def evaluate(folder: Path, *, mapping: str | None = None, overrides: list[str] = (),
-             which: str | None = None) -> dict[str, Any]:
+def evaluate(folder: Path, *, mapping: str | None = None, overrides: list[str] = (), which: str | None = None,
+             allow_imports: Collection[str] = ()) -> dict[str, Any]:
     """`metrics` by name on the `mapping` (the recipe's test mapping by default), of which `checkpoint` and `step`."""
-    trainer, checkpoint, step = runs.open_run(folder, overrides=overrides, which=which)
-    mapping = mapping or trainer.recipe.data.test
-    return {"mapping": mapping, "checkpoint": checkpoint, "step": step, "metrics": trainer.evaluate(mapping)}
+    session, checkpoint, step = runs.open_run(folder, overrides=overrides, which=which,
+                                              allow_imports=allow_imports)
+    mapping = mapping or session.recipe.data.test
+    return {"mapping": mapping, "checkpoint": checkpoint, "step": step, "metrics": session.evaluate(mapping)}

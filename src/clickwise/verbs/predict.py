@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ import pyarrow.csv
 import pyarrow.parquet
 import torch
 
-from clickwise.build import Trainer
 from clickwise.data.arrays import Array, RaggedArray
 from clickwise.data.check import check_block
 from clickwise.data.columns import Columns, side_by_side, stream_chunk
@@ -25,8 +24,9 @@ from clickwise.errors import DataError, UsageError, nearest
 from clickwise.feature_spec import CHANNELS, Chunk, FeatureSpec
 from clickwise.files import whole_file
 from clickwise.progress import Progress
+from clickwise.run import folder as runs
+from clickwise.run.session import Session
 from clickwise.train.evaluate import predictions
-from clickwise.verbs import runs
 
 FORMATS = {".parquet": "parquet", ".csv": "csv"}
 INPUT_CHANNELS = ("numerical", "categorical")
@@ -35,7 +35,8 @@ SCORES = ("logit", "probability")
 BLOCK_ROWS = 1 << 18  # rows in memory at a time, about
 
 
-def predict(folder: Path, *, source: Path, out: Path, overrides: list[str] = (), carry: tuple[str, ...] = ()) -> int:
+def predict(folder: Path, *, source: Path, out: Path, overrides: list[str] = (), carry: tuple[str, ...] = (),
+            allow_imports: Collection[str] = ()) -> int:
     """The number of rows for which `out` (Parquet or CSV, by its ending) now holds `logit` and `probability`.
 
     `source` is a Parquet or CSV file with one named column for each input feature, ids encoded as the Feature Spec of
@@ -47,7 +48,7 @@ def predict(folder: Path, *, source: Path, out: Path, overrides: list[str] = (),
     if out.suffix not in FORMATS:
         raise UsageError(f"--out {out}", found=f"the ending {out.suffix!r}",
                          expected="a name that ends in .parquet or .csv")
-    trainer, _, _ = runs.open_run(folder, overrides=overrides)
+    trainer, _, _ = runs.open_run(folder, overrides=overrides, allow_imports=allow_imports)
     spec = trainer.dataset.spec
     if str(source) in spec.mappings:
         columns = trainer.dataset.columns(str(source))
@@ -76,7 +77,7 @@ def predict(folder: Path, *, source: Path, out: Path, overrides: list[str] = (),
     return rows
 
 
-def _scores(trainer: Trainer, spec: FeatureSpec, columns: Columns) -> dict[str, np.ndarray]:
+def _scores(trainer: Session, spec: FeatureSpec, columns: Columns) -> dict[str, np.ndarray]:
     loader = Loader(columns, spec, batch_size=trainer.evaluation_batch_size)
     logit_B = torch.cat([logit_B.cpu() for logit_B, _ in predictions(
         trainer.model, loader.epoch(0), precision=trainer.recipe.train.precision, device=trainer.device)])

@@ -10,9 +10,9 @@ import torch
 
 from clickwise import files
 from clickwise.batch import Batch
-from clickwise.build import Trainer
 from clickwise.feature_spec import FeatureSpec
 from clickwise.metrics import ReportMaterial
+from clickwise.run.session import Session
 
 FEATURES, VALUES = 12, 10
 
@@ -24,12 +24,12 @@ class Slices:
     frequent values the first ids.
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        features = trainer.dataset.spec.channel("categorical")
-        self._places = {feature.name: place for place, feature in enumerate(features) if not feature.is_multi_hot}
-        self._places = dict(list(self._places.items())[:FEATURES])
-        self._follow = {name: range(min(VALUES, features[place].cardinality)) for name, place in self._places.items()}
-        self._names = {name: _value_names(trainer.dataset.spec, name) for name in self._places}
+    def __init__(self, session: Session) -> None:
+        features = session.dataset.spec.channel("categorical")
+        one_hot = [(index, feature) for index, feature in enumerate(features) if not feature.is_multi_hot][:FEATURES]
+        self._positions = {feature.name: index for index, feature in one_hot}
+        self._follow = {feature.name: range(min(VALUES, feature.cardinality)) for _, feature in one_hot}
+        self._names = {name: _value_names(session.dataset.spec, name) for name in self._positions}
         self._materials: dict[str, ReportMaterial] = {}
 
     def watch(self, mapping: str) -> Callable[[torch.Tensor, Batch], None]:
@@ -37,7 +37,7 @@ class Slices:
         material = self._materials[mapping] = ReportMaterial(self._follow)
 
         def see(logit_B: torch.Tensor, batch: Batch) -> None:
-            ids = {name: batch.categorical[place] for name, place in self._places.items()}
+            ids = {name: batch.categorical[position] for name, position in self._positions.items()}
             material.update(logit_B, batch.label, ids)
 
         return see

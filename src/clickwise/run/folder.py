@@ -5,15 +5,18 @@ from __future__ import annotations
 import datetime
 import resource
 import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from clickwise import checkpoint
-from clickwise.build import Recipe, Trainer, build_trainer, engines_of, load_recipe
+from clickwise.build import engines_of
 from clickwise.errors import DataError, UsageError
 from clickwise.recipe import to_dict
+from clickwise.run.session import Session, build_session
+from clickwise.training_recipe import Recipe, load_foreign_recipe
 
 
 def create(root: Path, name: str) -> Path:
@@ -21,8 +24,8 @@ def create(root: Path, name: str) -> Path:
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
         (root / name).mkdir(parents=True, exist_ok=True)
-    except OSError as slip:
-        raise UsageError(f"--out {root}", found=f"no folder can be made there: {slip.strerror}",
+    except OSError as error:
+        raise UsageError(f"--out {root}", found=f"no folder can be made there: {error.strerror}",
                          expected="a folder to write runs to") from None
     number = 1
     while True:
@@ -34,28 +37,29 @@ def create(root: Path, name: str) -> Path:
             number += 1
 
 
-def recipe_of(folder: Path, overrides: list[str] = ()) -> Recipe:
-    """The recipe of a run."""
+def recipe_of(folder: Path, overrides: Iterable[str] = (), allow_imports: Collection[str] = ()) -> Recipe:
+    """The recipe of a run, which may be another's; the overrides are the user's own."""
     if not (folder / "recipe.yaml").exists():
         raise DataError(folder, found="no run folder" if folder.exists() else "no such folder",
                         expected="a folder written by clickwise train", do="runs/<dataset>-<model>/<time>")
-    return load_recipe(str(folder / "recipe.yaml"), list(overrides))
+    return load_foreign_recipe(folder / "recipe.yaml", overrides, allow_imports)
 
 
-def load_weights(trainer: Trainer, folder: Path, recipe: Recipe, which: str | None = None) -> tuple[str, int]:
-    """Gives the trainer's model the weights of a run's checkpoint: which one (`best` where there is one), its step."""
+def load_weights(session: Session, folder: Path, recipe: Recipe, which: str | None = None) -> tuple[str, int]:
+    """Gives the session's model the weights of a run's checkpoint: which one (`best` where there is one), its step."""
     checkpoints = checkpoint.CheckpointFolder(folder / "checkpoint")
     use_best = recipe.data.validation is not None and checkpoints.best.exists()
     which = which or ("best" if use_best else "last")
     content = checkpoint.load(checkpoints.best if which == "best" else checkpoints.last)
-    trainer.load_state(content, optimizer=False)
+    session.load_state(content, optimizer=False)
     return which, content["position"]["step"]
 
 
-def open_run(folder: Path, *, overrides: list[str] = (), which: str | None = None) -> tuple[Trainer, str, int]:
-    """A trainer with the weights of a run's checkpoint, which one (`best` where there is one), and its step."""
-    trainer = build_trainer(recipe_of(folder, overrides))
-    return trainer, *load_weights(trainer, folder, trainer.recipe, which)
+def open_run(folder: Path, *, overrides: Iterable[str] = (), which: str | None = None,
+             allow_imports: Collection[str] = ()) -> tuple[Session, str, int]:
+    """A session with the weights of a run's checkpoint, which one (`best` where there is one), and its step."""
+    session = build_session(recipe_of(folder, overrides, allow_imports))
+    return session, *load_weights(session, folder, session.recipe, which)
 
 
 MAY_CHANGE = ("data.path", "data.prefetch", "train.device", "train.threads")  # without changing what is computed

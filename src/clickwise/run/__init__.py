@@ -1,0 +1,1 @@
+"""Run folders and what is at work on them: session, folder, facts, slices."""

@@ -1,0 +1,170 @@
+"""A model with its data and its training step: what a training, a measurement or a prediction works with."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import gc
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clickwise.build import build_model, engines_of, find_device, parts_of
+from clickwise.checkpoint import CheckpointFolder
+from clickwise.data.dataset import Dataset
+from clickwise.data.loader import Loader
+from clickwise.errors import CheckpointError, SpecError
+from clickwise.kernels.cpu_products import bf16_instructions
+from clickwise.metrics import MetricSet, build_metrics
+from clickwise.models.ctr_model import CTRModel
+from clickwise.train.evaluate import evaluate
+from clickwise.train.log import RunLog
+from clickwise.train.loop import Loop
+from clickwise.train.step import TrainStep, set_matmul_precision
+from clickwise.training_recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Session:
+    """Everything that a recipe describes, live: its data, its model on a device, the step that trains it."""
+
+    recipe: Recipe
+    dataset: Dataset
+    model: CTRModel
+    step: TrainStep
+    device: torch.device
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        return self.recipe.train.evaluation_batch_size or self.recipe.train.batch_size
+
+    def check_data(self) -> None:
+        """Raises the error of a mapping that is missing, damaged or too small, before any training."""
+        self.train_loader()
+        self._check_channel("label", (self.recipe.data.train, *self._measured()), "training and metrics")
+        groups = [name for name, metric in build_metrics(self.recipe.metrics).items() if metric.needs_groups]
+        if groups:
+            self._check_channel("display", self._measured(), f"the metric {groups[0]!r}")
+
+    def _measured(self) -> list[str]:
+        return [mapping for mapping in (self.recipe.data.validation, self.recipe.data.test) if mapping is not None]
+
+    def _check_channel(self, channel: str, mappings: Iterable[str], purpose: str) -> None:
+        """Raises SpecError unless every mapping has the one feature of the channel."""
+        spec = self.dataset.spec
+        features = spec.channel(channel)
+        for mapping in mappings:
+            if not features or features[0].name not in self.dataset.columns(mapping).arrays:
+                raise SpecError(f"{spec.path}: channel_spec.{channel}",
+                                found=f"no {channel} in the mapping {mapping!r}", expected=f"a feature, for {purpose}",
+                                do=f"name it in channel_spec.{channel} and in source_spec.{mapping}")
+
+    def train_loader(self) -> Loader:
+        """Shuffled batches of the training mapping."""
+        return _train_loader(self.dataset, self.recipe, self.device)
+
+    def evaluation_loader(self, mapping: str) -> Loader:
+        """Batches of a mapping in the order of its rows."""
+        return self.dataset.evaluation_loader(mapping, batch_size=self.evaluation_batch_size,
+                                              pin_memory=self.device.type == "cuda")
+
+    def count_ids(self) -> None:
+        """Tells the tables how often their ids occur in training, where an optimizer asks for it (`minibatch_l2`):
+        before the first step of a training that starts, not of one that goes on."""
+        engines = [engine for engine in engines_of(self.model) if engine.counted]
+        if engines:
+            features = dict.fromkeys(feature for engine in engines for feature in engine.counted)
+            counts = self.dataset.train_counts(features)
+            for engine in engines:
+                engine.set_counts(counts)
+
+    def metrics(self) -> MetricSet:
+        """Fresh metrics, those of the recipe."""
+        return MetricSet(build_metrics(self.recipe.metrics))
+
+    def evaluate(self, mapping: str, watch=lambda logit_B, batch: None) -> dict[str, float]:
+        """Metrics by name of the model as it stands, on a mapping."""
+        self._check_channel("label", [mapping], "metrics")
+        return evaluate(self.model, self.evaluation_loader(mapping).epoch(0), self.metrics(),
+                        precision=self.recipe.train.precision, device=self.device, watch=watch)
+
+    def state(self) -> dict[str, Any]:
+        """The model's part of a checkpoint."""
+        return {"model": self.model.state_dict(),
+                "tables": [engine.optimizer_state_dict() for engine in engines_of(self.model)],
+                "data": self.dataset.identity, "inputs": self.dataset.inputs(),
+                "recipe": self.recipe.absolute().to_yaml()}
+
+    def load_state(self, content: dict[str, Any], *, optimizer: bool = True) -> None:
+        """Takes weights (and the tables' optimizer state) from a checkpoint of the same model and features."""
+        for key, ours in self.dataset.inputs().items():
+            if content["inputs"][key] != ours:
+                raise CheckpointError(self.dataset.spec.path, found=f"other {key} than the model was trained with",
+                                      expected="the same features, order and cardinalities",
+                                      do="use data that was prepared with the vocabularies of the training data")
+        try:
+            self.model.load_state_dict(content["model"])
+        except RuntimeError as error:
+            raise CheckpointError("checkpoint", found=str(error).splitlines()[-1].strip(),
+                                  expected="the model it was saved from",
+                                  do="remove overrides of `model`, or take over `model` and the limit of table sizes "
+                                     "from that run's recipe") from None
+        if optimizer:
+            for engine, state in zip(engines_of(self.model), content["tables"], strict=True):
+                engine.load_optimizer_state_dict(state)
+
+    def loop(self, folder: Path, log: RunLog) -> Loop:
+        """The training loop over the recipe's mappings, its checkpoints in `folder`/checkpoint."""
+        data = self.recipe.data
+        guide = data.validation or data.test
+        metrics, loader = self.metrics(), self.evaluation_loader(guide)
+
+        def measure() -> dict[str, float]:
+            values = evaluate(self.model, loader.epoch(0), metrics, precision=self.recipe.train.precision,
+                              device=self.device)
+            return {"mapping": guide, **values}
+
+        return Loop(self.recipe.train, self.step, self.train_loader(), log=log, evaluate=measure,
+                    checkpoints=CheckpointFolder(folder / "checkpoint"), state=self.state)
+
+
+def _train_loader(dataset: Dataset, recipe: Recipe, device: torch.device) -> Loader:
+    return dataset.train_loader(batch_size=recipe.train.batch_size, seed=recipe.train.seed,
+                                pin_memory=device.type == "cuda")
+
+
+def build_session(recipe: Recipe) -> Session:
+    """Data, model and step for a recipe; raises the error of whatever does not fit before any work is done."""
+    device = find_device(recipe.train.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    set_matmul_precision(recipe.train.precision, device)
+    if (device.type, recipe.train.precision) == ("cpu", "bf16") and bf16_instructions() is None:
+        log.warning("train.precision bf16: this processor has no instructions for it, fp32 is faster here")
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    dataset = Dataset(recipe.data)
+    model = build_model(recipe, dataset.spec, device)
+    # Asked for in training only: a machine that measures or predicts need not have the training mapping.
+    steps_per_epoch = functools.cache(lambda: len(_train_loader(dataset, recipe, device)))
+    _import_optimizers()
+    step = TrainStep(model, parts_of(model, recipe), precision=recipe.train.precision, device=device,
+                     steps_per_epoch=steps_per_epoch)
+    return Session(recipe=recipe, dataset=dataset, model=model, step=step, device=device)
+
+
+@functools.cache
+def _import_optimizers() -> None:
+    """Has torch import what its first optimizer imports, once in a process, so that a session is freed when the last
+    reference to it goes.
+
+    That import (`torch._dynamo`) leaves a frame that refers to itself. It would keep all frames it was called from, and
+    what their variables hold, the tables too, until Python looks for cycles, which in a training may be never.
+    """
+    torch.optim.SGD([torch.zeros(1)])
+    gc.collect()
