@@ -39,15 +39,16 @@ def find_device(name: str) -> torch.device:
 
 def build_model(recipe: Recipe, spec: FeatureSpec, device: torch.device) -> CTRModel:
     """The model with fresh weights on `device`, a pure function of recipe and seed."""
-    if not any(map(spec.channel, ("numerical", "categorical", "history"))):
-        raise SpecError(spec.path, found="no numerical and no categorical feature", expected="at least one feature",
-                        do="list features in channel_spec.numerical or channel_spec.categorical")
     for feature in (*spec.channel("categorical"), *spec.channel("user"), *spec.channel("target_item")):
         if feature.dimensions:
             raise SpecError(f"{spec.path}: feature_spec.{feature.name}.dimensions", found=str(list(feature.dimensions)),
                             expected="one id per sample, or with max_hotness above 1 a list of ids",
                             do="set max_hotness instead, or move the feature to the channel history")
     model_class = find_model(recipe.model_name, "recipe")
+    reads = model_class.reads(spec, recipe.model)
+    if not any(reads.values()):
+        raise SpecError(spec.path, found=f"no feature of the channels that {recipe.model_name} reads",
+                        expected="at least one feature", do=f"list features in channel_spec: {', '.join(reads)}")
     torch.manual_seed(recipe.train.seed)
     tables = [recipe.embedding.clipped(table) for table in model_class.tables(spec, recipe.model)]
     paths = [table.path for table in tables]

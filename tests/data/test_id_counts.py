@@ -117,7 +117,7 @@ CHANNELS = {"label": ("label",), "user": ("user",), "categorical": ("tags", "c")
 
 
 def random_rows(fixed: bool, rows: int, seed: int) -> dict[str, list]:
-    """Values of `features`, row by row; zeros, which are padding or missing, at any place."""
+    """Values of `features`, row by row; zeros, which are padding or missing, at any position."""
     random = np.random.default_rng(seed)
     events = [5 if fixed else int(random.integers(0, 6)) for _ in range(rows)]
     return {"label": random.integers(0, 2, rows).tolist(), "user": random.integers(0, 9, rows).tolist(),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from clickwise.data.events import Samples, window
 from clickwise.data.events_negatives import Negatives
 from clickwise.feature_spec import Feature, FeatureSpec, is_time_gap
 
+CHANNELS = ("history", "negative_history", "target_item")  # those that a log of events may give
 BLOCK_VALUES = 1 << 15  # values worked on at a time: they stay in the processor's cache
 
 Shape = tuple[tuple[int, ...], np.dtype]
@@ -49,8 +52,7 @@ class HistoryReader:
 
 
 class HistoryBatcher:
-    """Makes the channels history, negative_history and target_item of the rows of `samples`, as far as its log, and
-    not a column of its own, gives them.
+    """Makes of the rows of `samples` the features `made`, of each of CHANNELS all or none.
 
     A window holds the last L events before the sample, the latest last, and 0 where there are fewer. An event whose
     first feature is 0 (an item that the vocabulary does not know) is 0 in every feature, as padding is. Everything is
@@ -59,18 +61,15 @@ class HistoryBatcher:
     channels   the channel of every tensor that `fill` writes, in the order of the channels' features
     """
 
-    def __init__(self, samples: Samples, spec: FeatureSpec, present: set[str], seed: int) -> None:
-        self.samples, self.log, self.reader = samples, samples.log, HistoryReader(samples, spec)
+    def __init__(self, samples: Samples, spec: FeatureSpec, made: Mapping[str, Sequence[Feature]], seed: int) -> None:
+        self.reader = HistoryReader(samples, spec)
         self.length, self.negative_length = samples.histories.lengths(spec)
-        made = {channel: [feature for feature in spec.channel(channel) if feature.name not in present]
-                for channel in ("history", "negative_history", "target_item")}
-        self.features = [feature for features in made.values() for feature in features]
-        self.channels = [channel for channel, features in made.items() for _ in features]
-        self.stored_negatives = [self.log.features[feature.name] for feature in made["negative_history"]
-                                 if feature.name in self.log.features]
-        self.draws_history = bool(made["negative_history"]) and not self.stored_negatives
-        self.negative_features = len(made["negative_history"])
-        self.makes_targets = bool(made["target_item"])
+        self.channels = [channel for channel in CHANNELS for _ in made[channel]]
+        self.features = [feature for channel in CHANNELS for feature in made[channel]]
+        self.history_features, self.negative_features, self.makes_targets = (len(made[channel]) for channel in CHANNELS)
+        self.stored_negatives = [samples.log.features[feature.name] for feature in made["negative_history"]
+                                 if feature.name in samples.log.features]
+        self.draws_history = self.negative_features and not self.stored_negatives
         self.items = [values for values, gap in self.reader.features if gap is None]
         self.negatives = None
         if self.draws_history or self.makes_targets:
@@ -97,7 +96,7 @@ class HistoryBatcher:
         first_BL = self.reader.ids(0, end_B, sampled)
         known_BL = self.reader.known(first_BL, sampled)
         outs = iter(outs)
-        for feature in range(len(self.reader.features)):
+        for feature in range(self.history_features):
             window_BL = self.reader.ids(feature, end_B, sampled) if feature else first_BL
             np.multiply(window_BL, known_BL, out=next(outs), casting="unsafe")
         known_BL = known_BL[:, self.length - self.negative_length :]

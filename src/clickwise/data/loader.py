@@ -10,19 +10,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from clickwise.batch import Batch, Column, Ragged
+from clickwise.data import events_windows
 from clickwise.data.arrays import Array, RaggedArray, gather, take_segments
 from clickwise.data.columns import Columns, check_loadable
 from clickwise.data.events_windows import HistoryBatcher
 from clickwise.data.read_ahead import Buffers, read_ahead
 from clickwise.errors import DataError, nearest
-from clickwise.feature_spec import ID_CHANNELS, FeatureSpec
+from clickwise.feature_spec import CHANNELS, ID_CHANNELS, FeatureSpec
 
 SHUFFLES = ("none", "batches", "rows")
 BLOCKS_PER_WINDOW = 16
@@ -33,6 +34,7 @@ EVENTS = ""  # instead of a channel: what histories are made of
 class Loader:
     """Batches of the channels of `columns`; histories are cut from its events as batches are made.
 
+    channels     those that a batch holds; label and display are in it always
     batch_size   samples of a global batch; rank r of `world_size` gets its r-th contiguous part of each
     shuffle      none | batches (their order) | rows (inside windows of `window_rows` rows, made of permuted blocks)
     drop_last    leave out a last batch that is not full (the others keep it, always as the last one)
@@ -47,7 +49,7 @@ class Loader:
     def __init__(self, columns: Columns, spec: FeatureSpec, *, batch_size: int,
                  shuffle: Literal["none", "batches", "rows"] = "none", window_rows: int = 1_048_576, seed: int = 0,
                  drop_last: bool = False, rank: int = 0, world_size: int = 1, prefetch: int = 2,
-                 pin_memory: bool = False) -> None:
+                 pin_memory: bool = False, channels: Collection[str] = CHANNELS) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("window_rows", window_rows, 1), ("seed", seed, 0),
                                    ("prefetch", prefetch, 0), ("world_size", world_size, 1), ("rank", rank, 0)):
             if value < least:
@@ -64,10 +66,13 @@ class Loader:
         if columns.rows < batch_size and drop_last:
             raise DataError("batch_size", found=f"{batch_size} with drop_last, for {columns.rows:,} rows",
                             expected="a batch no larger than the data", do=f"batch_size={columns.rows} or less")
-        fields = _fields(columns, spec)
+        made = {channel: [feature for feature in spec.channel(channel) if feature.name not in columns.arrays]
+                if columns.events is not None and channel in channels else [] for channel in events_windows.CHANNELS}
+        self._histories = HistoryBatcher(columns.events, spec, made, seed) if any(made.values()) else None
+        fields = _fields(columns, spec, {*channels, "label", "display"})
+        if self._histories is not None:
+            fields += [(EVENTS, column) for column in columns.events.columns()]
         self._channels, self._arrays = [channel for channel, _ in fields], [array for _, array in fields]
-        self._histories = None if columns.events is None else \
-            HistoryBatcher(columns.events, spec, set(columns.arrays), seed)
         windows = max(1, window_rows // batch_size) if shuffle == "rows" else 1
         self._buffers = Buffers(keep=3 * windows + prefetch)
         self._next = (0, 0)
@@ -236,10 +241,12 @@ TORCH_TYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
     torch.float64)}
 
 
-def _fields(columns: Columns, spec: FeatureSpec) -> list[tuple[str, Array]]:
-    """The columns of a batch, each with its channel; those of EVENTS are no channel and come last."""
+def _fields(columns: Columns, spec: FeatureSpec, channels: Collection[str]) -> list[tuple[str, Array]]:
+    """The columns of these channels, each with its channel."""
     fields: list[tuple[str, Array]] = []
     for channel in (*ID_CHANNELS, "numerical", "label", "display"):
+        if channel not in channels:
+            continue
         names = spec.channels.get(channel, ())
         present = [name for name in names if name in columns.arrays]
         if present and len(present) < len(names):
@@ -249,8 +256,6 @@ def _fields(columns: Columns, spec: FeatureSpec) -> list[tuple[str, Array]]:
         if channel == "numerical" and columns.numerical is not None:
             fields.append((channel, columns.numerical))
         fields += [(channel, columns.arrays[name]) for name in present]
-    if columns.events is not None:
-        fields += [(EVENTS, column) for column in columns.events.columns()]
     for _, array in fields:
         if len(array) != columns.rows:
             raise DataError("columns", found=f"a column of {len(array):,} rows", expected=f"{columns.rows:,} rows")

@@ -24,7 +24,7 @@ from clickwise.errors import RecipeError, nearest
 from clickwise.feature_spec import Feature, FeatureSpec
 from clickwise.layers.cross_ids import cross_ids
 from clickwise.layers.mlp import MLP, glorot_uniform
-from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes, rows_behind
+from clickwise.models.ctr_model import CTRModel, concat_inputs_and_rows, require_shares, require_sizes
 from clickwise.recipe import Invalid, require
 
 DEFAULT_DIM = 64
@@ -104,6 +104,7 @@ class WideDeep(CTRModel):
 
     Config = WideDeepConfig
     parts = ("wide", "deep")
+    channels = ("numerical", "categorical")
 
     @staticmethod
     def tables(spec: FeatureSpec, config: WideDeepConfig) -> tuple[Table, ...]:
@@ -186,7 +187,7 @@ class Deep(nn.Module):
                   for index, cardinality in self.one_hot]
         before_BN = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] if parts else None
         columns = [batch.categorical[index] for index in self.embedded]
-        x_BK = rows_behind(before_BN, self.embeddings, columns, self.embedding_dropout)
+        x_BK = concat_inputs_and_rows(before_BN, self.embeddings, columns, self.embedding_dropout)
         return self.output(self.hidden(x_BK)).squeeze(1).float()
 
 
