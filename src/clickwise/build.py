@@ -13,7 +13,7 @@ from clickwise.errors import EngineError, RecipeError, SpecError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.models.ctr_model import CTRModel
 from clickwise.train.freeze import freeze_parameters, frozen_tables
-from clickwise.train.step import Part
+from clickwise.train.step import OptimizerGroup
 from clickwise.training_recipe import Recipe, find_model
 
 
@@ -77,7 +77,7 @@ def build_engines(model_class: type[CTRModel], tables: Sequence[Table], optimize
     return engines if model_class.parts else engines[""]
 
 
-def parts_of(model: CTRModel, recipe: Recipe) -> dict[str, Part]:
+def parts_of(model: CTRModel, recipe: Recipe) -> dict[str, OptimizerGroup]:
     """What of the model is trained by which optimizers: by part, and "" whatever is in none."""
     def in_part(part: str, path: str) -> bool:
         first = path.partition(".")[0]
@@ -91,7 +91,7 @@ def parts_of(model: CTRModel, recipe: Recipe) -> dict[str, Part]:
                    if isinstance(engine, Embeddings) and in_part(name, path)]
         if parameters or engines or not model.parts:
             config = recipe.part(name)
-            parts[name] = Part(config.optimizer.build(parameters), engines, config.schedule)
+            parts[name] = OptimizerGroup(config.optimizer.build(parameters), engines, config.schedule)
     return parts
 
 

@@ -11,7 +11,7 @@ from clickwise.optim.schedule import Schedule
 from clickwise.recipe import parse
 from clickwise.train.log import RunLog
 from clickwise.train.loop import Loop, TrainConfig
-from clickwise.train.step import Part, TrainStep
+from clickwise.train.step import OptimizerGroup, TrainStep
 
 ROWS, SIZE = 40, 8
 
@@ -47,7 +47,7 @@ def loop_in(folder, evaluate=None, resume_at=None, **settings):
     torch.manual_seed(3)
     model = Toy()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-    part = Part(optimizer, schedule=Schedule(warmup_steps=3))
+    part = OptimizerGroup(optimizer, schedule=Schedule(warmup_steps=3))
     step = TrainStep(model, {"": part}, precision="fp32", device=torch.device("cpu"))
     config = TrainConfig(**{"batch_size": SIZE, "epochs": 3, "log_every": 2, **settings})
     return Loop(config, step, Batches(), log=RunLog(folder / "log.jsonl", resume_at=resume_at), evaluate=evaluate,

@@ -8,7 +8,7 @@ from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import EngineError
 from clickwise.optim.dense import DenseOptimizer
 from clickwise.optim.schedule import Schedule
-from clickwise.train.step import LossScale, Part, TrainStep, set_matmul_precision
+from clickwise.train.step import LossScale, OptimizerGroup, TrainStep, set_matmul_precision
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def step_of(precision="fp32", schedule=None, optimizer=None):
     schedule, optimizer = schedule or Schedule(), optimizer or DenseOptimizer(lr=0.5)
     torch.manual_seed(0)
     model = Toy()
-    part = Part(optimizer.build(model.linear.parameters()), [model.embeddings], schedule)
+    part = OptimizerGroup(optimizer.build(model.linear.parameters()), [model.embeddings], schedule)
     return TrainStep(model, {"": part}, precision=precision, device=CPU)
 
 
@@ -134,7 +134,7 @@ def test_no_step_in_fp16_asks_the_device_for_a_number(optimizer, monkeypatch):
     torch.manual_seed(0)
     model = Toy()
     model.embeddings.eval()
-    part = Part(optimizer.build(model.linear.parameters()), [Tables()])
+    part = OptimizerGroup(optimizer.build(model.linear.parameters()), [Tables()])
     step = TrainStep(model, {"": part}, precision="fp16", device=CPU)
     with monkeypatch.context() as patch:
         for name in ("__bool__", "__float__", "__int__", "item", "tolist"):

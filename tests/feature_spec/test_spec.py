@@ -377,7 +377,7 @@ def test_rules_hold_for_specs_made_in_code():
 
 
 def test_the_example_of_the_documentation_loads(tmp_path):
-    text = (Path(__file__).parents[1] / "docs" / "feature_spec.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "feature_spec.md").read_text(encoding="utf-8")
     spec = load(tmp_path, re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
     assert spec.features["tags"].is_multi_hot and spec.features["city"].cardinality == "auto"
     for channel in CHANNELS:
