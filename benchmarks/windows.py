@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from measure import arguments, finish, measure_alternating
 
-from clickwise.data.arrays import Columns
+from clickwise.data.columns import Columns
 from clickwise.data.events import EventLog, Histories, RowNumbers, Samples
 from clickwise.data.loader import Loader
 from clickwise.data.synthetic import power_law_ids

@@ -35,8 +35,8 @@ def history_spec(users, targets, histories, *, gaps=(), negatives: bool = True, 
         numbers = [""] if channel == "user" and len(rows) == 1 else range(len(rows))
         channels[channel] = tuple(f"{short[channel]}{number}" for number in numbers)
         features |= {name: Feature(name, "int32", count, dimensions=(length,) if "history" in channel else None,
-                                   extra={"time_gap": 1} if place >= len(histories) and channel == "history" else {})
-                     for place, (name, count) in enumerate(zip(channels[channel], rows, strict=True))}
+                                   extra={"time_gap": 1} if index >= len(histories) and channel == "history" else {})
+                     for index, (name, count) in enumerate(zip(channels[channel], rows, strict=True))}
     if beside is not None:
         features, channels = {**beside.features, **features}, {**beside.channels, **channels}
     return FeatureSpec(features=features, mappings={}, channels=channels, metadata={}, folder=Path())

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clickwise.data.arrays import Columns, RaggedArray
+from clickwise.data.arrays import RaggedArray
+from clickwise.data.columns import Columns
 from clickwise.feature_spec import Feature, FeatureSpec, split_binary_chunks
 
 FEATURES = {

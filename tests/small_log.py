@@ -1,4 +1,4 @@
-"""A small dataset whose rows are places in a log of events, on disk."""
+"""A small dataset whose rows are positions in a log of events, on disk."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def write_log(folder: Path, *, users: int = 9, seed: int = 0, targets: bool = Tr
     for mapping in ("train", "test"):
         (folder / mapping).mkdir(exist_ok=True)
         counts = np.diff(offsets)
-        places = [(user, place) for user, count in enumerate(counts)
-                  for place in (range(1, count - 1) if mapping == "train" else [count - 1] if count else [])]
-        user, position = np.repeat(np.array(places, "int32"), 2, axis=0).T
+        samples = [(user, index) for user, count in enumerate(counts)
+                  for index in (range(1, count - 1) if mapping == "train" else [count - 1] if count else [])]
+        user, position = np.repeat(np.array(samples, "int32"), 2, axis=0).T
         user.tofile(folder / mapping / "user_id.bin")
         position.tofile(folder / mapping / "position.bin")
         (np.arange(len(user)) % 2 == 0).tofile(folder / mapping / "label.bin")

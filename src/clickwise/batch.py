@@ -101,21 +101,21 @@ def _copied(tensors: list[torch.Tensor], copy: Callable[[torch.Tensor], torch.Te
     """A copy of each tensor, by as few calls of `copy` as sensible: tensors that lie side by side in one storage are
     views of one copy of their bytes. Where they are small parts of something large, each is copied alone."""
     in_storage: dict[tuple, list[int]] = {}
-    for place, tensor in enumerate(tensors):
+    for index, tensor in enumerate(tensors):
         if tensor.is_contiguous() and tensor.nbytes and not tensor.requires_grad:
             storage = tensor.untyped_storage()
-            in_storage.setdefault((tensor.device, storage.data_ptr(), storage.nbytes()), []).append(place)
+            in_storage.setdefault((tensor.device, storage.data_ptr(), storage.nbytes()), []).append(index)
     copies: dict[int, torch.Tensor] = {}
-    for places in in_storage.values():
-        starts = [tensors[place].storage_offset() * tensors[place].element_size() for place in places]
-        ends = [start + tensors[place].nbytes for start, place in zip(starts, places, strict=True)]
+    for indices in in_storage.values():
+        starts = [tensors[index].storage_offset() * tensors[index].element_size() for index in indices]
+        ends = [start + tensors[index].nbytes for start, index in zip(starts, indices, strict=True)]
         first = min(starts) // _ALIGNMENT * _ALIGNMENT
         size = max(ends) - first
-        if len(places) == 1 or size > 2 * sum(tensors[place].nbytes for place in places) + _SLACK:
+        if len(indices) == 1 or size > 2 * sum(tensors[index].nbytes for index in indices) + _SLACK:
             continue
-        one = tensors[places[0]]
+        one = tensors[indices[0]]
         raw = torch.empty(0, dtype=torch.uint8, device=one.device).set_(one.untyped_storage(), first, (size,))
         raw = copy(raw)
-        for place, start, end in zip(places, starts, ends, strict=True):
-            copies[place] = raw[start - first:end - first].view(tensors[place].dtype).view(tensors[place].shape)
-    return [copies[place] if place in copies else copy(tensor) for place, tensor in enumerate(tensors)]
+        for index, start, end in zip(indices, starts, ends, strict=True):
+            copies[index] = raw[start - first:end - first].view(tensors[index].dtype).view(tensors[index].shape)
+    return [copies[index] if index in copies else copy(tensor) for index, tensor in enumerate(tensors)]

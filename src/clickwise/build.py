@@ -13,7 +13,7 @@ from clickwise.errors import EngineError, RecipeError, SpecError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.models.ctr_model import CTRModel
 from clickwise.train.freeze import freeze_parameters, frozen_tables
-from clickwise.train.step import Part
+from clickwise.train.step import OptimizerGroup
 from clickwise.training_recipe import Recipe, find_model
 
 
@@ -39,15 +39,16 @@ def find_device(name: str) -> torch.device:
 
 def build_model(recipe: Recipe, spec: FeatureSpec, device: torch.device) -> CTRModel:
     """The model with fresh weights on `device`, a pure function of recipe and seed."""
-    if not any(map(spec.channel, ("numerical", "categorical", "history"))):
-        raise SpecError(spec.path, found="no numerical and no categorical feature", expected="at least one feature",
-                        do="list features in channel_spec.numerical or channel_spec.categorical")
     for feature in (*spec.channel("categorical"), *spec.channel("user"), *spec.channel("target_item")):
         if feature.dimensions:
             raise SpecError(f"{spec.path}: feature_spec.{feature.name}.dimensions", found=str(list(feature.dimensions)),
                             expected="one id per sample, or with max_hotness above 1 a list of ids",
                             do="set max_hotness instead, or move the feature to the channel history")
     model_class = find_model(recipe.model_name, "recipe")
+    reads = model_class.reads(spec, recipe.model)
+    if not any(reads.values()):
+        raise SpecError(spec.path, found=f"no feature of the channels that {recipe.model_name} reads",
+                        expected="at least one feature", do=f"list features in channel_spec: {', '.join(reads)}")
     torch.manual_seed(recipe.train.seed)
     tables = [recipe.embedding.clipped(table) for table in model_class.tables(spec, recipe.model)]
     paths = [table.path for table in tables]
@@ -76,7 +77,7 @@ def build_engines(model_class: type[CTRModel], tables: Sequence[Table], optimize
     return engines if model_class.parts else engines[""]
 
 
-def parts_of(model: CTRModel, recipe: Recipe) -> dict[str, Part]:
+def parts_of(model: CTRModel, recipe: Recipe) -> dict[str, OptimizerGroup]:
     """What of the model is trained by which optimizers: by part, and "" whatever is in none."""
     def in_part(part: str, path: str) -> bool:
         first = path.partition(".")[0]
@@ -90,7 +91,7 @@ def parts_of(model: CTRModel, recipe: Recipe) -> dict[str, Part]:
                    if isinstance(engine, Embeddings) and in_part(name, path)]
         if parameters or engines or not model.parts:
             config = recipe.part(name)
-            parts[name] = Part(config.optimizer.build(parameters), engines, config.schedule)
+            parts[name] = OptimizerGroup(config.optimizer.build(parameters), engines, config.schedule)
     return parts
 
 

@@ -9,6 +9,7 @@ import torch
 from model_inputs import batch_of, history_spec, model_of, spec_of
 
 from clickwise import build, registry
+from clickwise.batch import Batch
 from clickwise.models.dcnv2 import DCNv2
 from clickwise.models.dien import DIEN
 from clickwise.models.din import DIN
@@ -127,6 +128,28 @@ def test_the_same_seed_gives_the_same_model_and_every_input_counts(name):
             for channel in ("target_item", "history"):
                 other_sample = {channel: tuple(column.flip(0) for column in getattr(batch, channel))}
                 assert not torch.equal(one(dataclasses.replace(batch, **other_sample)), before)
+
+
+@every_model
+@pytest.mark.parametrize("training", [False, True], ids=["prediction", "training"])
+def test_what_a_model_reads_is_enough_and_all_of_it_counts(name, training):
+    spec = history_spec([7], [30, 9], [30, 9], gaps=[4], length=8, beside=spec_of(2, [5, 6]))
+    model, batch = make(name, spec).train(training), batch_of(spec, 12)
+    reads = model.reads(spec, model.Config(**MODELS[name][1]), training=training)
+    assert reads == {channel: spec.channels[channel] for channel in reads}
+
+    @torch.no_grad()
+    def result(batch):
+        torch.manual_seed(0)
+        return sum(model.losses(batch).values()) if training else model(batch)
+
+    whole = result(batch)
+    only = {channel: getattr(batch, channel) for channel in reads} | ({"label": batch.label} if training else {})
+    assert torch.equal(result(Batch(**only)), whole)
+    for channel in reads:
+        columns = only[channel]
+        other = tuple(column.flip(0) for column in columns) if isinstance(columns, tuple) else columns.flip(0)
+        assert not torch.equal(result(dataclasses.replace(batch, **{channel: other})), whole), channel
 
 
 @every_model

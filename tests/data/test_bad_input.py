@@ -64,10 +64,10 @@ def raw(folder, _) -> dict[str, np.ndarray]:
     return arrays
 
 
-def raw_with(file: str, place: int, value):
+def raw_with(file: str, index: int, value):
     def make(folder, ending):
         array = raw(folder, ending)[file]
-        array[place] = value
+        array[index] = value
         array.tofile(folder / file)
     return make, ("",)
 

@@ -17,14 +17,14 @@ from clickwise.feature_spec import AUTO, Chunk, Feature, FeatureSpec
 ROWS = 200
 
 
-def poke(path, dtype: str, place: int, value) -> None:
+def poke(path, dtype: str, index: int, value) -> None:
     """Overwrites one value of a column file."""
     array = np.fromfile(path, dtype)
-    array[place] = value
+    array[index] = value
     array.tofile(path)
 
 
-BAD = {  # what is wrong: (file, type, place, value, row, words of the message)
+BAD = {  # what is wrong: (file, type, index, value, row, words of the message)
     "id at the cardinality": ("large.bin", "int32", 150, 1_000_000, 150, ("'large'", "1000000", "0 … 999999")),
     "negative id": ("small.bin", "int8", 0, -1, 0, ("'small'", "-1", "0 is missing")),
     "last id": ("small.bin", "int8", ROWS - 1, 100, ROWS - 1, ("id 100",)),
@@ -39,10 +39,10 @@ BAD = {  # what is wrong: (file, type, place, value, row, words of the message)
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_values_are_found_at_their_row(tmp_path, monkeypatch, kind, step):
     monkeypatch.setattr(check_values, "STEP", step)
-    file, dtype, place, value, row, words = BAD[kind]
+    file, dtype, index, value, row, words = BAD[kind]
     spec = write(small_spec(tmp_path), small_columns(ROWS))
     check_columns(spec, "train")
-    poke(tmp_path / "train" / file, dtype, place, value)
+    poke(tmp_path / "train" / file, dtype, index, value)
     with pytest.raises(SpecError) as caught:
         check_columns(spec, "train")
     assert f"{file.replace('offsets', 'values')}, row {row}\n" in str(caught.value)

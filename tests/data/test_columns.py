@@ -152,7 +152,7 @@ def test_parquet_fixed_size_lists_and_dictionaries(tmp_path):
     expect_table(read_columns(table(tmp_path, "parquet", ["0.parquet"]), "train"))
 
 
-PARQUET_SLIPS = {
+PARQUET_ERRORS = {
     "column missing": ({"c": None, "cc": [1, 2, 3]}, "no column 'c'", "did you mean 'cc'"),
     "text": ({"c": ["a", "b", "c"]}, "'c'", "string"),
     "null": ({"c": [1, None, 3]}, "row 1", "missing value"),
@@ -166,9 +166,9 @@ PARQUET_SLIPS = {
 }
 
 
-@pytest.mark.parametrize("kind", PARQUET_SLIPS)
-def test_parquet_slips(tmp_path, kind):
-    changes, *words = PARQUET_SLIPS[kind]
+@pytest.mark.parametrize("kind", PARQUET_ERRORS)
+def test_parquet_errors(tmp_path, kind):
+    changes, *words = PARQUET_ERRORS[kind]
     content = parquet_table(**{name: values or [0, 0, 0] for name, values in changes.items()})
     content = content.drop_columns([name for name, values in changes.items() if values is None])
     pq.write_table(content, tmp_path / "0.parquet")
@@ -207,7 +207,7 @@ def test_csv_gzip_and_other_delimiters(tmp_path):
     expect_table(read_columns(spec, "train"))
 
 
-CSV_SLIPS = {
+CSV_ERRORS = {
     "wrong delimiter": ([line.replace(",", "\t") for line in LINES], "line 1", "1 field(s)", "set delimiter: '\\t'"),
     "field too many": (["1,0.5,-1,299,3|49,1|2,9"], "line 1", "7 field(s)", "6: label, x"),
     "later row too short": ([*LINES, "", "1,2"], f"line {len(LINES) + 2}\n", "2 field(s): '1,2'", "6: label"),
@@ -225,9 +225,9 @@ CSV_SLIPS = {
 }
 
 
-@pytest.mark.parametrize("kind", CSV_SLIPS)
-def test_csv_slips(tmp_path, kind):
-    lines, *words = CSV_SLIPS[kind]
+@pytest.mark.parametrize("kind", CSV_ERRORS)
+def test_csv_errors(tmp_path, kind):
+    lines, *words = CSV_ERRORS[kind]
     (tmp_path / "a.csv").write_text("\n".join(lines))
     with pytest.raises(ClickwiseError) as caught:
         read_columns(table(tmp_path, "csv", ["a.csv"]), "train")

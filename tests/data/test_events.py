@@ -25,6 +25,7 @@ from clickwise.data.loader import Loader
 from clickwise.data.transcode import transcode
 from clickwise.errors import DataError, RecipeError, SpecError
 from clickwise.feature_spec import Chunk, Feature, FeatureSpec
+from clickwise.models.din import DIN
 from clickwise.recipe import parse
 
 laws = settings(max_examples=40, deadline=None)
@@ -79,9 +80,9 @@ def test_a_window_is_the_values_before_its_end(count, length, data):
     values = np.arange(1, count + 1)
     end = data.draw(st.lists(st.integers(0, count), min_size=1, max_size=8))
     found = window(values, np.array(end), length)
-    for row, place in enumerate(end):
-        kept = min(place, length)
-        assert found[row, length - kept :].tolist() == values[place - kept : place].tolist()
+    for row, index in enumerate(end):
+        kept = min(index, length)
+        assert found[row, length - kept :].tolist() == values[index - kept : index].tolist()
 
 
 @given(gap=st.integers(-5, 2**40), unit=st.integers(1, 10**6), cardinality=st.integers(2, 60))
@@ -233,11 +234,36 @@ def test_batches_do_not_depend_on_how_they_are_read(spec, batch_size, shuffle, w
     ranks = [list(Loader(columns, spec, prefetch=0, rank=rank, world_size=2, **settings_).epoch(epoch))
              for rank in range(2)]
     assert len(other) == len(expected) - first
-    for place, batch in enumerate(expected):
-        for a, *parts in zip(tensors(batch), *(tensors(rank[place]) for rank in ranks), strict=True):
+    for index, batch in enumerate(expected):
+        for a, *parts in zip(tensors(batch), *(tensors(rank[index]) for rank in ranks), strict=True):
             assert torch.equal(a, torch.cat(parts))
-        if place >= first:
-            assert all(torch.equal(a, b) for a, b in zip(tensors(batch), tensors(other[place - first]), strict=True))
+        if index >= first:
+            assert all(torch.equal(a, b) for a, b in zip(tensors(batch), tensors(other[index - first]), strict=True))
+
+
+@pytest.mark.parametrize("channels", [("history",), ("user", "target_item"), ("numerical", "user"),
+                                      ("target_item", "history"), ("history", "negative_history")], ids=" ".join)
+@pytest.mark.parametrize("stored", [False, True])
+def test_only_the_channels_asked_for_are_made_and_the_same(tmp_path, channels, stored):
+    spec = write_log(tmp_path, stored_negatives=stored)
+    columns = read_columns(spec, "train")
+    settings = dict(batch_size=9, shuffle="rows", window_rows=40, seed=3)
+    every = Loader(columns, spec, **settings).epoch(1)
+    for whole, some in zip(every, Loader(columns, spec, channels=channels, **settings).epoch(1), strict=True):
+        assert torch.equal(some.label, whole.label)
+        for channel in ("user", "target_item", "history", "negative_history"):
+            expected = getattr(whole, channel) if channel in channels else ()
+            assert len(getattr(some, channel)) == len(expected)
+            assert all(map(torch.equal, getattr(some, channel), expected))
+
+
+def test_nothing_is_drawn_for_channels_that_are_not_read(tmp_path, monkeypatch):
+    spec = write_log(tmp_path, targets=False)
+    monkeypatch.setattr("clickwise.data.events_windows.Negatives", None)
+    columns = read_columns(spec, "train")
+    next(Loader(columns, spec, batch_size=9, prefetch=0, channels=("history", "target_item")).epoch(0))
+    with pytest.raises(TypeError):
+        Loader(columns, spec, batch_size=9, prefetch=0)
 
 
 def test_every_shuffle_makes_the_same_rows(spec):
@@ -373,8 +399,8 @@ def broken(spec, name, dtype, change):
     values.tofile(spec.folder / name)
 
 
-def put(place, value):
-    return lambda values: values.__setitem__(place, value)
+def put(index, value):
+    return lambda values: values.__setitem__(index, value)
 
 
 @pytest.mark.parametrize(("name", "dtype", "change", "words"), [
@@ -392,9 +418,9 @@ def test_what_a_log_must_not_hold(tmp_path, name, dtype, change, words):
     spec = write_log(tmp_path)
     check_columns(spec, "train")
     broken(spec, name, dtype, change)
-    with pytest.raises(SpecError) as slip:
+    with pytest.raises(SpecError) as error:
         check_columns(spec, "train")
-    assert all(word in str(slip.value) for word in words), slip.value
+    assert all(word in str(error.value) for word in words), error.value
 
 
 @pytest.mark.parametrize(("name", "words"), [
@@ -404,9 +430,9 @@ def test_files_that_are_cut_off(tmp_path, name, words):
     spec = write_log(tmp_path)
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(SpecError) as slip:
+    with pytest.raises(SpecError) as error:
         check_columns(spec, "train")
-    assert all(word in str(slip.value) for word in words), slip.value
+    assert all(word in str(error.value) for word in words), error.value
 
 
 def changed(spec, **parts):
@@ -423,7 +449,7 @@ def test_what_a_spec_of_histories_must_not_say(spec):
         return changed(spec, features={**spec.features, name: dataclasses.replace(spec.features[name], **changes)})
 
     without = tuple(name for name in events.features if name != "category_negatives")
-    for slip, words in [
+    for wrong, words in [
         (changed(spec, channels={**spec.channels, "negative_history": ("item_negatives",),
                                  "left_out": ("category_negatives",)}), ["negative_history", "a twin for each of 2"]),
         (other(features=without), ["category_negatives", "negative_history"]),
@@ -437,7 +463,7 @@ def test_what_a_spec_of_histories_must_not_say(spec):
         (feature("item", cardinality=9), ["the target", "same cardinalities"]),
     ]:
         with pytest.raises(SpecError) as found:
-            slip()
+            wrong()
         assert all(word in str(found.value) for word in words), found.value
 
 
@@ -467,7 +493,8 @@ def test_a_recipe_chooses_windows_and_what_is_drawn_in_training(tmp_path):
     tested = dataset.evaluation_loader("test", batch_size=500, pin_memory=False)
     assert tested.columns.events.histories.negatives == "popularity"  # as the dataset says, whatever the recipe does
     assert torch.equal(next(tested.epoch(0)).target_item[0], whole(spec, "test", redraw=False).target_item[0])
-    assert dataset.inputs()["user"] == ["user_id"] and dataset.inputs()["history"][0] == "item_history"
+    inputs = dataset.inputs(DIN.reads(spec, None))
+    assert inputs["user"] == ["user_id"] and inputs["history"][0] == "item_history"
     assert dataset.identity["files"].keys() >= {"events/offsets.bin", "train/position.bin"}
 
 

@@ -117,7 +117,7 @@ CHANNELS = {"label": ("label",), "user": ("user",), "categorical": ("tags", "c")
 
 
 def random_rows(fixed: bool, rows: int, seed: int) -> dict[str, list]:
-    """Values of `features`, row by row; zeros, which are padding or missing, at any place."""
+    """Values of `features`, row by row; zeros, which are padding or missing, at any position."""
     random = np.random.default_rng(seed)
     events = [5 if fixed else int(random.integers(0, 6)) for _ in range(rows)]
     return {"label": random.integers(0, 2, rows).tolist(), "user": random.integers(0, 9, rows).tolist(),
@@ -162,6 +162,6 @@ def test_a_feature_that_is_no_column_is_named(tmp_path):
     dataset = Dataset(DataConfig(path=str(tmp_path)))
     assert set(dataset.train_counts(["item", "gap"])) == {"item", "gap"}
     for name in ("item*category", "label"):
-        with pytest.raises(DataError, match=r"(?s)no column of its ids in .*feature_spec.yaml.*minibatch_l2=0") as slip:
+        with pytest.raises(DataError, match=r"(?s)no column of its ids in .*feature_spec.yaml.*minibatch_l2=0") as got:
             dataset.train_counts(["item", name])
-        assert repr(name) in str(slip.value)
+        assert repr(name) in str(got.value)

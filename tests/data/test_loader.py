@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from small_dataset import small_columns, small_spec, write
 
 from clickwise.batch import Batch, Ragged
-from clickwise.data.arrays import Columns
-from clickwise.data.columns import read_columns
+from clickwise.data.columns import Columns, read_columns
 from clickwise.data.loader import Loader
 from clickwise.data.read_ahead import read_ahead
 from clickwise.errors import DataError, SpecError
@@ -56,8 +55,8 @@ def assert_rows_belong(batch: Batch, columns: Columns) -> None:
     np.testing.assert_array_equal(batch.label, columns.arrays["label"][rows])
     np.testing.assert_array_equal(batch.numerical, columns.numerical[rows])
     assert tags.offsets[0] == 0 and tags.offsets[-1] == len(tags.values_V)
-    for place, row in enumerate(rows):
-        list_ = tags.values_V[tags.offsets[place] : tags.offsets[place + 1]]
+    for index, row in enumerate(rows):
+        list_ = tags.values_V[tags.offsets[index] : tags.offsets[index + 1]]
         np.testing.assert_array_equal(list_, columns.arrays["tags"][row])
 
 
@@ -161,10 +160,10 @@ def test_epochs_and_seeds_differ_and_repeat(shuffle):
 
 
 def test_rows_shuffle_is_uniform_when_the_window_holds_all():
-    """Every row stands at every place equally often: the mean place over many epochs is near the middle."""
+    """Every row stands at every position equally often: the mean position over many epochs is near the middle."""
     loader = Loader(small_columns(20), SPEC, batch_size=20, shuffle="rows", prefetch=0)
     orders = np.stack([displays(loader.epoch(epoch)) for epoch in range(400)])
-    counts = np.stack([np.bincount(orders[:, place], minlength=20) for place in range(20)])
+    counts = np.stack([np.bincount(orders[:, index], minlength=20) for index in range(20)])
     assert counts.min() > 0 and counts.max() < 50  # 20 expected, standard deviation 4.4
 
 
@@ -259,12 +258,12 @@ def test_no_categoricals_are_fine():
 
 def test_wrong_settings():
     columns = small_columns(10)
-    slips = [(dict(batch_size=0), "batch_size"), (dict(batch_size=4, shuffle="row"), "did you mean"),
+    wrong_settings = [(dict(batch_size=0), "batch_size"), (dict(batch_size=4, shuffle="row"), "did you mean"),
              (dict(batch_size=4, rank=2, world_size=2), "rank"), (dict(batch_size=4, prefetch=-1), "-1"),
              (dict(batch_size=11, drop_last=True), "10 rows")]
-    for slip, words in slips:
+    for wrong, words in wrong_settings:
         with pytest.raises(DataError, match=words):
-            Loader(columns, SPEC, **slip)
+            Loader(columns, SPEC, **wrong)
     with pytest.raises(DataError, match="start_batch"):
         list(Loader(columns, SPEC, batch_size=4).epoch(0, 4))
     with pytest.raises(DataError, match="'tags'"):

@@ -78,7 +78,7 @@ def test_ceilings_add_up():
 def test_a_linear_model_reaches_the_additive_signal():
     config = SyntheticConfig(cardinalities=(20, 300, 50), numericals=2)
     columns, ceiling = in_memory(synthetic_spec(config), 60_000, 1, config.signal)
-    ids = [columns.arrays[f"cat_{place}"] for place in range(3)]
+    ids = [columns.arrays[f"cat_{index}"] for index in range(3)]
     inputs = hstack([one_hot(*ids), csr_array(columns.numerical.astype(np.float64))], format="csr")
     assert held_out_auc(inputs, columns.arrays["label"]) == pytest.approx(ceiling.realised_auc, abs=0.01)
     assert held_out_auc(one_hot(ids[0]), columns.arrays["label"]) < ceiling.best_auc - 0.05
@@ -89,7 +89,7 @@ def test_only_the_product_of_two_features_tells_a_pair():
     config = SyntheticConfig(signal=SignalConfig(kind="pair", strength=1.735, features=("cat_0", "cat_2")))
     columns, ceiling = in_memory(synthetic_spec(config), 100_000, 1, config.signal)
     left, right, label = (columns.arrays[name] for name in ("cat_0", "cat_2", "label"))
-    every_feature = one_hot(*(columns.arrays[f"cat_{place}"] for place in range(10)))
+    every_feature = one_hot(*(columns.arrays[f"cat_{index}"] for index in range(10)))
     assert ceiling.best_auc == pytest.approx(sigmoid(1.735), abs=0.003)
     assert held_out_auc(every_feature, label) == pytest.approx(0.5, abs=0.02)
     assert held_out_auc(one_hot(left.astype(np.int64) * 60 + right), label) > ceiling.best_auc - 0.02

@@ -21,13 +21,13 @@ HUNDRED_THOUSAND = (100_000,) * 26
 
 def spec(cardinalities=HUNDRED_THOUSAND, numericals=13, names=str, types=None, path=None) -> dict:
     """A spec of the published shape. `names` gives a feature its name, `types` the types of some id columns by their
-    place, `path(mapping, stem)` the file of a column."""
+    index, `path(mapping, stem)` the file of a column."""
     path = path or (lambda mapping, stem: f"{mapping}/{stem}.bin")
-    number_names = [names(f"num_{place}") for place in range(numericals)]
-    id_names, label = [names(f"cat_{place}.bin") for place in range(len(cardinalities))], names("label")
+    number_names = [names(f"num_{index}") for index in range(numericals)]
+    id_names, label = [names(f"cat_{index}.bin") for index in range(len(cardinalities))], names("label")
     features = {name: {"dtype": "float16"} for name in number_names} | {label: {"dtype": "bool"}}
-    for place, (name, cardinality) in enumerate(zip(id_names, cardinalities, strict=True)):
-        dtype = (types or {}).get(place, narrowest_id_dtype(cardinality))
+    for index, (name, cardinality) in enumerate(zip(id_names, cardinalities, strict=True)):
+        dtype = (types or {}).get(index, narrowest_id_dtype(cardinality))
         features[name] = {"cardinality": cardinality, "dtype": dtype}
     columns = {"numerical": number_names, "label": [label], **{f"cat_{i}": [name] for i, name in enumerate(id_names)}}
     chunks = {mapping: [{"type": "split_binary", "features": held, "files": [path(mapping, stem)]}
@@ -38,12 +38,12 @@ def spec(cardinalities=HUNDRED_THOUSAND, numericals=13, names=str, types=None, p
 
 SPECS = {
     "default": spec(),
-    "13_num_26_cat": spec([100_000 + place for place in range(26)]),
+    "13_num_26_cat": spec([100_000 + index for index in range(26)]),
     "10_num": spec(numericals=10),
     "20_num": spec(numericals=20),
     "no_num": spec(numericals=0),
     "13_num_10_cat": spec([*range(100_000, 100_009), 10_009]),
-    "13_num_30_cat": spec([100_000 + place for place in range(30)]),
+    "13_num_30_cat": spec([100_000 + index for index in range(30)]),
     "criteo_f15": spec(T15),
     "wider_dtypes": spec(T15, types={1: "int64", 5: "int16", 6: "int32", 12: "int32", 22: "int64", 25: "int64"}),
     "different_feature_names": spec(names=lambda name: f"{name[::-1]} of Öre, 100 %?"),
@@ -61,12 +61,12 @@ def write_small_csv(folder) -> None:
     for mapping, split in SPLITS.items():
         rows, chunks[mapping] = {"train": 160, "test": 60}[mapping], []
         table = {name: random.integers(0, size, rows) for name, size in SMALL_CSV.items()}
-        table |= {f"n{place}": random.normal(size=rows).round(3) for place in range(3)}
+        table |= {f"n{index}": random.normal(size=rows).round(3) for index in range(3)}
         table["label"] = random.integers(0, 2, rows)
-        for place, names in enumerate(split):
-            (folder / f"{mapping}_{place}.csv").write_text(
+        for index, names in enumerate(split):
+            (folder / f"{mapping}_{index}.csv").write_text(
                 "".join(",".join(str(table[name][row]) for name in names) + "\n" for row in range(rows)))
-            chunks[mapping].append({"type": "csv", "features": names, "files": [f"{mapping}_{place}.csv"]})
+            chunks[mapping].append({"type": "csv", "features": names, "files": [f"{mapping}_{index}.csv"]})
     features = {name: {"dtype": "int64", "cardinality": size} for name, size in SMALL_CSV.items()}
     features |= {name: {"dtype": "float32"} for name in ("n0", "n1", "n2")} | {"label": {"dtype": "bool"}}
     write_spec(folder, {"feature_spec": features, "source_spec": chunks, "metadata": {},

@@ -11,6 +11,7 @@ from clickwise.data.dataset import DataConfig, Dataset
 from clickwise.data.synthetic import SignalConfig, SyntheticConfig, in_memory, synthetic_spec
 from clickwise.data.synthetic.sequence import SequenceSignal
 from clickwise.errors import RecipeError
+from clickwise.models.din import DIN
 from clickwise.recipe import parse
 
 KINDS = ("category_in_history", "order", "far_back")
@@ -92,7 +93,7 @@ def test_a_dataset_of_a_recipe_delivers_them(kind):
     (batch,) = dataset.evaluation_loader("test", batch_size=3000, pin_memory=False).epoch(0)
     assert [tuple(tensor.shape) for tensor in (*batch.target_item, *batch.history, *batch.negative_history)] == [
         (3000,), (3000,), *[(3000, 14)] * 4]
-    assert dataset.inputs()["history"] == ["item_history", "category_history"]
+    assert dataset.inputs(DIN.reads(dataset.spec, None))["history"] == ["item_history", "category_history"]
     again = in_memory(dataset.spec, 3000, 1, config(kind).signal, mapping="test")[0]
     np.testing.assert_array_equal(batch.history[0], again.arrays["item_history"])
 

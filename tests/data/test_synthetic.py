@@ -286,10 +286,10 @@ def test_raw_logs_have_the_format_of_criteo(tmp_path, small_chunks):
     fields = [line.split("\t") for line in lines]
     assert len(lines) == 2500 == figures["rows"] and {len(row) for row in fields} == {40}
     assert np.mean([row[0] == "1" for row in fields]) == pytest.approx(figures["click_rate"], abs=1e-6)
-    integers = [[int(row[place]) for row in fields if row[place]] for place in range(1, 14)]
+    integers = [[int(row[index]) for row in fields if row[index]] for index in range(1, 14)]
     assert min(map(min, integers)) == -3 and max(map(max, integers)) > 1000
-    for place in range(14, 40):
-        words = {row[place] for row in fields}
+    for index in range(14, 40):
+        words = {row[index] for row in fields}
         assert all(len(word) == 8 and int(word, 16) >= 0 and word == word.lower() for word in words - {""})
     empty = np.mean([[not field for field in row] for row in fields], axis=0)
     assert empty[0] == 0 and empty[1:].min() > 0.005 and empty.max() < 0.6

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from small_dataset import CHANNELS, small_columns, small_spec, write
 
-from clickwise.data.arrays import Columns, RaggedArray
+from clickwise.data.arrays import RaggedArray
 from clickwise.data.check import check_columns
-from clickwise.data.columns import read_columns
+from clickwise.data.columns import Columns, read_columns
 from clickwise.data.transcode import _append, transcode
 from clickwise.errors import ClickwiseError, DataError, SpecError, UsageError
 from clickwise.feature_spec import AUTO, Chunk, Feature, FeatureSpec
@@ -36,9 +36,9 @@ def write_source(folder, type_: str, columns: Columns, mapping: str, pieces, fil
     """The columns as csv or parquet, in chunks of the features `pieces`, each cut into `files` files."""
     values, chunks = cells(columns), []
     (folder / mapping).mkdir(parents=True, exist_ok=True)
-    for place, names in enumerate(pieces):
+    for index, names in enumerate(pieces):
         cuts = np.array_split(np.arange(columns.rows), files)
-        paths = [f"{mapping}/{place}-{number}.{type_}" for number in range(files)]
+        paths = [f"{mapping}/{index}-{number}.{type_}" for number in range(files)]
         for path, rows in zip(paths, cuts, strict=True):
             if type_ == "parquet":
                 pq.write_table(pa.table({name: [values[name][row] for row in rows] for name in names}), folder / path,
@@ -131,7 +131,7 @@ def source_with(folder, text: str, features) -> FeatureSpec:
     return FeatureSpec(features, {"train": (Chunk("csv", tuple(features), ("a.csv",)),)}, channels, {}, folder)
 
 
-SLIPS = {
+ERRORS = {
     "declared cardinality too small": ("1\n5\n9\n", {"c": Feature("c", "int64", 9)}, ("row 2", "id 9", "0 … 8")),
     "negative id": ("1\n-5\n", {"c": Feature("c", "int64", AUTO)}, ("row 1", "-5")),
     "list longer than max_hotness": ("1\n1|2|3\n", {"c": Feature("c", "int64", AUTO, max_hotness=2)},
@@ -143,9 +143,9 @@ SLIPS = {
 }
 
 
-@pytest.mark.parametrize("kind", SLIPS)
+@pytest.mark.parametrize("kind", ERRORS)
 def test_bad_values_stop_and_leave_nothing(tmp_path, kind):
-    text, features, words = SLIPS[kind]
+    text, features, words = ERRORS[kind]
     with pytest.raises(ClickwiseError) as caught:
         transcode(source_with(tmp_path, text, features), tmp_path / "out")
     assert str(tmp_path / "a.csv") in str(caught.value)
@@ -207,9 +207,9 @@ def test_nothing_but_an_earlier_output_is_replaced(tmp_path):
     (tmp_path / "diary").mkdir()
     (tmp_path / "diary" / "today.txt").write_text("dear")
     (tmp_path / "note").write_text("x")
-    for place in ("in", ".", "diary", "note"):
+    for out in ("in", ".", "diary", "note"):
         with pytest.raises(UsageError, match="--out"):
-            transcode(source, tmp_path / place)
+            transcode(source, tmp_path / out)
     assert (tmp_path / "diary" / "today.txt").exists() and (tmp_path / "in" / "a.csv").exists()
 
 

@@ -117,7 +117,7 @@ def test_steps_captured_in_a_graph_are_steps():
 def test_steps_in_fp16_wait_for_nothing():
     from clickwise.batch import Batch
     from clickwise.optim.dense import DenseOptimizer
-    from clickwise.train.step import Part, TrainStep
+    from clickwise.train.step import OptimizerGroup, TrainStep
 
     class Toy(torch.nn.Module):
         def __init__(self):
@@ -130,7 +130,7 @@ def test_steps_in_fp16_wait_for_nothing():
 
     model = Toy()
     optimizer = DenseOptimizer(name="adam", lr=0.01).build(model.linear.parameters())
-    step = TrainStep(model, {"": Part(optimizer, [model.embeddings])}, precision="fp16", device=DEVICE)
+    step = TrainStep(model, {"": OptimizerGroup(optimizer, [model.embeddings])}, precision="fp16", device=DEVICE)
     batch = Batch(categorical=columns())
     step(batch)  # kernels are compiled, tables of slots and moments made
     torch.cuda.set_sync_debug_mode("error")

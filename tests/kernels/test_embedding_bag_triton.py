@@ -124,7 +124,7 @@ def test_the_widest_rows():
 
 
 @pytest.mark.parametrize("first", [3, 16])
-def test_rows_behind_other_columns_and_where_their_gradients_stand(first):
+def test_concat_inputs_and_rows_other_columns_and_where_their_gradients_stand(first):
     tables, columns = [walled(torch.randn(5, 16))], [on_device(torch.tensor([4, 0, 2]))] * 2
     out = poisoned(3, first + 32)
     gather = fast.Gather(tables, [Look(0), Look(0)], groups=[[0]], first_row=[0])

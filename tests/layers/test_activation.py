@@ -75,9 +75,9 @@ def test_the_scores_of_pairs_are_those_of_their_concatenations(act, sizes, with_
     one_54 = one.expand(5, 4, 3)
     joined = torch.cat([one_54, other, one_54 * other] if with_product else [one_54, other], -1)
     expected = joined
-    for place, layer in enumerate(scorer.layers):
+    for index, layer in enumerate(scorer.layers):
         expected = expected @ layer.weight.T + layer.bias
-        expected = scorer.eval().activations[place](expected) if place < len(sizes) else expected
+        expected = scorer.eval().activations[index](expected) if index < len(sizes) else expected
     torch.testing.assert_close(scorer(joined), expected.squeeze(-1))
     torch.testing.assert_close(scorer.of_pairs(one, other, with_product=with_product), expected.squeeze(-1))
     weight = scorer.layers[0].weight * 2

@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickwise.layers import search
+from clickwise.layers.attention import dots
 
 
 def normal(*shape, seed=0):
@@ -32,14 +33,14 @@ def test_top_k_takes_the_best_real_ones_and_all_where_there_are_few(history, k):
 def test_hard_search_takes_the_latest_of_the_category(history, k, category):
     _, mask, categories = tensors(history)
     chosen = search.hard_search(torch.tensor([category], dtype=torch.int8), categories, mask, k)
-    same = [place for place, (_, real, of) in enumerate(history) if real and of == category != 0]
+    same = [index for index, (_, real, of) in enumerate(history) if real and of == category != 0]
     assert chosen[0].nonzero().squeeze(1).tolist() == same[-k:]
 
 
 def test_soft_search_is_by_inner_product_with_the_history_as_it_is():
     target, items = normal(3, 4), normal(3, 9, 4, seed=1)
     mask = torch.arange(9) >= torch.tensor([[0], [3], [8]])
-    chosen = search.soft_search(target, items, mask, 3)
+    chosen = search.top_k(dots(target, items), mask, 3)
     for b in range(3):
         order = sorted(mask[b].nonzero().squeeze(1).tolist(), key=lambda j: -float(items[b, j] @ target[b]))
         assert set(chosen[b].nonzero().squeeze(1).tolist()) == set(order[:3])
@@ -72,6 +73,6 @@ def test_sdim_sums_collisions_hash_by_hash():
 
 def test_a_choice_has_no_gradient_and_the_chosen_have():
     items = normal(1, 4, 3).requires_grad_()
-    assert not search.soft_search(normal(1, 3, seed=1), items, torch.ones(1, 4).bool(), 2).requires_grad
+    assert not search.top_k(dots(normal(1, 3, seed=1), items), torch.ones(1, 4).bool(), 2).requires_grad
     search.sdim(normal(1, 3, seed=1), items, torch.ones(1, 4).bool(), normal(3, 2), 1).sum().backward()
     assert items.grad.isfinite().all()

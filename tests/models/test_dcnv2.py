@@ -61,13 +61,13 @@ def test_without_cross_layers_only_the_deep_network_is_left():
     assert model(batch_of(spec, 3)).shape == (3,)
 
 
-@pytest.mark.parametrize("slip, words", [
+@pytest.mark.parametrize("wrong, words", [
     ({"cross_rank": 0}, "null for full"), ({"cross_layers": -1}, "0 or more"), ({"structure": "paralel"}, "parallel"),
     ({"embedding_dims": {"c0": 0}}, "embedding_dims.c0"), ({"dropout": 1.0}, "below 1"), ({"top_mlp": [0]}, "positive"),
 ])
-def test_refuses_a_network_that_cannot_be(slip, words):
+def test_refuses_a_network_that_cannot_be(wrong, words):
     with pytest.raises(RecipeError, match=words):
-        parse(DCNv2Config, slip, "recipe.model")
+        parse(DCNv2Config, wrong, "recipe.model")
 
 
 def test_a_dim_for_a_feature_that_is_not_there_is_named():

@@ -43,10 +43,10 @@ def test_padding_has_no_weight_and_real_columns_have():
     assert weight.shape[1] == 16 and (weight[:, 14:] == 0).all() and (weight[:, :14] != 0).all()
 
 
-@pytest.mark.parametrize("slip, words", [
+@pytest.mark.parametrize("wrong, words", [
     ({"embedding_dim": 16, "bottom_mlp": [32, 8]}, "end in embedding_dim=16"),
     ({"dropout": 1.0}, "below 1"), ({"top_mlp": [0]}, "positive"), ({"embedding_dims": 3}, "did you mean"),
 ])
-def test_refuses_a_network_that_cannot_be(slip, words):
+def test_refuses_a_network_that_cannot_be(wrong, words):
     with pytest.raises(RecipeError, match=words):
-        parse(DLRMConfig, slip, "recipe.model")
+        parse(DLRMConfig, wrong, "recipe.model")

@@ -41,13 +41,13 @@ def batch():
                  negative_history=negatives, label=ids("label"))
 
 
-def scorer(prefix, place, theirs, layers):
+def scorer(prefix, index, theirs, layers):
     """Our name → (their arrays, how they become ours), of a small network; theirs are stored (in, out)."""
     pairs = {}
     for layer in range(layers):
         name = f"{theirs}.fc{layer + 1}" if layer < layers - 1 else f"{theirs}.out"
-        pairs[f"{prefix}.{place}.{layer}.weight"] = ([f"{name}.kernel"], lambda kernel: kernel.T)
-        pairs[f"{prefix}.{place}.{layer}.bias"] = ([f"{name}.bias"], lambda bias: bias)
+        pairs[f"{prefix}.{index}.{layer}.weight"] = ([f"{name}.kernel"], lambda kernel: kernel.T)
+        pairs[f"{prefix}.{index}.{layer}.bias"] = ([f"{name}.bias"], lambda bias: bias)
     return pairs
 
 

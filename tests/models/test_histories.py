@@ -173,16 +173,16 @@ def test_a_resolved_recipe_says_what_the_preset_decided(config, preset):
     assert set(kept) <= {"history_length", "gru_size", "category", "hash_bits"}
 
 
-@pytest.mark.parametrize("config, slip, words", [
+@pytest.mark.parametrize("config, wrong, words", [
     (DINConfig, {"preset": "compatible"}, "did you mean 'compat'"), (DINConfig, {"history_length": 0}, "above 0"),
     (DIENConfig, {"auxiliary_loss_weight": -1.0}, "0 or more"), (DIENConfig, {"augru": "papers"}, "'paper'"),
     (SIMConfig, {"search": "hard", "search_loss_weight": 1.0}, "no score to learn"),
     (SIMConfig, {"category": "genre"}, "search: hard"), (SIMConfig, {"k": 0}, "above 0"),
     (SIMConfig, {"search": "sdim", "hash_bits": 7}, "multiple of hash_group=3"),
 ])
-def test_refuses_settings_that_cannot_be(config, slip, words):
+def test_refuses_settings_that_cannot_be(config, wrong, words):
     with pytest.raises(RecipeError, match=words):
-        parse(config, slip, "recipe.model")
+        parse(config, wrong, "recipe.model")
 
 
 def test_hard_search_takes_the_category_named():

@@ -189,7 +189,7 @@ def test_settings_that_do_not_fit_the_features(settings, words):
         model_of(WideDeep, spec_of(1, [5, 6, 5000], (None, 3, None)), **settings)
 
 
-@pytest.mark.parametrize("slip, words", [
+@pytest.mark.parametrize("wrong, words", [
     ({"crosses": [["a"]]}, "two or more"), ({"crosses": [["a", "a"]]}, "two or more"),
     ({"deep_hidden": [0]}, "positive"),
     ({"model_type": "deep", "crosses": [["a", "b"]]}, "inputs of the wide part"), ({"cross_buckets": 0}, "above 0"),
@@ -197,9 +197,9 @@ def test_settings_that_do_not_fit_the_features(settings, words):
     ({"embedding_sizes": {"a": "x"}}, "embedding_sizes.a"), ({"embedding_dim": 0}, "embedding_dim"),
     ({"init": "tf3"}, "tf2"), ({"dropout": 1.0}, "below 1"),
 ])
-def test_refuses_a_network_that_cannot_be(slip, words):
+def test_refuses_a_network_that_cannot_be(wrong, words):
     with pytest.raises(RecipeError, match=words):
-        parse(WideDeepConfig, slip, "recipe.model")
+        parse(WideDeepConfig, wrong, "recipe.model")
 
 
 def test_sizes_from_a_json_file_become_part_of_the_recipe(tmp_path):

@@ -60,9 +60,9 @@ def test_a_setting_of_another_optimizer_is_refused(name):
     for key, users in (("eps_hat", ("adam",)), ("momentum", ("sgd", "rmsprop")), ("rho", ("rmsprop",)),
                        ("initial_accumulator", ("adagrad", "ftrl")), ("l1", ("ftrl",)),
                        ("weight_decay", ("sgd", "adagrad", "adam", "rmsprop"))):
-        slip = {"name": name, key: True if key == "eps_hat" else 0.5}
+        wrong = {"name": name, key: True if key == "eps_hat" else 0.5}
         if name in users:
-            parse(DenseOptimizer, slip, "recipe.optimizer")
+            parse(DenseOptimizer, wrong, "recipe.optimizer")
         else:
             with pytest.raises(RecipeError, match=rf"(?s)optimizer\.{key}.*{name} does not use it"):
-                parse(DenseOptimizer, slip, "recipe.optimizer")
+                parse(DenseOptimizer, wrong, "recipe.optimizer")

@@ -129,15 +129,15 @@ def test_a_row_away_for_very_long_has_forgotten_its_gradients():
 
 
 @pytest.mark.parametrize("section", [TableOptimizer, DenseOptimizer])
-@pytest.mark.parametrize("slip, words", [
+@pytest.mark.parametrize("wrong, words", [
     (dict(name="ftrl", beta=0.0), "initial_accumulator above 0"), (dict(name="ftrl", weight_decay=0.1), "does not use"),
     (dict(name="ftrl", eps=1e-4), "does not use"), (dict(name="rmsprop", l1=0.1), "does not use"),
     (dict(name="rmsprop", rho=1.0), "below 1"), (dict(name="adam", rho=0.5), "does not use"),
     (dict(name="ftrl", lr=0.0), "above 0"),
 ])
-def test_settings_that_cannot_be(section, slip, words):
+def test_settings_that_cannot_be(section, wrong, words):
     with pytest.raises(RecipeError, match=words):
-        parse(section, slip, "recipe")
+        parse(section, wrong, "recipe")
 
 
 def test_tables_have_no_momentum():

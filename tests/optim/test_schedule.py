@@ -45,16 +45,16 @@ def test_epochs_are_so_many_steps(warmup, plateau, decay, length):
         assert in_epochs.factor(step, length) == in_steps.factor(step)
 
 
-@pytest.mark.parametrize("slip, words", [
+@pytest.mark.parametrize("wrong, words", [
     ({"warmup_steps": 5, "warmup_epochs": 1}, "warmup_steps or warmup_epochs"),
     ({"decay_steps": 5, "decay_epochs": 1}, "not both"), ({"levels": [[1, 2, 3]]}, "pairs"),
     ({"levels": [[2, 0.5], [1, 0.1]]}, "grow"), ({"levels": [[0, 0.5]]}, "grow"), ({"levels": [[1, -0.5]]}, "pairs"),
     ({"levels": [[1, 0.5]], "decay_start_epoch": 0, "decay_epochs": 1}, "levels or a decay"),
     ({"warmup_epochs": 2, "decay_start_epoch": 1}, "end of the warm-up"),
 ])
-def test_refuses_epochs_that_make_no_schedule(slip, words):
+def test_refuses_epochs_that_make_no_schedule(wrong, words):
     with pytest.raises(RecipeError, match=words):
-        parse(Schedule, slip, "recipe.schedule")
+        parse(Schedule, wrong, "recipe.schedule")
 
 
 @given(warmup=st.integers(0, 50), plateau=st.integers(0, 50), decay=st.integers(1, 50), power=st.floats(0.5, 3),
@@ -69,8 +69,8 @@ def test_rises_stays_falls_and_never_rises_again(warmup, plateau, decay, power, 
     assert factors[-1] == end and all(0 <= value <= 1 for value in factors)
 
 
-@pytest.mark.parametrize("slip", [{"warmup_steps": -1}, {"warmup_steps": 10, "decay_start_step": 9},
+@pytest.mark.parametrize("wrong", [{"warmup_steps": -1}, {"warmup_steps": 10, "decay_start_step": 9},
                                   {"decay_power": 0}, {"end_factor": 2}])
-def test_refuses_what_makes_no_schedule(slip):
-    with pytest.raises(RecipeError, match=next(reversed(slip))):
-        parse(Schedule, slip, "recipe.schedule")
+def test_refuses_what_makes_no_schedule(wrong):
+    with pytest.raises(RecipeError, match=next(reversed(wrong))):
+        parse(Schedule, wrong, "recipe.schedule")

@@ -11,7 +11,7 @@ from clickwise.optim.schedule import Schedule
 from clickwise.recipe import parse
 from clickwise.train.log import RunLog
 from clickwise.train.loop import Loop, TrainConfig
-from clickwise.train.step import Part, TrainStep
+from clickwise.train.step import OptimizerGroup, TrainStep
 
 ROWS, SIZE = 40, 8
 
@@ -47,7 +47,7 @@ def loop_in(folder, evaluate=None, resume_at=None, **settings):
     torch.manual_seed(3)
     model = Toy()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-    part = Part(optimizer, schedule=Schedule(warmup_steps=3))
+    part = OptimizerGroup(optimizer, schedule=Schedule(warmup_steps=3))
     step = TrainStep(model, {"": part}, precision="fp32", device=torch.device("cpu"))
     config = TrainConfig(**{"batch_size": SIZE, "epochs": 3, "log_every": 2, **settings})
     return Loop(config, step, Batches(), log=RunLog(folder / "log.jsonl", resume_at=resume_at), evaluate=evaluate,
@@ -225,8 +225,8 @@ def test_killed_before_the_best_was_marked(tmp_path, monkeypatch):
     assert checkpoint.load(tmp_path / "best.pt")["position"]["step"] == 10 == resumed.at.best_step
 
 
-@pytest.mark.parametrize("slip", [{"batch_size": 0}, {"epochs": None}, {"evaluate_every": 1.5}, {"precision": "fp8"},
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"epochs": None}, {"evaluate_every": 1.5}, {"precision": "fp8"},
                                   {"patience": -1}, {"seed": -1}, {"threads": 100000}])
-def test_refuses_settings_that_cannot_be(slip):
+def test_refuses_settings_that_cannot_be(wrong):
     with pytest.raises(RecipeError):
-        parse(TrainConfig, slip, "recipe.train")
+        parse(TrainConfig, wrong, "recipe.train")

@@ -14,7 +14,7 @@ from clickwise.errors import RecipeError
 from clickwise.models.ctr_model import CTRModel
 from clickwise.optim.dense import DenseOptimizer
 from clickwise.optim.schedule import Schedule
-from clickwise.train.step import Part, TrainStep
+from clickwise.train.step import OptimizerGroup, TrainStep
 from clickwise.training_recipe import load_recipe
 
 SMALL = ["data.synthetic.rows={train: 4000, validation: 1000, test: 1000}", "train.epochs=2", "train.batch_size=500",
@@ -165,7 +165,7 @@ def test_what_is_in_no_part_is_trained_too_and_tables_of_one_name_start_apart():
 
 def test_an_overflow_in_fp16_skips_every_part():
     model = TwoTables()
-    parts = {name: Part(DenseOptimizer(lr=0.1).build(getattr(model, name).parameters()),
+    parts = {name: OptimizerGroup(DenseOptimizer(lr=0.1).build(getattr(model, name).parameters()),
                         [getattr(model, name).embeddings]) for name in model.parts}
     step = TrainStep(model, parts, precision="fp16", device=torch.device("cpu"))
     step(batch())

@@ -10,7 +10,7 @@ from clickwise.optim import dense
 from clickwise.optim.dense import DenseOptimizer
 from clickwise.optim.schedule import Schedule
 from clickwise.train import step as train_step
-from clickwise.train.step import LossScale, Part, TrainStep, set_matmul_precision
+from clickwise.train.step import LossScale, OptimizerGroup, TrainStep, set_matmul_precision
 
 CPU = torch.device("cpu")
 
@@ -35,7 +35,7 @@ def step_of(precision="fp32", schedule=None, optimizer=None):
     schedule, optimizer = schedule or Schedule(), optimizer or DenseOptimizer(lr=0.5)
     torch.manual_seed(0)
     model = Toy()
-    part = Part(optimizer.build(model.linear.parameters()), [model.embeddings], schedule)
+    part = OptimizerGroup(optimizer.build(model.linear.parameters()), [model.embeddings], schedule)
     return TrainStep(model, {"": part}, precision=precision, device=CPU)
 
 
@@ -136,7 +136,7 @@ def test_no_step_in_fp16_asks_the_device_for_a_number(optimizer, monkeypatch):
     torch.manual_seed(0)
     model = Toy()
     model.embeddings.eval()
-    part = Part(optimizer.build(model.linear.parameters()), [Tables()])
+    part = OptimizerGroup(optimizer.build(model.linear.parameters()), [Tables()])
     step = TrainStep(model, {"": part}, precision="fp16", device=CPU)
     with monkeypatch.context() as patch:
         for name in ("__bool__", "__float__", "__int__", "item", "tolist"):

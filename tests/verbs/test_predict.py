@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from small_dataset import write
 
-from clickwise.data.arrays import Columns, RaggedArray
+from clickwise.data.arrays import RaggedArray
+from clickwise.data.columns import Columns
 from clickwise.feature_spec import Feature, FeatureSpec, split_binary_chunks
 
 FEATURES = {"y": Feature("y", "bool"), "n0": Feature("n0", "float32"), "n1": Feature("n1", "float32"),
@@ -172,3 +174,69 @@ def test_files_that_are_none(clickwise, run, tmp_path):
         (tmp_path / name).write_bytes(b"")
         result = clickwise("predict", run, "--input", name, "--out", "p.csv")
         assert result.code == 1 and name in result.err and "Traceback" not in result.err
+
+
+USERS = '''
+import dataclasses
+import torch
+from clickwise.embedding.table import Table
+from clickwise.models.ctr_model import CTRModel
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    dim: int = 4
+
+class Users(CTRModel):
+    Config, channels = Config, ("user", "target_item")
+
+    @staticmethod
+    def tables(spec, config):
+        return tuple(Table(name=feature.name, rows=feature.cardinality, features=(feature.name,), dim=config.dim)
+                     for feature in (*spec.channel("user"), *spec.channel("target_item")))
+
+    def __init__(self, spec, embeddings, config):
+        super().__init__()
+        self.embeddings, self.bias = embeddings, torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch):
+        assert batch.numerical is None and not batch.history, "more than was asked for"
+        user, item = self.embeddings((*batch.user, *batch.target_item)).chunk(2, dim=1)
+        return (user * item).sum(1).float() + self.bias
+'''
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["channels declared", "channels left at their default"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_model_of_ones_own_reads_users_without_a_history(clickwise, tmp_path, monkeypatch, ending, declared):
+    code = USERS if declared else USERS.replace("Config, channels = Config, (", "Config, _ = Config, (").replace(
+        "batch.numerical is None and ", "")
+    (tmp_path / "own_users.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_users", raising=False)
+    features = {"y": Feature("y", "bool"), "who": Feature("who", "int8", 20), "sku": Feature("sku", "int8", 60),
+                "city": Feature("city", "int8", 20), "n": Feature("n", "float32")}
+    channels = {"label": ("y",), "user": ("who",), "target_item": ("sku",), "categorical": ("city",),
+                "numerical": ("n",)}
+    mappings = {mapping: split_binary_chunks(features, channels, mapping) for mapping in ("train", "test")}
+    spec, random = FeatureSpec(features, mappings, channels, {}, tmp_path / "ds"), np.random.default_rng(0)
+    arrays = {name: random.integers(0, feature.cardinality or 2, ROWS).astype(feature.dtype)
+              for name, feature in features.items() if name != "n"}
+    for mapping in mappings:
+        write(spec, Columns(ROWS, arrays, np.zeros((ROWS, 1), "float32")), mapping)
+    result = clickwise("train", "tiny/dlrm", "data={path: ds}", "model={name: own_users.Users}", "train.batch_size=20",
+                       "train.epochs=3", "optimizer.lr=0.5", "embedding.optimizer.lr=0.5", "--json")
+    assert result.code == 0, result.err
+    run = json.loads(result.out)["run"]
+    read = ("who", "sku") if declared else ("who", "sku", "city", "n")
+    rows = {name: array.tolist() for name, array in arrays.items()} | {"n": [0.0] * ROWS}
+    put(tmp_path / f"in.{ending}", {name: rows[name] for name in read[::-1]})
+    for source in ("test", f"in.{ending}"):
+        result = clickwise("predict", run, "--input", source, "--out", f"{source}.p.parquet", "--allow-import",
+                           "own_users.Users")
+        assert result.code == 0, result.err
+    of_mapping, of_file = (pq.read_table(tmp_path / f"{source}.p.parquet") for source in ("test", f"in.{ending}"))
+    np.testing.assert_allclose(of_file["logit"], of_mapping["logit"], atol=1e-6)
+    assert len(set(of_file["logit"].to_pylist())) > 20
+    put(tmp_path / f"in.{ending}", {"sku": rows["sku"], "city": rows["city"], "n": rows["n"]})
+    result = clickwise("predict", run, "--input", f"in.{ending}", "--out", "p.csv", "--allow-import", "own_users.Users")
+    assert result.code == 1 and "'who'" in result.err

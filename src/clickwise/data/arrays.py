@@ -15,8 +15,6 @@ from clickwise.feature_spec import Chunk, Feature, FeatureSpec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from clickwise.data.events import Samples
-
 
 @dataclass(frozen=True)
 class RaggedArray:
@@ -28,38 +26,16 @@ class RaggedArray:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, row: int) -> np.ndarray:
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
-
-    def part(self, rows: slice) -> RaggedArray:
-        offsets = self.offsets[rows.start : rows.stop + 1]
+    def __getitem__(self, rows: int | slice) -> np.ndarray | RaggedArray:
+        """The list of one row, or the lists of several."""
+        if not isinstance(rows, slice):
+            return self.values[self.offsets[rows] : self.offsets[rows + 1]]
+        start, stop, _ = rows.indices(len(self))
+        offsets = self.offsets[start : stop + 1]
         return RaggedArray(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
 
 Array = np.ndarray | RaggedArray
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Rows of a dataset, column by column, in the types they are stored in.
-
-    arrays     feature -> ids [rows], lists of fixed length [rows, L], or RaggedArray (multi-hot); no numericals
-    numerical  [rows, N] in the order of the channel, or None
-    events     the rows as places in a log of events, from which the loader makes the features that are not in `arrays`
-    """
-
-    rows: int
-    arrays: dict[str, Array] = field(default_factory=dict)
-    numerical: np.ndarray | None = None
-    events: Samples | None = None
-
-    def part(self, rows: slice) -> Columns:
-        """Some of the rows."""
-        start, stop, _ = rows.indices(self.rows)
-        return Columns(stop - start, {name: array.part(rows) if isinstance(array, RaggedArray) else array[rows]
-                                      for name, array in self.arrays.items()},
-                       None if self.numerical is None else self.numerical[rows],
-                       None if self.events is None else self.events.part(rows))
 
 
 @dataclass(frozen=True)
@@ -123,11 +99,8 @@ def join(parts: list[Array]) -> Array:
     return np.concatenate(parts)
 
 
-def lay(array: Array, segments: list[tuple[int, int]]) -> Array:
+def take_segments(array: Array, segments: list[tuple[int, int]]) -> Array:
     """The rows of `segments` end to end."""
-    if isinstance(array, RaggedArray):
-        return join([RaggedArray(array.values[array.offsets[first] : array.offsets[end]],
-                                 array.offsets[first : end + 1] - array.offsets[first]) for first, end in segments])
     return join([array[first:end] for first, end in segments])
 
 
@@ -140,9 +113,9 @@ def gather(source: Array, order: np.ndarray, out: Array) -> None:
     lengths = source.offsets[order + 1] - starts
     out.offsets[0] = 0
     np.cumsum(lengths, out=out.offsets[1:])
-    places = np.repeat(starts - out.offsets[:-1], lengths)
-    places += np.arange(len(places))
-    np.take(source.values, places, out=out.values, mode="clip")
+    positions = np.repeat(starts - out.offsets[:-1], lengths)
+    positions += np.arange(len(positions))
+    np.take(source.values, positions, out=out.values, mode="clip")
 
 
 def keep_known(ids: np.ndarray, feature: Feature) -> np.ndarray:
@@ -156,16 +129,16 @@ def keep_known(ids: np.ndarray, feature: Feature) -> np.ndarray:
     return np.where((wide >= 0) & (wide < feature.cardinality), wide, 0)
 
 
-def fit(source: np.ndarray, dtype: np.dtype, where: str, row_of: Callable[[int], int]) -> np.ndarray:
+def cast_exact(source: np.ndarray, dtype: np.dtype, where: str, row_of: Callable[[int], int]) -> np.ndarray:
     """A copy of `source` in `dtype`; a value that `dtype` cannot hold raises DataError, it is never wrapped or cut.
 
-    `row_of(place)` is the row in the file, for the message, of a place in the flat `source`.
+    `row_of(index)` is the row in the file, for the message, of an index into the flat `source`.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         array = source.astype(dtype)
         wrong = array != source if dtype.kind != "f" else np.isinf(array) & np.isfinite(source)
     if wrong.any():
-        place = int(np.flatnonzero(wrong)[0])
+        index = int(np.flatnonzero(wrong)[0])
         expected = "0 or 1" if dtype.kind == "b" else f"a value that fits {dtype.name}"
-        raise DataError(f"{where}, row {row_of(place)}", found=str(source.reshape(-1)[place]), expected=expected)
+        raise DataError(f"{where}, row {row_of(index)}", found=str(source.reshape(-1)[index]), expected=expected)
     return array

@@ -47,29 +47,27 @@ def _remembered(path: Path) -> dict[str, object]:
 
 def _scan(spec: FeatureSpec, mapping: str) -> None:
     chunks = spec.chunks(mapping)
-    mapped = {place: Block(spec.folder / chunk.files[0], 0, map_chunk(spec, chunk))
-              for place, chunk in enumerate(chunks) if chunk.type == "split_binary"}
-    rows_of = {place: len(block) for place, block in mapped.items()}
+    mapped = {index: Block(spec.folder / chunk.files[0], 0, map_chunk(spec, chunk))
+              for index, chunk in enumerate(chunks) if chunk.type == "split_binary"}
     files = [spec.folder / chunk.files[0 if chunk.type == "events" else -1] for chunk in chunks]
-    samples = {place: map_events(spec, chunk) for place, chunk in enumerate(chunks) if chunk.type == "events"}
-    rows_of |= {place: len(found) for place, found in samples.items()}
-    agreed_rows([(files[place], rows) for place, rows in rows_of.items()])
-    total = sum(rows * len(chunks[place].features) for place, rows in rows_of.items() if place in mapped)
-    known = len(mapped) + len(samples) == len(chunks)
-    with Progress(f"checking {mapping}", total=total if known else None, unit="values") as bar:
+    samples = {index: map_events(spec, chunk) for index, chunk in enumerate(chunks) if chunk.type == "events"}
+    rows_of = {index: len(found) for index, found in {**mapped, **samples}.items()}
+    agreed_rows([(files[index], rows) for index, rows in rows_of.items()])
+    total = sum(len(block) * len(chunks[index].features) for index, block in mapped.items())
+    with Progress(f"checking {mapping}", total=total if len(rows_of) == len(chunks) else None, unit="values") as bar:
         for block in mapped.values():
             check_block(spec, block, bar)
-        for place, chunk in enumerate(chunks):
-            if place not in mapped and place not in samples:
-                rows_of[place] = 0
+        for index, chunk in enumerate(chunks):
+            if index not in mapped and index not in samples:
+                rows_of[index] = 0
                 for block in stream_chunk(spec, chunk, list(chunk.features), wide_ids=True):
                     check_block(spec, block, bar)
-                    rows_of[place] += len(block)
-    agreed_rows([(files[place], rows_of[place]) for place in range(len(chunks))])
+                    rows_of[index] += len(block)
+    agreed_rows([(files[index], rows_of[index]) for index in range(len(chunks))])
     if samples:
         label = read_columns(spec, mapping, ("label",)).arrays
-        for place, found in samples.items():
-            check_events(spec, chunks[place], found, next(iter(label.values()), None))
+        for index, found in samples.items():
+            check_events(spec, chunks[index], found, next(iter(label.values()), None))
 
 
 def check_block(spec: FeatureSpec, block: Block, bar: Progress | None = None) -> None:

@@ -11,7 +11,13 @@ from clickwise.data.arrays import Array, RaggedArray
 from clickwise.errors import SpecError
 from clickwise.feature_spec import Feature
 
-STEP = 1 << 20  # values looked at at a time: they stay in the processor's cache
+STEP = 1 << 20  # values looked at at a time
+
+
+def in_steps(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Parts of `values` that stay in the processor's cache, each with the index of its first."""
+    for start in range(0, len(values), STEP):
+        yield start, values[start : start + STEP]
 
 
 def check_ids(array: Array, feature: Feature, where: Path | str, first: int = 0) -> None:
@@ -23,28 +29,29 @@ def check_ids(array: Array, feature: Feature, where: Path | str, first: int = 0)
     values = array.values if isinstance(array, RaggedArray) else array.reshape(-1)
     row_length = 1
     if isinstance(array, RaggedArray):
-        check_offsets(array.offsets, where, first=first)
-        _check_hotness(array.offsets, feature, where, first)
+        check_offsets(array.offsets, where, first=first, feature=feature)
     elif len(array):
         row_length = max(1, array.size // len(array))
-    for start, part in _parts(values):
+    for start, part in in_steps(values):
         if part.min() >= 0 and part.max() < feature.cardinality:
             continue
-        place = start + int(np.flatnonzero((part < 0) | (part >= feature.cardinality))[0])
-        row = place // row_length
+        index = start + int(np.flatnonzero((part < 0) | (part >= feature.cardinality))[0])
+        row = index // row_length
         if isinstance(array, RaggedArray):
-            row = int(np.searchsorted(array.offsets, place, side="right")) - 1
+            row = int(np.searchsorted(array.offsets, index, side="right")) - 1
         if feature.unknown_ids in (None, "error"):
-            do = "raise cardinality, or set unknown_ids: zero or modulo for the feature" if values[place] >= 0 else \
-                f"{values[place]} is no id here: 0 is missing, rare, unseen and padding"
+            do = "raise cardinality, or set unknown_ids: zero or modulo for the feature" if values[index] >= 0 else \
+                f"{values[index]} is no id here: 0 is missing, rare, unseen and padding"
         else:
             do = f"clickwise transcode applies unknown_ids: {feature.unknown_ids}; columns on disk are not rewritten"
-        raise SpecError(f"{where}, row {first + row}", found=f"id {values[place]} of the feature {feature.name!r}",
+        raise SpecError(f"{where}, row {first + row}", found=f"id {values[index]} of the feature {feature.name!r}",
                         expected=f"0 … {feature.cardinality - 1} (cardinality {feature.cardinality})", do=do)
 
 
-def check_offsets(offsets: np.ndarray, where: Path | str, what: str = "row", first: int = 0) -> None:
-    """Raises SpecError for the first offset that is less than the one before."""
+def check_offsets(offsets: np.ndarray, where: Path | str, what: str = "row", first: int = 0,
+                  feature: Feature | None = None) -> None:
+    """Raises SpecError for the first offset that is less than the one before, or list too long for the feature."""
+    limit = None if feature is None else feature.max_hotness
     for start in range(0, len(offsets) - 1, STEP):
         lengths = np.diff(offsets[start : start + STEP + 1])
         if lengths.min() < 0:
@@ -52,15 +59,9 @@ def check_offsets(offsets: np.ndarray, where: Path | str, what: str = "row", fir
             raise SpecError(f"{where}, {what} {first + row}", expected="offsets that never fall",
                             found=f"an offset {offsets[row + 1]} after {offsets[row]}",
                             do="the offsets file is damaged or has another type")
-
-
-def _check_hotness(offsets: np.ndarray, feature: Feature, where: Path | str, first: int) -> None:
-    limit = feature.max_hotness
-    for start in range(0, len(offsets) - 1, STEP) if limit is not None else ():
-        lengths = np.diff(offsets[start : start + STEP + 1])
-        if lengths.max() > limit:
+        if limit is not None and lengths.max() > limit:
             row = start + int(np.flatnonzero(lengths > limit)[0])
-            raise SpecError(f"{where}, row {first + row}",
+            raise SpecError(f"{where}, {what} {first + row}",
                             found=f"a list of {offsets[row + 1] - offsets[row]} of the feature {feature.name!r}",
                             expected=f"at most {limit} (max_hotness)")
 
@@ -68,28 +69,23 @@ def _check_hotness(offsets: np.ndarray, feature: Feature, where: Path | str, fir
 def check_finite(numerical: np.ndarray, where: Path | str, names: tuple[str, ...], first: int = 0) -> None:
     """Raises SpecError for the first NaN or infinity in [rows, N]."""
     flat = numerical.reshape(-1)
-    for start, part in _parts(flat):
+    for start, part in in_steps(flat):
         if part.dtype == np.float16:  # numpy's isfinite of float16 is many times slower than this look at the exponent
             good = int((part.view(np.uint16) & 0x7FFF).max()) < 0x7C00
         else:
             good = bool(np.isfinite(part).all())
         if not good:
-            place = start + int(np.flatnonzero(~np.isfinite(part))[0])
-            row, column = divmod(place, len(names))
-            raise SpecError(f"{where}, row {first + row}", found=f"{flat[place]} in the feature {names[column]!r}",
+            index = start + int(np.flatnonzero(~np.isfinite(part))[0])
+            row, column = divmod(index, len(names))
+            raise SpecError(f"{where}, row {first + row}", found=f"{flat[index]} in the feature {names[column]!r}",
                             expected="finite numbers", do="fill missing values, clip or scale large ones")
 
 
 def check_labels(array: np.ndarray, where: Path | str, first: int = 0) -> None:
     """Raises SpecError for the first label that is neither 0 nor 1."""
     raw = array.view(np.uint8) if array.dtype == np.bool_ else array
-    for start, part in _parts(raw):
+    for start, part in in_steps(raw):
         wrong = (part != 0) & (part != 1)
         if wrong.any():
-            place = start + int(np.flatnonzero(wrong)[0])
-            raise SpecError(f"{where}, row {first + place}", found=f"the label {raw[place]}", expected="0 or 1")
-
-
-def _parts(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    for start in range(0, len(values), STEP):
-        yield start, values[start : start + STEP]
+            index = start + int(np.flatnonzero(wrong)[0])
+            raise SpecError(f"{where}, row {first + index}", found=f"the label {raw[index]}", expected="0 or 1")

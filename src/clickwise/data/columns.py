@@ -5,14 +5,37 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from clickwise.data.arrays import Array, Block, Columns, RaggedArray, column_file, join
+from clickwise.data.arrays import Array, Block, RaggedArray, column_file, join
 from clickwise.data.events import Samples, map_events, samples_of_lists
 from clickwise.errors import DataError, SpecError
 from clickwise.feature_spec import AUTO, Chunk, FeatureSpec
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Rows of a dataset, column by column, in the types they are stored in.
+
+    arrays     feature -> ids [rows], lists of fixed length [rows, L], or RaggedArray (multi-hot); no numericals
+    numerical  [rows, N] in the order of the channel, or None
+    events     the rows as positions in a log of events, of which the loader makes the features that are not in `arrays`
+    """
+
+    rows: int
+    arrays: dict[str, Array] = field(default_factory=dict)
+    numerical: np.ndarray | None = None
+    events: Samples | None = None
+
+    def part(self, rows: slice) -> Columns:
+        """Some of the rows."""
+        start, stop, _ = rows.indices(self.rows)
+        return Columns(stop - start, {name: array[rows] for name, array in self.arrays.items()},
+                       None if self.numerical is None else self.numerical[rows],
+                       None if self.events is None else self.events.part(rows))
 
 
 def read_columns(spec: FeatureSpec, mapping: str, channels: Iterable[str] | None = None,

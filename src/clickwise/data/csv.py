@@ -63,8 +63,8 @@ def _batches(path: Path, chunk: Chunk, columns: list[str], has_header: bool, typ
             for batch in reader:
                 for start in range(0, len(batch), rows):
                     yield batch.slice(start, rows)
-    except (pa.ArrowInvalid, OSError) as slip:
-        raise _explained(path, columns, str(slip)) from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _explained(path, columns, str(error)) from None
 
 
 _ARROW_ERROR = re.compile(r"(In CSV column #(?P<column>\d+)|CSV parse error): (Row #(?P<row>\d+): )?(?P<what>.*)", re.S)
@@ -107,8 +107,8 @@ def first_fields(path: Path, delimiter: str = ",") -> list[str]:
     try:
         with pa.input_stream(str(path), compression="detect") as stream:
             line = stream.read(1 << 16).split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
-    except (OSError, UnicodeDecodeError) as slip:
-        raise DataError(path, found=f"no text: {slip}", expected="a csv file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(path, found=f"no text: {error}", expected="a csv file") from None
     if not line:
         raise DataError(f"{path}, line 1", found="an empty file" if path.stat().st_size == 0 else "an empty line",
                         expected="rows, or a header and rows")
@@ -153,7 +153,7 @@ def _truth(column: pa.StringArray, where: str, first: int) -> pa.Array:
     texts = pc.utf8_lower(pc.utf8_trim_whitespace(column))
     for word, digit in (("true", "1"), ("false", "0")):
         texts = pc.if_else(pc.equal(texts, word), digit, texts)
-    return _cast(texts, pa.float64(), where, "0 or 1", lambda place: first + place)
+    return _cast(texts, pa.float64(), where, "0 or 1", lambda index: first + index)
 
 
 def _split(column: pa.StringArray, delimiter: str, where: str, first: int) -> pa.Array:
@@ -166,7 +166,7 @@ def _split(column: pa.StringArray, delimiter: str, where: str, first: int) -> pa
     np.cumsum(lengths, out=offsets[1:])
     words = pc.utf8_trim_whitespace(parts.filter(pa.array(~is_empty)).flatten())
     values = _cast(words, pa.int64(), where, f"integers separated by {delimiter!r}",
-                   lambda place: first + int(np.searchsorted(offsets, place, side="right")) - 1)
+                   lambda index: first + int(np.searchsorted(offsets, index, side="right")) - 1)
     return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 

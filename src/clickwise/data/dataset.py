@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from clickwise.data.arrays import Columns
 from clickwise.data.check import check_columns
-from clickwise.data.columns import read_columns
+from clickwise.data.columns import Columns, read_columns
 from clickwise.data.events import Histories
 from clickwise.data.id_counts import id_counts
 from clickwise.data.loader import Loader
 from clickwise.data.synthetic import SyntheticConfig, synthetic_columns, synthetic_spec
 from clickwise.errors import DataError, nearest
-from clickwise.feature_spec import FeatureSpec, check_encoded
+from clickwise.feature_spec import CHANNELS, ID_CHANNELS, FeatureSpec, check_encoded
 from clickwise.recipe import require
 
 
@@ -93,13 +92,22 @@ class Dataset:
         check_columns(self.spec, mapping)
         return read_columns(self.spec, mapping)
 
-    def inputs(self) -> dict[str, Any]:
-        """What a model needs to be the same in other data: features, their order and their cardinalities."""
-        channels = {name: list(self.spec.channels.get(name, ())) for name in ("numerical", "categorical")}
-        if self.spec.channels.get("history"):
-            channels |= {name: list(self.spec.channels.get(name, ())) for name in ("user", "target_item", "history")}
-        ids = [self.spec.features[name] for channel in list(channels)[1:] for name in channels[channel]]
-        return {**channels, "cardinalities": [feature.cardinality for feature in ids]}
+    def inputs(self, reads: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """What a model that reads these channels needs to be the same in other data: features, their order and their
+        cardinalities."""
+        channels = {channel: list(names) for channel, names in reads.items()}
+        return {**channels, "cardinalities": [self.spec.features[name].cardinality for name in _ids(channels)]}
+
+    def other_input(self, reads: Mapping[str, Sequence[str]], saved: Mapping[str, Any]) -> str | None:
+        """The first channel (or "cardinalities") in which the data is another than `saved`, the `inputs` of a
+        checkpoint; None where it is none. What a checkpoint does not tell (old ones name the channels user, target_item
+        and history only where there is a history) is not compared, nor what it tells of channels not read."""
+        for channel, names in reads.items():
+            if saved.get(channel, list(names)) != list(names):
+                return channel
+        sizes = dict(zip(_ids(saved), saved["cardinalities"], strict=True))
+        ours = {name: self.spec.features[name].cardinality for name in _ids(reads)}
+        return next(("cardinalities" for name, size in ours.items() if sizes.get(name, size) != size), None)
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -111,7 +119,8 @@ class Dataset:
                 "files": {file: _fingerprint(self.spec.folder / file) for file in files
                           if (self.spec.folder / file).exists()}}
 
-    def train_loader(self, *, batch_size: int, seed: int, pin_memory: bool) -> Loader:
+    def train_loader(self, *, batch_size: int, seed: int, pin_memory: bool,
+                     channels: Collection[str] = CHANNELS) -> Loader:
         config, columns = self.config, self._train_columns()
         if batch_size > columns.rows:
             raise DataError(f"train.batch_size={batch_size}",
@@ -120,7 +129,7 @@ class Dataset:
                             do=f"set train.batch_size={columns.rows} or less")
         return Loader(columns, self.spec, batch_size=batch_size, shuffle=config.shuffle, seed=seed,
                       window_rows=config.window_rows, drop_last=config.drop_last, prefetch=config.prefetch,
-                      pin_memory=pin_memory)
+                      pin_memory=pin_memory, channels=channels)
 
     def train_counts(self, features: Iterable[str]) -> dict[str, np.ndarray]:
         """How often every id of these features occurs in the samples of the training mapping; see `id_counts`."""
@@ -130,10 +139,16 @@ class Dataset:
         histories = self.config.histories
         return _with_histories(self.columns(self.config.train), self.spec, histories, histories.negatives)
 
-    def evaluation_loader(self, mapping: str, *, batch_size: int, pin_memory: bool) -> Loader:
+    def evaluation_loader(self, mapping: str, *, batch_size: int, pin_memory: bool,
+                          channels: Collection[str] = CHANNELS) -> Loader:
         columns = _with_histories(self.columns(mapping), self.spec, self.config.histories, None)
         return Loader(columns, self.spec, batch_size=batch_size, shuffle="none", prefetch=self.config.prefetch,
-                      pin_memory=pin_memory)
+                      pin_memory=pin_memory, channels=channels)
+
+
+def _ids(channels: Mapping[str, Sequence[str]]) -> list[str]:
+    """The features of ids in the channels of `inputs`."""
+    return [name for channel, names in channels.items() if channel in ID_CHANNELS for name in names]
 
 
 def _with_histories(columns: Columns, spec: FeatureSpec, histories: Histories, negatives: str | None) -> Columns:

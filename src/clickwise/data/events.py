@@ -1,4 +1,4 @@
-"""User event logs: every event stored once, and the rows of a mapping as places in that log.
+"""User event logs: every event stored once, and the rows of a mapping as positions in that log.
 
 A chunk of the type `events` has the files user, position and offsets, then one for every feature that the log stores,
 in the order of the chunk's features (docs/feature_spec.md). `events_windows` makes histories of it.
@@ -20,7 +20,7 @@ from clickwise.errors import DataError, SpecError
 from clickwise.feature_spec import Chunk, FeatureSpec, history_length, is_time_gap, stored_event_features
 from clickwise.recipe import require
 
-PLACES = np.dtype("int32")  # of user and position
+NUMBER = np.dtype("int32")  # of user and position
 TIME = np.dtype("int64")
 RULES = ("popularity", "uniform", "compat")  # for what is drawn; the first where a dataset says nothing
 
@@ -91,10 +91,10 @@ class RowNumbers:
 
 @dataclass(frozen=True)
 class Samples:
-    """Rows of a mapping as places in a log.
+    """Rows of a mapping as positions in a log.
 
     user      [rows]: whose events
-    position  [rows]: how many of the user's events came before, so that it is also the place of the event to come
+    position  [rows]: how many of the user's events came before, so that it is also the index of the event to come
     row       [rows]: their numbers in the mapping, from which their negatives follow
     time      int64 [rows], for time gaps; None: that of the event to come
     whole     all rows of the mapping, of which these are a part
@@ -137,7 +137,7 @@ def map_events(spec: FeatureSpec, chunk: Chunk) -> Samples:
     """The samples of an `events` chunk, its files mapped. Raises SpecError for sizes that contradict each other."""
     stored = stored_event_features(spec, chunk)
     paths = [column_file(spec, name) for name in chunk.files]
-    user, position = (_map(path, PLACES) for path in paths[:2])
+    user, position = (_map(path, NUMBER) for path in paths[:2])
     if len(user) != len(position):
         raise SpecError(paths[1], found=f"{len(position):,} rows",
                         expected=f"{len(user):,} rows, as in {paths[0].name}",
@@ -188,7 +188,7 @@ def samples_of_lists(names: list[str], lists: Mapping[str, RaggedArray], where: 
 
 
 def window(values: np.ndarray, end_B: np.ndarray, length: int) -> np.ndarray:
-    """The `length` values before each of the places `end_B`, [B, length]; what would lie before the first value is
+    """The `length` values before each of the positions `end_B`, [B, length]; what would lie before the first value is
     anything."""
     if len(values) < length:
         end_B = end_B + (length - len(values))

@@ -1,19 +1,16 @@
-"""A log of events and the places in it, held against the Feature Spec."""
+"""A log of events and the positions in it, held against the Feature Spec."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from clickwise.data.arrays import RaggedArray
-from clickwise.data.check_values import check_ids, check_offsets
+from clickwise.data.check_values import STEP, check_ids, check_offsets, in_steps
 from clickwise.data.events import Samples
 from clickwise.errors import SpecError
 from clickwise.feature_spec import Chunk, FeatureSpec, is_time_gap, stored_event_features
-
-STEP = 1 << 20
 
 
 def check_events(spec: FeatureSpec, chunk: Chunk, samples: Samples, label: np.ndarray | RaggedArray | None) -> None:
@@ -28,18 +25,18 @@ def check_events(spec: FeatureSpec, chunk: Chunk, samples: Samples, label: np.nd
         if name not in gaps:
             check_ids(log.features[name], spec.features[name], files[name])
     makes_items = len(stored) < len(chunk.features)
-    if makes_items and not any(part.any() for _, part in _parts(log.features[stored[0]])):
+    if makes_items and not any(part.any() for _, part in in_steps(log.features[stored[0]])):
         raise SpecError(files[stored[0]], found="no event with a known item (an id above 0)",
                         expected="at least one, among which negatives can be drawn")
     makes_targets = any(name in spec.channels.get("target_item", ()) for name in chunk.features)
-    _check_places(samples, files, label if makes_targets else None, bool(gaps) and samples.time is None)
+    _check_positions(samples, files, label if makes_targets else None, bool(gaps) and samples.time is None)
     for name in gaps:
         _check_times(samples, log.features[name], files[name], files.get("time"))
 
 
-def _check_places(samples: Samples, files: dict[str, Path], label: np.ndarray | None, all_come: bool) -> None:
+def _check_positions(samples: Samples, files: dict[str, Path], label: np.ndarray | None, all_come: bool) -> None:
     counts = samples.log.counts()
-    for start, user in _parts(samples.user):
+    for start, user in in_steps(samples.user):
         if user.min() < 0 or user.max() >= len(counts):
             row = int(np.flatnonzero((user < 0) | (user >= len(counts)))[0])
             raise SpecError(f"{files['user']}, row {start + row}", found=f"the user {user[row]}",
@@ -70,7 +67,7 @@ def _check_times(samples: Samples, time: np.ndarray, path: Path, sample_path: Pa
                             expected="events of a user in the order of time")
     if samples.time is None:
         return
-    for start, when in _parts(samples.time):
+    for start, when in in_steps(samples.time):
         rows = slice(start, start + len(when))
         end = samples.log.offsets[samples.user[rows]] + samples.position[rows]
         wrong = (samples.position[rows] > 0) & (time[np.maximum(end - 1, 0)] > when)
@@ -79,8 +76,3 @@ def _check_times(samples: Samples, time: np.ndarray, path: Path, sample_path: Pa
             raise SpecError(f"{sample_path}, row {start + row}", do="count in position only the events before it",
                             found=f"the time {when[row]}, before the last of its history ({time[end[row] - 1]})",
                             expected="a history that is over before the sample")
-
-
-def _parts(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    for start in range(0, len(values), STEP):
-        yield start, values[start : start + STEP]

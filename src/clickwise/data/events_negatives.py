@@ -1,4 +1,4 @@
-"""Events that did not happen: items drawn by hash, so that a draw depends on seed, epoch, row and place alone."""
+"""Events that did not happen: items drawn by hash, so that a draw depends on seed, epoch, row and position alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from clickwise.data.events import Samples, window
 ROUNDS = 8  # fresh draws for a user's own item, before the neighbours of the last draw are looked through
 MOST_ROUNDS = 1000
 BITS_PER_EVENT = 32
-LEAST_DECK = 1 << 16
-PARTS = {"target": 0, "history": 1}  # what is drawn for a row, each from a place of its own
+LEAST_SHUFFLED = 1 << 16
+PURPOSES = {"target": 0, "history": 1}  # what is drawn for a row, each from an offset of its own
 
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -18,9 +18,9 @@ _GOLDEN = 0x9E3779B97F4A7C15
 class Negatives:
     """Draws from the events of `samples` as its `histories.negatives` says; see `events.Histories`.
 
-    What can be drawn is shuffled once, as a deck of cards. A row cuts the deck at a place of its own, another in every
-    epoch, and takes the cards before it: one hash and one copy for a row, where a draw for each place would cost many
-    times as much. A deck of few cards is many shuffled ones.
+    What can be drawn is shuffled once. A row has an offset of its own into the shuffled items, another in every epoch,
+    and takes the items before it: one hash and one copy for a row, where a draw for each position would cost many times
+    as much. Where there are few items, they are shuffled many times, one order after another.
 
     All rules but `compat` draw among what had happened by the user's last sample of this mapping (nothing of a later
     mapping is seen), and leave out what the user had by then. Whether an item is the user's own is looked up in a bit
@@ -36,51 +36,52 @@ class Negatives:
         user = np.repeat(np.arange(len(reach)), samples.log.counts())
         happened = np.arange(len(samples.log)) - samples.log.offsets[user] < reach[user]
         happened &= np.asarray(items[0]) != 0
-        cards = np.flatnonzero(happened)
+        events = np.flatnonzero(happened)
         if rule == "uniform":
-            cards = cards[np.unique(items[0][cards], return_index=True)[1]]
-        shuffles = np.random.default_rng((seed, len(cards)))
-        deck = np.concatenate([shuffles.permutation(cards) for _ in range(-(-max(LEAST_DECK, most) // len(cards)))])
-        self.size = len(deck)
-        deck = np.concatenate([deck[-most:], deck])  # so that `most` cards lie before every cut
-        self.deck = [np.ascontiguousarray(values[deck]) for values in items]
+            events = events[np.unique(items[0][events], return_index=True)[1]]
+        shuffles = np.random.default_rng((seed, len(events)))
+        times = -(-max(LEAST_SHUFFLED, most) // len(events))
+        order = np.concatenate([shuffles.permutation(events) for _ in range(times)])
+        self.size = len(order)
+        order = np.concatenate([order[-most:], order])  # so that `most` items lie before every offset
+        self.shuffled_items = [np.ascontiguousarray(values[order]) for values in items]
         self.own = None if rule == "compat" else OwnItems(user[happened], np.asarray(items[0])[happened], reach)
 
-    def draw(self, epoch: int, user_B: np.ndarray, row_B: np.ndarray, part: str, count: int) -> list[np.ndarray]:
+    def draw(self, epoch: int, user_B: np.ndarray, row_B: np.ndarray, purpose: str, count: int) -> list[np.ndarray]:
         """`count` items for every row, as one array [B, count] per feature. The last ones stay the same when more are
         drawn."""
-        key = _mixed_number(self.seed, epoch if self.redraw else 0, PARTS[part])
+        key = _mixed_number(self.seed, epoch if self.redraw else 0, PURPOSES[purpose])
         key_B = _mixed((row_B.astype(np.uint64) ^ key) * np.uint64(_GOLDEN))
-        cut_B = self._cut(key_B)
-        drawn = [window(values, cut_B, count) for values in self.deck]
+        offset_B = self._offset(key_B)
+        drawn = [window(values, offset_B, count) for values in self.shuffled_items]
         if self.own is not None:
-            self._leave_out_own(user_B, key_B, cut_B, drawn)
+            self._leave_out_own(user_B, key_B, offset_B, drawn)
         return drawn
 
-    def _leave_out_own(self, user_B, key_B, cut_B, drawn: list[np.ndarray]) -> None:
-        """Draws again, in place, what is the user's own."""
+    def _leave_out_own(self, user_B, key_B, offset_B, drawn: list[np.ndarray]) -> None:
+        """Draws again, in the same arrays, what is the user's own."""
         count = drawn[0].shape[1]
         again = np.flatnonzero(self.own.has(user_B[:, None], drawn[0]))
         row, age = again // count, count - again % count
         user, key = user_B[row], key_B[row] + age.astype(np.uint64) * np.uint64(_GOLDEN)
-        place = cut_B[row] - age
+        index = offset_B[row] - age
         for attempt in range(MOST_ROUNDS):
             if not len(again):
                 return
             if attempt < ROUNDS:
                 key = _mixed(key + np.uint64(_GOLDEN))
-                place = self._cut(key)
+                index = self._offset(key)
             else:
-                place = np.where(place + 1 < len(self.deck[0]), place + 1, 0)
-            item = self.deck[0].take(place)
+                index = np.where(index + 1 < len(self.shuffled_items[0]), index + 1, 0)
+            item = self.shuffled_items[0].take(index)
             still = self.own.has(user, item)
             done = ~still if attempt < MOST_ROUNDS - 1 else slice(None)
-            for values, out in zip(self.deck, drawn, strict=True):
-                out.reshape(-1)[again[done]] = values.take(place[done])
-            again, user, key, place = again[still], user[still], key[still], place[still]
+            for values, out in zip(self.shuffled_items, drawn, strict=True):
+                out.reshape(-1)[again[done]] = values.take(index[done])
+            again, user, key, index = again[still], user[still], key[still], index[still]
 
-    def _cut(self, bits: np.ndarray) -> np.ndarray:
-        """Places of the deck with `most` cards before them, from the upper 32 of 64 random bits."""
+    def _offset(self, bits: np.ndarray) -> np.ndarray:
+        """Offsets into the shuffled items with `most` before them, from the upper 32 of 64 random bits."""
         return ((bits >> np.uint64(32)) * np.uint64(self.size) >> np.uint64(32)).view(np.int64) + self.most
 
 

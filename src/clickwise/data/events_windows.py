@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from clickwise.data.events import Samples, window
 from clickwise.data.events_negatives import Negatives
 from clickwise.feature_spec import Feature, FeatureSpec, is_time_gap
 
+CHANNELS = ("history", "negative_history", "target_item")  # those that a log of events may give
 BLOCK_VALUES = 1 << 15  # values worked on at a time: they stay in the processor's cache
 
 Shape = tuple[tuple[int, ...], np.dtype]
 
 
-class Past:
-    """Windows of the channel history, a block of samples at a time; `places` are rows of `Samples.columns()`.
+class HistoryReader:
+    """Windows of the channel history, a block of samples at a time; `sampled` are rows of `Samples.columns()`.
 
     features   of every feature its ids by event, or where it is a time gap the events' times and that feature
     """
@@ -26,31 +29,30 @@ class Past:
             (samples.log.features[feature.name], feature if is_time_gap(feature) else None)
             for feature in spec.channel("history")]
 
-    def ends(self, places: list[np.ndarray]) -> np.ndarray:
-        """Where in the log the windows end, [B]: the places of the events to come."""
-        user_B, position_B, *_ = places
+    def ends(self, sampled: list[np.ndarray]) -> np.ndarray:
+        """Where in the log the windows end, [B]: the positions of the events to come."""
+        user_B, position_B, *_ = sampled
         return self.offsets[user_B] + position_B
 
-    def ids(self, feature: int, end_B: np.ndarray, places: list[np.ndarray]) -> np.ndarray:
+    def ids(self, feature: int, end_B: np.ndarray, sampled: list[np.ndarray]) -> np.ndarray:
         """What the windows hold of one feature, [B, L]; anything where no event is known."""
         values, gap = self.features[feature]
         window_BL = window(values, end_B, self.length)
         if gap is None:
             return window_BL
-        time_B = places[3] if len(places) > 3 else values[np.minimum(end_B, len(values) - 1)]
+        time_B = sampled[3] if len(sampled) > 3 else values[np.minimum(end_B, len(values) - 1)]
         return gap_ids(time_B[:, None] - window_BL, gap.extra["time_gap"], gap.cardinality)
 
-    def known(self, first_BL: np.ndarray, places: list[np.ndarray]) -> np.ndarray:
+    def known(self, first_BL: np.ndarray, sampled: list[np.ndarray]) -> np.ndarray:
         """Where the windows hold an event that is known, bool [B, L]; `first_BL` are the ids of the first feature."""
-        length_B = np.minimum(places[1], self.length).astype(np.int64)
+        length_B = np.minimum(sampled[1], self.length).astype(np.int64)
         known_BL = np.arange(self.length) >= (self.length - length_B)[:, None]
         known_BL &= first_BL != 0
         return known_BL
 
 
-class Windows:
-    """Makes the channels history, negative_history and target_item of the rows of `samples`, as far as its log, and
-    not a column of its own, gives them.
+class HistoryBatcher:
+    """Makes of the rows of `samples` the features `made`, of each of CHANNELS all or none.
 
     A window holds the last L events before the sample, the latest last, and 0 where there are fewer. An event whose
     first feature is 0 (an item that the vocabulary does not know) is 0 in every feature, as padding is. Everything is
@@ -59,19 +61,16 @@ class Windows:
     channels   the channel of every tensor that `fill` writes, in the order of the channels' features
     """
 
-    def __init__(self, samples: Samples, spec: FeatureSpec, present: set[str], seed: int) -> None:
-        self.samples, self.log, self.past = samples, samples.log, Past(samples, spec)
+    def __init__(self, samples: Samples, spec: FeatureSpec, made: Mapping[str, Sequence[Feature]], seed: int) -> None:
+        self.reader = HistoryReader(samples, spec)
         self.length, self.negative_length = samples.histories.lengths(spec)
-        made = {channel: [feature for feature in spec.channel(channel) if feature.name not in present]
-                for channel in ("history", "negative_history", "target_item")}
-        self.features = [feature for features in made.values() for feature in features]
-        self.channels = [channel for channel, features in made.items() for _ in features]
-        self.stored_negatives = [self.log.features[feature.name] for feature in made["negative_history"]
-                                 if feature.name in self.log.features]
-        self.draws_history = bool(made["negative_history"]) and not self.stored_negatives
-        self.negative_features = len(made["negative_history"])
-        self.makes_targets = bool(made["target_item"])
-        self.items = [values for values, gap in self.past.features if gap is None]
+        self.channels = [channel for channel in CHANNELS for _ in made[channel]]
+        self.features = [feature for channel in CHANNELS for feature in made[channel]]
+        self.history_features, self.negative_features, self.makes_targets = (len(made[channel]) for channel in CHANNELS)
+        self.stored_negatives = [samples.log.features[feature.name] for feature in made["negative_history"]
+                                 if feature.name in samples.log.features]
+        self.draws_history = self.negative_features and not self.stored_negatives
+        self.items = [values for values, gap in self.reader.features if gap is None]
         self.negatives = None
         if self.draws_history or self.makes_targets:
             self.negatives = Negatives(samples, self.items, seed, most=self.length)
@@ -82,23 +81,23 @@ class Windows:
         return [(of[channel], np.dtype(feature.dtype))
                 for channel, feature in zip(self.channels, self.features, strict=True)]
 
-    def fill(self, epoch: int, places: list[np.ndarray], label_B: np.ndarray | None, outs: list[np.ndarray]) -> None:
-        """Writes the tensors of the rows whose `Samples.columns()` are `places`. `label_B` tells the targets that came
+    def fill(self, epoch: int, sampled: list[np.ndarray], label_B: np.ndarray | None, outs: list[np.ndarray]) -> None:
+        """Writes the tensors of the rows whose `Samples.columns()` are `sampled`. `label_B` tells the targets that came
         (the event at the sample's position) from those that are drawn."""
         step = max(1, BLOCK_VALUES // self.length)
-        for start in range(0, len(places[0]), step):
+        for start in range(0, len(sampled[0]), step):
             rows = slice(start, start + step)
-            self._fill(epoch, [column[rows] for column in places], None if label_B is None else label_B[rows],
+            self._fill(epoch, [column[rows] for column in sampled], None if label_B is None else label_B[rows],
                        [out[rows] for out in outs])
 
-    def _fill(self, epoch, places, label_B, outs) -> None:
-        user_B, _, row_B, *_ = places
-        end_B = self.past.ends(places)
-        first_BL = self.past.ids(0, end_B, places)
-        known_BL = self.past.known(first_BL, places)
+    def _fill(self, epoch, sampled, label_B, outs) -> None:
+        user_B, _, row_B, *_ = sampled
+        end_B = self.reader.ends(sampled)
+        first_BL = self.reader.ids(0, end_B, sampled)
+        known_BL = self.reader.known(first_BL, sampled)
         outs = iter(outs)
-        for feature in range(len(self.past.features)):
-            window_BL = self.past.ids(feature, end_B, places) if feature else first_BL
+        for feature in range(self.history_features):
+            window_BL = self.reader.ids(feature, end_B, sampled) if feature else first_BL
             np.multiply(window_BL, known_BL, out=next(outs), casting="unsafe")
         known_BL = known_BL[:, self.length - self.negative_length :]
         for values in self.stored_negatives:

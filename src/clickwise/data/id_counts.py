@@ -7,15 +7,16 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from clickwise.data.arrays import Columns, RaggedArray
-from clickwise.data.events_windows import Past
+from clickwise.data.arrays import RaggedArray
+from clickwise.data.columns import Columns
+from clickwise.data.events_windows import HistoryReader
 from clickwise.errors import DataError
 from clickwise.feature_spec import ID_CHANNELS, Feature, FeatureSpec
 from clickwise.progress import Progress
 
 STEP = 1 << 20  # values at a time, or as many as there are ids
 
-Part = tuple[np.ndarray, np.ndarray | None]  # ids, and how often each of them counts (None: once)
+WeightedIds = tuple[np.ndarray, np.ndarray | None]  # ids, and how often each of them counts (None: once)
 
 
 def id_counts(columns: Columns, spec: FeatureSpec, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -26,8 +27,8 @@ def id_counts(columns: Columns, spec: FeatureSpec, names: Iterable[str]) -> dict
     NOTE[DIFF] What is drawn for a sample, negatives and targets that did not come, is not counted: it may be another in
     every epoch. Zhou et al. 2018 count the occurrences of an id "in all samples", and draw nothing.
     """
-    of_spec = {feature.name: (channel, place, feature) for channel in ID_CHANNELS
-               for place, feature in enumerate(spec.channel(channel))}
+    of_spec = {feature.name: (channel, index, feature) for channel in ID_CHANNELS
+               for index, feature in enumerate(spec.channel(channel))}
     names = list(names)
     for name in names:
         if name not in of_spec:
@@ -38,15 +39,15 @@ def id_counts(columns: Columns, spec: FeatureSpec, names: Iterable[str]) -> dict
     log, counts = None if columns.events is None else CountedLog(columns, spec), {}
     with Progress("counting ids", total=len(names), unit="features") as bar:
         for name in names:
-            channel, place, feature = of_spec[name]
+            channel, index, feature = of_spec[name]
             parts = _parts_of_column(columns, spec, log, channel, feature) if name in columns.arrays \
-                else log.parts(channel, place, feature)
+                else log.parts(channel, index, feature)
             counts[name] = _count(parts, feature.cardinality)
             bar.advance(1, name)
     return counts
 
 
-def _count(parts: Iterator[Part], cardinality: int) -> np.ndarray:
+def _count(parts: Iterator[WeightedIds], cardinality: int) -> np.ndarray:
     counts = np.zeros(cardinality, np.int64)
     for ids, times in parts:  # bincount adds up weights in float64: integers, exact to 2^53
         counts += np.bincount(ids, times, minlength=cardinality).astype(np.int64, copy=False)
@@ -60,7 +61,7 @@ def _slices(length: int, cardinality: int, width: int = 1) -> Iterator[slice]:
 
 
 def _parts_of_column(columns: Columns, spec: FeatureSpec, log: CountedLog | None, channel: str,
-                     feature: Feature) -> Iterator[Part]:
+                     feature: Feature) -> Iterator[WeightedIds]:
     array = columns.arrays[feature.name]
     if channel not in ("history", "negative_history"):
         values = array.values if isinstance(array, RaggedArray) else array
@@ -79,16 +80,16 @@ class CountedLog:
 
     def __init__(self, columns: Columns, spec: FeatureSpec) -> None:
         self.columns, self.spec, self.samples = columns, spec, columns.events
-        self.log, self.past = columns.events.log, Past(columns.events, spec)
+        self.log, self.reader = columns.events.log, HistoryReader(columns.events, spec)
         self.length, self.negative_length = columns.events.histories.lengths(spec)
         self._windows_that_hold = functools.cache(self._windows_that_hold)  # asked for by every feature
 
-    def parts(self, channel: str, place: int, feature: Feature) -> Iterator[Part]:
-        """Ids of the feature, number `place` of its channel, and how often each of them counts."""
+    def parts(self, channel: str, index: int, feature: Feature) -> Iterator[WeightedIds]:
+        """Ids of the feature, number `index` of its channel, and how often each of them counts."""
         if channel == "target_item":
-            values, times = self.past.features[place][0], self._came
-        elif channel == "history" and self.past.features[place][1] is not None:
-            yield from self._time_gaps(place, feature)
+            values, times = self.reader.features[index][0], self._came
+        elif channel == "history" and self.reader.features[index][1] is not None:
+            yield from self._time_gaps(index, feature)
             return
         elif feature.name in self.log.features:
             values, times = self.log.features[feature.name], self._windows_that_hold(
@@ -100,28 +101,28 @@ class CountedLog:
 
     def known(self, rows: slice) -> np.ndarray:
         """Where the windows of some rows hold an event that is known, bool [B, L]."""
-        places = self._places(rows)
-        return self.past.known(self.past.ids(0, self.past.ends(places), places), places)
+        sampled = self._sampled(rows)
+        return self.reader.known(self.reader.ids(0, self.reader.ends(sampled), sampled), sampled)
 
-    def _places(self, rows: slice) -> list[np.ndarray]:
+    def _sampled(self, rows: slice) -> list[np.ndarray]:
         return [column[rows] for column in self.samples.columns()]
 
-    def _time_gaps(self, place: int, feature: Feature) -> Iterator[Part]:
+    def _time_gaps(self, index: int, feature: Feature) -> Iterator[WeightedIds]:
         """The one feature that differs from window to window."""
         for rows in _slices(len(self.samples), feature.cardinality, self.length):
-            places = self._places(rows)
-            yield self.past.ids(place, self.past.ends(places), places)[self.known(rows)], None
+            sampled = self._sampled(rows)
+            yield self.reader.ids(index, self.reader.ends(sampled), sampled)[self.known(rows)], None
 
     def _windows_that_hold(self, length: int) -> np.ndarray:
         """In how many windows of the last `length` events each event is, int64 [events]; 0 for those not known."""
         windows = np.zeros(len(self.log) + 1, np.int64)  # how many more than hold the event before
         for rows in _slices(len(self.samples), 0):
-            places = self._places(rows)
-            end_B = self.past.ends(places)
-            np.add.at(windows, end_B - np.minimum(places[1], length), 1)
+            sampled = self._sampled(rows)
+            end_B = self.reader.ends(sampled)
+            np.add.at(windows, end_B - np.minimum(sampled[1], length), 1)
             np.subtract.at(windows, end_B, 1)
         windows = np.cumsum(windows[:-1])
-        windows[np.asarray(self.past.features[0][0]) == 0] = 0
+        windows[np.asarray(self.reader.features[0][0]) == 0] = 0
         return windows
 
     @functools.cached_property
@@ -130,6 +131,6 @@ class CountedLog:
         came = np.zeros(len(self.log), np.int64)
         label = self.columns.arrays[self.spec.channel("label")[0].name]
         for rows in _slices(len(self.samples), 0):
-            end_B = self.past.ends(self._places(rows))[label[rows].astype(bool)]
+            end_B = self.reader.ends(self._sampled(rows))[label[rows].astype(bool)]
             np.add.at(came, np.minimum(end_B, len(came) - 1), 1)
         return came

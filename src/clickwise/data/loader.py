@@ -10,29 +10,31 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from clickwise.batch import Batch, Column, Ragged
-from clickwise.data.arrays import Array, Columns, RaggedArray, gather, lay
-from clickwise.data.columns import check_loadable
-from clickwise.data.events_windows import Windows
+from clickwise.data import events_windows
+from clickwise.data.arrays import Array, RaggedArray, gather, take_segments
+from clickwise.data.columns import Columns, check_loadable
+from clickwise.data.events_windows import HistoryBatcher
 from clickwise.data.read_ahead import Buffers, read_ahead
 from clickwise.errors import DataError, nearest
-from clickwise.feature_spec import ID_CHANNELS, FeatureSpec
+from clickwise.feature_spec import CHANNELS, ID_CHANNELS, FeatureSpec
 
 SHUFFLES = ("none", "batches", "rows")
 BLOCKS_PER_WINDOW = 16
 ALIGNMENT = 64  # bytes, of every tensor in the buffer of its batch
-EVENTS = ""  # in the place of a channel: what histories are made of
+EVENTS = ""  # instead of a channel: what histories are made of
 
 
 class Loader:
     """Batches of the channels of `columns`; histories are cut from its events as batches are made.
 
+    channels     those that a batch holds; label and display are in it always
     batch_size   samples of a global batch; rank r of `world_size` gets its r-th contiguous part of each
     shuffle      none | batches (their order) | rows (inside windows of `window_rows` rows, made of permuted blocks)
     drop_last    leave out a last batch that is not full (the others keep it, always as the last one)
@@ -47,7 +49,7 @@ class Loader:
     def __init__(self, columns: Columns, spec: FeatureSpec, *, batch_size: int,
                  shuffle: Literal["none", "batches", "rows"] = "none", window_rows: int = 1_048_576, seed: int = 0,
                  drop_last: bool = False, rank: int = 0, world_size: int = 1, prefetch: int = 2,
-                 pin_memory: bool = False) -> None:
+                 pin_memory: bool = False, channels: Collection[str] = CHANNELS) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("window_rows", window_rows, 1), ("seed", seed, 0),
                                    ("prefetch", prefetch, 0), ("world_size", world_size, 1), ("rank", rank, 0)):
             if value < least:
@@ -64,9 +66,13 @@ class Loader:
         if columns.rows < batch_size and drop_last:
             raise DataError("batch_size", found=f"{batch_size} with drop_last, for {columns.rows:,} rows",
                             expected="a batch no larger than the data", do=f"batch_size={columns.rows} or less")
-        fields = _fields(columns, spec)
+        made = {channel: [feature for feature in spec.channel(channel) if feature.name not in columns.arrays]
+                if columns.events is not None and channel in channels else [] for channel in events_windows.CHANNELS}
+        self._histories = HistoryBatcher(columns.events, spec, made, seed) if any(made.values()) else None
+        fields = _fields(columns, spec, {*channels, "label", "display"})
+        if self._histories is not None:
+            fields += [(EVENTS, column) for column in columns.events.columns()]
         self._channels, self._arrays = [channel for channel, _ in fields], [array for _, array in fields]
-        self._windows_of = None if columns.events is None else Windows(columns.events, spec, set(columns.arrays), seed)
         windows = max(1, window_rows // batch_size) if shuffle == "rows" else 1
         self._buffers = Buffers(keep=3 * windows + prefetch)
         self._next = (0, 0)
@@ -176,24 +182,24 @@ class Loader:
                      orders: list[np.ndarray]) -> list[tuple[list[Array], Batch]]:
         """The arrays, and the batch that is made of them, for each of `orders`, which number the rows of all `segments`
         of the file laid end to end."""
-        lists = {place: lay(array, segments) for place, array in enumerate(self._arrays) if _is_ragged(array)}
+        lists = {index: take_segments(array, segments) for index, array in enumerate(self._arrays) if _is_ragged(array)}
         made = [self._empty_batch(len(order), [int((array.offsets[order + 1] - array.offsets[order]).sum())
                                                for array in lists.values()]) for order in orders]
-        for place, array in enumerate(self._arrays):
-            window = lists[place] if place in lists else lay(array, segments)
+        for index, array in enumerate(self._arrays):
+            window = lists[index] if index in lists else take_segments(array, segments)
             for order, (outs, _) in zip(orders, made, strict=True):
-                gather(window, order, outs[place])
+                gather(window, order, outs[index])
         return made
 
     def _with_events(self, epoch: int, outs: list[Array], batch: Batch) -> Batch:
-        """The batch with the channels that are made of events; `outs` end with the places of its rows."""
-        if self._windows_of is None:
+        """The batch with the channels that are made of events; `outs` end with the columns of its samples."""
+        if self._histories is None:
             return batch
-        memory = self._memory(self._windows_of.shapes(len(batch)))
-        places = [out for out, channel in zip(outs, self._channels, strict=True) if channel == EVENTS]
+        memory = self._memory(self._histories.shapes(len(batch)))
+        sampled = [out for out, channel in zip(outs, self._channels, strict=True) if channel == EVENTS]
         label_B = None if batch.label is None else batch.label.numpy()
-        self._windows_of.fill(epoch, places, label_B, [array for array, _ in memory])
-        made = by_channel(self._windows_of.channels, [tensor for _, tensor in memory])
+        self._histories.fill(epoch, sampled, label_B, [array for array, _ in memory])
+        made = by_channel(self._histories.channels, [tensor for _, tensor in memory])
         return dataclasses.replace(batch, **made)
 
     def _empty_batch(self, rows: int, counts: Iterable[int]) -> tuple[list[Array], Batch]:
@@ -235,10 +241,12 @@ TORCH_TYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (
     torch.float64)}
 
 
-def _fields(columns: Columns, spec: FeatureSpec) -> list[tuple[str, Array]]:
-    """The columns of a batch, each with its channel; those of EVENTS are no channel and come last."""
+def _fields(columns: Columns, spec: FeatureSpec, channels: Collection[str]) -> list[tuple[str, Array]]:
+    """The columns of these channels, each with its channel."""
     fields: list[tuple[str, Array]] = []
     for channel in (*ID_CHANNELS, "numerical", "label", "display"):
+        if channel not in channels:
+            continue
         names = spec.channels.get(channel, ())
         present = [name for name in names if name in columns.arrays]
         if present and len(present) < len(names):
@@ -248,8 +256,6 @@ def _fields(columns: Columns, spec: FeatureSpec) -> list[tuple[str, Array]]:
         if channel == "numerical" and columns.numerical is not None:
             fields.append((channel, columns.numerical))
         fields += [(channel, columns.arrays[name]) for name in present]
-    if columns.events is not None:
-        fields += [(EVENTS, column) for column in columns.events.columns()]
     for _, array in fields:
         if len(array) != columns.rows:
             raise DataError("columns", found=f"a column of {len(array):,} rows", expected=f"{columns.rows:,} rows")
@@ -275,10 +281,10 @@ def _overlap(blocks: np.ndarray, begin: int, end: int) -> list[tuple[int, int]]:
     """The rows of the file at the positions begin … end of `blocks` laid end to end, as (first, end) pieces."""
     ends = np.cumsum(blocks[:, 1] - blocks[:, 0])
     pieces = []
-    for place in range(int(np.searchsorted(ends, begin, side="right")), len(blocks)):
-        first, stop = blocks[place].tolist()
-        position = int(ends[place]) - (stop - first)
+    for index in range(int(np.searchsorted(ends, begin, side="right")), len(blocks)):
+        first, stop = blocks[index].tolist()
+        position = int(ends[index]) - (stop - first)
         if position >= end:
             break
-        pieces.append((first + max(0, begin - position), stop - max(0, int(ends[place]) - end)))
+        pieces.append((first + max(0, begin - position), stop - max(0, int(ends[index]) - end)))
     return pieces

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from clickwise.data.arrays import Array, Block, RaggedArray, chunk_files, fit, keep_known
+from clickwise.data.arrays import Array, Block, RaggedArray, cast_exact, chunk_files, keep_known
 from clickwise.errors import DataError, SpecError, nearest
 from clickwise.feature_spec import ID_CHANNELS, Chunk, Feature, FeatureSpec
 
@@ -50,12 +50,12 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
             yield file
-    except (pa.ArrowException, OSError) as slip:
+    except (pa.ArrowException, OSError) as error:
         with open(path, "rb") as file:
             start, whole = file.read(4), path.stat().st_size >= 12
             file.seek(-4, 2) if whole else None
             whole = whole and file.read(4) == b"PAR1"
-        found = f"damaged content: {str(slip).splitlines()[0].rstrip(': ')}" if whole else \
+        found = f"damaged content: {str(error).splitlines()[0].rstrip(': ')}" if whole else \
             "a Parquet file without its end (PAR1)" if start == b"PAR1" else "no Parquet file"
         raise DataError(path, found=found, expected="a Parquet file that can be read",
                         do="it is damaged or cut off: write or copy it again") from None
@@ -72,7 +72,7 @@ def to_array(spec: FeatureSpec, name: str, column: pa.Array, path: Path, first: 
     is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
     of_integers = dtype.kind in "iu" and name not in spec.channels.get("label", ())
     if not is_list and not pa.types.is_fixed_size_list(column.type):
-        array = _numbers(column, feature, dtype, of_integers, where, lambda place: first + place)
+        array = _numbers(column, feature, dtype, of_integers, where, lambda index: first + index)
         if feature.is_multi_hot:
             return RaggedArray(array, np.arange(len(array) + 1))
         return array.reshape(-1, *feature.dimensions) if feature.dimensions == (1,) else array
@@ -80,7 +80,7 @@ def to_array(spec: FeatureSpec, name: str, column: pa.Array, path: Path, first: 
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     values = _numbers(column.flatten(), feature, dtype, of_integers, where,
-                      lambda place: first + int(np.searchsorted(offsets, place, side="right")) - 1)
+                      lambda index: first + int(np.searchsorted(offsets, index, side="right")) - 1)
     if feature.is_multi_hot:
         return RaggedArray(values, offsets)
     shape = feature.dimensions or ()
@@ -104,19 +104,19 @@ def _numbers(column: pa.Array, feature: Feature, dtype: np.dtype, of_integers: b
         raise DataError(where, found=f"values of the type {kind}", expected=f"numbers ({dtype.name})",
                         do="encode texts to ids first: clickwise prepare")
     if column.null_count:
-        place = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise DataError(f"{where}, row {row_of(place)}", found="a missing value", expected=f"a number ({dtype.name})",
+        index = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise DataError(f"{where}, row {row_of(index)}", found="a missing value", expected=f"a number ({dtype.name})",
                         do="fill it (an id with 0, which means missing)")
     values = column.to_numpy(zero_copy_only=False)
     if of_integers:
         _check_integers(values, feature, where, row_of)
-    return fit(keep_known(values, feature), dtype, where, row_of)
+    return cast_exact(keep_known(values, feature), dtype, where, row_of)
 
 
 def _check_integers(values: np.ndarray, feature: Feature, where: str, row_of: Callable[[int], int]) -> None:
     """Raises DataError for floats, where integers belong: 3.0 is refused as 1.5 is."""
     if values.dtype.kind == "f" and len(values):
-        place = int((values != np.floor(values)).argmax())  # the first that is not whole, else the first
+        index = int((values != np.floor(values)).argmax())  # the first that is not whole, else the first
         ids = f", ids 0 … {feature.cardinality - 1}" if isinstance(feature.cardinality, int) else ""
-        raise DataError(f"{where}, row {row_of(place)}", found=f"{values[place]}, in a column of {values.dtype.name}",
+        raise DataError(f"{where}, row {row_of(index)}", found=f"{values[index]}, in a column of {values.dtype.name}",
                         expected=f"a column of integers{ids}", do="store it as integers, 0 for what is missing")

@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from clickwise.data.arrays import Array, Block, RaggedArray, fit, keep_known
+from clickwise.data.arrays import Array, Block, RaggedArray, cast_exact, keep_known
 from clickwise.data.check_values import check_finite, check_ids, check_labels
-from clickwise.data.columns import map_chunk, stream_chunk
+from clickwise.data.columns import agreed_rows, map_chunk, stream_chunk
 from clickwise.errors import SpecError, UsageError
 from clickwise.feature_spec import (
     AUTO,
@@ -56,8 +56,8 @@ def transcode(spec: FeatureSpec | str | Path, out: str | Path, chunk_rows: int =
 
 def _check_out(spec: FeatureSpec, out: Path) -> None:
     """Raises UsageError where writing `out` would destroy something that is no earlier output."""
-    place, source = out.resolve(), spec.folder.resolve()
-    if place == source or place in source.parents:
+    target, source = out.resolve(), spec.folder.resolve()
+    if target == source or target in source.parents:
         raise UsageError(f"--out {out}", found="the folder of the input, or one around it", expected="another folder")
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}", found="a file", expected="a folder, or a name that is free")
@@ -76,15 +76,13 @@ def _stream(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int) -> Ite
     for start in range(0, len(arrays[names[0]]), rows):
         block: dict[str, Array] = {}
         for name in names:
-            array, feature = arrays[name], spec.features[name]
+            array, feature = arrays[name][start : start + rows], spec.features[name]
             if isinstance(array, RaggedArray):
-                offsets = array.offsets[start : start + rows + 1]
-                values = keep_known(array.values[offsets[0] : offsets[-1]], feature)
-                block[name] = RaggedArray(values, offsets - offsets[0])
+                block[name] = RaggedArray(keep_known(array.values, feature), array.offsets)
             elif name in spec.channels.get("numerical", ()):
-                block[name] = array[start : start + rows, chunk.features.index(name)]
+                block[name] = array[:, chunk.features.index(name)]
             else:
-                block[name] = keep_known(array[start : start + rows], feature)
+                block[name] = keep_known(array, feature)
         yield Block(spec.folder / chunk.files[0], start, block)
 
 
@@ -108,14 +106,11 @@ def _narrow(spec: FeatureSpec, found: dict[str, int]) -> dict[str, Feature]:
     """The features as they are written: cardinalities found, ids as narrow as they go."""
     features = {name: dataclasses.replace(feature, cardinality=found.get(name, feature.cardinality))
                 for name, feature in spec.features.items()}
-    for channel in ID_CHANNELS:
-        for name in spec.channels.get(channel, ()):
-            dtype = narrowest_id_dtype(features[name].cardinality)
-            features[name] = dataclasses.replace(features[name], dtype=dtype)
     declared = {np.dtype(feature.dtype) for feature in spec.channel("numerical")}
-    numerical_dtype = "float16" if declared == {np.dtype("float16")} else "float32"
-    for channel, dtype in (("numerical", numerical_dtype), ("label", "bool")):
+    dtypes = {"numerical": "float16" if declared == {np.dtype("float16")} else "float32", "label": "bool"}
+    for channel in (*ID_CHANNELS, *dtypes):
         for name in spec.channels.get(channel, ()):
+            dtype = dtypes.get(channel) or narrowest_id_dtype(features[name].cardinality)
             features[name] = dataclasses.replace(features[name], dtype=dtype)
     return features
 
@@ -132,22 +127,22 @@ def _write_mapping(spec: FeatureSpec, written: FeatureSpec, mapping: str, chunk_
     target = {name: chunk for chunk in written.mappings[mapping] for name in chunk.features}
     (written.folder / mapping).mkdir(parents=True, exist_ok=True)
     parts: list[tuple[Path, list[str]]] = []  # files with the numericals of one chunk each
-    rows_of: dict[str, int] = {}
+    rows_of: list[tuple[Path, int]] = []
     with Progress(f"transcoding {mapping}", unit="rows") as bar:
-        for place, chunk in enumerate(spec.mappings[mapping]):
-            where, rows = str(spec.folder / chunk.files[-1]), 0
+        for index, chunk in enumerate(spec.mappings[mapping]):
+            rows = 0
             with contextlib.ExitStack() as stack:
                 writers = [_ColumnWriter(stack, written, target[name]) for name in chunk.features if name not in order]
                 if numerical := [name for name in order if name in chunk.features]:
-                    parts.append((written.folder / mapping / f".numerical.{place}", numerical))
+                    parts.append((written.folder / mapping / f".numerical.{index}", numerical))
                     writers.append(_NumericalWriter(stack, written, *parts[-1]))
                 for block in _stream(spec, chunk, list(chunk.features), chunk_rows):
                     for writer in writers:
                         writer.write(block)
                     rows += len(block)
                     bar.advance(len(block))
-            rows_of[where] = rows
-    _check_rows(rows_of)
+            rows_of.append((spec.folder / chunk.files[-1], rows))
+    agreed_rows(rows_of)
     if parts:
         dtype = np.dtype(written.features[order[0]].dtype)
         _zip(parts, order, written.folder / target[order[0]].files[0], dtype, chunk_rows)
@@ -186,8 +181,8 @@ class _NumericalWriter:
         self.file = stack.enter_context(open(path, "wb"))
 
     def write(self, block: Block) -> None:
-        columns = [fit(block.arrays[name], self.dtype, f"{block.path}, column {name!r}",
-                       lambda place: block.first + place) for name in self.names]
+        columns = [cast_exact(block.arrays[name], self.dtype, f"{block.path}, column {name!r}",
+                              lambda index: block.first + index) for name in self.names]
         matrix = np.stack(columns, axis=1)
         check_finite(matrix, block.path, tuple(self.names), block.first)
         _append(self.file, matrix)
@@ -198,22 +193,14 @@ def _append(file: BinaryIO, array: np.ndarray) -> None:
     file.write(np.ascontiguousarray(array))
 
 
-def _check_rows(rows_of: dict[str, int]) -> None:
-    (first, rows), *others = rows_of.items()
-    for path, count in others:
-        if count != rows:
-            raise SpecError(path, found=f"{count:,} rows", expected=f"{rows:,} rows, as in {first}",
-                            do="the chunks of a mapping are columns of the same rows")
-
-
 def _zip(parts: list[tuple[Path, list[str]]], order: tuple[str, ...], path: Path, dtype: np.dtype, rows: int) -> None:
     """Joins the numericals of several chunks, side by side in the order of the channel, into `path`."""
     if len(parts) == 1:
         parts[0][0].rename(path)
         return
     blocks = [np.memmap(part, dtype, "r").reshape(-1, len(names)) for part, names in parts]
-    places = [name for _, names in parts for name in names]
-    columns = [places.index(name) for name in order]
+    written = [name for _, names in parts for name in names]
+    columns = [written.index(name) for name in order]
     with open(path, "wb") as file:
         for start in range(0, len(blocks[0]), rows):
             side_by_side = np.concatenate([block[start : start + rows] for block in blocks], axis=1)

@@ -43,7 +43,7 @@ class Feature:
 @dataclass(frozen=True)
 class Chunk:
     """Columns of a mapping that lie together. Several files are rows one after another, except that a multi-hot
-    `split_binary` chunk has two (values and offsets), and an `events` chunk the files of a log and of places in it.
+    `split_binary` chunk has two (values and offsets), and an `events` chunk the files of a log and of positions in it.
     `options` are further keys: CSV_KEYS of a csv chunk, EVENTS_KEYS of an events chunk."""
 
     type: str

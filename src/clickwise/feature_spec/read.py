@@ -45,8 +45,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise SpecError(path, found="no such file or folder", expected="a Feature Spec in YAML",
                         do="run `clickwise prepare …`, or give the folder it wrote") from None
-    except OSError as slip:
-        raise SpecError(path, found=f"a file that cannot be read: {slip.strerror}", expected="a Feature Spec") from None
+    except OSError as error:
+        raise SpecError(path, found=f"a file that cannot be read: {error.strerror}",
+                        expected="a Feature Spec") from None
     except UnicodeDecodeError:
         raise SpecError(path, found="not a text file", expected="a Feature Spec in YAML") from None
     if not isinstance(content, dict):
@@ -132,7 +133,7 @@ def _read_mappings(path: Path, content: Mapping) -> dict[str, tuple[Chunk, ...]]
         where = f"{path}: source_spec.{mapping}"
         if not isinstance(entries, list) or not entries:
             raise SpecError(where, found="nothing" if not entries else repr(entries), expected="a list of chunks")
-        mappings[mapping] = tuple(_read_chunk(f"{where}[{place}]", entry) for place, entry in enumerate(entries))
+        mappings[mapping] = tuple(_read_chunk(f"{where}[{index}]", entry) for index, entry in enumerate(entries))
     return mappings
 
 

@@ -157,7 +157,7 @@ def _check_cardinality(where: str, feature: Feature, dtype: np.dtype) -> None:
 
 def _check_unknown_ids(where: str, feature: Feature) -> None:
     value, choices = feature.unknown_ids, ", ".join(UNKNOWN_IDS)
-    for key in feature.extra:  # other keys are kept; a slip in this one would change what is read
+    for key in feature.extra:  # other keys are kept; a typing error in this one would change what is read
         if nearest(key, ["unknown_ids"]).startswith("did you mean"):
             raise SpecError(f"{where.removesuffix('unknown_ids')}{key}", found=f"the unknown key {key!r}",
                             expected=f"unknown_ids ({choices}), or a name less like it")
@@ -174,8 +174,8 @@ def _check_unknown_ids(where: str, feature: Feature) -> None:
 
 def _check_mapping(spec: FeatureSpec, mapping: str, chunks: tuple[Chunk, ...], channel_of: Mapping[str, str]) -> None:
     seen: dict[str, int] = {}
-    for place, chunk in enumerate(chunks):
-        where = f"{spec.path}: source_spec.{mapping}[{place}]"
+    for index, chunk in enumerate(chunks):
+        where = f"{spec.path}: source_spec.{mapping}[{index}]"
         if chunk.type not in CHUNK_TYPES:
             raise SpecError(f"{where}.type", found=repr(chunk.type), expected=", ".join(CHUNK_TYPES),
                             do=nearest(chunk.type, CHUNK_TYPES))
@@ -196,7 +196,7 @@ def _check_mapping(spec: FeatureSpec, mapping: str, chunks: tuple[Chunk, ...], c
             if name in seen:
                 raise SpecError(f"{where}.features", found=f"the feature {name!r}, which chunk [{seen[name]}] has too",
                                 expected="every feature once in a mapping")
-            seen[name] = place
+            seen[name] = index
         if chunk.type == "split_binary":
             _check_split_binary(spec, where, chunk, channel_of)
         if chunk.type == "csv":

@@ -158,9 +158,9 @@ class TargetAttention(nn.Module):
             return dots(target_BE, items_BLE)
         if not may_wait(mask_BL):
             return self.unit(target_BE, items_BLE.transpose(0, 1), mask_LB=mask_BL.t()).t()
-        sample_V, place_V = mask_BL.nonzero(as_tuple=True)  # only real positions: padding costs nothing
-        score_V = self.unit(target_BE[sample_V], items_BLE[sample_V, place_V])
-        return score_V.new_zeros(mask_BL.shape).index_put((sample_V, place_V), score_V)
+        sample_V, position_V = mask_BL.nonzero(as_tuple=True)  # only real positions: padding costs nothing
+        score_V = self.unit(target_BE[sample_V], items_BLE[sample_V, position_V])
+        return score_V.new_zeros(mask_BL.shape).index_put((sample_V, position_V), score_V)
 
     def forward(self, target_BE: torch.Tensor, items_BLE: torch.Tensor,
                 mask_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

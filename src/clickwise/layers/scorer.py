@@ -54,8 +54,8 @@ class Scorer(nn.Module):
     def of_pairs(self, a_VA: torch.Tensor, b_SVC: torch.Tensor, weight: torch.Tensor | None = None, *,
                  with_product: bool = False, rows_S: Sequence[int] | None = None,
                  mask_SV: torch.Tensor | None = None) -> torch.Tensor:
-        """[S, V]: of every row of a, and after it each of the S rows of b that stand at its place, and with
-        `with_product` a ⊙ b. `weight` takes the place of the first layer's. Past the first `rows_S` of each S a score
+        """[S, V]: of every row of a, and after it each of the S rows of b that stand at its index, and with
+        `with_product` a ⊙ b. `weight` is used instead of the first layer's. Past the first `rows_S` of each S a score
         means nothing, nor where `mask_SV` is false: the statistics of Dice are those of the others."""
         weights = [layer.weight for layer in self.layers]
         weights[0] = weights[0] if weight is None else weight
@@ -69,9 +69,9 @@ class Scorer(nn.Module):
         return self._after_first(sum(linear(*part) for part in zip(parts, of_parts, biases, strict=True)), mask_SV)
 
     def _after_first(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        for place, (act, layer) in enumerate(zip(self.activations, self.layers[1:], strict=True)):
+        for index, (act, layer) in enumerate(zip(self.activations, self.layers[1:], strict=True)):
             x = act(x, mask) if self.act == "dice" else act(x)
-            if place == len(self.activations) - 1:
+            if index == len(self.activations) - 1:
                 x = self.dropout(x)
             x = layer(x)
         return x.squeeze(-1).float()

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import torch
 
-from clickwise.layers.attention import dots
-
 
 @torch.no_grad()
 def top_k(score_BL: torch.Tensor, mask_BL: torch.Tensor, k: int) -> torch.Tensor:
-    """The k real positions of the highest scores, all where there are no more; among equals no matter which."""
+    """The k real positions of the highest scores, all where there are no more; among equals no matter which.
+
+    Of inner products with the target it is the soft search of SIM, section 3.2.2.
+    """
     if score_BL.shape[1] <= k:
         return mask_BL
     score_BL = score_BL.masked_fill(~mask_BL, -torch.inf)
-    place_BK = score_BL.topk(k, dim=1, sorted=False).indices
-    return torch.zeros_like(mask_BL).scatter_(1, place_BK, True) & mask_BL
-
-
-@torch.no_grad()
-def soft_search(target_BE: torch.Tensor, items_BLE: torch.Tensor, mask_BL: torch.Tensor, k: int) -> torch.Tensor:
-    """The k items of the largest inner product with the target, exactly. Source: SIM, section 3.2.2."""
-    return top_k(dots(target_BE, items_BLE), mask_BL, k)
+    index_BK = score_BL.topk(k, dim=1, sorted=False).indices
+    return torch.zeros_like(mask_BL).scatter_(1, index_BK, True) & mask_BL
 
 
 @torch.no_grad()

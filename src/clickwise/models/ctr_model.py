@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from clickwise.batch import Batch, Column
 from clickwise.embedding import Embeddings
+from clickwise.feature_spec import FeatureSpec
 from clickwise.recipe import require
 
 
@@ -20,9 +22,19 @@ class CTRModel(nn.Module):
 
     A model with `parts` can have an optimizer and a schedule for each. Its tables name the part they belong to,
     `embeddings` maps part → engine, and a part `x` is the module `self.x`, its engine `self.x.embeddings`.
+
+    channels   what a prediction takes of a batch
     """
 
     parts: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ("numerical", "categorical", "user", "target_item", "history")
+
+    @classmethod
+    def reads(cls, spec: FeatureSpec, config: Any, *, training: bool = False) -> dict[str, tuple[str, ...]]:
+        """Channel → names of its features, () where the spec has none, for all that a prediction takes, or a training
+        step besides the label. A batch need not have anything else, and a file of rows to score no other column."""
+        negatives = ("negative_history",) if training and "history" in cls.channels else ()
+        return {channel: spec.channels.get(channel, ()) for channel in (*cls.channels, *negatives)}
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Logits, float32 [B]; needs no label, so that the same function is trained, evaluated and served."""
@@ -33,7 +45,7 @@ class CTRModel(nn.Module):
         return {"log_loss": log_loss(self(batch), batch.label)}
 
 
-def rows_behind(before_BN: torch.Tensor | None, embeddings: Embeddings, columns: Sequence[Column],
+def concat_inputs_and_rows(before_BN: torch.Tensor | None, embeddings: Embeddings, columns: Sequence[Column],
                 dropout: nn.Dropout) -> torch.Tensor:
     """[before, rows], [B, N + sum of dims]; dropout, in training, acts on the values of the rows alone."""
     if before_BN is None:

@@ -22,7 +22,7 @@ from clickwise.errors import RecipeError, nearest
 from clickwise.feature_spec import FeatureSpec
 from clickwise.layers.cross import CrossNetwork
 from clickwise.layers.mlp import MLP, fill
-from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes, rows_behind
+from clickwise.models.ctr_model import CTRModel, concat_inputs_and_rows, require_shares, require_sizes
 from clickwise.recipe import require
 
 
@@ -67,6 +67,7 @@ class DCNv2(CTRModel):
     """
 
     Config = DCNv2Config
+    channels = ("numerical", "categorical")
 
     @staticmethod
     def tables(spec: FeatureSpec, config: DCNv2Config) -> tuple[Table, ...]:
@@ -93,7 +94,7 @@ class DCNv2(CTRModel):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         bottom_BH = None if self.bottom is None else self.bottom(batch.numerical.float())
-        x0_BK = rows_behind(bottom_BH, self.embeddings, batch.categorical, self.embedding_dropout)
+        x0_BK = concat_inputs_and_rows(bottom_BH, self.embeddings, batch.categorical, self.embedding_dropout)
         x_BK = self.cross(x0_BK)
         top_BH = torch.cat([x_BK, self.top(x0_BK)], dim=1) if self.is_parallel else self.top(x_BK)
         return self.output(top_BH).squeeze(1).float()

@@ -15,13 +15,12 @@ import torch
 
 from clickwise.batch import Batch
 from clickwise.embedding import Embeddings
-from clickwise.embedding.table import Table
 from clickwise.feature_spec import FeatureSpec
 from clickwise.layers.activation import Activation
 from clickwise.layers.scorer import Scorer
-from clickwise.models.ctr_model import CTRModel, log_loss, require_shares, require_sizes
+from clickwise.models.ctr_model import log_loss, require_shares, require_sizes
 from clickwise.models.histories import (
-    HistoryFeatures,
+    HistoryModel,
     HistoryRows,
     build_evolution,
     fill_from_preset,
@@ -75,30 +74,20 @@ class DIENConfig:
         require_shares(self, "dropout", "embedding_dropout")
 
 
-class DIEN(CTRModel):
+class DIEN(HistoryModel):
     """Logits from how a user's interests evolved up to now with respect to the target."""
 
     Config = DIENConfig
 
-    @staticmethod
-    def tables(spec: FeatureSpec, config: DIENConfig) -> tuple[Table, ...]:
-        return HistoryFeatures.tables(spec, config.embedding_dim, negatives=config.auxiliary_loss_weight > 0)
-
     def __init__(self, spec: FeatureSpec, embeddings: Embeddings, config: DIENConfig) -> None:
-        super().__init__()
-        self.embeddings, self.config = embeddings, config
-        self.features = features = HistoryFeatures(spec, config.embedding_dim,
-                                                   negatives=config.auxiliary_loss_weight > 0)
+        super().__init__(spec, embeddings, config)
+        features = self.features
         self.evolution, self.auxiliary, width = build_evolution(features, config)
         self.top = Scorer(features.target_width + width + features.context_width, config.top_mlp, config.activation,
                           dropout=config.dropout)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        return self._logit(self._rows(batch))[0]
-
-    def _rows(self, batch: Batch, *, negatives: int = 0) -> HistoryRows:
-        return self.features.rows(self.embeddings, batch, length=self.config.history_length, negatives=negatives,
-                                  share=self.config.embedding_dropout * self.training)
+        return self._logit(self.rows(batch, self.config.history_length))[0]
 
     def _logit(self, rows: HistoryRows) -> tuple[torch.Tensor, torch.Tensor]:
         evolved_BH, interest_LBH = self.evolution(rows.target_BE, rows.items_BLE, rows.mask_BL)
@@ -109,7 +98,7 @@ class DIEN(CTRModel):
         if config.mask_padding:
             batch = longest_first(batch, config.history_length)
         positions = batch.history[0].shape[1] if self.auxiliary is not None else 0
-        rows = self._rows(batch, negatives=positions)
+        rows = self.rows(batch, config.history_length, negatives=positions)
         logit_B, interest_LBH = self._logit(rows)
         losses = {"log_loss": log_loss(logit_B, batch.label)}
         if self.auxiliary is not None:

@@ -14,13 +14,12 @@ import torch
 
 from clickwise.batch import Batch
 from clickwise.embedding import Embeddings
-from clickwise.embedding.table import Table
 from clickwise.feature_spec import FeatureSpec
 from clickwise.layers.activation import Activation
 from clickwise.layers.attention import TargetAttention
 from clickwise.layers.scorer import Scorer
-from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes
-from clickwise.models.histories import HistoryFeatures, fill_from_preset, require_positive
+from clickwise.models.ctr_model import require_shares, require_sizes
+from clickwise.models.histories import HistoryModel, fill_from_preset, require_positive
 
 PRESETS = {
     "default": {"scores": "unit", "weights": "none", "unit_activation": "prelu"},
@@ -59,26 +58,20 @@ class DINConfig:
         require_shares(self, "dropout", "embedding_dropout")
 
 
-class DIN(CTRModel):
+class DIN(HistoryModel):
     """Logits from the part of a user's history that matters for the target."""
 
     Config = DINConfig
 
-    @staticmethod
-    def tables(spec: FeatureSpec, config: DINConfig) -> tuple[Table, ...]:
-        return HistoryFeatures.tables(spec, config.embedding_dim, negatives=False)
-
     def __init__(self, spec: FeatureSpec, embeddings: Embeddings, config: DINConfig) -> None:
-        super().__init__()
-        self.embeddings, self.config = embeddings, config
-        self.features = features = HistoryFeatures(spec, config.embedding_dim, negatives=False)
+        super().__init__(spec, embeddings, config)
+        features = self.features
         self.attention = TargetAttention(features.matched, scores=config.scores, weights=config.weights,
                                          sizes=config.unit_mlp, act=config.unit_activation)
         self.top = Scorer(features.target_width + features.item_width + features.context_width, config.top_mlp,
                           config.activation, dropout=config.dropout)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        rows = self.features.rows(self.embeddings, batch, length=self.config.history_length,
-                                  share=self.config.embedding_dropout * self.training)
+        rows = self.rows(batch, self.config.history_length)
         interest_BE, _ = self.attention(rows.target_BE[:, :self.features.matched], rows.items_BLE, rows.mask_BL)
         return self.top(torch.cat([rows.target_BE, interest_BE, rows.context_BU], dim=1))

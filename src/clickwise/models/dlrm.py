@@ -52,6 +52,7 @@ class DLRM(CTRModel):
     """
 
     Config = DLRMConfig
+    channels = ("numerical", "categorical")
 
     @staticmethod
     def tables(spec: FeatureSpec, config: DLRMConfig) -> tuple[Table, ...]:

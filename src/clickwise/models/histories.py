@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from clickwise.feature_spec import FeatureSpec
 from clickwise.feature_spec.histories import is_time_gap
 from clickwise.kernels.dropout import dropout
 from clickwise.layers.interest_evolution import InterestEvolution, NextItemLoss
+from clickwise.models.ctr_model import CTRModel
 from clickwise.recipe import require
 
 
@@ -38,6 +40,33 @@ class HistoryRows:
     earlier_BLE: torch.Tensor | None
     earlier_BL: torch.Tensor | None
     negatives_BSE: torch.Tensor | None
+
+
+class HistoryModel(CTRModel):
+    """A model whose `features` are those of a history beside a target item."""
+
+    @classmethod
+    def tables(cls, spec: FeatureSpec, config: Any) -> tuple[Table, ...]:
+        return HistoryFeatures.tables(spec, config.embedding_dim, negatives=cls.learns_from_negatives(config))
+
+    @classmethod
+    def reads(cls, spec: FeatureSpec, config: Any, *, training: bool = False) -> dict[str, tuple[str, ...]]:
+        return super().reads(spec, config, training=training and cls.learns_from_negatives(config))
+
+    @staticmethod
+    def learns_from_negatives(config: Any) -> bool:
+        """Whether training needs the channel negative_history, for an auxiliary loss."""
+        return getattr(config, "auxiliary_loss_weight", 0) > 0
+
+    def __init__(self, spec: FeatureSpec, embeddings: Embeddings, config: Any) -> None:
+        super().__init__()
+        self.embeddings, self.config = embeddings, config
+        self.features = HistoryFeatures(spec, config.embedding_dim, negatives=self.learns_from_negatives(config))
+
+    def rows(self, batch: Batch, length: int | None, **asked: Any) -> HistoryRows:
+        """`HistoryFeatures.rows` with dropout in training."""
+        return self.features.rows(self.embeddings, batch, length=length, **asked,
+                                  share=self.config.embedding_dropout * self.training)
 
 
 class HistoryFeatures:
@@ -127,7 +156,7 @@ def longest_first(batch: Batch, length: int | None) -> Batch:
 
 
 def _matched(spec: FeatureSpec) -> int:
-    """How many features target and history have in common, by their place."""
+    """How many features target and history have in common, by their position."""
     stored = [feature for feature in spec.channel("history") if not is_time_gap(feature)]
     return min(len(spec.channel("target_item")), len(stored))
 

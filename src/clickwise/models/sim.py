@@ -18,16 +18,16 @@ from torch import nn
 
 from clickwise.batch import Batch
 from clickwise.embedding import Embeddings
-from clickwise.embedding.table import Table
 from clickwise.errors import RecipeError, nearest
 from clickwise.feature_spec import FeatureSpec
 from clickwise.layers import search
 from clickwise.layers.activation import Activation
 from clickwise.layers.attention import MultiHeadTargetAttention, attend, masked_softmax
 from clickwise.layers.scorer import Scorer
-from clickwise.models.ctr_model import CTRModel, log_loss, require_shares, require_sizes
+from clickwise.models.ctr_model import log_loss, require_shares, require_sizes
 from clickwise.models.histories import (
     HistoryFeatures,
+    HistoryModel,
     HistoryRows,
     build_evolution,
     fill_from_preset,
@@ -110,20 +110,14 @@ class SIMConfig:
         require_shares(self, "dropout", "embedding_dropout")
 
 
-class SIM(CTRModel):
+class SIM(HistoryModel):
     """Logits from what a search in a long history finds for the target, and from how the latest interests evolved."""
 
     Config = SIMConfig
 
-    @staticmethod
-    def tables(spec: FeatureSpec, config: SIMConfig) -> tuple[Table, ...]:
-        return HistoryFeatures.tables(spec, config.embedding_dim, negatives=config.auxiliary_loss_weight > 0)
-
     def __init__(self, spec: FeatureSpec, embeddings: Embeddings, config: SIMConfig) -> None:
-        super().__init__()
-        self.embeddings, self.config = embeddings, config
-        self.features = features = HistoryFeatures(spec, config.embedding_dim,
-                                                   negatives=config.auxiliary_loss_weight > 0)
+        super().__init__(spec, embeddings, config)
+        features = self.features
         self.long = LongInterest(spec, features, config)
         self.evolution, self.auxiliary, width = build_evolution(features, config)
         rest = features.target_width + features.context_width
@@ -132,11 +126,7 @@ class SIM(CTRModel):
         self.top = Scorer(self.long.outputs + width + rest, config.top_mlp, config.activation, dropout=config.dropout)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        return self._run(batch, self._rows(batch))["logit"]
-
-    def _rows(self, batch: Batch, *, negatives: int = 0) -> HistoryRows:
-        return self.features.rows(self.embeddings, batch, length=self.config.short_length, earlier=True,
-                                  negatives=negatives, share=self.config.embedding_dropout * self.training)
+        return self._run(batch, self.rows(batch, self.config.short_length, earlier=True))["logit"]
 
     def _run(self, batch: Batch, rows: HistoryRows, *, with_search: bool = False) -> dict[str, torch.Tensor]:
         lasting_BE, searched_BE = self.long(batch, rows.target_BE[:, :self.features.matched], rows.earlier_BLE,
@@ -152,7 +142,8 @@ class SIM(CTRModel):
         config = self.config
         if config.mask_padding:
             batch = longest_first(batch, config.short_length)
-        rows = self._rows(batch, negatives=config.short_length if self.auxiliary is not None else 0)
+        rows = self.rows(batch, config.short_length, earlier=True,
+                         negatives=config.short_length if self.auxiliary is not None else 0)
         found = self._run(batch, rows, with_search=self.search_top is not None)
         losses = {"log_loss": config.loss_weight * log_loss(found["logit"], batch.label)}
         if self.search_top is not None:
@@ -228,7 +219,7 @@ class LongInterest(nn.Module):
 
 
 def _category(spec: FeatureSpec, name: str | None) -> int:
-    """The place of the category among the features that target and history have in common."""
+    """The index of the category among the features that target and history have in common."""
     matched = [target.name for target, _ in zip(spec.channel("target_item"), spec.channel("history"), strict=False)]
     if name is None:
         return len(matched) - 1

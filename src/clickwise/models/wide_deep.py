@@ -24,7 +24,7 @@ from clickwise.errors import RecipeError, nearest
 from clickwise.feature_spec import Feature, FeatureSpec
 from clickwise.layers.cross_ids import cross_ids
 from clickwise.layers.mlp import MLP, glorot_uniform
-from clickwise.models.ctr_model import CTRModel, require_shares, require_sizes, rows_behind
+from clickwise.models.ctr_model import CTRModel, concat_inputs_and_rows, require_shares, require_sizes
 from clickwise.recipe import Invalid, require
 
 DEFAULT_DIM = 64
@@ -84,8 +84,8 @@ def _read_sizes(file: str) -> dict[str, int]:
     expected = 'a JSON file {"feature": dim, …}'
     try:
         sizes = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as slip:
-        reason = "no such file" if isinstance(slip, FileNotFoundError) else str(slip)
+    except (OSError, ValueError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise Invalid("embedding_sizes", found=f"{file}: {reason}", expected=expected,
                       do="the path is relative to the folder you are in") from None
     if not isinstance(sizes, dict) or not all(type(size) is int for size in sizes.values()):
@@ -104,6 +104,7 @@ class WideDeep(CTRModel):
 
     Config = WideDeepConfig
     parts = ("wide", "deep")
+    channels = ("numerical", "categorical")
 
     @staticmethod
     def tables(spec: FeatureSpec, config: WideDeepConfig) -> tuple[Table, ...]:
@@ -140,8 +141,8 @@ class Wide(nn.Module):
         super().__init__()
         self.embeddings = embeddings
         numericals = len(spec.channel("numerical"))
-        place = {feature.name: place for place, feature in enumerate(spec.channel("categorical"))}
-        self.crosses = [tuple(place[name] for name in cross) for cross in config.crosses]
+        index_of = {feature.name: index for index, feature in enumerate(spec.channel("categorical"))}
+        self.crosses = [tuple(index_of[name] for name in cross) for cross in config.crosses]
         self.cross_buckets = config.cross_buckets
         self.weight_N = nn.Parameter(torch.zeros(numericals)) if numericals else None
         self.bias = nn.Parameter(torch.zeros(1))
@@ -155,7 +156,7 @@ class Wide(nn.Module):
             if self.weight_N is not None:
                 parts.append(batch.numerical.float() @ self.weight_N)
             if batch.categorical:
-                crossed = [cross_ids([batch.categorical[place] for place in cross], self.cross_buckets)
+                crossed = [cross_ids([batch.categorical[index] for index in cross], self.cross_buckets)
                            for cross in self.crosses]
                 parts.append(self.embeddings((*batch.categorical, *crossed)).sum(1))
             return sum(parts[1:], start=parts[0])
@@ -168,8 +169,8 @@ class Deep(nn.Module):
         super().__init__()
         self.embeddings = embeddings
         features, sizes = spec.channel("categorical"), embedding_sizes(spec, config)
-        self.embedded = [place for place, feature in enumerate(features) if sizes[feature.name]]
-        self.one_hot = [(place, feature.cardinality) for place, feature in enumerate(features)
+        self.embedded = [index for index, feature in enumerate(features) if sizes[feature.name]]
+        self.one_hot = [(index, feature.cardinality) for index, feature in enumerate(features)
                         if not sizes[feature.name]]
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         width = len(spec.channel("numerical")) + sum(rows for _, rows in self.one_hot) + sum(embeddings.dims)
@@ -182,11 +183,11 @@ class Deep(nn.Module):
         padding = self.hidden.padding(self.output.weight.device)
         parts = [self.output.weight.new_zeros(len(batch), padding)] if padding else []
         parts += [] if batch.numerical is None else [batch.numerical.float()]  # autocast joins no float16 in bfloat16
-        parts += [nn.functional.one_hot(batch.categorical[place].long(), cardinality).float()
-                  for place, cardinality in self.one_hot]
+        parts += [nn.functional.one_hot(batch.categorical[index].long(), cardinality).float()
+                  for index, cardinality in self.one_hot]
         before_BN = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] if parts else None
-        columns = [batch.categorical[place] for place in self.embedded]
-        x_BK = rows_behind(before_BN, self.embeddings, columns, self.embedding_dropout)
+        columns = [batch.categorical[index] for index in self.embedded]
+        x_BK = concat_inputs_and_rows(before_BN, self.embeddings, columns, self.embedding_dropout)
         return self.output(self.hidden(x_BK)).squeeze(1).float()
 
 

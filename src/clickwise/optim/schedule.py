@@ -19,7 +19,7 @@ class Schedule:
     with W `warmup_steps`, D `decay_start_step` (null: never decay), N `decay_steps` (0: never decay), p `decay_power`
     and `end` the `end_factor`. W, D and N may be told in epochs instead.
 
-    levels: [[until, factor], …]   in the place of plateau and decay: `factor` up to the end of epoch `until`, after the
+    levels: [[until, factor], …]   instead of plateau and decay: `factor` up to the end of epoch `until`, after the
                                    last `until` the last factor; `until` may be a fraction
 
     NOTE[DIFF] One of the reference's schedules rises again after the end, the other drops

@@ -43,6 +43,11 @@ class Session:
     def evaluation_batch_size(self) -> int:
         return self.recipe.train.evaluation_batch_size or self.recipe.train.batch_size
 
+    @property
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """What a prediction of the model takes, feature by feature."""
+        return self.model.reads(self.dataset.spec, self.recipe.model)
+
     def check_data(self) -> None:
         """Raises the error of a mapping that is missing, damaged or too small, before any training."""
         self.train_loader()
@@ -66,12 +71,13 @@ class Session:
 
     def train_loader(self) -> Loader:
         """Shuffled batches of the training mapping."""
-        return _train_loader(self.dataset, self.recipe, self.device)
+        return _train_loader(self.dataset, self.recipe, self.model, self.device)
 
     def evaluation_loader(self, mapping: str) -> Loader:
-        """Batches of a mapping in the order of its rows."""
+        """Batches of a mapping in the order of its rows; the report follows categorical features, read or not."""
         return self.dataset.evaluation_loader(mapping, batch_size=self.evaluation_batch_size,
-                                              pin_memory=self.device.type == "cuda")
+                                              pin_memory=self.device.type == "cuda",
+                                              channels={*self.reads, "categorical"})
 
     def count_ids(self) -> None:
         """Tells the tables how often their ids occur in training, where an optimizer asks for it (`minibatch_l2`):
@@ -97,16 +103,15 @@ class Session:
         """The model's part of a checkpoint."""
         return {"model": self.model.state_dict(),
                 "tables": [engine.optimizer_state_dict() for engine in engines_of(self.model)],
-                "data": self.dataset.identity, "inputs": self.dataset.inputs(),
+                "data": self.dataset.identity, "inputs": self.dataset.inputs(self.reads),
                 "recipe": self.recipe.absolute().to_yaml()}
 
     def load_state(self, content: dict[str, Any], *, optimizer: bool = True) -> None:
         """Takes weights (and the tables' optimizer state) from a checkpoint of the same model and features."""
-        for key, ours in self.dataset.inputs().items():
-            if content["inputs"][key] != ours:
-                raise CheckpointError(self.dataset.spec.path, found=f"other {key} than the model was trained with",
-                                      expected="the same features, order and cardinalities",
-                                      do="use data that was prepared with the vocabularies of the training data")
+        if (other := self.dataset.other_input(self.reads, content["inputs"])) is not None:
+            raise CheckpointError(self.dataset.spec.path, found=f"other {other} than the model was trained with",
+                                  expected="the same features, order and cardinalities",
+                                  do="use data that was prepared with the vocabularies of the training data")
         try:
             self.model.load_state_dict(content["model"])
         except RuntimeError as error:
@@ -133,9 +138,10 @@ class Session:
                     checkpoints=CheckpointFolder(folder / "checkpoint"), state=self.state)
 
 
-def _train_loader(dataset: Dataset, recipe: Recipe, device: torch.device) -> Loader:
+def _train_loader(dataset: Dataset, recipe: Recipe, model: CTRModel, device: torch.device) -> Loader:
     return dataset.train_loader(batch_size=recipe.train.batch_size, seed=recipe.train.seed,
-                                pin_memory=device.type == "cuda")
+                                pin_memory=device.type == "cuda",
+                                channels=model.reads(dataset.spec, recipe.model, training=True))
 
 
 def build_session(recipe: Recipe) -> Session:
@@ -151,7 +157,7 @@ def build_session(recipe: Recipe) -> Session:
     dataset = Dataset(recipe.data)
     model = build_model(recipe, dataset.spec, device)
     # Asked for in training only: a machine that measures or predicts need not have the training mapping.
-    steps_per_epoch = functools.cache(lambda: len(_train_loader(dataset, recipe, device)))
+    steps_per_epoch = functools.cache(lambda: len(_train_loader(dataset, recipe, model, device)))
     _import_optimizers()
     step = TrainStep(model, parts_of(model, recipe), precision=recipe.train.precision, device=device,
                      steps_per_epoch=steps_per_epoch)

@@ -17,7 +17,7 @@ class RunLog:
     """
 
     def __init__(self, path: Path, *, resume_at: int | None = None) -> None:
-        self._path, self._offset_s = path, 0.0
+        self._offset_s = 0.0
         lines = _whole_lines(path) if resume_at is not None and path.exists() else []
         kept = [line for line in lines if line["step"] <= resume_at and line["kind"] != "final"]
         if kept:

@@ -32,7 +32,7 @@ class TableUpdates(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class OptimizerGroup:
     """What of a model has an optimizer of its own: parameters, the tables' engines, and one schedule for both."""
 
     optimizer: torch.optim.Optimizer
@@ -118,8 +118,8 @@ class TrainStep:
     `steps_per_epoch` is asked for where a schedule counts epochs.
     """
 
-    def __init__(self, model: nn.Module, parts: Mapping[str, Part], *, precision: Precision, device: torch.device,
-                 steps_per_epoch: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, model: nn.Module, parts: Mapping[str, OptimizerGroup], *, precision: Precision,
+                 device: torch.device, steps_per_epoch: Callable[[], int] = lambda: 0) -> None:
         self.model, self.parts = model, dict(parts)
         self.precision, self.device, self.steps_per_epoch = precision, device, steps_per_epoch
         self.steps = 0

@@ -56,9 +56,9 @@ def _devices(problems: list[str], notes: list[str]) -> tuple[dict[str, Any], lis
     """The devices and the embedding engines that run here; both empty where torch cannot be loaded."""
     try:
         import torch
-    except (ImportError, OSError) as slip:  # OSError: one of torch's libraries does not load
+    except (ImportError, OSError) as error:  # OSError: one of torch's libraries does not load
         if version_of("torch") is not None:
-            problems.append(f"torch is installed but cannot be loaded ({slip}): pip install --force-reinstall torch")
+            problems.append(f"torch is installed but cannot be loaded ({error}): pip install --force-reinstall torch")
         return {}, []
     from clickwise.kernels.cpu_products import bf16_instructions
     from clickwise.registry import NAMES

@@ -14,9 +14,9 @@ import pyarrow.csv
 import pyarrow.parquet
 import torch
 
-from clickwise.data.arrays import Array, Columns, RaggedArray
+from clickwise.data.arrays import Array, RaggedArray
 from clickwise.data.check import check_block
-from clickwise.data.columns import side_by_side, stream_chunk
+from clickwise.data.columns import Columns, side_by_side, stream_chunk
 from clickwise.data.csv import first_fields
 from clickwise.data.loader import Loader
 from clickwise.data.parquet import open_parquet
@@ -28,9 +28,8 @@ from clickwise.run import folder as runs
 from clickwise.run.session import Session
 from clickwise.train.evaluate import predictions
 
+Reads = dict[str, tuple[str, ...]]  # channel → features
 FORMATS = {".parquet": "parquet", ".csv": "csv"}
-INPUT_CHANNELS = ("numerical", "categorical")
-HISTORY_CHANNELS = ("user", "target_item", "history")  # inputs of models that read a history
 SCORES = ("logit", "probability")
 BLOCK_ROWS = 1 << 18  # rows in memory at a time, about
 
@@ -48,18 +47,18 @@ def predict(folder: Path, *, source: Path, out: Path, overrides: list[str] = (),
     if out.suffix not in FORMATS:
         raise UsageError(f"--out {out}", found=f"the ending {out.suffix!r}",
                          expected="a name that ends in .parquet or .csv")
-    trainer, _, _ = runs.open_run(folder, overrides=overrides, allow_imports=allow_imports)
-    spec = trainer.dataset.spec
+    session, _, _ = runs.open_run(folder, overrides=overrides, allow_imports=allow_imports)
+    spec = session.dataset.spec
     if str(source) in spec.mappings:
-        columns = trainer.dataset.columns(str(source))
+        columns = session.dataset.columns(str(source))
         carried = _carried(spec, spec.features.keys() & {*columns.arrays, *spec.channels.get("numerical", ())}, carry,
                            f"a feature of the mapping {str(source)!r}")
         blocks, total = _blocks_of_mapping(spec, columns, carried), columns.rows
     else:
         names = _columns_of(spec, source)
         carried = _carried(spec, names, carry, f"a column of {source}")
-        spec = _spec_of_file(spec, source, carried)
-        blocks, total = _blocks_of_file(spec, carried), _rows_of(source)
+        spec = _spec_of_file(spec, source, session.reads, carried)
+        blocks, total = _blocks_of_file(spec, session.reads, carried), _rows_of(source)
     rows = 0
     with Progress("predicting", total=total, unit="rows") as bar, whole_file(out) as temporary, \
             contextlib.ExitStack() as stack:
@@ -67,7 +66,7 @@ def predict(folder: Path, *, source: Path, out: Path, overrides: list[str] = (),
         for columns, beside in blocks:
             if out.suffix == ".csv":
                 beside = {name: _as_text(name, column) for name, column in beside.items()}
-            table = pa.table({**beside, **_scores(trainer, spec, columns)})
+            table = pa.table({**beside, **_scores(session, spec, columns)})
             if writer is None:
                 writer_of = pa.csv.CSVWriter if out.suffix == ".csv" else pa.parquet.ParquetWriter
                 writer = stack.enter_context(writer_of(temporary, table.schema))
@@ -77,10 +76,10 @@ def predict(folder: Path, *, source: Path, out: Path, overrides: list[str] = (),
     return rows
 
 
-def _scores(trainer: Session, spec: FeatureSpec, columns: Columns) -> dict[str, np.ndarray]:
-    loader = Loader(columns, spec, batch_size=trainer.evaluation_batch_size)
+def _scores(session: Session, spec: FeatureSpec, columns: Columns) -> dict[str, np.ndarray]:
+    loader = Loader(columns, spec, batch_size=session.evaluation_batch_size, channels=session.reads)
     logit_B = torch.cat([logit_B.cpu() for logit_B, _ in predictions(
-        trainer.model, loader.epoch(0), precision=trainer.recipe.train.precision, device=trainer.device)])
+        session.model, loader.epoch(0), precision=session.recipe.train.precision, device=session.device)])
     return dict(zip(SCORES, (logit_B.numpy(), logit_B.double().sigmoid().numpy().astype(np.float32)), strict=True))
 
 
@@ -114,22 +113,19 @@ def _arrow(array: Array) -> pa.Array:
     return pa.array(array)
 
 
-def _input_channels(spec: FeatureSpec) -> tuple[str, ...]:
-    return (*INPUT_CHANNELS, *(HISTORY_CHANNELS if spec.channels.get("history") else ()))
-
-
-def _blocks_of_file(spec: FeatureSpec, carried: tuple[str, ...]) -> Iterator[tuple[Columns, dict[str, pa.Array]]]:
+def _blocks_of_file(spec: FeatureSpec, reads: Reads,
+                    carried: tuple[str, ...]) -> Iterator[tuple[Columns, dict[str, pa.Array]]]:
     (chunk,) = spec.chunks("input")
-    names = [name for channel in _input_channels(spec) for name in spec.channels.get(channel, ())]
+    names = [name for features in reads.values() for name in features]
     for block in stream_chunk(spec, chunk, names, BLOCK_ROWS, wide_ids=True, carry=carried):
         check_block(spec, block)
         yield side_by_side(spec, block.arrays, len(block)), block.carried
 
 
-def _spec_of_file(spec: FeatureSpec, source: Path, carried: tuple[str, ...]) -> FeatureSpec:
-    """The run's Feature Spec with `source` as its only mapping; no label is needed."""
-    channels = {name: spec.channels[name] for name in _input_channels(spec) if name in spec.channels}
-    inputs = {name for names in channels.values() for name in names}
+def _spec_of_file(spec: FeatureSpec, source: Path, reads: Reads, carried: tuple[str, ...]) -> FeatureSpec:
+    """The run's Feature Spec with `source` as its only mapping, of what the model reads; no label is needed."""
+    inputs = {name for names in reads.values() for name in names}
+    channels = dict(reads)
     channels["carried along"] = tuple(name for name in carried if name in spec.features and name not in inputs)
     names = tuple(feature for features in channels.values() for feature in features)
     type_ = FORMATS[source.suffix]

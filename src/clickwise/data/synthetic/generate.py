@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clickwise.data.arrays import Columns, RaggedArray
+from clickwise.data.arrays import RaggedArray, join
+from clickwise.data.columns import Columns
 from clickwise.data.synthetic.ceiling import Ceiling
 from clickwise.data.synthetic.power_law import power_law
 from clickwise.data.synthetic.sequence import SequenceSignal, sequence_features
@@ -155,10 +156,10 @@ def with_mappings(spec: FeatureSpec, mappings: tuple[str, ...]) -> FeatureSpec:
 def click_spec(numericals: int, cardinalities: tuple[int, ...], mappings: tuple[str, ...],
                max_hotness: tuple[int, ...] = ()) -> FeatureSpec:
     """A Feature Spec with features num_0 …, cat_0 … and label."""
-    features = [Feature(f"num_{place}", "float16") for place in range(numericals)]
+    features = [Feature(f"num_{index}", "float16") for index in range(numericals)]
     hotness = max_hotness or (1,) * len(cardinalities)
-    features += [Feature(f"cat_{place}", narrowest_id_dtype(cardinality), cardinality, bag if bag > 1 else None)
-                 for place, (cardinality, bag) in enumerate(zip(cardinalities, hotness, strict=True))]
+    features += [Feature(f"cat_{index}", narrowest_id_dtype(cardinality), cardinality, bag if bag > 1 else None)
+                 for index, (cardinality, bag) in enumerate(zip(cardinalities, hotness, strict=True))]
     by_name = {feature.name: feature for feature in [*features, Feature("label", "bool")]}
     channels = {"numerical": tuple(name for name in by_name if name.startswith("num_")),
                 "categorical": tuple(name for name in by_name if name.startswith("cat_")), "label": ("label",)}
@@ -271,17 +272,6 @@ def uniform(generator: np.random.Generator, count: int, dtype: np.dtype) -> np.n
 
 def concatenate(chunks: list[Columns]) -> Columns:
     """The rows of all chunks, one after another."""
-    if len(chunks) == 1:
-        return chunks[0]
-
-    def join(columns: list[np.ndarray | RaggedArray]) -> np.ndarray | RaggedArray:
-        if not isinstance(columns[0], RaggedArray):
-            return np.concatenate(columns)
-        starts = np.cumsum([0, *(column.offsets[-1] for column in columns[:-1])])
-        offsets = [column.offsets[1:] + start for column, start in zip(columns, starts, strict=True)]
-        return RaggedArray(np.concatenate([column.values for column in columns]),
-                           np.concatenate([np.zeros(1, np.int64), *offsets]))
-
     numerical = None if chunks[0].numerical is None else join([chunk.numerical for chunk in chunks])
     arrays = {name: join([chunk.arrays[name] for chunk in chunks]) for name in chunks[0].arrays}
     return Columns(rows=sum(chunk.rows for chunk in chunks), arrays=arrays, numerical=numerical)

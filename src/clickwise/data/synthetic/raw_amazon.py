@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,30 +42,30 @@ def synthesize_raw_amazon(out_folder: str | Path, users: int, seed: int = 1, *, 
     """
     checked(rows={"train": users}, seed=seed, alpha=alpha, signal="additive")
     world = AmazonWorld(users, items or max(5 * users, 400), categories or min(max(users // 20, 12), 2000), seed, alpha)
-    reviews = products = 0
     with new_folder(out_folder) as folder:
-        with Progress("synthesizing reviews", total=users, unit="users") as bar, \
-                open(folder / "reviews_Books.json", "wb") as file:
-            parts = [(start, min(start + USERS_AT_ONCE, users)) for start in range(0, users, USERS_AT_ONCE)]
-            for part, (text, count) in zip(parts, in_order(lambda part: world.reviews(*part), parts, threads),
-                                           strict=True):
-                file.write(text)
-                reviews += count
-                bar.advance(part[1] - part[0])
-        with Progress("synthesizing metadata", total=world.items, unit="products") as bar, \
-                open(folder / "meta_Books.json", "wb") as file:
-            parts = [(start, min(start + ITEMS_AT_ONCE, world.items)) for start in range(0, world.items, ITEMS_AT_ONCE)]
-            for part, (text, count) in zip(parts, in_order(lambda part: world.metadata(*part), parts, threads),
-                                           strict=True):
-                file.write(text)
-                products += count
-                bar.advance(part[1] - part[0])
+        reviews, products = (
+            _write(folder / name, make, total, unit, at_once, threads) for name, make, total, unit, at_once in (
+                ("reviews_Books.json", world.reviews, users, "users", USERS_AT_ONCE),
+                ("meta_Books.json", world.metadata, world.items, "products", ITEMS_AT_ONCE)))
     return {"users": users, "reviews": reviews, "items": world.items, "products": products,
             "categories": world.categories}
 
 
+def _write(path: Path, make: Callable[[int, int], tuple[bytes, int]], total: int, unit: str, at_once: int,
+           threads: int | None) -> int:
+    """How many lines the file now has that `make(first, end)` gives, `at_once` of `total` at a time."""
+    parts = [(start, min(start + at_once, total)) for start in range(0, total, at_once)]
+    lines = 0
+    with Progress(f"synthesizing {path.name}", total=total, unit=unit) as bar, open(path, "wb") as file:
+        for (first, end), (text, count) in zip(parts, in_order(lambda part: make(*part), parts, threads), strict=True):
+            file.write(text)
+            lines += count
+            bar.advance(end - first)
+    return lines
+
+
 class AmazonWorld:
-    """Parts of both files; each is a pure function of the seed and its place.
+    """Parts of both files; each is a pure function of the seed and its index.
 
     The items of a category are numbered one after another: item k of category c is c · (items of a category) + k.
     """
@@ -87,7 +88,7 @@ class AmazonWorld:
         current = generator.integers(0, INTERESTS, count)
         chosen = np.empty((count, int(events.max())), np.int64)
         every = np.arange(count)
-        for place in range(chosen.shape[1]):
+        for index in range(chosen.shape[1]):
             moves = generator.random(count) >= STAYS
             current = np.where(moves, generator.integers(0, INTERESTS, count), current)
             before, fresh = latest[every, current], self.item_law.draw(generator, count).astype(np.int64)
@@ -97,7 +98,7 @@ class AmazonWorld:
             explores = generator.random(count) < EXPLORES
             elsewhere = self.category_law.draw(generator, count).astype(np.int64)
             latest[every, current] = np.where(explores, before, item)
-            chosen[:, place] = np.where(explores, elsewhere, category) * self.size + item
+            chosen[:, index] = np.where(explores, elsewhere, category) * self.size + item
         gaps = generator.geometric(0.12, chosen.shape) - 1
         start = generator.integers(FIRST_DAY, LAST_DAY - 700, count)
         day = np.minimum(start[:, None] + np.cumsum(gaps, axis=1), LAST_DAY)
@@ -114,13 +115,13 @@ class AmazonWorld:
         person, product = self.person(user[order]), self.product(item[order])
         stars, words = generator.integers(1, 6, len(order)), generator.integers(0, len(WORDS), (len(order), 5))
         lines = []
-        for place, (who, what, when) in enumerate(zip(person, product, day[order].tolist(), strict=True)):
-            text = " ".join(WORDS[word] for word in words[place])
+        for index, (who, what, when) in enumerate(zip(person, product, day[order].tolist(), strict=True)):
+            text = " ".join(WORDS[word] for word in words[index])
             review = {"reviewerID": who, "asin": what, "reviewerName": f"{text[:9]} \"{who[-3:]}\"",
-                      "helpful": [0, int(stars[place])], "reviewText": f"{text}.\nI liked it.",
-                      "overall": float(stars[place]), "summary": text[:20], "unixReviewTime": when * DAY,
+                      "helpful": [0, int(stars[index])], "reviewText": f"{text}.\nI liked it.",
+                      "overall": float(stars[index]), "summary": text[:20], "unixReviewTime": when * DAY,
                       "reviewTime": _date(when)}
-            if stars[place] == 1:
+            if stars[index] == 1:
                 del review["reviewerName"]
             lines.append(json.dumps(review))
         return ("\n".join(lines) + "\n").encode(), len(lines)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clickwise.data.arrays import Columns
+from clickwise.data.columns import Columns
 from clickwise.data.synthetic.ceiling import Ceiling
 from clickwise.data.synthetic.generate import (
     CHUNK_ROWS,
@@ -70,32 +70,32 @@ class RawLog:
         self.seed = config.seed
         self.signal = build_signal(config.signal, spec, seed=config.seed, alpha=config.alpha)
         self.categoricals = [(feature.name, power_law(feature.cardinality, config.alpha),
-                              place % min(8, feature.cardinality))
-                             for place, feature in enumerate(spec.channel("categorical"))]
-        self.integers = [IntegerColumn(size, least, config.alpha, missing=place % 8)
-                         for place, (size, least) in enumerate(INTEGERS)]
+                              column % min(8, feature.cardinality))
+                             for column, feature in enumerate(spec.channel("categorical"))]
+        self.integers = [IntegerColumn(size, least, config.alpha, missing=column % 8)
+                         for column, (size, least) in enumerate(INTEGERS)]
         # A slot for every field, 8 bytes wide: what stays zero is dropped from the text.
-        fields = [(f"{kind}{place}", form) for place in range(39) for kind, form in (("value", "<u8"), ("end", "u1"))]
+        fields = [(f"{kind}{column}", form) for column in range(39) for kind, form in (("value", "<u8"), ("end", "u1"))]
         self.line = np.dtype([("label", "u1"), ("tab", "u1"), *fields])
 
     def chunk(self, file: int, index: int, rows: int) -> tuple[bytes, Ceiling]:
         generator = chunk_generator(self.seed, f"day_{file}", index)
         lines, arrays = np.zeros(rows, self.line), {}
         numerical = np.empty((rows, CRITEO_NUMERICALS), np.float32)
-        for place, integer in enumerate(self.integers):
+        for column, integer in enumerate(self.integers):
             ids = integer.law.draw(generator, rows)
-            numerical[:, place] = integer.prepared.take(ids)
-            lines[f"value{place}"] = integer.text.take(ids)
-        for place, (name, law, missing) in enumerate(self.categoricals):
+            numerical[:, column] = integer.prepared.take(ids)
+            lines[f"value{column}"] = integer.text.take(ids)
+        for column, (name, law, missing) in enumerate(self.categoricals):
             ids = arrays[name] = law.draw(generator, rows)
             text = hex_text(hidden_hash(self.seed, name, ids))
             text[ids == missing] = 0
-            lines[f"value{CRITEO_NUMERICALS + place}"] = text
+            lines[f"value{CRITEO_NUMERICALS + column}"] = text
         logit = self.signal.logit(Columns(rows=rows, arrays=arrays, numerical=numerical))
         label = draw_labels(generator, logit)
         lines["label"] = label + np.uint8(ord("0"))
-        for place in range(39):
-            lines[f"end{place}"] = ord("\t" if place < 38 else "\n")
+        for column in range(39):
+            lines[f"end{column}"] = ord("\t" if column < 38 else "\n")
         lines["tab"] = ord("\t")
         return lines.tobytes().translate(None, b"\0"), Ceiling.of(logit, label)
 

@@ -104,7 +104,7 @@ def display_sizes(seed: int, kind: str, index: int, rows: int) -> np.ndarray:
 
 
 class OutbrainLog:
-    """Chunks of text by file; each is a pure function of the seed and its place."""
+    """Chunks of text by file; each is a pure function of the seed and its index."""
 
     def __init__(self, world: World, displays: dict[str, int]) -> None:
         self.world, self.displays = world, displays
@@ -206,8 +206,8 @@ class OutbrainLog:
                          0)
         count += (count > 0) & (world.unit(f"twice {kind}", document) < 2e-3 * most)
         rows = np.repeat(document, count)
-        place = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
-        known = np.minimum(place, most - 1)
+        nth = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+        known = np.minimum(nth, most - 1)
         if kind == "categories":
             names = 1400 + (world.category(rows) + known * 7) % CATEGORIES
         elif kind == "topics":  # the first topic belongs to the category
@@ -219,7 +219,7 @@ class OutbrainLog:
             text = np.stack([hex_text((half >> np.uint64(shift)).astype(np.uint32)) for half in bits
                              for shift in (0, 32)], axis=1)
             names = texts_of(text.view(np.uint8))
-        confidence = (0.92 / (place + 1) * (0.5 + world.unit(f"sure {kind}", rows * 16 + place) / 2)).round(6)
+        confidence = (0.92 / (nth + 1) * (0.5 + world.unit(f"sure {kind}", rows * 16 + nth) / 2)).round(6)
         return csv_text(rows, names, confidence)
 
 
@@ -229,13 +229,13 @@ class OutbrainLog:
 def csv_text(*columns: np.ndarray | pa.Array) -> bytes:
     """Lines without a header; missing values are empty."""
     sink = pa.BufferOutputStream()
-    table = pa.table({str(place): pa.array(column) for place, column in enumerate(columns)})
+    table = pa.table({str(index): pa.array(column) for index, column in enumerate(columns)})
     csv.write_csv(table, sink, csv.WriteOptions(include_header=False, quoting_style="none"))
     return sink.getvalue().to_pybytes()
 
 
-def words(choices: list[str], place: np.ndarray) -> pa.Array:
-    return pa.array(choices).take(pa.array(place))
+def words(choices: list[str], index: np.ndarray) -> pa.Array:
+    return pa.array(choices).take(pa.array(index))
 
 
 def texts_of(digits: np.ndarray) -> pa.Array:

@@ -1,6 +1,6 @@
 """Histories with a planted signal: what a user did before decides the label.
 
-Items of a category are of two kinds, liked and disliked, by the parity of their place in it. Whatever the signal, the
+Items of a category are of two kinds, liked and disliked, by the parity of their index in it. Whatever the signal, the
 target alone tells nothing.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clickwise.data.arrays import Columns
+from clickwise.data.columns import Columns
 from clickwise.data.synthetic.signal import SignalConfig
 from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype
 
@@ -54,19 +54,19 @@ class SequenceSignal:
         every = np.arange(rows)
         if self.kind == "category_in_history":
             chosen = every[generator.random(rows) < 0.5]
-            for _ in range(3):  # up to three events, at places that may be the same
-                category_BL[chosen, self._place(generator, length_B[chosen], 0)] = target_B[chosen]
+            for _ in range(3):  # up to three events, at positions that may be the same
+                category_BL[chosen, self._position(generator, length_B[chosen], 0)] = target_B[chosen]
                 chosen = chosen[generator.random(len(chosen)) < 0.5]
         elif self.kind == "far_back":
-            category_BL[every, self._place(generator, length_B, self.recent)] = target_B
+            category_BL[every, self._position(generator, length_B, self.recent)] = target_B
         else:
-            first = self._place(generator, length_B, 0)
-            # Another place among the last `length`: the first is skipped by going round.
+            first = self._position(generator, length_B, 0)
+            # Another position among the last `length`: the first is skipped by going round.
             age = self.length - first
             other = self.length - 1 - (age - 1 + generator.integers(1, length_B)) % length_B
             kind = generator.integers(0, 2, rows)
-            for place, liked in ((first, kind), (other, 1 - kind)):
-                category_BL[every, place], liked_BL[every, place] = target_B, liked
+            for position, liked in ((first, kind), (other, 1 - kind)):
+                category_BL[every, position], liked_BL[every, position] = target_B, liked
         known_BL = np.arange(self.length) >= self.length - length_B[:, None]
         other_BL = generator.integers(1, self.items + 1, category_BL.shape)
         columns = {"target_item": self._items(generator, target_B, generator.integers(0, 2, rows)),
@@ -80,11 +80,11 @@ class SequenceSignal:
                liked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids of items of these categories (0 …) and kinds, and ids of the categories."""
         pairs = self.items // (2 * self.categories)
-        place = 2 * generator.integers(0, pairs, category.shape) + liked
-        return 1 + category + self.categories * place, 1 + category
+        index = 2 * generator.integers(0, pairs, category.shape) + liked
+        return 1 + category + self.categories * index, 1 + category
 
-    def _place(self, generator: np.random.Generator, length_B: np.ndarray, recent: int) -> np.ndarray:
-        """A place of the window of each row, among its last `length_B` events but for the `recent` latest."""
+    def _position(self, generator: np.random.Generator, length_B: np.ndarray, recent: int) -> np.ndarray:
+        """A position of the window of each row, among its last `length_B` events but for the `recent` latest."""
         return self.length - 1 - recent - generator.integers(0, length_B - recent)
 
     def logit(self, columns: Columns) -> np.ndarray:

@@ -13,7 +13,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from clickwise.data.arrays import Columns, RaggedArray
+from clickwise.data.arrays import RaggedArray
+from clickwise.data.columns import Columns
 from clickwise.data.synthetic.power_law import PowerLaw, power_law
 from clickwise.errors import DataError, nearest
 from clickwise.feature_spec import Feature, FeatureSpec
@@ -186,9 +187,9 @@ def balanced_codes(seed: int, feature: Feature, law: PowerLaw) -> Callable[[np.n
     frequent = np.arange(min(law.size, BALANCED))
     first = float(hidden_sign(seed, feature.name, frequent[:1])[0])
     codes, total = np.empty(len(frequent), np.float32), 0.0
-    for place, mass in enumerate(law.probability(frequent)):
-        codes[place] = -np.sign(total) if total else first
-        total += codes[place] * mass
+    for index, mass in enumerate(law.probability(frequent)):
+        codes[index] = -np.sign(total) if total else first
+        total += codes[index] * mass
 
     def code(ids: np.ndarray) -> np.ndarray:
         head = codes.take(ids, mode="clip")

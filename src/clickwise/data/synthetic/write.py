@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from clickwise import recipe
-from clickwise.data.arrays import Columns
+from clickwise.data.columns import Columns
 from clickwise.data.synthetic.ceiling import Ceiling
 from clickwise.data.synthetic.generate import (
     Synthesizer,
@@ -54,7 +54,7 @@ def synthesize(spec_or_variant: FeatureSpec | str, rows: dict[str, int], out_fol
         for mapping, mapping_rows in rows.items():
             ceilings[mapping] = Ceiling()
             with contextlib.ExitStack() as stack:
-                files = [[stack.enter_context(open(_place(folder, spec, name), "wb")) for name in chunk.files]
+                files = [[stack.enter_context(open(_path_in(folder, spec, name), "wb")) for name in chunk.files]
                          for chunk in spec.mappings[mapping]]
                 writers = [ChunkWriter(spec, chunk, opened)
                            for chunk, opened in zip(spec.mappings[mapping], files, strict=True)]
@@ -105,9 +105,9 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     try:
         with whole_folder(path) as folder:
             yield folder
-    except OSError as slip:
-        raise DataError(path, found=slip.strerror or str(slip), expected="a disk that holds the data",
-                        do="free some space, choose fewer rows or another folder; nothing was left behind") from slip
+    except OSError as error:
+        raise DataError(path, found=error.strerror or str(error), expected="a disk that holds the data",
+                        do="free some space, choose fewer rows or another folder; nothing was left behind") from error
 
 
 def in_order(function: Callable[[Job], Result], jobs: Iterable[Job], threads: int | None) -> Iterator[Result]:
@@ -130,7 +130,7 @@ def in_order(function: Callable[[Job], Result], jobs: Iterable[Job], threads: in
                 future.cancel()
 
 
-def _place(folder: Path, spec: FeatureSpec, name: str) -> Path:
+def _path_in(folder: Path, spec: FeatureSpec, name: str) -> Path:
     """Where a file of the spec goes; raises DataError for one that would lie outside the folder."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):

@@ -93,13 +93,13 @@ def load(tmp_path, content) -> FeatureSpec:
 def changed(*path, to, content=CRITEO):
     """`content` with the value at `path` replaced; `to=None` removes it."""
     content = copy.deepcopy(content)
-    place = content
+    inner = content
     for key in path[:-1]:
-        place = place[key]
+        inner = inner[key]
     if to is None:
-        del place[path[-1]]
+        del inner[path[-1]]
     else:
-        place[path[-1]] = to
+        inner[path[-1]] = to
     return content
 
 
@@ -377,7 +377,7 @@ def test_rules_hold_for_specs_made_in_code():
 
 
 def test_the_example_of_the_documentation_loads(tmp_path):
-    text = (Path(__file__).parents[1] / "docs" / "feature_spec.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "feature_spec.md").read_text(encoding="utf-8")
     spec = load(tmp_path, re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
     assert spec.features["tags"].is_multi_hot and spec.features["city"].cardinality == "auto"
     for channel in CHANNELS:
