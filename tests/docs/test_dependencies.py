@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clickwise.embedding import Table, TableOptimizer, build_embeddings, reference
+from clickwise.embedding import Table, TableOptimizer, backward, build_embeddings
 from clickwise.kernels import cpu_products
 from clickwise.kernels.sparse_update import cpu as sparse_update
 from clickwise.machine import NEWEST_TORCH, OLDEST_TORCH
@@ -36,7 +36,7 @@ def tables_are_saved() -> bool:
                              seed=seed) for seed in range(2)]
     saved = torch.nn.ModuleList(made[:1]).state_dict()
     torch.nn.ModuleList(made[1:]).load_state_dict(saved)
-    return list(saved) == ["0.tables.t.weight"] and torch.equal(*(engine.table_rows("t") for engine in made))
+    return list(saved) == ["0.tables.t.weight"] and torch.equal(*(engine.rows_of("t") for engine in made))
 
 
 def memtables_are_known() -> bool:
@@ -51,8 +51,8 @@ def memtables_are_known() -> bool:
 
 
 SELF_TESTS = {
-    "torch._C._current_graph_task_id": reference._hears_of_backward,
-    "torch.autograd.Variable._execution_engine": reference._hears_of_backward,
+    "torch._C._current_graph_task_id": backward.hears_of_backward,
+    "torch.autograd.Variable._execution_engine": backward.hears_of_backward,
     "torch._fused_adam_": sparse_update._adam_goes_at_once,
     "torch._amp_foreach_non_finite_check_and_unscale_": lambda: step._multiplies_all_at_once(CPU),
     "_step_supports_amp_scaling": lambda: all(dense._skips_where_told(kind, CPU)
