@@ -22,9 +22,9 @@ def spec(chunk_type="csv", **changes):
 def test_texts_stand_in_csv_and_parquet_but_numbers(tmp_path, chunk_type):
     spec(chunk_type).save(tmp_path)
     assert FeatureSpec.load(tmp_path) == spec(chunk_type)
-    with pytest.raises(SpecError, match="(?s)raw text .*clickwise prepare table/prepare dataset.spec=") as slip:
+    with pytest.raises(SpecError, match="(?s)raw text .*clickwise prepare table/prepare dataset.spec=") as caught:
         check_encoded(FeatureSpec.load(tmp_path))
-    assert "feature_spec.label" in str(slip.value)
+    assert "feature_spec.label" in str(caught.value)
 
 
 @pytest.mark.parametrize(("changes", "words"), [

@@ -20,9 +20,9 @@ def save(path: Path, content: dict[str, Any]) -> None:
     try:
         with whole_file(path) as temporary, open(temporary, "wb") as file:
             torch.save({"format": FORMAT, **content}, file)
-    except (OSError, RuntimeError) as slip:
+    except (OSError, RuntimeError) as error:
         older = "; what was saved before is whole, so --resume goes on from there" if path.exists() else ""
-        raise CheckpointError(path, found=f"writing failed: {slip}", expected="room and permission to write",
+        raise CheckpointError(path, found=f"writing failed: {error}", expected="room and permission to write",
                               do="free space on the disk" + older) from None
 
 
@@ -32,8 +32,8 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(path, found="no such file", expected="a checkpoint written by clickwise train")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as slip:  # torch raises a dozen types for a damaged file
-        reason = (str(slip) or type(slip).__name__).splitlines()[0][:120]
+    except Exception as error:  # torch raises a dozen types for a damaged file
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise CheckpointError(path, found=f"not readable ({reason})",
                               expected="a checkpoint written by clickwise train") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:

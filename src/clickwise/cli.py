@@ -46,26 +46,26 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
-    except ClickwiseError as slip:
-        _complain(str(slip), slip.exit_code)
+    except ClickwiseError as error:
+        _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
         _complain("interrupted", 1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    except OSError as slip:
-        if slip.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
                               errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
             raise
-        full = slip.errno in (errno.ENOSPC, errno.EDQUOT)
-        _complain(str(ClickwiseError(slip.filename or "writing", found="the disk is full" if full else slip.strerror,
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        _complain(str(ClickwiseError(error.filename or "writing", found="the disk is full" if full else error.strerror,
                                      expected="room and permission to write",
                                      do=("free space" if full else "choose another place, or change its permissions")
                                      + "; unfinished files were removed")), 1)
-    except Exception as slip:
-        if type(slip).__name__ != "OutOfMemoryError":  # torch's; this module does not import torch
+    except Exception as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; this module does not import torch
             raise
-        _complain(str(ClickwiseError("memory of the GPU", found=str(slip).split(". ")[0], expected="a smaller model",
+        _complain(str(ClickwiseError("memory of the GPU", found=str(error).split(". ")[0], expected="a smaller model",
                                      do="lower train.batch_size or model.embedding_dim")), 1)
 
 

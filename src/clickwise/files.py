@@ -30,10 +30,10 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException as slip:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(slip, OSError) and slip.filename in (None, str(temporary)):
-            slip.filename = str(path)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)
         raise
 
 

@@ -1,4 +1,4 @@
-"""Recipes: strict YAML to frozen dataclasses, `key=value` overrides, and a suggestion for every slip.
+"""Recipes: strict YAML to frozen dataclasses, `key=value` overrides, and a suggestion for every error.
 
 A recipe section is one frozen, keyword-only dataclass that stands beside the class it configures. Where a value is
 wrong in itself (not only of the wrong type), the dataclass says so from `__post_init__` with `Invalid`.
@@ -116,8 +116,9 @@ def parse(cls: type[T], mapping: Any, where: str) -> T:
             raise RecipeError(f"{where}.{name}", found="nothing", expected=f"a value ({_describe(hints[name])})")
     try:
         return cls(**values)
-    except Invalid as slip:
-        raise RecipeError(f"{where}.{slip.key}", found=repr(slip.found), expected=slip.expected, do=slip.do) from None
+    except Invalid as error:
+        raise RecipeError(f"{where}.{error.key}", found=repr(error.found), expected=error.expected,
+                          do=error.do) from None
 
 
 def to_dict(section: Any) -> Any:
@@ -169,15 +170,15 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return None
         if type(value) in arguments:
             return value
-        slips = []
+        errors = []
         for part in arguments:
             if part is not type(None):
                 try:
                     return _convert(part, value, where)
-                except RecipeError as slip:
-                    slips.append(slip)
-        if len(slips) == 1 or any(slip.where != where for slip in slips):
-            raise next((slip for slip in slips if slip.where != where), slips[0])
+                except RecipeError as error:
+                    errors.append(error)
+        if len(errors) == 1 or any(error.where != where for error in errors):
+            raise next((error for error in errors if error.where != where), errors[0])
     elif origin is typing.Literal:
         if any(value == choice and type(value) is type(choice) for choice in arguments):
             return value

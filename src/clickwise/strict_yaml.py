@@ -37,13 +37,13 @@ for _class in (_StrictLoader, _StrictDumper):
 
 
 def parse_yaml(text: str, where: str, error: type[ClickwiseError] = RecipeError) -> Any:
-    """The value of a YAML text, as plain dicts and lists; raises `error` with the line of a slip."""
+    """The value of a YAML text, as plain dicts and lists; raises `error` with the line that is wrong."""
     try:
         return yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as slip:
-        mark = getattr(slip, "problem_mark", None)
+    except yaml.YAMLError as invalid:
+        mark = getattr(invalid, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = str(getattr(slip, "problem", None) or slip)
+        problem = str(getattr(invalid, "problem", None) or invalid)
         if "python/" in problem:
             raise error(f"{where}{line}", found=problem, expected="plain values",
                         do="write the number itself in place of the Python object") from None

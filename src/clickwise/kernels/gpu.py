@@ -57,9 +57,9 @@ def _proven(operation: str, device: torch.device) -> ModuleType | None:
                 torch.cuda.device_of(torch.empty(0, device=device)):
             module.proof(device)
         return module
-    except Exception as slip:  # whatever a compiler or a driver raises: there is another way
+    except Exception as error:  # whatever a compiler or a driver raises: there is another way
         log.warning("%s: the Triton kernels of %s do not work here (%s: %s); plain torch takes their place", device,
-                    operation, type(slip).__name__, str(slip).strip().partition("\n")[0])
+                    operation, type(error).__name__, str(error).strip().partition("\n")[0])
         return None
 
 
