@@ -1,4 +1,4 @@
-"""Every mistake ends in one message (where, found, expected, what to do) and exit code 1 or 2; nothing is left behind."""
+"""Every mistake ends in one message (where, found, expected, what to do), exit code 1 or 2; nothing is left behind."""
 
 import errno
 import json
