@@ -247,7 +247,8 @@ def test_a_run_is_found_from_any_folder_and_its_data_may_move(clickwise, dataset
     assert clickwise("evaluate", run, "--json").out == before
     (tmp_path / dataset).rename(tmp_path / "moved")
     refused(clickwise("evaluate", run), dataset)
-    assert clickwise("evaluate", run, f"data.path={tmp_path / 'moved'}", "--json").out == before
+    moved = clickwise("evaluate", run, f"data.path={tmp_path / 'moved'}", "--json")
+    assert moved.out == before, moved.err
 
 
 def test_other_features_than_the_model_was_trained_with(clickwise, dataset, tmp_path):

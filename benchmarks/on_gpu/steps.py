@@ -15,7 +15,6 @@ from on_gpu.machine import ms_of, plain_torch, single_ms
 from on_gpu.models import compile_model, distinct_share, ready, recipe_of, spec_of, without_dropout
 from on_gpu.roofline import PREDICTED_STEPS, PUBLISHED_INFERENCE, PUBLISHED_STEPS, floor_ms, work_of_step
 
-from clickwise.build import engines_of
 from clickwise.train.evaluate import predictions
 
 # How far our kernels may lie from plain torch in the same precision, as a share. Bf16 and float32 of one batch differ
@@ -111,8 +110,8 @@ def _train(context: Context, model: str, batch: int, settings: tuple[str, ...], 
 
 def _weights(model: torch.nn.Module) -> torch.Tensor:
     """A copy of the dense weights and of the first rows of every table."""
-    rows = [engine.rows_of(table.name)[:FIRST_ROWS] for engine in engines_of(model) for table in engine.tables]
-    return torch.cat([weight.detach().float().flatten() for weight in (*model.parameters(), *rows)])
+    return torch.cat([weight[:FIRST_ROWS if ".tables." in f".{name}" else None].float().flatten()
+                      for name, weight in model.state_dict().items() if weight.is_floating_point()])
 
 
 def _profile(context: Context, case: str, step) -> None:
