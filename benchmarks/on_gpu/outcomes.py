@@ -10,10 +10,18 @@ import pytest
 from measure import append
 
 
-@pytest.hookimpl
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if "PYTEST_XDIST_WORKER" in os.environ or not (report.when == "call" or report.outcome != "passed"):
-        return
-    error = report.longreprtext.strip().splitlines()[-1][:300] if report.failed and report.longreprtext else None
-    append(Path(os.environ["OUTCOMES"]), {"test": report.nodeid, "outcome": report.outcome, "seconds": report.duration,
-                                          "error": error})
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # the process that hears of all tests, in whichever they run
+        config.pluginmanager.register(_Outcomes(Path(os.environ["OUTCOMES"])))
+
+
+class _Outcomes:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.outcome == "passed":
+            return
+        error = report.longreprtext.strip().splitlines()[-1][:300] if report.failed and report.longreprtext else None
+        append(self.file, {"test": report.nodeid, "outcome": report.outcome, "seconds": report.duration,
+                           "error": error})
