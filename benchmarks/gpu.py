@@ -61,7 +61,7 @@ class Task:
 def tasks(sizes: Sizes, stages: str) -> list[Task]:
     """In the order of their worth."""
     every = [Task("a", "ceilings", 8, 40, ("ceilings",)), Task("b", "self-tests", 25, 60, ("self_tests",)),
-             Task("b", "tests", 60, 75, command=("-m", "pytest", "-n", str(min(12, machine.usable_cores())), "-p",
+             Task("b", "tests", 55, 60, command=("-m", "pytest", "-n", str(min(12, machine.usable_cores())), "-p",
                                                  "no:cacheprovider", "-p", "on_gpu.outcomes", "--hypothesis-seed=0",
                                                  *sizes.tests))]
     with_steps = "".join(stage for stage in "ch" if stage in stages)
