@@ -107,7 +107,7 @@ class Gather(Problem):
     def __init__(self, options: argparse.Namespace, law: str, first: int) -> None:
         self.options, self.batches = options, id_batches(law, options.shrink, options.batch, options.device)
         self.tables = [torch.randn(rows, options.dim, device=options.device) for rows in table_sizes(options.shrink)]
-        self.looks = [embedding_bag.Look(t) for t in range(len(self.tables))]
+        self.looks = [embedding_bag.FeatureLookup(t) for t in range(len(self.tables))]
         self.before = torch.randn(options.batch, first, device=options.device).bfloat16() if first else None
         ids = sum(column.element_size() for column in self.batches[0])
         self.moved = options.batch * (ids + len(self.tables) * options.dim * (4 + 2) + 2 * 2 * first)

@@ -6,7 +6,7 @@ import torch
 from clickwise.batch import Batch
 from clickwise.build import build_model
 from clickwise.data.synthetic import synthetic_spec
-from clickwise.embedding import Table, TableOptimizer, backward, build_embeddings, lookup, table
+from clickwise.embedding import Table, TableOptimizer, backward, build_embeddings, lookup, tables
 from clickwise.errors import EngineError
 from clickwise.recipe import Invalid
 from clickwise.training_recipe import load_recipe
@@ -53,11 +53,11 @@ def test_an_optimizer_that_cannot_be(settings):
 def test_first_values_are_the_same_bits_however_many_are_drawn_at_a_time(part, monkeypatch):
     large = Table(name="large", rows=100, dim=3, features=("f",))
     whole_RD, parts_RD = torch.empty(100, 3), torch.empty(100, 3)
-    table.fill_first_values(whole_RD, large, seed=5)
-    monkeypatch.setattr(table, "PART", part)
-    table.fill_first_values(parts_RD, large, seed=5)
+    tables.fill_first_values(whole_RD, large, seed=5)
+    monkeypatch.setattr(tables, "DRAWN_AT_ONCE", part)
+    tables.fill_first_values(parts_RD, large, seed=5)
     assert torch.equal(parts_RD, whole_RD)
-    table.fill_first_values(torch.empty(100, 3, device="meta"), large, seed=5)
+    tables.fill_first_values(torch.empty(100, 3, device="meta"), large, seed=5)
 
 
 class NoEngine:

@@ -168,12 +168,12 @@ def test_auto_takes_it_on_a_gpu_and_says_why_not(monkeypatch, caplog):
     assert fastest(TABLES, cuda) == "reference" and "Triton is not installed" in caplog.text
 
 
-def test_kernels_that_fail_their_proof_are_not_taken(monkeypatch, caplog):
+def test_kernels_that_fail_their_self_test_are_not_taken(monkeypatch, caplog):
     def broken(name):
         raise RuntimeError("no such instruction\nat line 3")
 
     monkeypatch.setattr(gpu.importlib, "import_module", broken)
-    assert gpu._proven.__wrapped__("cross", torch.device("cuda:0")) is None
+    assert gpu._tested.__wrapped__("cross", torch.device("cuda:0")) is None
     assert "kernels of cross do not work here (RuntimeError: no such instruction)" in caplog.text
     assert gpu.kernels_for(torch.zeros(1), "cross") is None
 

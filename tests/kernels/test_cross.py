@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from agreement import assert_same_gradients
 
 from clickwise.kernels import cpu_products
 from clickwise.kernels.cross import cpu, cross, reference
@@ -30,13 +31,7 @@ def test_equals_reference_in_value_and_every_gradient(shape, samples, monkeypatc
     fast, slow = cross(*arguments), reference.cross(*arguments)
     torch.testing.assert_close(fast, slow)
     upstream = torch.randn(fast.shape)
-    kept = upstream.clone()
-    of_fast = torch.autograd.grad(fast, tensors, upstream, retain_graph=True)
-    again = torch.autograd.grad(fast, tensors, upstream)
-    assert torch.equal(upstream, kept), "the upstream gradient belongs to others"
-    for found, same, expected in zip(of_fast, again, torch.autograd.grad(slow, tensors, upstream), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-        assert found.is_contiguous() and torch.equal(found, same)
+    assert_same_gradients(fast, tensors, slow, tensors, upstream)
 
 
 def test_reference_is_the_formula_of_the_paper():

@@ -4,6 +4,7 @@ import weakref
 
 import pytest
 import torch
+from agreement import assert_same_gradients, near
 
 from clickwise.kernels.cross import reference
 from clickwise.kernels.cross import triton as fast
@@ -31,12 +32,6 @@ def inputs(width, rank, layers, samples, dtype=torch.float32):
     return tensors, arguments
 
 
-def near(found, expected, tolerance):
-    """Relative to the length of the whole; NaN is never near."""
-    found, expected = found.double(), expected.double()
-    return bool((found - expected).norm() <= tolerance * expected.norm() + 1e-12)
-
-
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("samples", [1, 130])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -51,12 +46,7 @@ def test_equals_reference_in_value_and_every_gradient(shape, samples, dtype, apa
     found, expected = fast.cross(*arguments(tensors)), reference.cross(*arguments(exact))
     assert found.dtype == tensors[0].dtype and near(found, expected, TOLERANCE[dtype])
     upstream = walled(torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(found.dtype))
-    kept = upstream.clone()
-    of_found = torch.autograd.grad(found, tensors, upstream, retain_graph=True)
-    again = torch.autograd.grad(found, tensors, upstream)
-    assert torch.equal(upstream, kept), "the upstream gradient belongs to others"
-    for a, same, b in zip(of_found, again, torch.autograd.grad(expected, exact, upstream.double()), strict=True):
-        assert near(a, b, TOLERANCE[dtype]) and torch.equal(a, same) and a.dtype == found.dtype
+    assert_same_gradients(found, tensors, expected, exact, upstream, share=TOLERANCE[dtype])
 
 
 def test_gradients_only_where_asked():
@@ -110,11 +100,11 @@ def test_autocast_computes_in_its_type_and_gives_float32_gradients(rank):
         assert a.dtype == torch.float32 and near(a, b, 5e-2)
 
 
-def test_what_it_takes():
+def test_what_it_supports():
     tensors, arguments = inputs(4, 2, 1, 3)
-    assert fast.takes(*arguments(tensors)) and not fast.takes(tensors[0], [])
+    assert fast.supports(*arguments(tensors)) and not fast.supports(tensors[0], [])
     for other in (torch.zeros(0, 4), torch.zeros(2, 3, 4), torch.zeros(2, 4, dtype=torch.float64)):
-        assert not fast.takes(other, arguments(tensors)[1])
+        assert not fast.supports(other, arguments(tensors)[1])
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # of the interpreter
@@ -128,5 +118,5 @@ def test_what_is_not_finite_stays_so_as_in_the_reference(value, place):
     assert torch.equal(found.isfinite(), expected.isfinite()) and not found.isfinite().all()
 
 
-def test_proves_itself():
-    fast.proof(DEVICE)
+def test_self_test():
+    fast.self_test(DEVICE)

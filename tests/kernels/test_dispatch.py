@@ -9,7 +9,7 @@ from clickwise.embedding import Table, TableOptimizer, build_embeddings
 from clickwise.kernels import gpu
 from clickwise.kernels.cross import cross
 from clickwise.kernels.dot_interaction import dot_interaction
-from clickwise.kernels.embedding_bag import Look, embedding_bag
+from clickwise.kernels.embedding_bag import FeatureLookup, embedding_bag
 from clickwise.kernels.mlp import mlp
 from clickwise.kernels.sparse_update import sparse_update
 
@@ -17,7 +17,7 @@ CALLS = {
     "cross": lambda: cross(torch.randn(4, 6, device=DEVICE), [(None, torch.randn(6, 6, device=DEVICE),
                                                                torch.randn(6, device=DEVICE))]),
     "dot_interaction": lambda: dot_interaction(torch.randn(4, 8, device=DEVICE), torch.randn(4, 3, 8, device=DEVICE)),
-    "embedding_bag": lambda: embedding_bag([torch.randn(5, 8, device=DEVICE)], [Look(0)],
+    "embedding_bag": lambda: embedding_bag([torch.randn(5, 8, device=DEVICE)], [FeatureLookup(0)],
                                            [torch.tensor([1, 4], device=DEVICE)]),
     "mlp": lambda: mlp(torch.randn(4, 6, device=DEVICE), [torch.randn(3, 6, device=DEVICE)],
                        [torch.randn(3, device=DEVICE)]),
@@ -29,9 +29,9 @@ CALLS = {
 @pytest.fixture
 def runs_here(monkeypatch):
     monkeypatch.setattr(gpu, "runs_on", lambda device: True)
-    gpu._proven.cache_clear()
+    gpu._tested.cache_clear()
     yield
-    gpu._proven.cache_clear()
+    gpu._tested.cache_clear()
 
 
 def asked_for(monkeypatch) -> list[str]:
@@ -60,7 +60,7 @@ def test_a_broken_kernel_is_replaced_by_plain_torch_and_said(runs_here, monkeypa
     def broken(device):
         raise RuntimeError("no such instruction")
 
-    monkeypatch.setattr(triton, "proof", broken)
+    monkeypatch.setattr(triton, "self_test", broken)
     given = asked_for(monkeypatch)
     assert CALLS["cross"]().shape == (4, 6) and CALLS["cross"]().shape == (4, 6)
     assert given == ["no cross"] * 2

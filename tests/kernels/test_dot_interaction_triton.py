@@ -2,6 +2,7 @@ from triton_device import DEVICE, nan_in_new_memory, walled  # noqa: F401  isort
 
 import pytest
 import torch
+from agreement import assert_same_gradients, near
 
 from clickwise.kernels.dot_interaction import output_width, reference
 from clickwise.kernels.dot_interaction import triton as fast
@@ -18,12 +19,6 @@ def inputs(samples, features, dim, dtype=torch.float32, z0_dtype=None):
     return [walled(tensor).requires_grad_() for tensor in (z0, rows)]
 
 
-def near(found, expected, tolerance):
-    """Relative to the length of the whole; NaN is never near."""
-    found, expected = found.double(), expected.double()
-    return bool((found - expected).norm() <= tolerance * expected.norm() + 1e-12)
-
-
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_equals_reference_in_value_and_gradients(shape, dtype):
@@ -34,16 +29,14 @@ def test_equals_reference_in_value_and_gradients(shape, dtype):
     assert near(found, expected, TOLERANCE[dtype])
     assert torch.equal(found[:, :shape[2]], leaves[0]) and not found[:, output_width(*shape[1:])[1]:].any()
     upstream = walled(torch.randn(expected.shape, generator=torch.Generator().manual_seed(7)).to(found.dtype))
-    of_found = torch.autograd.grad(found, leaves, upstream)
-    for a, b in zip(of_found, torch.autograd.grad(expected, exact, upstream.double()), strict=True):
-        assert a.dtype == found.dtype and near(a, b, TOLERANCE[dtype])
+    assert_same_gradients(found, leaves, expected, exact, upstream, share=TOLERANCE[dtype])
 
 
 @pytest.mark.skipif(DEVICE.type == "cuda" and torch.cuda.get_device_capability() < (8, 0), reason="no bfloat16")
 def test_as_many_rows_as_it_takes_and_no_more():
     leaves = inputs(1, 128, 16, torch.bfloat16)
-    assert fast.takes(*leaves) and not fast.takes(*inputs(1, 129, 16, torch.bfloat16))
-    assert not fast.takes(*inputs(1, 2, 3, torch.float64))
+    assert fast.supports(*leaves) and not fast.supports(*inputs(1, 129, 16, torch.bfloat16))
+    assert not fast.supports(*inputs(1, 2, 3, torch.float64))
     assert near(fast.dot_interaction(*leaves), reference.dot_interaction(*(leaf.double() for leaf in leaves)), 2e-2)
 
 
@@ -61,9 +54,7 @@ def test_parts_of_one_buffer_are_read_in_place():
     found, expected = fast.dot_interaction(*leaves), reference.dot_interaction(*leaves)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     upstream = torch.randn(3, 2 * expected.shape[1], device=DEVICE)[:, ::2]
-    for a, b in zip(torch.autograd.grad(found, leaves, upstream), torch.autograd.grad(expected, leaves, upstream),
-                    strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert_same_gradients(found, leaves, expected, leaves, upstream)
 
 
 def test_z0_of_another_type_takes_that_of_the_rows():
@@ -90,5 +81,5 @@ def test_what_is_not_finite_stays_in_its_sample():
     assert torch.equal(out.isnan(), reference.dot_interaction(*leaves).isnan())
 
 
-def test_proves_itself():
-    fast.proof(DEVICE)
+def test_self_test():
+    fast.self_test(DEVICE)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clickwise.kernels.embedding_bag import Look, reference
+from clickwise.kernels.embedding_bag import FeatureLookup, reference
 from clickwise.kernels.embedding_bag import triton as fast
 
 MAP_NORESERVE = 0x4000  # of Linux: addresses without memory, until it is written to
@@ -26,14 +26,16 @@ def bags(lists, dtype=torch.int32, offsets=torch.int64, behind=0):
 
 @st.composite
 def look_ups(draw):
-    """(shapes of tables, looks, columns): widths alike or not, every kind of column, every type of ids."""
+    """(shapes of tables, lookups, columns): widths alike or not, every kind of column, every type of ids."""
     dims = draw(st.lists(st.sampled_from((1, 3, 4, 20, 128, 300)), min_size=1, max_size=3))
     shapes = [(draw(st.integers(1, 9)), dim) for dim in dims]
-    samples, looks, columns = draw(st.integers(0, 20)), [], []
+    samples, lookups, columns = draw(st.integers(0, 20)), [], []
     for _ in range(draw(st.integers(1, 4))):
-        look = Look(draw(st.integers(0, len(shapes) - 1)), mean=draw(st.booleans()), modulo=draw(st.booleans()))
-        ids, dtype = st.integers(0, 100 if look.modulo else shapes[look.table][0] - 1), draw(st.sampled_from(ID_TYPES))
-        looks.append(look)
+        lookup = FeatureLookup(draw(st.integers(0, len(shapes) - 1)), mean=draw(st.booleans()),
+                               modulo=draw(st.booleans()))
+        rows, dtype = 101 if lookup.modulo else shapes[lookup.table][0], draw(st.sampled_from(ID_TYPES))
+        ids = st.integers(0, rows - 1)
+        lookups.append(lookup)
         kind = draw(st.sampled_from(("one", "bags", "window")))
         if kind == "bags":
             lists = draw(st.lists(st.lists(ids, max_size=4), min_size=samples, max_size=samples))
@@ -45,37 +47,37 @@ def look_ups(draw):
             values = draw(st.lists(ids, min_size=samples * length, max_size=samples * length))
             column = torch.tensor(values, dtype=dtype)
             columns.append(column.view(samples, length) if kind == "window" else column)
-    return shapes, looks, columns
+    return shapes, lookups, columns
 
 
 @settings(max_examples=40, deadline=None)
 @given(look_up=look_ups(), types=st.sampled_from([(torch.float32, torch.float32), (torch.float32, torch.bfloat16),
                                                   (torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)]))
 def test_equals_reference(look_up, types):
-    shapes, looks, columns = look_up
+    shapes, lookups, columns = look_up
     generator = torch.Generator().manual_seed(len(columns))
     tables = [walled(torch.randn(shape, generator=generator).to(types[0])) for shape in shapes]
     columns = [on_device(column) for column in columns]
-    expected = reference.embedding_bag(tables, looks, columns, types[1])
+    expected = reference.embedding_bag(tables, lookups, columns, types[1])
     out = poisoned(*expected.shape, dtype=types[1])
-    found = fast.embedding_bag(tables, looks, columns, types[1], out)
+    found = fast.embedding_bag(tables, lookups, columns, types[1], out)
     torch.testing.assert_close(found, expected)
     assert_clean(out)
-    torch.testing.assert_close(fast.embedding_bag(tables, looks, columns, types[1]), expected)
+    torch.testing.assert_close(fast.embedding_bag(tables, lookups, columns, types[1]), expected)
 
 
 @settings(max_examples=20, deadline=None)
 @given(look_up=look_ups())
 def test_what_it_leaves_for_the_update_is_every_row_and_where_its_gradient_stands(look_up):
-    shapes, looks, columns = look_up
+    shapes, lookups, columns = look_up
     tables = [walled(torch.randn(shape)) for shape in shapes]
     odd, even = list(range(1, len(shapes), 2)), list(range(0, len(shapes), 2))
     first_row = [10 * t for t in range(len(shapes))]
-    rows, touched = fast.Gather(tables, looks, groups=[even, odd], first_row=first_row)(
+    rows, touched = fast.Gather(tables, lookups, groups=[even, odd], first_row=first_row)(
         [on_device(column) for column in columns], torch.float32, touched=True)
     expected, first_column = ([], []), 0
-    for look, column in zip(looks, columns, strict=True):
-        dim = shapes[look.table][1]
+    for lookup, column in zip(lookups, columns, strict=True):
+        dim = shapes[lookup.table][1]
         if isinstance(column, tuple):
             ends = column[1].tolist()
             lists = [[column[0][a:b].tolist()] for a, b in zip(ends, ends[1:], strict=False)]
@@ -86,8 +88,8 @@ def test_what_it_leaves_for_the_update_is_every_row_and_where_its_gradient_stand
             for position, bag in enumerate(of_sample):
                 at = sample * rows.shape[1] + first_column + position * dim
                 for i in bag:
-                    row = first_row[look.table] + (i % shapes[look.table][0] if look.modulo else i)
-                    expected[look.table % 2].append((row, at, 1 / len(bag) if look.mean else 1.0))
+                    row = first_row[lookup.table] + (i % shapes[lookup.table][0] if lookup.modulo else i)
+                    expected[lookup.table % 2].append((row, at, 1 / len(bag) if lookup.mean else 1.0))
         first_column += dim * (1 if isinstance(column, tuple) or column.dim() == 1 else column.shape[1])
     for found, wanted in zip(touched, expected, strict=True):
         factors = torch.ones(len(found.key_V)) if found.factor_V is None else found.factor_V
@@ -101,22 +103,21 @@ def test_writes_into_a_part_of_a_wider_buffer():
     tables = [walled(torch.randn(5, 4)), walled(torch.randn(3, 4))]
     columns = [on_device(torch.tensor([4, 0, 2])), on_device(bags([[1], [], [2, 2]]))]
     buffer = torch.full((3, 12), float("nan"), device=DEVICE)
-    out = fast.embedding_bag(tables, [Look(0), Look(1)], columns, torch.float32, buffer[:, 4:])
-    expected = reference.embedding_bag(tables, [Look(0), Look(1)], columns, torch.float32)
+    arguments = tables, [FeatureLookup(0), FeatureLookup(1)], columns, torch.float32
+    out = fast.embedding_bag(*arguments, buffer[:, 4:])
+    expected = reference.embedding_bag(*arguments)
     assert out.data_ptr() == buffer[:, 4:].data_ptr() and buffer[:, :4].isnan().all()
     torch.testing.assert_close(out, expected)
     mirrored = torch.full((8, 3), float("nan"), device=DEVICE).t()  # values of a column side by side
-    torch.testing.assert_close(fast.embedding_bag(tables, [Look(0), Look(1)], columns, torch.float32, mirrored),
-                               expected)
+    torch.testing.assert_close(fast.embedding_bag(*arguments, mirrored), expected)
 
 
 def test_the_widest_rows():
     tables = [walled(torch.randn(3, dim)) for dim in (1024, 1000, 1021)]
-    looks, columns = [Look(0), Look(1, mean=True), Look(2)], [on_device(torch.tensor([2, 0])),
-                                                             on_device(bags([[1, 0], []])),
-                                                             on_device(torch.tensor([[1], [-1]]))]
+    lookups = [FeatureLookup(0), FeatureLookup(1, mean=True), FeatureLookup(2)]
+    columns = [on_device(column) for column in (torch.tensor([2, 0]), bags([[1, 0], []]), torch.tensor([[1], [-1]]))]
     for chosen in ([0, 1, 2], [0, 2], [0]):
-        arguments = tables, [looks[place] for place in chosen], [columns[place] for place in chosen], torch.bfloat16
+        arguments = tables, [lookups[place] for place in chosen], [columns[place] for place in chosen], torch.bfloat16
         expected = reference.embedding_bag(*arguments)
         out = poisoned(*expected.shape, dtype=torch.bfloat16)
         torch.testing.assert_close(fast.embedding_bag(*arguments, out), expected)
@@ -124,10 +125,10 @@ def test_the_widest_rows():
 
 
 @pytest.mark.parametrize("first", [3, 16])
-def test_concat_inputs_and_rows_other_columns_and_where_their_gradients_stand(first):
+def test_rows_behind_other_columns_and_where_their_gradients_stand(first):
     tables, columns = [walled(torch.randn(5, 16))], [on_device(torch.tensor([4, 0, 2]))] * 2
     out = poisoned(3, first + 32)
-    gather = fast.Gather(tables, [Look(0), Look(0)], groups=[[0]], first_row=[0])
+    gather = fast.Gather(tables, [FeatureLookup(0), FeatureLookup(0)], groups=[[0]], first_row=[0])
     found, (touched,) = gather(columns, torch.float32, out=out, first=first, touched=True)
     assert found is out and out[:, :first].isnan().all()
     torch.testing.assert_close(out[:, first:], tables[0][torch.stack(columns, 1)].flatten(1))
@@ -140,13 +141,13 @@ def test_concat_inputs_and_rows_other_columns_and_where_their_gradients_stand(fi
 def test_ids_in_any_memory_layout():
     tables, ids = [walled(torch.randn(50, 4))], torch.arange(48, dtype=torch.int16, device=DEVICE).view(6, 8)
     for columns in ([ids[:, 3]], [ids.t()], [ids[::2, 1::3]], [ids[1], ids[0]]):
-        looks = [Look(0)] * len(columns)
-        torch.testing.assert_close(fast.embedding_bag(tables, looks, columns, torch.float32),
-                                   reference.embedding_bag(tables, looks, columns, torch.float32))
+        lookups = [FeatureLookup(0)] * len(columns)
+        torch.testing.assert_close(fast.embedding_bag(tables, lookups, columns, torch.float32),
+                                   reference.embedding_bag(tables, lookups, columns, torch.float32))
 
 
 def test_columns_of_one_buffer_need_no_new_table_of_slots():
-    gather = fast.Gather([walled(torch.randn(9, 4))], [Look(0), Look(0)])
+    gather = fast.Gather([walled(torch.randn(9, 4))], [FeatureLookup(0), FeatureLookup(0)])
     for seed in range(3):
         buffer = torch.randint(0, 9, (2, 30), dtype=torch.int8, generator=torch.Generator().manual_seed(seed))
         gather(list(buffer.to(DEVICE)), torch.float32)
@@ -162,7 +163,7 @@ def test_the_first_bad_id_is_found(place):
             torch.tensor([[-1, 4], [0, 0], [1, -1]]), torch.tensor([10**12, -5, 3])]
     bad = [torch.tensor([1, 4, 5], dtype=torch.int8), bags([[1], [], [2, -1]], behind=1),
            torch.tensor([[-1, 4], [0, 0], [5, -1]]), None]
-    gather = fast.Gather([walled(torch.randn(5, 4))], [Look(0)] * 3 + [Look(0, modulo=True)])
+    gather = fast.Gather([walled(torch.randn(5, 4))], [FeatureLookup(0)] * 3 + [FeatureLookup(0, modulo=True)])
     columns = [on_device(column) for column in good]
     assert gather.first_bad(columns) is None
     if bad[place] is not None:
@@ -186,11 +187,11 @@ def test_rows_beyond_2_to_the_31_elements():
         table[i] = torch.arange(8.0) + 8 * number
     expected = torch.arange(24.0, device=DEVICE).view(3, 8)
     second = table[2**28 - 1:]  # a table that begins beyond
-    found = fast.embedding_bag([table, second], [Look(0), Look(1), Look(1, modulo=True)],
+    found = fast.embedding_bag([table, second], [FeatureLookup(0), FeatureLookup(1), FeatureLookup(1, modulo=True)],
                                [ids, ids.clamp(min=2**28) - 2**28 + 1, ids * 0 + 5], torch.float32)
     assert torch.equal(found[:, :8], expected) and torch.equal(found[:, 8:16], expected[[0, 2, 2]])
     assert torch.equal(found[:, 16:], expected[[2, 2, 2]])
 
 
-def test_proves_itself():
-    fast.proof(DEVICE)
+def test_self_test():
+    fast.self_test(DEVICE)

@@ -6,6 +6,7 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
+from agreement import assert_same_gradients, near
 
 from clickwise.kernels import gpu, mlp
 from clickwise.kernels.mlp import reference
@@ -41,12 +42,6 @@ def arguments_of(tensors):
     return tensors[0], tensors[1:1 + layers], tensors[1 + layers:]
 
 
-def near(found, expected, tolerance):
-    """Relative to the length of the whole; NaN is never near."""
-    found, expected = found.double(), expected.double()
-    return bool((found - expected).norm() <= tolerance * expected.norm() + 1e-12)
-
-
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("relu_last", [True, False])
 @pytest.mark.parametrize("samples", [1, 130])
@@ -59,16 +54,10 @@ def test_equals_reference_in_value_and_every_gradient(sizes, samples, relu_last,
     found, expected = fast.mlp(*arguments, relu_last), reference.mlp(*arguments_of(exact), relu_last)
     assert found.dtype == tensors[0].dtype and near(found, expected, TOLERANCE[dtype])
     upstream = walled(torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(found.dtype))
-    kept = upstream.clone()
-    of_found = torch.autograd.grad(found, tensors, upstream, retain_graph=True)
-    again = torch.autograd.grad(found, tensors, upstream)
-    assert torch.equal(upstream, kept), "the upstream gradient belongs to others"
     if dtype != "float32":  # a value that is rounded to the other side of 0 has another gradient
         exact = [tensor.detach().clone().requires_grad_() for tensor in tensors]
         expected = reference.mlp(*arguments_of(exact), relu_last)
-    of_expected = torch.autograd.grad(expected, exact, upstream.to(expected.dtype))
-    for a, same, b in zip(of_found, again, of_expected, strict=True):
-        assert near(a, b, TOLERANCE[dtype]) and torch.equal(a, same) and a.dtype == found.dtype and a.is_contiguous()
+    assert_same_gradients(found, tensors, expected, exact, upstream, share=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("upstream", [torch.ones(()).expand(33, 3), torch.randn(3, 33).t()], ids=["one", "columns"])
@@ -119,11 +108,11 @@ def test_autocast_computes_in_its_type_and_gives_float32_gradients(either_relu):
         assert a.dtype == torch.float32 and near(a, b, 5e-2)
 
 
-def test_what_it_takes():
+def test_what_it_supports():
     x = torch.zeros(5, 4)
-    assert fast.takes(x, 0.0) and fast.takes(x, 0.999) and not fast.takes(x, 1 - 2**-18)
+    assert fast.supports(x, 0.0) and fast.supports(x, 0.999) and not fast.supports(x, 1 - 2**-18)
     for other in (torch.zeros(0, 4), torch.zeros(2, 3, 4), torch.zeros(2, 4, dtype=torch.float64)):
-        assert not fast.takes(other, 0.0)
+        assert not fast.supports(other, 0.0)
 
 
 def test_the_operation_takes_the_kernels_where_they_are(monkeypatch):
@@ -244,12 +233,7 @@ def test_dropout_is_what_the_reference_is_with_the_same_values_dropped(samples, 
     assert near(found, expected, TOLERANCE[dtype])
     assert not (relu_last and found.equal(fast.mlp(x, weights, biases, relu_last))), "something was dropped"
     upstream = walled(torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(found.dtype))
-    kept = upstream.clone()
-    of_found = torch.autograd.grad(found, tensors, upstream, retain_graph=True)
-    again = torch.autograd.grad(found, tensors, upstream)
-    assert torch.equal(upstream, kept), "the upstream gradient belongs to others"
-    for a, same, b in zip(of_found, again, torch.autograd.grad(expected, tensors, upstream), strict=True):
-        assert near(a, b, TOLERANCE[dtype]) and torch.equal(a, same)
+    assert_same_gradients(found, tensors, expected, tensors, upstream, share=TOLERANCE[dtype])
 
 
 def test_the_gradient_is_the_scale_where_a_value_is_left():
@@ -274,12 +258,12 @@ def test_what_is_not_finite_outlives_dropout(value):
     assert y[:, others].isfinite().all() and (y[:, 5] == 0 if value < 0 else ~y[:, 5].isfinite()).all()
 
 
-def test_proves_itself(monkeypatch):
-    fast.proof(DEVICE)
+def test_self_test(monkeypatch):
+    fast.self_test(DEVICE)
     with monkeypatch.context() as patch:
         patch.setattr(fast, "threshold_of", lambda share: round(share * fast.VALUES / 2))
-        with pytest.raises(RuntimeError, match="drops|off by"):
-            fast.proof(DEVICE)
+        with pytest.raises(RuntimeError, match="keeps|off by"):
+            fast.self_test(DEVICE)
     monkeypatch.setattr(fast, "_product_with_relu", F.linear)
     with pytest.raises(RuntimeError, match="off by"):
-        fast.proof(DEVICE)
+        fast.self_test(DEVICE)

@@ -196,11 +196,11 @@ def test_rows_beyond_2_to_the_31_elements():
     assert weight[ids].mean(1).tolist() == [-2, -1, -1, -2] and not weight[[1, rows - 2, 2**27]].any()
 
 
-def test_what_it_takes():
-    assert fast.takes(torch.zeros(2, 1024), torch.zeros(2, 1024).bfloat16())
-    assert not fast.takes(torch.zeros(2, 1025), torch.zeros(2, 1025))
-    assert not fast.takes(torch.zeros(2, 4).double(), torch.zeros(2, 4))
+def test_what_it_supports():
+    assert fast.supports(torch.zeros(2, 1024), torch.zeros(2, 1024).bfloat16())
+    assert not fast.supports(torch.zeros(2, 1025), torch.zeros(2, 1025))
+    assert not fast.supports(torch.zeros(2, 4).double(), torch.zeros(2, 4))
 
 
-def test_proves_itself():
-    fast.proof(DEVICE)
+def test_self_test():
+    fast.self_test(DEVICE)

@@ -41,7 +41,7 @@ torch.Tensor.pin_memory = lambda self: self
 from clickwise.embedding import TableOptimizer
 from clickwise.kernels.cross import triton as cross
 from clickwise.kernels.dot_interaction import triton as interaction
-from clickwise.kernels.embedding_bag import Look, triton as bag
+from clickwise.kernels.embedding_bag import FeatureLookup, triton as bag
 from clickwise.kernels.mlp import triton as mlp
 from clickwise.kernels.sparse_update import triton as update
 
@@ -68,8 +68,8 @@ for dims, ragged in (((128, 128), False), ((128, 128), True), ((64, 16), False),
                      ((1024, 1024), False)):
     case[0] = f"gather {dims} {ragged}"
     ids = torch.zeros(64, dtype=torch.int16)
-    plan = bag.Gather([torch.zeros(99, dim) for dim in dims], [Look(0, mean=ragged), Look(1, modulo=True)],
-                      groups=[[0, 1]], first_row=[0, 99])
+    lookups = [FeatureLookup(0, mean=ragged), FeatureLookup(1, modulo=True)]
+    plan = bag.Gather([torch.zeros(99, dim) for dim in dims], lookups, groups=[[0, 1]], first_row=[0, 99])
     columns = [(ids, torch.arange(65))] * 2 if ragged else [ids] * 2
     for first in (0, 13, 128):
         plan(columns, torch.bfloat16, first=first, touched=True)

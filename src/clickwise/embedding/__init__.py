@@ -39,6 +39,7 @@ class Embeddings(nn.Module, abc.ABC):
     trainable  whether any table is: where none is, backward ends at the rows
     counted    the features whose ids `set_counts` must be told of: all of trained tables, for `optimizer.minibatch_l2`
     lr_factor  multiplies `optimizer.lr`; the loop sets it from its schedule before every step
+    step       how many steps were taken
 
     In train mode, with gradients on, one backward is one optimizer step, taken as backward ends: a row that occurs
     several times, in one call or in several, gets the sum of its gradients once; rows that do not occur stay as they
@@ -53,7 +54,7 @@ class Embeddings(nn.Module, abc.ABC):
         self.trainable = any(table.trainable for table in self.tables)
         self.counted = tuple(feature for feature in self.features
                              if self.optimizer.minibatch_l2 and self.table_of[feature].trainable)
-        self.lr_factor = 1.0
+        self.lr_factor, self.step = 1.0, 0
 
     @abc.abstractmethod
     def forward(self, columns: Sequence[Column], *, before: torch.Tensor | None = None) -> torch.Tensor:
@@ -92,14 +93,6 @@ class Embeddings(nn.Module, abc.ABC):
         return tuple(found)
 
     @abc.abstractmethod
-    def rows_of(self, table: str) -> torch.Tensor:
-        """A copy of the rows of one table, [rows, dim]."""
-
-    @abc.abstractmethod
-    def set_rows(self, table: str, rows_RD: torch.Tensor) -> None:
-        """Gives the table these rows; its optimizer's state stays."""
-
-    @abc.abstractmethod
     def defer_updates(self, on: bool) -> None:
         """From now on backward keeps its gradients until `apply_updates` (fp16 loss scaling)."""
 
@@ -115,7 +108,35 @@ class Embeddings(nn.Module, abc.ABC):
     def pending_gradients_finite(self) -> torch.Tensor:
         """Whether every kept gradient is finite, a bool on the device: what loss scaling makes `skip` from."""
 
+    # State: by table, so that it goes from any engine to any other ----------------------------------------------------
+
     @abc.abstractmethod
+    def _held(self, table: str, state: str = "weight") -> torch.Tensor:
+        """The rows of a table that this process holds, [held, dim], or a state of their optimizer, [held, …], in the
+        order of `held_rows`: no copy, but what the engine trains with. EngineError for a table it does not have."""
+
+    def held_rows(self, table: str) -> range:
+        """Which rows of a table this process holds: all, unless its engine deals them to several processes.
+
+        What is loaded are whole tables, of which the process reads its rows alone. What is saved are its rows: the
+        state dicts of all processes, each written to its `held_rows`, are the checkpoint that any engine loads.
+        """
+        return range(next(each.rows for each in self.tables if each.name == table))
+
+    def rows_of(self, table: str) -> torch.Tensor:
+        """A copy of the rows of one table that are held, [held, dim]."""
+        return self._held(table).clone()
+
+    def set_rows(self, table: str, rows_RD: torch.Tensor) -> None:
+        """Gives the table these rows, [rows, dim]; its optimizer's state stays."""
+        self._take(table, "weight", rows_RD)
+
+    @torch.no_grad()
+    def _take(self, table: str, state: str, whole: torch.Tensor) -> None:
+        """Copies, of the values for a whole table, those of the rows that are held."""
+        mine, held = self._held(table, state), self.held_rows(table)
+        mine.copy_(whole[held.start:held.stop:held.step])
+
     def set_counts(self, counts: Mapping[str, np.ndarray]) -> None:
         """Takes how often every id of a feature occurs in all training samples, int64 [ids], before the first step.
 
@@ -123,14 +144,55 @@ class Embeddings(nn.Module, abc.ABC):
         part of the optimizer's state. Without `optimizer.minibatch_l2` nothing is taken. EngineError for a feature that
         is `counted` and has no counts, and for ids that are no rows.
         """
+        for feature in self.counted:
+            if feature not in counts:
+                raise EngineError(f"feature {feature!r}", found="no counts of its ids",
+                                  expected="counts for each of " + ", ".join(self.counted))
+        for table in self.tables if self.counted else ():
+            if table.trainable:
+                self._take(table.name, "count", _counts_of_rows(table, counts).clamp_(min=1))
 
-    @abc.abstractmethod
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+        for table in self.tables:
+            destination[f"{prefix}tables.{table.name}.weight"] = self._held(table.name)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                              error_msgs) -> None:
+        expected = {f"{prefix}tables.{table.name}.weight": table for table in self.tables}
+        for key, table in expected.items():
+            if key not in state_dict:
+                missing_keys.append(key)
+            elif state_dict[key].shape != (table.rows, table.dim):
+                error_msgs.append(f"{key}: found {tuple(state_dict[key].shape)}, expected {(table.rows, table.dim)}")
+            else:
+                self.set_rows(table.name, state_dict[key])
+        unexpected_keys.extend(key for key in state_dict if key.startswith(prefix) and key not in expected)
+
     def optimizer_state_dict(self) -> dict:
         """The same from any engine: `{"optimizer": name, "step": steps, "tables": {table: {state: [rows, ...]}}}`."""
+        tables = {table.name: {state: self._held(table.name, state) for state in self.optimizer.states()}
+                  if table.trainable else {} for table in self.tables}
+        return {"optimizer": self.optimizer.name, "step": self.step, "tables": tables}
 
-    @abc.abstractmethod
     def load_optimizer_state_dict(self, state: dict) -> None:
         """Takes what `optimizer_state_dict` of any engine gave; EngineError if optimizer, tables or shapes differ."""
+        if state["optimizer"] != self.optimizer.name:
+            raise EngineError("embedding optimizer state", found=f"state of {state['optimizer']!r}",
+                              expected=f"state of {self.optimizer.name!r}")
+        expected = {table.name: {name: kind.shape(table.rows, table.dim)
+                                 for name, kind in self.optimizer.states().items() if table.trainable}
+                    for table in self.tables}
+        frozen = {table.name for table in self.tables if not table.trainable}
+        found = {table: {name: tuple(value.shape) for name, value in states.items() if table not in frozen}
+                 for table, states in state["tables"].items()}
+        if found != expected:
+            table = next(name for name in {**expected, **found} if found.get(name) != expected.get(name))
+            raise EngineError(f"embedding optimizer state of table {table!r}", found=str(found.get(table, "nothing")),
+                              expected=str(expected.get(table, "nothing")))
+        for table, states in expected.items():
+            for name in states:
+                self._take(table, name, state["tables"][table][name])
+        self.step = int(state["step"])
 
     def extra_repr(self) -> str:
         rows = sum(table.rows for table in self.tables)
@@ -166,6 +228,18 @@ def _tables_by_feature(tables: tuple[Table, ...], features: tuple[str, ...]) -> 
     return table_of
 
 
+def _counts_of_rows(table: Table, counts: Mapping[str, np.ndarray]) -> torch.Tensor:
+    """How often the ids of each row occur, int64 [rows]."""
+    counts_R = torch.zeros(table.rows, dtype=torch.int64)
+    for feature in table.features:
+        of_ids = torch.from_numpy(counts[feature])
+        if len(of_ids) > table.rows and not table.modulo:
+            raise EngineError(f"feature {feature!r}", found=f"counts of {len(of_ids)} ids",
+                              expected=f"at most {table.rows}, the rows of table {table.name!r}")
+        counts_R.index_add_(0, torch.arange(len(of_ids)) % table.rows, of_ids)
+    return counts_R
+
+
 def _fastest(tables: Sequence[Table], device: torch.device) -> str:
     """The fastest engine for these tables on `device`; the log says so where a GPU gets another one than `fused`."""
     if not gpu.runs_on(device) or not tables:
@@ -178,7 +252,7 @@ def _fastest(tables: Sequence[Table], device: torch.device) -> str:
     elif not all(gpu.kernels_for(torch.empty(0, device=device), name) for name in ("embedding_bag", "sparse_update")):
         missing = "its kernels do not work here"
     if missing:
-        log.warning("embedding engine reference in place of fused: %s", missing)
+        log.warning("embedding engine reference instead of fused: %s", missing)
     return "reference" if missing else "fused"
 
 

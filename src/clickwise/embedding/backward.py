@@ -1,4 +1,4 @@
-"""When a backward pass ends, and the place in it where an engine receives the gradient of its rows."""
+"""When a backward pass ends, and where in it an engine receives the gradient of its rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import functools
 from collections.abc import Callable
 
 import torch
+
+from clickwise.errors import EngineError
+from clickwise.machine import INSTALL_TORCH
 
 
 def this_backward() -> int | None:
@@ -17,6 +20,15 @@ def this_backward() -> int | None:
 def at_its_end(call: Callable[[], None]) -> None:
     """Has autograd call this when all of the backward pass that is running has succeeded."""
     torch.autograd.Variable._execution_engine.queue_callback(call)
+
+
+def require_end_of_backward() -> None:
+    """EngineError where torch does not do what the two functions above need."""
+    if not hears_of_backward():
+        raise EngineError("embedding.engine",
+                          found=f"torch {torch.__version__}, which does not tell an engine when a backward ends",
+                          expected="one that does, or every look-up would take an optimizer step of its own",
+                          do=INSTALL_TORCH)
 
 
 @functools.cache
@@ -58,8 +70,8 @@ class RowsOfTables(torch.autograd.Function):
         trains, wants_before = ctx.needs_input_grad[:2]
         if trains:
             ctx.engine._receive(ctx.lookups, ctx.widths, grad)
-        of_before = None
+        grad_before = None
         if wants_before:
             columns, dtype = ctx.before
-            of_before = grad[:, :columns].to(dtype)
-        return (None, of_before, *(None,) * 5)
+            grad_before = grad[:, :columns].to(dtype)
+        return (None, grad_before, *(None,) * 5)

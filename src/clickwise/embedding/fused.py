@@ -24,11 +24,11 @@ from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.embedding.tables import TablesInMemory
 from clickwise.errors import EngineError
 from clickwise.kernels import gpu
-from clickwise.kernels.embedding_bag import Ids, Look
+from clickwise.kernels.embedding_bag import FeatureLookup, Ids
 
 
 @dataclasses.dataclass
-class _Looked:
+class _BatchLookup:
     """One look-up: its columns until the rows are there, then what it touched, by trained group."""
 
     columns: tuple[Ids, ...]
@@ -95,18 +95,17 @@ class FusedEmbeddings(TablesInMemory):
         """The look-up over the tables where they are now: they move with the module."""
         from clickwise.kernels.embedding_bag.triton import Gather
 
-        places = tuple(self._weight(group).data_ptr() for group in self._groups)
-        if self._gather is None or places != self._gathers_at:
+        addresses = tuple(self._weight(group).data_ptr() for group in self._groups)
+        if self._gather is None or addresses != self._gathers_at:
             number = {table.name: t for t, table in enumerate(self.tables)}
             of = [self.table_of[feature] for feature in self.features]
-            first_row = [next((group.first_row[table.name] for group in self._trained if table.name in group.first_row),
-                              None) for table in self.tables]
+            first_row = {name: row for group in self._trained for name, row in group.first_row.items()}
             self._gather = Gather(
-                [self._by_table(table.name, "weight") for table in self.tables],
-                [Look(number[table.name], mean=table.pooling == "mean", modulo=table.modulo) for table in of],
+                [self._held(table.name) for table in self.tables],
+                [FeatureLookup(number[table.name], mean=table.pooling == "mean", modulo=table.modulo) for table in of],
                 groups=[[number[table.name] for table in group.tables] for group in self._trained],
-                first_row=first_row)
-            self._gathers_at = places
+                first_row=[first_row.get(table.name) for table in self.tables])
+            self._gathers_at = addresses
         return self._gather
 
     def _check_ids(self, columns: Mapping[str, Column]) -> None:
@@ -115,10 +114,10 @@ class FusedEmbeddings(TablesInMemory):
             feature = self.features[bad[1]]
             check_ids_of(feature, columns[feature], self.table_of[feature])
 
-    def _look_up(self, columns: tuple[Column, ...], trains: bool) -> _Looked:
-        return _Looked(_plain(columns), trains)
+    def _look_up(self, columns: tuple[Column, ...], trains: bool) -> _BatchLookup:
+        return _BatchLookup(_plain(columns), trains)
 
-    def _rows(self, looked: _Looked, samples: int, widths: tuple[int, ...], dtype: torch.dtype,
+    def _rows(self, looked: _BatchLookup, samples: int, widths: tuple[int, ...], dtype: torch.dtype,
               before: torch.Tensor | None) -> torch.Tensor:
         out, first = None, 0
         if before is not None:

@@ -18,7 +18,7 @@ from clickwise.errors import EngineError
 class Group:
     """The tables of one width, trainable or frozen, whose rows are one joint matrix.
 
-    first_row  by table the place of its row 0 in the joint matrix
+    first_row  by table the index of its row 0 in the joint matrix
     features   positions in the engine's features; for each of them:
     table_of   its table
     starts     that table's first row
@@ -146,17 +146,16 @@ def _look_up_bags(group: Group, mine: list[Column], widths: list[int], dtype: to
     starts_G = torch.cat([torch.zeros(1, dtype=torch.int64, device=device), lengths_BS.view(-1).cumsum(0)])
     starts = starts_G[:-1].view(-1, sum(widths)).split(widths, dim=1)
     rows_V = torch.empty(total, dtype=dtype, device=device)
-    for place, (column, table, first) in enumerate(zip(mine, group.table_of, group.starts, strict=True)):
+    for column, table, first, start_BX, length_BX, real_BL, count in zip(
+            mine, group.table_of, group.starts, starts, lengths, real, counts, strict=True):
         if isinstance(column, Ragged):
-            values_V = column.values_V[:counts[place]]
-            shift_B = starts[place].squeeze(1) - column.offsets[:-1]
-            at_V = torch.arange(counts[place], device=device) + _repeated(shift_B, lengths[place].squeeze(1),
-                                                                          counts[place])
-            rows_V[at_V] = _rows_of(values_V, table, dtype) + first
-        elif real[place] is None:
-            rows_V[starts[place].squeeze(1)] = _rows_of(column, table, dtype) + first
+            start_B, length_B = start_BX.squeeze(1), length_BX.squeeze(1)
+            at_V = torch.arange(count, device=device) + _repeated(start_B - column.offsets[:-1], length_B, count)
+            rows_V[at_V] = _rows_of(column.values_V[:count], table, dtype) + first
+        elif real_BL is None:
+            rows_V[start_BX.squeeze(1)] = _rows_of(column, table, dtype) + first
         else:
-            rows_V[starts[place][real[place]]] = _rows_of(column[real[place]], table, dtype) + first
+            rows_V[start_BX[real_BL]] = _rows_of(column[real_BL], table, dtype) + first
     bag_V = _repeated(torch.arange(bags, device=device), lengths_BS.view(-1), total)
     weight_V = None
     mean = tuple(table.pooling == "mean" for table in group.table_of)
@@ -241,9 +240,9 @@ def check_ids_of(feature: str, column: Column, table: Table) -> None:
     if (is_window or int(low) >= 0) and int(high) < table.rows:
         return
     wide_V = ids_V.long()
-    place = int(((wide_V >= table.rows) if is_window else (wide_V < 0) | (wide_V >= table.rows)).nonzero()[0, 0])
-    sample = int(torch.searchsorted(column.offsets, place, right=True)) - 1 if isinstance(column, Ragged) \
-        else place // bags_of(column)
-    raise EngineError(f"feature {feature!r}, sample {sample} of the batch", found=f"the id {int(wide_V[place])}",
+    index = int(((wide_V >= table.rows) if is_window else (wide_V < 0) | (wide_V >= table.rows)).nonzero()[0, 0])
+    sample = int(torch.searchsorted(column.offsets, index, right=True)) - 1 if isinstance(column, Ragged) \
+        else index // bags_of(column)
+    raise EngineError(f"feature {feature!r}, sample {sample} of the batch", found=f"the id {int(wide_V[index])}",
                       expected=f"0 … {table.rows - 1}, the rows of table {table.name!r}",
                       do="prepare the data again, or correct the feature's cardinality")

@@ -74,10 +74,10 @@ class ReferenceEmbeddings(TablesInMemory):
             return
         self.step += 1
         lr = self.optimizer.lr * self.lr_factor
-        for place, group in enumerate(self._groups):
+        for index, group in enumerate(self._groups):
             if not group.trainable:
                 continue
-            lookup = joined([lookups[place] for lookups, _, _ in received])
+            lookup = joined([lookups[index] for lookups, _, _ in received])
             grads = [self._grad_of(group, widths, grad) for _, widths, grad in received]
             grad_GD = grads[0] if len(grads) == 1 else torch.cat(grads)
             sparse_update(self._weight(group), self._states(group), lookup.rows_V, grad_GD, self.optimizer, lr=lr,

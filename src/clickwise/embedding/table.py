@@ -1,10 +1,8 @@
-"""What an embedding table is, and how its rows are updated: descriptions only, no tensors but the first values."""
+"""What an embedding table is, and how its rows are updated: descriptions only, no tensors."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import math
 from typing import Literal
 
 import torch
@@ -15,8 +13,6 @@ from clickwise.recipe import require, require_no_idle
 POOLINGS = ("sum", "mean")
 INITS = ("uniform", "zeros", "keras_uniform", "glorot_normal", "inverse_sqrt_dim")
 OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad", "adam", "rmsprop", "ftrl")
-TRUNCATED_STD = 0.87962566103423978  # the standard deviation of N(0, 1) cut at ± 2
-PART = 2**24  # values drawn at a time: 64 MB
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,10 +72,12 @@ class State:
     first: float = 0.0
     dtype: torch.dtype = torch.float32
 
+    def shape(self, rows: int, dim: int) -> tuple[int, ...]:
+        return (rows,) if self.per_row else (rows, dim)
+
     def beside(self, weight_RD: torch.Tensor) -> torch.Tensor:
         """The state of these rows before the first step."""
-        shape = weight_RD.shape[:1] if self.per_row else weight_RD.shape
-        return torch.full(shape, self.first, dtype=self.dtype, device=weight_RD.device)
+        return torch.full(self.shape(*weight_RD.shape), self.first, dtype=self.dtype, device=weight_RD.device)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,31 +167,3 @@ USED = {  # settings besides name and lr, by optimizer
     "rmsprop": ("eps", "rho", "weight_decay", "minibatch_l2"),
     "ftrl": ("l1", "l2", "beta", "initial_accumulator"),
 }
-
-
-def fill_first_values(rows_RD: torch.Tensor, table: Table, seed: int) -> None:
-    """Writes the first values of `table` into `rows_RD` [rows, dim].
-
-    The stream of random numbers depends on the seed and the table's part and name alone, not on the other tables nor
-    on the device: it is drawn on the CPU, and for another device a part of the rows at a time.
-    """
-    if table.init == "zeros":
-        rows_RD.zero_()
-        return
-    std = {"glorot_normal": math.sqrt(2.0 / (table.rows + table.dim)) / TRUNCATED_STD,
-           "inverse_sqrt_dim": math.sqrt(1.0 / table.dim)}.get(table.init)
-    bound = 0.05 if table.init == "keras_uniform" else math.sqrt(1.0 / table.rows)
-
-    def drawn(part_RD: torch.Tensor) -> torch.Tensor:
-        if std is None:
-            return part_RD.uniform_(-bound, bound, generator=generator)
-        return torch.nn.init.trunc_normal_(part_RD, std=std, a=-2 * std, b=2 * std, generator=generator)
-
-    name = f"{table.part}/{table.name}" if table.part else table.name
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    for part_RD in rows_RD.split(max(1, PART // rows_RD.shape[1])):
-        if rows_RD.device.type == "cpu" and rows_RD.dtype == torch.float32:
-            drawn(part_RD)
-        else:
-            part_RD.copy_(drawn(torch.empty(part_RD.shape)))

@@ -1,4 +1,4 @@
-"""What engines share whose tables lie in the memory of one device: state by table, when they step, what they save.
+"""What engines share whose tables lie in the memory of one device: matrices of rows and states, and when they step.
 
 All tables of one width live in one matrix, so that one gather serves them all and one sort finds the repeats; frozen
 ones in a matrix of their own, which no update sees. How rows are looked up and stepped is each engine's own.
@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import abc
 import functools
+import hashlib
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from clickwise.batch import Column, Ragged
 from clickwise.embedding import Embeddings
-from clickwise.embedding.backward import RowsOfTables, at_its_end, hears_of_backward, this_backward
+from clickwise.embedding.backward import RowsOfTables, at_its_end, require_end_of_backward, this_backward
 from clickwise.embedding.lookup import Group, bags_of
-from clickwise.embedding.table import Table, TableOptimizer, fill_first_values
+from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import EngineError
-from clickwise.machine import INSTALL_TORCH
 from clickwise.memory import ask_for_huge_pages
 
 # What an engine's `_look_up` gave, the width of every feature, and the gradient of the result: the last columns, as
@@ -29,6 +29,8 @@ from clickwise.memory import ask_for_huge_pages
 Received = tuple[Any, tuple[int, ...], torch.Tensor]
 
 ROW_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TRUNCATED_STD = 0.87962566103423978  # the standard deviation of N(0, 1) cut at ± 2
+DRAWN_AT_ONCE = 2**24  # values: 64 MB
 
 
 class TablesInMemory(Embeddings):
@@ -42,13 +44,9 @@ class TablesInMemory(Embeddings):
                  device: torch.device | str = "cpu", check_ids: bool = False, table_dtype: str = "float32") -> None:
         if table_dtype not in ROW_TYPES:
             raise EngineError("embedding.table_dtype", found=repr(table_dtype), expected=" or ".join(ROW_TYPES))
-        if not hears_of_backward():
-            raise EngineError("embedding.engine",
-                              found=f"torch {torch.__version__}, which does not tell an engine when a backward ends",
-                              expected="one that does, or every look-up would take an optimizer step of its own",
-                              do=INSTALL_TORCH)
+        require_end_of_backward()
         super().__init__(tables, features, optimizer)
-        self.check_ids, self.step = check_ids, 0
+        self.check_ids = check_ids
         self._groups = tuple(self._group(*kind) for kind in sorted({(t.dim, t.trainable) for t in self.tables}))
         for group in self._groups:
             rows = sum(table.rows for table in group.tables)
@@ -186,85 +184,12 @@ class TablesInMemory(Embeddings):
             return torch.ones((), dtype=torch.bool, device=device)
         return torch.stack([columns_of_rows(widths, grad).isfinite().all() for _, widths, grad in self._deferred]).all()
 
-    # State -----------------------------------------------------------------------------------------------------------
-
-    def _by_table(self, name: str, buffer: str) -> torch.Tensor:
+    def _held(self, table: str, state: str = "weight") -> torch.Tensor:
         for group in self._groups:
-            if name in group.first_row:
-                start = group.first_row[name]
-                rows = next(table.rows for table in group.tables if table.name == name)
-                return getattr(self, f"{buffer}_{group.name}")[start:start + rows]
-        raise EngineError("embeddings", found=f"the table {name!r}", expected="a table of this model")
-
-    def rows_of(self, table: str) -> torch.Tensor:
-        return self._by_table(table, "weight").clone()
-
-    @torch.no_grad()
-    def set_rows(self, table: str, rows_RD: torch.Tensor) -> None:
-        self._by_table(table, "weight").copy_(rows_RD)
-
-    def set_counts(self, counts: Mapping[str, np.ndarray]) -> None:
-        for feature in self.counted:
-            if feature not in counts:
-                raise EngineError(f"feature {feature!r}", found="no counts of its ids",
-                                  expected="counts for each of " + ", ".join(self.counted))
-        for table in self.tables if self.counted else ():
-            if table.trainable:
-                self._by_table(table.name, "count").copy_(_counts_of_rows(table, counts).clamp_(min=1))
-
-    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
-        for table in self.tables:
-            destination[f"{prefix}tables.{table.name}.weight"] = self._by_table(table.name, "weight")
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
-                              error_msgs) -> None:
-        expected = {f"{prefix}tables.{table.name}.weight": table for table in self.tables}
-        for key, table in expected.items():
-            rows_RD = self._by_table(table.name, "weight")
-            if key not in state_dict:
-                missing_keys.append(key)
-            elif state_dict[key].shape != rows_RD.shape:
-                error_msgs.append(f"{key}: found {tuple(state_dict[key].shape)}, expected {tuple(rows_RD.shape)}")
-            else:
-                rows_RD.copy_(state_dict[key])
-        unexpected_keys.extend(key for key in state_dict if key.startswith(prefix) and key not in expected)
-
-    def optimizer_state_dict(self) -> dict:
-        names = self.optimizer.states()
-        tables = {table.name: {name: self._by_table(table.name, name) for name in names if table.trainable}
-                  for table in self.tables}
-        return {"optimizer": self.optimizer.name, "step": self.step, "tables": tables}
-
-    def load_optimizer_state_dict(self, state: dict) -> None:
-        if state["optimizer"] != self.optimizer.name:
-            raise EngineError("embedding optimizer state", found=f"state of {state['optimizer']!r}",
-                              expected=f"state of {self.optimizer.name!r}")
-        frozen = {table.name for table in self.tables if not table.trainable}
-        found = {table: {name: tuple(value.shape) for name, value in states.items() if table not in frozen}
-                 for table, states in state["tables"].items()}
-        mine = self.optimizer_state_dict()["tables"]
-        expected = {table: {name: tuple(value.shape) for name, value in states.items()}
-                    for table, states in mine.items()}
-        if found != expected:
-            table = next(name for name in {**expected, **found} if found.get(name) != expected.get(name))
-            raise EngineError(f"embedding optimizer state of table {table!r}", found=str(found.get(table, "nothing")),
-                              expected=str(expected.get(table, "nothing")))
-        for table, states in mine.items():
-            for name, value in states.items():
-                value.copy_(state["tables"][table][name])
-        self.step = int(state["step"])
-
-
-def _counts_of_rows(table: Table, counts: Mapping[str, np.ndarray]) -> torch.Tensor:
-    """How often the ids of each row occur, int64 [rows]."""
-    counts_R = torch.zeros(table.rows, dtype=torch.int64)
-    for feature in table.features:
-        of_ids = torch.from_numpy(counts[feature])
-        if len(of_ids) > table.rows and not table.modulo:
-            raise EngineError(f"feature {feature!r}", found=f"counts of {len(of_ids)} ids",
-                              expected=f"at most {table.rows}, the rows of table {table.name!r}")
-        counts_R.index_add_(0, torch.arange(len(of_ids)) % table.rows, of_ids)
-    return counts_R
+            if table in group.first_row:
+                first = group.first_row[table]
+                return getattr(self, f"{state}_{group.name}")[first:first + len(self.held_rows(table))]
+        raise EngineError("embeddings", found=f"the table {table!r}", expected="a table of this model")
 
 
 def type_of_rows(device: torch.device) -> torch.dtype:
@@ -274,3 +199,31 @@ def type_of_rows(device: torch.device) -> torch.dtype:
 def columns_of_rows(widths: tuple[int, ...], grad: torch.Tensor) -> torch.Tensor:
     """The rows' columns of the gradient of a result."""
     return grad[:, grad.shape[1] - sum(widths):]
+
+
+def fill_first_values(rows_RD: torch.Tensor, table: Table, seed: int) -> None:
+    """Writes the first values of `table` into `rows_RD` [rows, dim].
+
+    The stream of random numbers depends on the seed and the table's part and name alone, not on the other tables nor
+    on the device: it is drawn on the CPU, and for another device a part of the rows at a time.
+    """
+    if table.init == "zeros":
+        rows_RD.zero_()
+        return
+    std = {"glorot_normal": math.sqrt(2.0 / (table.rows + table.dim)) / TRUNCATED_STD,
+           "inverse_sqrt_dim": math.sqrt(1.0 / table.dim)}.get(table.init)
+    bound = 0.05 if table.init == "keras_uniform" else math.sqrt(1.0 / table.rows)
+
+    def drawn(part_RD: torch.Tensor) -> torch.Tensor:
+        if std is None:
+            return part_RD.uniform_(-bound, bound, generator=generator)
+        return torch.nn.init.trunc_normal_(part_RD, std=std, a=-2 * std, b=2 * std, generator=generator)
+
+    name = f"{table.part}/{table.name}" if table.part else table.name
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    for part_RD in rows_RD.split(max(1, DRAWN_AT_ONCE // rows_RD.shape[1])):
+        if rows_RD.device.type == "cpu" and rows_RD.dtype == torch.float32:
+            drawn(part_RD)
+        else:
+            part_RD.copy_(drawn(torch.empty(part_RD.shape)))

@@ -14,7 +14,7 @@ def recurrence(x_LBE, input_GE, bias_G, weight_GH, inner_bias_H, form, *, attent
     weight_ZR, weight_N = weight_GH[:2 * width], weight_GH[2 * width:]
     h_BH = torch.zeros(x_LBG.shape[1], width, device=x_LBG.device)
     states = []
-    for place, x_BG in enumerate(x_LBG.float()):
+    for position, x_BG in enumerate(x_LBG.float()):
         gates_BG = torch.sigmoid(x_BG[:, :2 * width] + F.linear(h_BH, weight_ZR).float())
         z_BH, r_BH = gates_BG.split(width, dim=1)
         if form == "compat":
@@ -23,10 +23,10 @@ def recurrence(x_LBE, input_GE, bias_G, weight_GH, inner_bias_H, form, *, attent
             n_BH = torch.tanh(x_BG[:, 2 * width:] + r_BH * F.linear(h_BH, weight_N, inner_bias_H).float())
         keep_BH = z_BH
         if form != "gru":
-            a_B1 = attention_LB[place, :, None].float()
+            a_B1 = attention_LB[position, :, None].float()
             keep_BH = 1 - a_B1 * z_BH if form == "paper" else (1 - a_B1) * z_BH
         new_BH = keep_BH * h_BH + (1 - keep_BH) * n_BH
-        h_BH = new_BH if mask_LB is None else torch.where(mask_LB[place, :, None], new_BH, h_BH)
+        h_BH = new_BH if mask_LB is None else torch.where(mask_LB[position, :, None], new_BH, h_BH)
         states.append(h_BH)
     if not every_state:
         return h_BH

@@ -20,7 +20,7 @@ def cross(x0_BK: torch.Tensor, layers: Sequence[CrossLayer]) -> torch.Tensor:
     tensors. Source: Wang et al. 2021, "DCN V2", equations 1 and 2 (low rank).
     """
     run = reference.cross
-    if (on_gpu := gpu.kernels_for(x0_BK, "cross")) and on_gpu.takes(x0_BK, layers):
+    if (on_gpu := gpu.kernels_for(x0_BK, "cross")) and on_gpu.supports(x0_BK, layers):
         run = on_gpu.cross
     elif cpu_products.works_for(x0_BK) and len(layers) > 0:
         run = cpu.cross

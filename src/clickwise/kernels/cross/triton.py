@@ -14,6 +14,8 @@ parts, always in the same order; the way around the layer is added inside cuBLAS
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -21,6 +23,7 @@ import triton.language as tl
 
 from clickwise.kernels.autocast import compute_type
 from clickwise.kernels.cross import reference
+from clickwise.kernels.gpu import is_matrix, require_same_gradients
 
 MOST_RANK = 1024
 ROWS_AT_ONCE = 512  # samples whose gradients of the bias one program of backward sums
@@ -37,7 +40,7 @@ def _forward(h_ptr, v_ptr, bias_ptr, x0_ptr, x_ptr, z_ptr, out_ptr, samples, wid
     first = pid // (GROUP * blocks_k) * GROUP
     group = tl.minimum(blocks_b - first, GROUP)
     block_b, block_k = first + pid % (GROUP * blocks_k) % group, pid % (GROUP * blocks_k) // group
-    # Places are counted from the block's first sample: they fit in 32 bits, and addresses of 64 are one per block.
+    # Positions are counted from the block's first sample: they fit in 32 bits, and addresses of 64 are one per block.
     first = block_b.to(tl.int64) * BLOCK_B
     h_ptr += first * rank
     at_block = first * width
@@ -63,8 +66,8 @@ def _forward(h_ptr, v_ptr, bias_ptr, x0_ptr, x_ptr, z_ptr, out_ptr, samples, wid
 
 
 @triton.jit
-def _backward(grad_ptr, x0_ptr, z_ptr, of_z_ptr, of_x0_ptr, of_bias_ptr, samples, width,
-              IS_FIRST: tl.constexpr, ADD_GRAD: tl.constexpr, OF_X0: tl.constexpr, BLOCK_B: tl.constexpr,
+def _backward(grad_ptr, x0_ptr, z_ptr, grad_z_ptr, grad_x0_ptr, grad_bias_ptr, samples, width,
+              IS_FIRST: tl.constexpr, ADD_GRAD: tl.constexpr, WANTS_X0: tl.constexpr, BLOCK_B: tl.constexpr,
               BLOCK_K: tl.constexpr, ROWS: tl.constexpr):
     k = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
     begin = tl.program_id(1).to(tl.int64) * ROWS
@@ -73,103 +76,89 @@ def _backward(grad_ptr, x0_ptr, z_ptr, of_z_ptr, of_x0_ptr, of_bias_ptr, samples
         b = begin + start + tl.arange(0, BLOCK_B)
         at, mask = b[:, None] * width + k[None, :], (b < samples)[:, None] & (k < width)[None, :]
         grad = tl.load(grad_ptr + at, mask=mask, other=0.0).to(tl.float32)
-        of_z = grad * tl.load(x0_ptr + at, mask=mask, other=0.0).to(tl.float32)
-        tl.store(of_z_ptr + at, of_z.to(of_z_ptr.dtype.element_ty), mask=mask)
-        grad_bias += of_z
-        if OF_X0:
-            of_x0 = grad * tl.load(z_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        grad_z = grad * tl.load(x0_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        tl.store(grad_z_ptr + at, grad_z.to(grad_z_ptr.dtype.element_ty), mask=mask)
+        grad_bias += grad_z
+        if WANTS_X0:
+            grad_x0 = grad * tl.load(z_ptr + at, mask=mask, other=0.0).to(tl.float32)
             if ADD_GRAD:
-                of_x0 += grad
+                grad_x0 += grad
             if not IS_FIRST:
-                of_x0 += tl.load(of_x0_ptr + at, mask=mask, other=0.0).to(tl.float32)
-            tl.store(of_x0_ptr + at, of_x0.to(of_x0_ptr.dtype.element_ty), mask=mask)
-    tl.store(of_bias_ptr + tl.program_id(1) * width + k, tl.sum(grad_bias, axis=0), mask=k < width)
+                grad_x0 += tl.load(grad_x0_ptr + at, mask=mask, other=0.0).to(tl.float32)
+            tl.store(grad_x0_ptr + at, grad_x0.to(grad_x0_ptr.dtype.element_ty), mask=mask)
+    tl.store(grad_bias_ptr + tl.program_id(1) * width + k, tl.sum(grad_bias, axis=0), mask=k < width)
 
 
-def takes(x0_BK: torch.Tensor, layers) -> bool:
+def supports(x0_BK: torch.Tensor, layers) -> bool:
     """Whether the kernels are made for these."""
-    types = (torch.float32, torch.bfloat16, torch.float16)
-    return len(layers) > 0 and x0_BK.dim() == 2 and x0_BK.numel() > 0 and compute_type(x0_BK) in types
+    return len(layers) > 0 and is_matrix(x0_BK)
 
 
-def proof(device: torch.device) -> None:
+def self_test(device: torch.device) -> None:
     """Raises where value or gradients on `device` are not those of the reference."""
-    shapes = [(37, 24), (8, 24), (24, 8), (24,)]
-    tensors = [torch.randn(shape, device=device) / shape[-1] ** 0.5 for shape in shapes]
-    for dtype, tolerance in ((torch.float32, 1e-2), (torch.bfloat16, 1e-1)):
-        results = []
-        for run in (cross, reference.cross):
-            leaves = [tensor.to(dtype).requires_grad_() for tensor in tensors]
-            out = run(leaves[0], [tuple(leaves[1:])] * 2)
-            results.append((out, *torch.autograd.grad(out.float().square().sum(), leaves)))
-        for found, expected in zip(*results, strict=True):
-            difference = (found.float() - expected.float()).norm()
-            if not difference <= tolerance * expected.float().norm():  # NaN neither
-                raise RuntimeError(f"off by {difference:.3g} in {dtype}")
+    tensors = [torch.randn(shape, device=device) / shape[-1] ** 0.5 for shape in ((37, 24), (8, 24), (24, 8), (24,))]
+    require_same_gradients(*(lambda x0, *layer, run=run: run(x0, [layer] * 2) for run in (cross, reference.cross)),
+                           tensors)
 
 
 def cross(x0_BK: torch.Tensor, layers) -> torch.Tensor:
     """As `clickwise.kernels.cross.cross`; needs at least one layer and one sample."""
-    us, vs, biases = zip(*layers, strict=True)
     # Whether gradients are on is asked here: inside of the function they never are, and `needs_input_grad` is true of
     # parameters all the same.
-    return _Cross.apply(x0_BK.to(compute_type(x0_BK)), len(layers), torch.is_grad_enabled(), *us, *vs, *biases)
+    return _Cross.apply(x0_BK.to(compute_type(x0_BK)), torch.is_grad_enabled(), *itertools.chain.from_iterable(layers))
 
 
 class _Cross(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x0, layers, keep, *parameters):
+    def forward(ctx, x0, keep, *parameters):
         x0 = x0.contiguous()
-        us, vs, biases = ([None if p is None else p.to(x0.dtype).contiguous()
-                           for p in parameters[part * layers:(part + 1) * layers]] for part in range(3))
         keep = keep and any(ctx.needs_input_grad)
-        x, kept = x0, []  # of each layer: its input, its input times U, that times V plus the bias
+        x, saved = x0, []
         with torch.autocast(x0.device.type, enabled=False):
-            for u, v, bias in zip(us, vs, biases, strict=True):
+            for first in range(0, len(parameters), 3):
+                u, v, bias = (None if p is None else p.to(x0.dtype).contiguous() for p in parameters[first:first + 3])
                 h = x if u is None else F.linear(x, u)
                 z, out = _layer(h, v, bias, x0, x, keep)
                 if keep:
-                    kept.append((x, None if u is None else h, z))
+                    saved += u, v, x, None if u is None else h, z
                 x = out
-        ctx.layers, ctx.dtypes = layers, [None if p is None else p.dtype for p in parameters]
-        if keep:
-            xs, hs, zs = zip(*kept, strict=True)
-            ctx.save_for_backward(*us, *vs, *xs, *hs, *zs)
+        ctx.dtypes = [None if p is None else p.dtype for p in parameters]
+        ctx.save_for_backward(*saved)
         return x
 
     @staticmethod
     def backward(ctx, grad):
-        layers = ctx.layers
-        us, vs, xs, hs, zs = (ctx.saved_tensors[part * layers:(part + 1) * layers] for part in range(5))
-        wanted, wants_x0 = ctx.needs_input_grad[3:], ctx.needs_input_grad[0]
-        of: list[torch.Tensor | None] = [None] * (3 * layers)
+        saved, wanted, wants_x0 = ctx.saved_tensors, ctx.needs_input_grad[2:], ctx.needs_input_grad[0]
+        layers = [saved[at:at + 5] for at in range(0, len(saved), 5)]
+        x0, grads = layers[0][2], [None] * (3 * len(layers))
 
-        def give(place: int, value) -> None:
-            if wanted[place]:
-                of[place] = value().to(ctx.dtypes[place])
+        def give(index: int, value) -> None:
+            if wanted[index]:
+                grads[index] = value().to(ctx.dtypes[index])
 
-        x0, of_x0, grad, is_ours = xs[0], torch.empty_like(xs[0]) if wants_x0 else None, grad.contiguous(), False
+        grad_x0, grad, is_ours = torch.empty_like(x0) if wants_x0 else None, grad.contiguous(), False
         with torch.autocast(x0.device.type, enabled=False):
-            for layer in reversed(range(layers)):
-                u, x, h = us[layer], xs[layer], xs[layer] if us[layer] is None else hs[layer]
-                of_z, of_bias_PK = _gradients(grad, x0, zs[layer], of_x0, is_first=not is_ours, add_grad=layer == 0)
-                give(2 * layers + layer, lambda of_bias_PK=of_bias_PK: of_bias_PK.sum(0))
-                give(layers + layer, lambda of_z=of_z, h=h: of_z.t() @ h)
+            for layer in reversed(range(len(layers))):
+                u, v, x, h, z = layers[layer]
+                h = x if u is None else h
+                grad_z, grad_bias_PK = _gradients(grad, x0, z, grad_x0, is_first=not is_ours, add_grad=layer == 0)
+                give(3 * layer + 2, lambda grad_bias_PK=grad_bias_PK: grad_bias_PK.sum(0))
+                give(3 * layer + 1, lambda grad_z=grad_z, h=h: grad_z.t() @ h)
                 goes_on = layer > 0 or wants_x0
-                if not goes_on and not wanted[layer]:
+                if not goes_on and not wanted[3 * layer]:
                     break
-                of_x, weight = of_z, vs[layer]
+                grad_x, weight = grad_z, v
                 if u is not None:
-                    of_x, weight = of_z @ vs[layer], u
-                    give(layer, lambda of_h=of_x, x=x: of_h.t() @ x)
+                    grad_x, weight = grad_z @ v, u
+                    give(3 * layer, lambda grad_h=grad_x, x=x: grad_h.t() @ x)
                 if not goes_on:
                     break
                 # What flows around the layer is in the sum that the product is added to, in the first layer's in
                 # that of x0. The upstream gradient belongs to others, all later ones are ours to write to.
-                around = grad if layer else of_x0
-                grad = around.addmm_(of_x, weight) if is_ours or not layer else torch.addmm(around, of_x, weight)
+                around = grad if layer else grad_x0
+                grad = around.addmm_(grad_x, weight) if is_ours or not layer else torch.addmm(around, grad_x, weight)
                 is_ours = True
-        return (grad if wants_x0 else None, None, None, *of)
+        return (grad if wants_x0 else None, None, *grads)
 
 
 def _layer(h, v, bias, x0, x, keep: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
@@ -186,14 +175,14 @@ def _layer(h, v, bias, x0, x, keep: bool) -> tuple[torch.Tensor | None, torch.Te
     return z, out
 
 
-def _gradients(grad, x0, z, of_x0, *, is_first: bool, add_grad: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """(gradient of z, sums for the gradient of the bias [parts, K]); adds to `of_x0` or, first, fills it."""
+def _gradients(grad, x0, z, grad_x0, *, is_first: bool, add_grad: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """(gradient of z, sums for the gradient of the bias [parts, K]); adds to `grad_x0` or, first, fills it."""
     samples, width = x0.shape
     parts = triton.cdiv(samples, ROWS_AT_ONCE)
-    of_z, of_bias_PK = torch.empty_like(x0), torch.empty(parts, width, device=x0.device)
+    grad_z, grad_bias_PK = torch.empty_like(x0), torch.empty(parts, width, device=x0.device)
     block_k = min(256, max(16, triton.next_power_of_2(width)))
     block_b = min(ROWS_AT_ONCE, TILE // block_k)
     _backward[(triton.cdiv(width, block_k), parts)](
-        grad, x0, z, of_z, of_x0, of_bias_PK, samples, width, IS_FIRST=is_first, ADD_GRAD=add_grad,
-        OF_X0=of_x0 is not None, BLOCK_B=block_b, BLOCK_K=block_k, ROWS=ROWS_AT_ONCE, num_warps=8)
-    return of_z, of_bias_PK
+        grad, x0, z, grad_z, grad_x0, grad_bias_PK, samples, width, IS_FIRST=is_first, ADD_GRAD=add_grad,
+        WANTS_X0=grad_x0 is not None, BLOCK_B=block_b, BLOCK_K=block_k, ROWS=ROWS_AT_ONCE, num_warps=8)
+    return grad_z, grad_bias_PK

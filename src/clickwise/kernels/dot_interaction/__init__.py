@@ -13,12 +13,12 @@ def dot_interaction(z0_BD: torch.Tensor | None, rows_BFD: torch.Tensor | None, p
 
     The pairs are the strictly lower triangle of X Xᵀ by rows: (1,0), (2,0), (2,1), (3,0), …
     Without rows (None, or F = 0) there are no pairs. Without numerical features (z0 None) X is the rows alone, and
-    their sum stands in the place of z0, so that a single feature still says something.
+    their sum stands where z0 would, so that a single feature still says something.
     Source: Naumov et al. 2019, "Deep Learning Recommendation Model for Personalization and Recommendation Systems".
     """
     run = reference.dot_interaction
     if z0_BD is not None and rows_BFD is not None and rows_BFD.shape[1] > 0:
-        if (on_gpu := gpu.kernels_for(rows_BFD, "dot_interaction")) and on_gpu.takes(z0_BD, rows_BFD):
+        if (on_gpu := gpu.kernels_for(rows_BFD, "dot_interaction")) and on_gpu.supports(z0_BD, rows_BFD):
             run = on_gpu.dot_interaction
         elif rows_BFD.device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             run = cpu.dot_interaction  # an exported graph has to hold for any number of samples: no loop over them

@@ -14,8 +14,8 @@ CHUNK = 512  # samples; measured: flat from 256 to 1,024
 
 
 @functools.lru_cache(maxsize=64)
-def _places(vectors: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(place of pair p in the flat T × T matrix [P], pair of each place in it [T·T], P on the diagonal)."""
+def _positions(vectors: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(position of pair p in the flat T × T matrix [P], pair of each position in it [T·T], P on the diagonal)."""
     i_P, j_P = torch.tril_indices(vectors, vectors, offset=-1)
     pairs = len(i_P)
     pair_TT = torch.full((vectors, vectors), pairs)
@@ -32,14 +32,14 @@ class _DotInteraction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, z0, rows, pad_to):
         samples, features, dim = rows.shape
-        vectors, (place_P, _) = features + 1, _places(features + 1)
-        used = dim + len(place_P)
+        vectors, (position_P, _) = features + 1, _positions(features + 1)
+        used = dim + len(position_P)
         out = rows.new_empty(samples, used + -used % pad_to)
         for at in range(0, samples, CHUNK):
             z0_c, rows_c, out_c = z0[at:at + CHUNK], rows[at:at + CHUNK], out[at:at + CHUNK]
             x = torch.cat([z0_c[:, None], rows_c], dim=1)
             dots = torch.bmm(x, x.transpose(1, 2)).view(len(x), vectors * vectors)
-            pairs = dots.gather(1, place_P.expand(len(x), -1))
+            pairs = dots.gather(1, position_P.expand(len(x), -1))
             torch.cat([z0_c, pairs, pairs.new_zeros(len(x), -used % pad_to)], dim=1, out=out_c)
         ctx.save_for_backward(z0, rows)
         return out
@@ -48,14 +48,14 @@ class _DotInteraction(torch.autograd.Function):
     def backward(ctx, grad):
         z0, rows = ctx.saved_tensors
         samples, features, dim = rows.shape
-        vectors, (place_P, pair_TT) = features + 1, _places(features + 1)
+        vectors, (position_P, pair_TT) = features + 1, _positions(features + 1)
         grad_z0, grad_rows = torch.empty_like(z0), torch.empty_like(rows)
         for at in range(0, samples, CHUNK):
             z0_c, rows_c, grad_c = z0[at:at + CHUNK], rows[at:at + CHUNK], grad[at:at + CHUNK]
             x = torch.cat([z0_c[:, None], rows_c], dim=1)
-            pairs = torch.cat([grad_c[:, dim:dim + len(place_P)], grad.new_zeros(len(x), 1)], dim=1)
+            pairs = torch.cat([grad_c[:, dim:dim + len(position_P)], grad.new_zeros(len(x), 1)], dim=1)
             s = pairs.gather(1, pair_TT.expand(len(x), -1)).view(len(x), vectors, vectors)
-            of_x = torch.bmm(s, x)
-            grad_rows[at:at + CHUNK] = of_x[:, 1:]
-            torch.add(of_x[:, 0], grad_c[:, :dim], out=grad_z0[at:at + CHUNK])
+            grad_x = torch.bmm(s, x)
+            grad_rows[at:at + CHUNK] = grad_x[:, 1:]
+            torch.add(grad_x[:, 0], grad_c[:, :dim], out=grad_z0[at:at + CHUNK])
         return grad_z0, grad_rows, None

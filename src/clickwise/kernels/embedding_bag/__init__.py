@@ -15,7 +15,7 @@ Ids = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class FeatureLookup:
     """How a feature is looked up: in which table, whether its bags are averaged, and whether ids are taken modulo the
     table's rows."""
 
@@ -24,12 +24,12 @@ class Look:
     modulo: bool = False
 
 
-def embedding_bag(tables: Sequence[torch.Tensor], looks: Sequence[Look], columns: Sequence[Ids], *,
+def embedding_bag(tables: Sequence[torch.Tensor], lookups: Sequence[FeatureLookup], columns: Sequence[Ids], *,
                   dtype: torch.dtype | None = None, out: torch.Tensor | None = None) -> torch.Tensor:
     """[B, sum of widths] of `dtype`, or `out` of that shape: the rows of each column's ids, one column after another.
 
     tables   [rows, dim] each, of one float type
-    columns  one per look; ids of any integer type. [B]: one row each. Bags: the sum or mean of their rows, zeros where
+    columns  one per lookup; ids of any integer type. [B]: one row each. Bags: sum or mean of their rows, zeros where
              empty. [B, L]: L rows side by side, zeros where an id is negative
     dtype    by default that of the tables
     out      may be a part of a wider buffer: the samples' distance in memory is its own
@@ -37,8 +37,8 @@ def embedding_bag(tables: Sequence[torch.Tensor], looks: Sequence[Look], columns
     It is not differentiable: whoever needs gradients knows where they belong. Ids out of range are not looked for.
     """
     run = reference.embedding_bag
-    if (on_gpu := gpu.kernels_for(tables[0], "embedding_bag")) and on_gpu.takes(tables, columns):
+    if (on_gpu := gpu.kernels_for(tables[0], "embedding_bag")) and on_gpu.supports(tables, columns):
         run = on_gpu.embedding_bag
     dtype = dtype or (tables[0].dtype if out is None else out.dtype)
     with torch.no_grad():
-        return run(tables, looks, columns, dtype, out)
+        return run(tables, lookups, columns, dtype, out)

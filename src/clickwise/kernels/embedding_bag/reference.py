@@ -6,18 +6,18 @@ import torch
 import torch.nn.functional as F
 
 
-def embedding_bag(tables, looks, columns, dtype, out=None) -> torch.Tensor:
+def embedding_bag(tables, lookups, columns, dtype, out=None) -> torch.Tensor:
     """As `clickwise.kernels.embedding_bag.embedding_bag`."""
     parts = []
-    for look, column in zip(looks, columns, strict=True):
-        table_RD, bags = tables[look.table], isinstance(column, tuple)
+    for lookup, column in zip(lookups, columns, strict=True):
+        table_RD, bags = tables[lookup.table], isinstance(column, tuple)
         ids = (column[0] if bags else column).long()
-        if look.modulo:
+        if lookup.modulo:
             ids = torch.where(ids < 0, ids, ids % len(table_RD)) if ids.dim() == 2 else ids % len(table_RD)
         if bags:
             offsets = column[1].long()
             parts.append(F.embedding_bag(ids[:int(offsets[-1])], table_RD.float(), offsets, include_last_offset=True,
-                                         mode="mean" if look.mean else "sum"))
+                                         mode="mean" if lookup.mean else "sum"))
         elif ids.dim() == 2:
             rows_BLD = table_RD[ids.clamp(min=0)].float().masked_fill((ids < 0)[:, :, None], 0.0)
             parts.append(rows_BLD.flatten(1))

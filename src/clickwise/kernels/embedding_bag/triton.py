@@ -21,7 +21,8 @@ import torch
 import triton
 import triton.language as tl
 
-from clickwise.kernels.embedding_bag import Ids, Look, reference
+from clickwise.kernels.embedding_bag import FeatureLookup, Ids, reference
+from clickwise.kernels.gpu import FLOATS
 
 KINDS = {torch.uint8: 0, torch.int8: 1, torch.int16: 2, torch.int32: 4, torch.int64: 8}
 MEAN, MODULO, PADDED = 1, 2, 4  # flags of a slot; PADDED: a negative id is padding
@@ -29,14 +30,14 @@ ELEMENTS = 2048  # of rows that a program holds at a time
 LAYOUTS = 64  # tables of slots that are kept
 # The columns of a table of slots: 0 where its ids begin, in bytes · 1 their type, as in KINDS · 2 ids from one sample's
 # to the next · 3 where its offsets begin, in bytes · 4 flags · 5 where row 0 begins, in elements · 6 rows · 7 dim
-# 8 its first column of the rows · 9 its first place among the touched rows; −1: not trained · 10 its table's first
+# 8 its first column of the rows · 9 its first position among the touched rows; −1: not trained · 10 its table's first
 # row in the joint matrix of its group · 11 the type of its offsets; 0: one id per sample
 FIELDS: tl.constexpr = tl.constexpr(12)
 
 
 @triton.jit
 def _load_ids(ptr, kind, at, mask):
-    """Ids at places of a column, wide, whatever their type; `ptr` counts bytes."""
+    """Ids at positions of a column, wide, whatever their type; `ptr` counts bytes."""
     if kind == 8:
         ids = tl.load(ptr.to(tl.pointer_type(tl.int64)) + at, mask=mask, other=0)
     elif kind == 4:
@@ -52,7 +53,7 @@ def _load_ids(ptr, kind, at, mask):
 
 @triton.jit
 def _rows_of(ids_ptr, slot_ptr, at, mask):
-    """(rows of the slot's table that the ids at these places mean, which of them are no padding)."""
+    """(rows of the slot's table that the ids at these positions mean, which of them are no padding)."""
     flags, rows = tl.load(slot_ptr + 4), tl.load(slot_ptr + 6)
     ids = _load_ids(ids_ptr, tl.load(slot_ptr + 1), at * tl.load(slot_ptr + 2), mask)
     real = mask & ((ids >= 0) | ((flags & 4) == 0))
@@ -64,7 +65,7 @@ def _rows_of(ids_ptr, slot_ptr, at, mask):
 
 @triton.jit
 def _bags(ids_ptr, slot_ptr, s, here, RAGGED: tl.constexpr):
-    """(first place, end, length of the longest) of the samples' bags in the slot's column."""
+    """(first position, end, length of the longest) of the samples' bags in the slot's column."""
     begin, end, longest = s, s + 1, 1
     if RAGGED:
         kind = tl.load(slot_ptr + 11)
@@ -98,11 +99,11 @@ def _gather(slots_ptr, ids_ptr, weight_ptr, out_ptr, key_ptr, at_ptr, factor_ptr
             for j in range(0, longest):
                 on = here & (begin + j < end)
                 row, real = _rows_of(ids_ptr, slot_ptr, begin + j, on)
-                place = key_start + begin + j
-                tl.store(key_ptr + place, tl.where(real, first_row + row, -1).to(key_ptr.dtype.element_ty), mask=on)
-                tl.store(at_ptr + place, ((s * width + column) // UNIT).to(at_ptr.dtype.element_ty), mask=on)
+                to = key_start + begin + j
+                tl.store(key_ptr + to, tl.where(real, first_row + row, -1).to(key_ptr.dtype.element_ty), mask=on)
+                tl.store(at_ptr + to, ((s * width + column) // UNIT).to(at_ptr.dtype.element_ty), mask=on)
                 if factor_ptr is not None:
-                    tl.store(factor_ptr + place, factor, mask=on)
+                    tl.store(factor_ptr + to, factor, mask=on)
 
     if DIM > 0:
         dim = DIM
@@ -177,23 +178,23 @@ class Gather:
 
     tables      [rows, dim] each, contiguous, of one type, on one device, where they stay
     groups      of tables that are updated together, in turn: what `Touched` counts rows in
-    first_row   per table the place of its row 0 in its group's joint matrix; None: it is not trained
+    first_row   per table the index of its row 0 in its group's joint matrix; None: it is not trained
     """
 
-    def __init__(self, tables: Sequence[torch.Tensor], looks: Sequence[Look], *,
+    def __init__(self, tables: Sequence[torch.Tensor], lookups: Sequence[FeatureLookup], *,
                  groups: Sequence[Sequence[int]] = (), first_row: Sequence[int | None] = ()) -> None:
-        self.looks, self.tables = tuple(looks), tuple(tables)
+        self.lookups, self.tables = tuple(lookups), tuple(tables)
         itemsize, first = tables[0].element_size(), tables[0].data_ptr()
         starts = [(table.data_ptr() - first) // itemsize for table in tables]
         self.first_row = first_row or [None] * len(tables)
         group_of = {table: group for group, of_group in enumerate(groups) for table in of_group}
-        # The places of touched rows are given out group by group, so that each group's stand together.
-        self.groups = [[f for f, look in enumerate(looks) if group_of.get(look.table) == group]
+        # The positions of touched rows are given out group by group, so that each group's stand together.
+        self.groups = [[f for f, lookup in enumerate(lookups) if group_of.get(lookup.table) == group]
                        for group in range(len(groups))]
         rows = max((sum(len(tables[t]) for t in of_group) for of_group in groups), default=0)
         self.key_type = torch.int32 if rows < 2**31 else torch.int64
-        self.starts = [starts[look.table] for look in self.looks]
-        self.shapes = [tables[look.table].shape for look in self.looks]
+        self.starts = [starts[lookup.table] for lookup in self.lookups]
+        self.shapes = [tables[lookup.table].shape for lookup in self.lookups]
         dims = [dim for _, dim in self.shapes]
         self.align = math.gcd(16, *dims, *self.starts)
         self.unit = math.gcd(16, *dims)  # of columns of the result
@@ -259,24 +260,25 @@ class Gather:
         return columns, samples, layout
 
     def _layout(self, columns: list[Ids], samples: int, base: int) -> _Layout:
-        place, ends = 0, []
-        first_place = [-1] * len(columns)
+        key, ends = 0, []
+        first_key = [-1] * len(columns)
         for features in self.groups:
             for f in features:
-                if self.first_row[self.looks[f].table] is not None:
-                    first_place[f] = place
-                    place += columns[f].numel() if isinstance(columns[f], torch.Tensor) else len(columns[f][0])
-            ends.append(place)
+                if self.first_row[self.lookups[f].table] is not None:
+                    first_key[f] = key
+                    key += columns[f].numel() if isinstance(columns[f], torch.Tensor) else len(columns[f][0])
+            ends.append(key)
         slots, width = [], 0
-        for f, (look, column) in enumerate(zip(self.looks, columns, strict=True)):
-            (rows, dim), first_row = self.shapes[f], self.first_row[look.table] or 0
+        for f, (lookup, column) in enumerate(zip(self.lookups, columns, strict=True)):
+            (rows, dim), first_row = self.shapes[f], self.first_row[lookup.table] or 0
             ids, offsets = column if isinstance(column, tuple) else (column, None)
-            flags = (MEAN * look.mean if offsets is not None else 0) + MODULO * look.modulo + PADDED * (ids.dim() == 2)
+            is_mean = lookup.mean and offsets is not None
+            flags = MEAN * is_mean + MODULO * lookup.modulo + PADDED * (ids.dim() == 2)
             stride = ids.stride(0) if len(ids) > 1 else 1
             for position in range(_positions(column)):
                 begin = ids.data_ptr() - base + (position * ids.stride(1) * ids.element_size() if ids.dim() == 2 else 0)
                 of_offsets = (0, 0) if offsets is None else (offsets.data_ptr() - base, KINDS[offsets.dtype])
-                first = first_place[f] + position * samples if first_place[f] >= 0 else -1
+                first = first_key[f] + position * samples if first_key[f] >= 0 else -1
                 slots.append([begin, KINDS[ids.dtype], stride, of_offsets[0], flags, self.starts[f], rows, dim, width,
                               first, first_row, of_offsets[1]])
                 width += dim
@@ -284,13 +286,13 @@ class Gather:
         has_mean = any(slot[4] & MEAN for slot in slots)
         return _Layout(_on_device(slots, self.tables[0].device), width, is_ragged, has_mean, tuple(ends))
 
-    def _room(self, layout: _Layout, places: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Memory for the touched rows of all groups, whose gradients begin at some of so many places; behind the bags
-        of a column no row is touched."""
+    def _room(self, layout: _Layout, positions: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Memory for the touched rows of all groups, whose gradients begin at some of so many positions; behind the
+        bags of a column no row is touched."""
         total, device = layout.ends[-1] if layout.ends else 0, self.tables[0].device
         key_V = torch.full((total,), -1, dtype=self.key_type, device=device) if layout.is_ragged else \
             torch.empty(total, dtype=self.key_type, device=device)
-        at_type = torch.int32 if places < 2**31 else torch.int64
+        at_type = torch.int32 if positions < 2**31 else torch.int64
         at_V = torch.empty(total, dtype=at_type, device=device)
         return key_V, at_V, torch.empty(total, device=device) if layout.has_mean else None
 
@@ -314,27 +316,27 @@ def _on_device(rows: list[list[int]], device: torch.device) -> torch.Tensor:
     return table.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else table
 
 
-def takes(tables: Sequence[torch.Tensor], columns: Sequence[Ids]) -> bool:
+def supports(tables: Sequence[torch.Tensor], columns: Sequence[Ids]) -> bool:
     """Whether the kernels are made for these."""
     first = tables[0]
-    return len(columns) > 0 and first.dtype in (torch.float32, torch.bfloat16, torch.float16) and \
-        all(t.dtype == first.dtype and t.device == first.device and t.is_contiguous() for t in tables)
+    return len(columns) > 0 and first.dtype in FLOATS and all(
+        t.dtype == first.dtype and t.device == first.device and t.is_contiguous() for t in tables)
 
 
-def proof(device: torch.device) -> None:
+def self_test(device: torch.device) -> None:
     """Raises where rows on `device` are not those of the reference."""
     tables = [torch.randn(9, 20, device=device), torch.randn(5, 4, device=device)]
-    looks = [Look(0), Look(1, mean=True), Look(1, modulo=True)]
+    lookups = [FeatureLookup(0), FeatureLookup(1, mean=True), FeatureLookup(1, modulo=True)]
     columns = [torch.tensor([8, 0, 3], dtype=torch.int16, device=device),
                (torch.tensor([4, 1, 1], dtype=torch.int8, device=device), torch.tensor([0, 2, 2, 3], device=device)),
                torch.tensor([[1, -1], [99, 2], [0, 7]], device=device)]
     for dtype in (torch.float32, torch.bfloat16):
-        found, expected = (run(tables, looks, columns, dtype) for run in (embedding_bag, reference.embedding_bag))
+        found, expected = (run(tables, lookups, columns, dtype) for run in (embedding_bag, reference.embedding_bag))
         torch.testing.assert_close(found, expected)
 
 
-def embedding_bag(tables, looks, columns, dtype, out=None) -> torch.Tensor:
+def embedding_bag(tables, lookups, columns, dtype, out=None) -> torch.Tensor:
     """As `clickwise.kernels.embedding_bag.embedding_bag`."""
     if out is not None and out.stride(1) != 1:
-        return out.copy_(Gather(tables, looks)(columns, dtype)[0])
-    return Gather(tables, looks)(columns, dtype, out=out)[0]
+        return out.copy_(Gather(tables, lookups)(columns, dtype)[0])
+    return Gather(tables, lookups)(columns, dtype, out=out)[0]

@@ -20,7 +20,7 @@ def mlp(x_BK: torch.Tensor, weights: Sequence[torch.Tensor], biases: Sequence[to
     Under `torch.autocast` the arithmetic and the result have its type, and the gradients the types of their tensors.
     """
     has_relu = len(weights) > int(not relu_last)  # without any a layer on a GPU is best left to torch
-    if has_relu and (on_gpu := gpu.kernels_for(x_BK, "mlp")) and on_gpu.takes(x_BK, dropout):
+    if has_relu and (on_gpu := gpu.kernels_for(x_BK, "mlp")) and on_gpu.supports(x_BK, dropout):
         return on_gpu.mlp(x_BK, weights, biases, relu_last, dropout)
     run = cpu.mlp if cpu_products.works_for(x_BK) and len(weights) > 0 else reference.mlp
     if not dropout:

@@ -35,7 +35,7 @@ def sparse_update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], rows
     """Changes `weight_RD` and `states` in place; the same on every device up to the order of summation.
 
     Rows that are not in `rows_V` stay as they are, unless the rule is not lazy: then their gradient is 0. Rows of
-    bfloat16 are rounded up or down by chance, which place and step decide.
+    bfloat16 are rounded up or down by chance, which position and step decide.
 
     rows_V   the rows looked up, int32 or int64, in any order and with repeats
     grad_GD  the gradient of each bag, of any float type; sums are in float32
@@ -53,6 +53,6 @@ def sparse_update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], rows
         return
     is_cpu = weight_RD.device.type == "cpu" and weight_RD.dtype == torch.float32
     update = cpu.sparse_update if is_cpu else reference.sparse_update
-    if (on_gpu := gpu.kernels_for(weight_RD, "sparse_update")) and on_gpu.takes(weight_RD, grad_GD):
+    if (on_gpu := gpu.kernels_for(weight_RD, "sparse_update")) and on_gpu.supports(weight_RD, grad_GD):
         update = on_gpu.sparse_update
     update(weight_RD, states, rows_V, grad_GD, rule, lr=lr, step=step, bag_V=bag_V, weight_V=weight_V, scale=scale)

@@ -57,7 +57,7 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
 
 def _narrowed(row_UD: torch.Tensor, weight_RD: torch.Tensor, touched_U: torch.Tensor, step: int) -> torch.Tensor:
     """Float32 rows in the type of the table's. To bfloat16 at random, up or down, with the right mean: most steps are
-    smaller than what separates two bfloat16 numbers. The chance is a hash of the value's place and the step."""
+    smaller than what separates two bfloat16 numbers. The chance is a hash of the value's position and the step."""
     if weight_RD.dtype != torch.bfloat16:
         return row_UD.to(weight_RD.dtype)
     dim = weight_RD.shape[1]

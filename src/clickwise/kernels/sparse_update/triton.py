@@ -1,13 +1,13 @@
 """`sparse_update` on a GPU: one sort, then gradient and optimizer in one pass, without atomics and without waiting.
 
-The rows looked up are sorted, so that equal ones stand in runs. A program takes CHUNK sorted places, whatever stands
+The rows looked up are sorted, so that equal ones stand in runs. A program takes CHUNK sorted positions, whatever stands
 there: it loads their gradients and sums equal rows by a product of matrices, sums = (key_i = key_j) · gradients, which
 the matrix units take exactly as they are (0 and 1 times the gradients, accumulated in float32; gradients of float32 in
-three parts of bfloat16, which together have all their bits). Rows whose whole run
-lies in the chunk are stepped at once, all side by side. The first and the last run may go on in a neighbour: their sums
-become the entries of a list, sorted as well and CHUNK / 2 times as short, and the same kernel is applied to that list,
-until one chunk holds it. So a row that fills half of the batch costs as many bytes as any other places, spread over all
-multiprocessors, and the number of launches follows from the number of ids alone.
+three parts of bfloat16, which together have all their bits). Rows whose whole run lies in the chunk are stepped at
+once, all side by side. The first and the last run may go on in a neighbour: their sums become the entries of a list,
+sorted as well and CHUNK / 2 times as short, and the same kernel is applied to that list, until one chunk holds it. So a
+row that fills half of the batch costs as many bytes as any other positions, spread over all multiprocessors, and the
+number of launches follows from the number of ids alone.
 
 Launches, sizes and the order of every sum depend on shapes only: the whole can be captured in a CUDA graph. Rate, step
 and loss scale then come from the device (`now`), as does whether the step is skipped (`skip`).
@@ -22,7 +22,7 @@ import torch
 import triton
 import triton.language as tl
 
-from clickwise.kernels.gpu import multiplies_bfloat16
+from clickwise.kernels.gpu import FLOATS, multiplies_bfloat16, require_close
 from clickwise.kernels.sparse_update import reference
 
 STATES = {  # which states of a rule are the kernels' first and second
@@ -37,7 +37,7 @@ WIDEST = 128  # columns of rows that a program sums and steps, where it need not
 @triton.jit
 def _narrowed(value, weight_ptr, at, seed):
     """The value in the type of the rows. To bfloat16 at random, up or down, so that its mean is right: steps too small
-    to show would be lost otherwise. The chance follows from place and step alone."""
+    to show would be lost otherwise. The chance follows from position and step alone."""
     if weight_ptr.dtype.element_ty == tl.bfloat16:
         chance = (at ^ (at >> 32)).to(tl.uint32) * 0x9E3779B1 + seed.to(tl.uint32) * 0x85EBCA77
         chance = (chance ^ (chance >> 16)) * 0x7FEB352D
@@ -98,6 +98,16 @@ def _step_rows(weight_ptr, first_ptr, second_ptr, count_ptr, key, d, mask, grad,
     tl.store(weight_ptr + at, _narrowed(weight, weight_ptr, at, step), mask=on)
 
 
+@triton.jit
+def _now(now_ptr, lr, scale, first_bias, second_bias, eps, step):
+    """What changes from step to step: as given, or as `now` keeps it on the device, which the scale multiplies."""
+    if now_ptr is not None:
+        lr, first_bias, second_bias = tl.load(now_ptr), tl.load(now_ptr + 2), tl.load(now_ptr + 3)
+        eps, step = tl.load(now_ptr + 4), tl.load(now_ptr + 5).to(tl.int32)
+        scale *= tl.load(now_ptr + 1)
+    return lr, scale, first_bias, second_bias, eps, step
+
+
 @triton.jit(do_not_specialize=["step"])
 def _sum_and_step(weight_ptr, first_ptr, second_ptr, count_ptr, key_ptr, order_ptr, at_ptr, factor_ptr, grad_ptr,
                   next_key_ptr, next_sum_ptr, now_ptr, skip_ptr, entries, rows,
@@ -107,10 +117,7 @@ def _sum_and_step(weight_ptr, first_ptr, second_ptr, count_ptr, key_ptr, order_p
     if skip_ptr is not None:
         if tl.load(skip_ptr) != 0:
             return
-    if now_ptr is not None:
-        lr, first_bias, second_bias = tl.load(now_ptr), tl.load(now_ptr + 2), tl.load(now_ptr + 3)
-        eps, step = tl.load(now_ptr + 4), tl.load(now_ptr + 5).to(tl.int32)
-        scale *= tl.load(now_ptr + 1)
+    lr, scale, first_bias, second_bias, eps, step = _now(now_ptr, lr, scale, first_bias, second_bias, eps, step)
     begin = tl.program_id(0) * CHUNK
     i = begin + tl.arange(0, CHUNK)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -122,16 +129,16 @@ def _sum_and_step(weight_ptr, first_ptr, second_ptr, count_ptr, key_ptr, order_p
     goes_on = (tl.load(key_ptr + last + 1, mask=last + 1 < entries, other=-1) == last_key) & (last_key >= 0)
 
     real = (key >= 0) & (key < rows)
-    place = i
+    entry = i
     if order_ptr is not None:
-        place = tl.load(order_ptr + i, mask=real, other=0)
-    at = place.to(tl.int64) * DIM
+        entry = tl.load(order_ptr + i, mask=real, other=0)
+    at = entry.to(tl.int64) * DIM
     if at_ptr is not None:
-        at = tl.load(at_ptr + place, mask=real, other=0).to(tl.int64) * UNIT
+        at = tl.load(at_ptr + entry, mask=real, other=0).to(tl.int64) * UNIT
     inside = real[:, None] & (d < DIM)[None, :]
     grad = tl.load(grad_ptr + at[:, None] + d[None, :], mask=inside, other=0.0)
     if factor_ptr is not None:
-        grad = grad.to(tl.float32) * tl.load(factor_ptr + place, mask=real, other=0.0)[:, None]
+        grad = grad.to(tl.float32) * tl.load(factor_ptr + entry, mask=real, other=0.0)[:, None]
     # 0 times what is not finite is not 0: such gradients are left out, and then spoil their own row alone.
     spoilt = (tl.abs(grad.to(tl.float32)) < float("inf")) == 0
     grad = tl.where(spoilt, 0.0, grad).to(grad.dtype)
@@ -173,9 +180,7 @@ def _step_untouched(weight_ptr, first_ptr, second_ptr, touched_ptr, now_ptr, ski
     if skip_ptr is not None:
         if tl.load(skip_ptr) != 0:
             return
-    if now_ptr is not None:
-        lr, first_bias, second_bias = tl.load(now_ptr), tl.load(now_ptr + 2), tl.load(now_ptr + 3)
-        eps, step = tl.load(now_ptr + 4), tl.load(now_ptr + 5).to(tl.int32)
+    lr, _, first_bias, second_bias, eps, step = _now(now_ptr, lr, 1.0, first_bias, second_bias, eps, step)
     row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     mask = row < rows
@@ -196,7 +201,7 @@ def now(rule, *, lr: torch.Tensor, step: torch.Tensor, scale: torch.Tensor | Non
     return torch.stack([lr.double().view(()), scale, 1 - rule.beta1**count, second_bias, eps, count]).float()
 
 
-def proof(device: torch.device) -> None:
+def self_test(device: torch.device) -> None:
     """Raises where a step on `device` is not that of the reference."""
     rule = types.SimpleNamespace(name="adam", lr=0.1, eps=1e-3, beta1=0.8, beta2=0.9, eps_hat=False, lazy=True, rho=0.9,
                                  l1=0.0, l2=0.0, beta=1.0, weight_decay=0.1, minibatch_l2=0.3)
@@ -210,14 +215,12 @@ def proof(device: torch.device) -> None:
             states = dict(first_moment=tables[1], second_moment=tables[2], count=count)
             run(tables[0], states, rows_V, grad_GD, rule, lr=0.1, step=1)
             results.append(tables)
-        for found, expected in zip(*results, strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+        require_close(*results, 1e-3)
 
 
-def takes(weight_RD: torch.Tensor, grad_GD: torch.Tensor) -> bool:
+def supports(weight_RD: torch.Tensor, grad_GD: torch.Tensor) -> bool:
     """Whether the kernels are made for these."""
-    floats = (torch.float32, torch.bfloat16, torch.float16)
-    return weight_RD.dtype in floats and grad_GD.dtype in floats and weight_RD.is_contiguous() and \
+    return weight_RD.dtype in FLOATS and grad_GD.dtype in FLOATS and weight_RD.is_contiguous() and \
         weight_RD.shape[1] <= 1024
 
 
