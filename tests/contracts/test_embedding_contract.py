@@ -38,9 +38,9 @@ OPTIMIZERS = [
     TableOptimizer(name="adagrad", lr=0.5, initial_accumulator=0.1),
     TableOptimizer(name="rowwise_adagrad", lr=0.5, eps=1e-3),
     TableOptimizer(name="rowwise_adagrad", lr=0.5, eps=1e-3, weight_decay=0.1),
-    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-6),
+    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-3),
     TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-2, eps_hat=True),
-    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-6, lazy=False),
+    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-3, lazy=False),
     TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-2, lazy=False, eps_hat=True, weight_decay=0.1),
     TableOptimizer(name="rmsprop", lr=0.1, rho=0.5, eps=1e-3),
     TableOptimizer(name="rmsprop", lr=0.1, rho=0.9, eps=1e-3, weight_decay=0.1),
@@ -49,7 +49,7 @@ OPTIMIZERS = [
     TableOptimizer(name="sgd", lr=0.5, minibatch_l2=0.4),
     TableOptimizer(name="adagrad", lr=0.5, initial_accumulator=0.1, minibatch_l2=0.4),
     TableOptimizer(name="rowwise_adagrad", lr=0.5, eps=1e-3, weight_decay=0.1, minibatch_l2=0.4),
-    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-6, minibatch_l2=0.4),
+    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-3, minibatch_l2=0.4),
     TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-2, lazy=False, weight_decay=0.1, minibatch_l2=0.4),
     TableOptimizer(name="rmsprop", lr=0.1, rho=0.9, eps=1e-3, minibatch_l2=0.4),
 ]
@@ -250,9 +250,9 @@ def assert_same_tables(found, expected, **tolerance):
 
 
 def assert_steps_agree(embeddings, oracle):
-    """Every engine sums in an order of its own. These three divide a gradient g by about |g| + eps: with lr 0.1
+    """Every engine sums in an order of its own. Adam and RMSProp divide a gradient g by about |g| + eps: with lr 0.1
     and eps 1e-3 a last bit of the sum counts 100 times where g is hardly more than rounding."""
-    amplifies = embeddings.optimizer.name in ("rowwise_adagrad", "rmsprop", "adam")
+    amplifies = embeddings.optimizer.name in ("rmsprop", "adam") and embeddings.optimizer.eps < 1e-2
     assert_same_tables(weights(embeddings), oracle.weight, rtol=1e-4, atol=1e-4 if amplifies else 1e-5)
 
 
@@ -512,7 +512,7 @@ def test_backward_takes_one_step_on_the_touched_rows(engine, optimizer, steps):
 @pytest.mark.parametrize(("optimizer", "of_torch"), [
     (OPTIMIZERS[0], lambda p: torch.optim.SGD(p, lr=0.5)),
     (OPTIMIZERS[2], lambda p: torch.optim.Adagrad(p, lr=0.5, initial_accumulator_value=0.1, eps=1e-8)),
-    (OPTIMIZERS[5], lambda p: torch.optim.Adam(p, lr=0.1, betas=(0.8, 0.9), eps=1e-6)),
+    (OPTIMIZERS[5], lambda p: torch.optim.Adam(p, lr=0.1, betas=(0.8, 0.9), eps=1e-3)),
 ], ids=["sgd", "adagrad", "adam"])
 def test_equals_the_optimizer_of_torch_where_every_row_is_touched(engine, optimizer, of_torch):
     table = Table(name="t", rows=4, dim=3, features=("f",))

@@ -12,8 +12,9 @@ from clickwise.kernels.sparse_update import reference
 from clickwise.kernels.sparse_update import triton as fast
 
 MAP_NORESERVE = 0x4000  # of Linux: addresses without memory, until it is written to
-CONSTANTS = {"adam": {"eps": 1e-3, "beta1": 0.8}, "adagrad": {"eps": 1e-3, "initial_accumulator": 0.1},
-             "rowwise_adagrad": {"eps": 1e-3, "initial_accumulator": 0.1}, "rmsprop": {"eps": 1e-3, "rho": 0.7}}
+# Adam and RMSProp multiply what float32 rounds in a sum that is about 0 by lr / eps, and sums have orders of their own.
+CONSTANTS = {"adam": {"eps": 0.1, "beta1": 0.8}, "adagrad": {"eps": 1e-3, "initial_accumulator": 0.1},
+             "rowwise_adagrad": {"eps": 1e-3, "initial_accumulator": 0.1}, "rmsprop": {"eps": 0.1, "rho": 0.7}}
 RULES = [TableOptimizer(name="sgd"), TableOptimizer(name="sgd", weight_decay=0.1),
          TableOptimizer(name="adagrad", **CONSTANTS["adagrad"]),
          TableOptimizer(name="rowwise_adagrad", weight_decay=0.1, **CONSTANTS["rowwise_adagrad"]),
