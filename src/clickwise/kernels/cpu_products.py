@@ -1,9 +1,19 @@
 """Matrix products on a CPU, by oneDNN or MKL: what the CPU kernels of dense layers are made of.
 
 torch multiplies float32 matrices on CPUs with MKL, which uses AVX-512 on processors of its own maker only: on others
-half of the speed is lost. oneDNN, which is inside torch too, does not lose it. Where there is no AVX-512, nothing is
-lost: MKL is the faster one, adds to what is there, and reads and writes parts of wider matrices. Measured on a Zen 3
-(AVX2), one thread, 682 to 2,048 rows: MKL 70-94 GFLOP/s, oneDNN 55-86, and of products of columns 61-89 against 30-61.
+up to half of the speed is lost. oneDNN, which is inside torch too, does not lose it. But a call of oneDNN costs 12 µs
+more, it can neither add to what is there nor read parts of wider matrices, and it copies matrices that it is to take
+products of columns of. So small products are MKL's, and where there is no AVX-512 all of them: the size alone decides,
+so that the same machine always gives the same bits. Measured with one thread: on a Zen 3 (AVX2), 682 to 2,048 rows, MKL
+70-94 GFLOP/s, oneDNN 55-86, and of products of columns 61-89 against 30-61; on a Zen 4, how many times as long oneDNN
+takes as MKL:
+
+    rows × inputs × outputs        product   added to what is there   of columns
+      64 ×  36 ×  36   (0.08 M)      3.1              4.0                 5.3
+     256 ×  80 ×  40   (0.8 M)       1.5              1.8                 2.5
+    1024 ×  36 × 108   (4 M)         1.03             1.3                 1.4
+    1024 × 256 × 128   (34 M)        0.94             0.98                1.1
+
 Both compute in full float32.
 
 Of bfloat16 oneDNN takes products where the processor has instructions for them. Elsewhere they go by way of float32,
@@ -14,11 +24,14 @@ included: 38 GFLOP/s, torch's own products of bfloat16 3.
 from __future__ import annotations
 
 import functools
+import math
 import platform
 
 import torch
 
 from clickwise.kernels.autocast import compute_type
+
+SMALL, SMALL_SUM = 2**20, 2**22  # multiply-adds up to which a product is MKL's, and one that is added or of columns
 
 
 def bf16_instructions() -> str | None:
@@ -35,7 +48,8 @@ def _is_there(dtype: torch.dtype) -> bool:
         if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
             return False
         x, w, b = (torch.tensor(values, dtype=dtype) for values in ([[1, 2]], [[3, 4], [-5, 0]], [0.5, 0.5]))
-        return product(x, w, b).tolist() == [[11.5, -4.5]]
+        ways = (_by_mkl,) if _largest_by_torch(dtype, 0) == math.inf else (_by_mkl, _by_onednn)
+        return all(way(x, w, b).tolist() == [[11.5, -4.5]] for way in ways)
     except (AttributeError, RuntimeError, TypeError):
         return False
 
@@ -51,35 +65,47 @@ def works_for(x: torch.Tensor) -> bool:
 
 
 @functools.cache
-def _by_torch(dtype: torch.dtype) -> bool:
-    """Whether torch's own products of float32 are the ones to take: where MKL is fast, and for bf16 where oneDNN has
-    none."""
-    if dtype == torch.float32:
-        return torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX2"
-    return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+def _largest_by_torch(dtype: torch.dtype, small: int) -> float:
+    """The most multiply-adds of a product that torch's own products are to take: all where MKL is fast, and for bf16
+    where oneDNN has none; else `small` of float32."""
+    if dtype != torch.float32:
+        return 0 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else math.inf
+    if not torch.backends.mkl.is_available():
+        return 0
+    return math.inf if torch.backends.cpu.get_cpu_capability() == "AVX2" else small
+
+
+def _by_torch(x_MK: torch.Tensor, outputs: int, small: int = SMALL) -> bool:
+    return x_MK.numel() * outputs <= _largest_by_torch(x_MK.dtype, small)
 
 
 def product(x_MK: torch.Tensor, y_NK: torch.Tensor, bias_N: torch.Tensor | None = None, *,
             out: torch.Tensor | None = None) -> torch.Tensor:
     """x yᵀ + bias, [M, N]; written to `out`, of any float type, where it is given."""
-    if not _by_torch(x_MK.dtype):
-        made = torch.ops.mkldnn._linear_pointwise(_dense(x_MK), _dense(y_NK), bias_N, "none", [], "")
-        return made if out is None else out.copy_(made)
-    if x_MK.dtype == torch.float32 and (out is None or out.dtype == torch.float32):
-        return torch.mm(x_MK, y_NK.t(), out=out) if bias_N is None else torch.addmm(bias_N, x_MK, y_NK.t(), out=out)
-    with torch.autocast("cpu", enabled=False):  # which would cast back
-        made = product(x_MK.float(), y_NK.float(), None if bias_N is None else bias_N.float()).to(x_MK.dtype)
+    return (_by_mkl if _by_torch(x_MK, len(y_NK)) else _by_onednn)(x_MK, y_NK, bias_N, out)
+
+
+def _by_onednn(x_MK, y_NK, bias_N=None, out=None) -> torch.Tensor:
+    made = torch.ops.mkldnn._linear_pointwise(_dense(x_MK), _dense(y_NK), bias_N, "none", [], "")
     return made if out is None else out.copy_(made)
 
 
-def _adds(total: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> bool:
-    """Whether torch's products can be added to what is there: those of MKL."""
-    return total.dtype == x.dtype == y.dtype == torch.float32 and _by_torch(torch.float32)
+def _by_mkl(x_MK, y_NK, bias_N=None, out=None) -> torch.Tensor:
+    if x_MK.dtype == torch.float32 and (out is None or out.dtype == torch.float32):
+        return torch.mm(x_MK, y_NK.t(), out=out) if bias_N is None else torch.addmm(bias_N, x_MK, y_NK.t(), out=out)
+    with torch.autocast("cpu", enabled=False):  # which would cast back
+        made = _by_mkl(x_MK.float(), y_NK.float(), None if bias_N is None else bias_N.float()).to(x_MK.dtype)
+    return made if out is None else out.copy_(made)
+
+
+def _adds(total: torch.Tensor, x: torch.Tensor, y: torch.Tensor, outputs: int) -> bool:
+    """Whether a product of x with so many outputs is added to what is there by torch: MKL can."""
+    return total.dtype == x.dtype == y.dtype == torch.float32 and _by_torch(x, outputs, SMALL_SUM)
 
 
 def add_products_(total_MN: torch.Tensor, x_PMK: torch.Tensor, y_PNK: torch.Tensor) -> torch.Tensor:
     """`total`, in its place, plus Σ over P of x yᵀ, the products in the type of y."""
-    if _adds(total_MN, x_PMK, y_PNK):
+    if _adds(total_MN, x_PMK[0], y_PNK, y_PNK.shape[1]):
         return total_MN.addbmm_(x_PMK, y_PNK.transpose(1, 2))
     for x_MK, y_NK in zip(x_PMK, y_PNK, strict=True):
         total_MN.add_(product(x_MK.to(y_NK.dtype), y_NK))
@@ -90,17 +116,17 @@ def add_products_of_one_(total_PMN: torch.Tensor, x_MK: torch.Tensor, y_PNK: tor
                          bias_PN: torch.Tensor | None = None) -> torch.Tensor:
     """`total`, in its place, plus x yᵀ for every y, the products in the type of y; with a bias, that and the products
     replace what `total` held."""
-    if _adds(total_PMN, x_MK, y_PNK):
+    if _adds(total_PMN, x_MK, y_PNK, y_PNK.shape[1]):
         x_PMK, y_PKN = x_MK.expand(len(y_PNK), -1, -1), y_PNK.transpose(1, 2)
         if bias_PN is None:
             return total_PMN.baddbmm_(x_PMK, y_PKN)
         return torch.baddbmm(bias_PN.unsqueeze(1), x_PMK, y_PKN, out=total_PMN)
     x_MK = x_MK.to(y_PNK.dtype)
-    for place, (total_MN, y_NK) in enumerate(zip(total_PMN, y_PNK, strict=True)):
+    for index, (total_MN, y_NK) in enumerate(zip(total_PMN, y_PNK, strict=True)):
         if bias_PN is None:
             total_MN.add_(product(x_MK, y_NK))
         else:
-            product(x_MK, y_NK, bias_PN[place], out=total_MN)
+            product(x_MK, y_NK, bias_PN[index], out=total_MN)
     return total_PMN
 
 
@@ -112,8 +138,8 @@ def _dense(x: torch.Tensor) -> torch.Tensor:
 
 def product_of_columns(x_BM: torch.Tensor, y_BN: torch.Tensor) -> torch.Tensor:
     """xᵀ y, [M, N]."""
-    if _by_torch(x_BM.dtype):
-        return product(x_BM.t(), y_BN.t())
+    if _by_torch(x_BM, y_BN.shape[1], SMALL_SUM):
+        return _by_mkl(x_BM.t(), y_BN.t())
     if x_BM.dtype == torch.bfloat16:
         return x_BM.t() @ y_BN
     if y_BN.shape[1] < x_BM.shape[1]:
@@ -123,7 +149,7 @@ def product_of_columns(x_BM: torch.Tensor, y_BN: torch.Tensor) -> torch.Tensor:
 
 def add_products_of_columns_(total_PMN: torch.Tensor, x_PBM: torch.Tensor, y_BN: torch.Tensor) -> None:
     """`total`, in its place, plus xᵀ y for every x, the products in the type of y."""
-    if _adds(total_PMN, x_PBM, y_BN):
+    if _adds(total_PMN, x_PBM[0], y_BN, y_BN.shape[1]):
         total_PMN.baddbmm_(x_PBM.transpose(1, 2), y_BN.expand(len(x_PBM), -1, -1))
         return
     for total_MN, x_BM in zip(total_PMN, x_PBM.to(y_BN.dtype), strict=True):
