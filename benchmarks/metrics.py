@@ -93,8 +93,8 @@ def main() -> None:
         ours(["log_loss"], logit_B, label_B, exact=loss)
 
     generator = torch.Generator().manual_seed(1)
-    group_B = torch.randint(0, options.rows // 50, (options.rows,), generator=generator)
-    ours(["gauc"], logit_B, label_B, group_B)
+    display_B = torch.randint(0, options.rows // 50, (options.rows,), generator=generator)
+    ours(["gauc"], logit_B, label_B, display_B)
     features = {f"feature_{i}": torch.randint(0, 50, (options.rows,), generator=generator, dtype=torch.int16)
                 for i in range(6)}
     run(case, "report material, 6 features x 20 values",

@@ -87,14 +87,14 @@ def apply_override(recipe: dict[str, Any], override: str) -> None:
         raise RecipeError(override, found="no '='" if not equals else "no key", expected="section.key=value",
                           do="for example train.batch_size=4096")
     *sections, last = key.split(".")
-    place = recipe
+    holder = recipe
     for section in sections:
-        if place.get(section) is None:
-            place[section] = {}
-        place = place[section]
-        if not isinstance(place, dict):
-            raise RecipeError(override, found=f"{section!r} is {place!r}", expected="a section that holds keys")
-    place[last] = parse_yaml(text, f"override {override}")
+        if holder.get(section) is None:
+            holder[section] = {}
+        holder = holder[section]
+        if not isinstance(holder, dict):
+            raise RecipeError(override, found=f"{section!r} is {holder!r}", expected="a section that holds keys")
+    holder[last] = parse_yaml(text, f"override {override}")
 
 
 def parse(cls: type[T], mapping: Any, where: str) -> T:
@@ -185,7 +185,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         raise RecipeError(where, found=repr(value), expected=_describe(hint), do=nearest(value, arguments))
     elif origin in (tuple, list):
         if isinstance(value, (list, tuple)):
-            return tuple(_convert(arguments[0], item, f"{where}[{place}]") for place, item in enumerate(value))
+            return tuple(_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     elif origin is dict or hint is dict:
         if isinstance(value, Mapping):
             if not arguments:

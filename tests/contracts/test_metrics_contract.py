@@ -19,21 +19,21 @@ def probability(logit_B):
     return 1 / (1 + np.exp(-logit_B.astype(np.float64)))
 
 
-def log_loss(logit_B, label_B, group_B):
+def log_loss(logit_B, label_B, display_B):
     return float(np.mean(np.log1p(np.exp(np.where(label_B, -logit_B, logit_B).astype(np.float64)))))
 
 
-def normalized_entropy(logit_B, label_B, group_B):
+def normalized_entropy(logit_B, label_B, display_B):
     rate = label_B.mean()
-    return log_loss(logit_B, label_B, group_B) / -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
+    return log_loss(logit_B, label_B, display_B) / -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
 
 
-def auc(logit_B, label_B, group_B):
+def auc(logit_B, label_B, display_B):
     return sklearn.metrics.roc_auc_score(label_B, logit_B)
 
 
-def gauc(logit_B, label_B, group_B):
-    groups = [group_B == group for group in np.unique(group_B)]
+def gauc(logit_B, label_B, display_B):
+    groups = [display_B == group for group in np.unique(display_B)]
     parts = [(auc(logit_B[mine], label_B[mine], None), mine.sum()) for mine in groups
              if 0 < label_B[mine].sum() < mine.sum()]
     return sum(value * rows for value, rows in parts) / sum(rows for _, rows in parts)
@@ -41,9 +41,9 @@ def gauc(logit_B, label_B, group_B):
 
 def by_display(value, clicks_first: bool):
     """The mean of `value(labels from the top)` over displays with a click, ties broken for or against the clicks."""
-    def definition(logit_B, label_B, group_B):
+    def definition(logit_B, label_B, display_B):
         order_B = np.lexsort((~label_B if clicks_first else label_B, -logit_B))
-        return np.mean([value(label_B[order_B][group_B[order_B] == group]) for group in np.unique(group_B[label_B])])
+        return np.mean([value(label_B[order_B][display_B[order_B] == group]) for group in np.unique(display_B[label_B])])
     return definition
 
 
@@ -52,8 +52,8 @@ def average_precision_at_5(label_I):
     return (precision_I * label_I)[:5].sum() / min(5, label_I.sum())
 
 
-def ndcg_at_5(logit_B, label_B, group_B):
-    groups = [group_B == group for group in np.unique(group_B[label_B])]
+def ndcg_at_5(logit_B, label_B, display_B):
+    groups = [display_B == group for group in np.unique(display_B[label_B])]
     return np.mean([sklearn.metrics.ndcg_score(label_B[mine][None], logit_B[mine][None], k=5) if mine.sum() > 1 else 1
                     for mine in groups])
 
@@ -64,9 +64,9 @@ CASES = {
     "exact_auc": (auc, 1e-12),
     "log_loss": (log_loss, 1e-12),
     "normalized_entropy": (normalized_entropy, 1e-12),
-    "calibration": (lambda logit_B, label_B, group_B: probability(logit_B).sum() / label_B.sum(), 1e-12),
+    "calibration": (lambda logit_B, label_B, display_B: probability(logit_B).sum() / label_B.sum(), 1e-12),
     "gauc": (gauc, 1e-12),
-    "accuracy": (lambda logit_B, label_B, group_B: np.mean((logit_B > 0) == label_B), 1e-12),
+    "accuracy": (lambda logit_B, label_B, display_B: np.mean((logit_B > 0) == label_B), 1e-12),
     "map_at_5_pessimistic": (by_display(average_precision_at_5, clicks_first=False), 1e-12),
     "ndcg_at_5": (ndcg_at_5, 1e-12),
     "mrr_optimistic": (by_display(lambda label_I: 1 / (label_I.argmax() + 1), clicks_first=True), 1e-12),
@@ -183,19 +183,19 @@ def test_the_caller_may_reuse_its_tensors(name):
 @pytest.mark.parametrize("label", [torch.bool, torch.uint8, torch.int64, torch.float32, torch.float16])
 @pytest.mark.parametrize("logit", [torch.float64, torch.bfloat16, torch.float16])
 def test_types_do_not_matter(name, logit, label):
-    logit_B, label_B, group_B = (torch.from_numpy(column) for column in impressions(500))
+    logit_B, label_B, display_B = (torch.from_numpy(column) for column in impressions(500))
     logit_B = logit_B.to(torch.bfloat16).clamp(-1000, 1000)  # values that all the types hold
     plain, typed = build_metric(name), build_metric(name)
-    plain.update(logit_B.float(), label_B, group_B)
-    typed.update(logit_B.to(logit)[:, None], label_B.to(label)[:, None], group_B)
+    plain.update(logit_B.float(), label_B, display_B)
+    typed.update(logit_B.to(logit)[:, None], label_B.to(label)[:, None], display_B)
     assert typed.compute() == plain.compute()
 
 
 @EVERY
 def test_gradients_are_not_kept(name):
-    logit_B, label_B, group_B = (torch.from_numpy(column) for column in impressions(50))
+    logit_B, label_B, display_B = (torch.from_numpy(column) for column in impressions(50))
     metric = build_metric(name)
-    metric.update(logit_B.requires_grad_(), label_B, group_B)
+    metric.update(logit_B.requires_grad_(), label_B, display_B)
     assert not any(tensor.requires_grad for tensor in metric.state_dict().values())
 
 
@@ -222,10 +222,10 @@ def test_infinite_logits_on_the_right_side_are_fine(name):
 
 @EVERY
 def test_nan_logits_are_an_error(name):
-    logit_B, label_B, group_B = impressions(100)
+    logit_B, label_B, display_B = impressions(100)
     logit_B[50] = np.nan
     with pytest.raises(DataError, match="NaN"):
-        fed(name, (logit_B, label_B, group_B))
+        fed(name, (logit_B, label_B, display_B))
 
 
 @EVERY

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clickwise.errors import DataError
 from clickwise.metrics import GAUC
 from clickwise.metrics.auc import exact_auc
-from clickwise.metrics.displays import standing
+from clickwise.metrics.displays import rank_clicks
 from clickwise.metrics.gauc import aucs
 
 SCORES = st.sampled_from([-math.inf, -3.0, -0.0, 0.0, 1e-40, 2.5, math.inf]) | st.floats(width=32, allow_nan=False)
@@ -21,11 +21,11 @@ ROWS = st.lists(st.tuples(st.integers(-3, 3), SCORES, st.booleans()), min_size=1
 @settings(deadline=None)
 @given(ROWS)
 def test_each_group_has_its_own_exact_auc(rows):
-    group_B, score_B, label_B = (np.array(column) for column in zip(*sorted(rows, key=lambda row: row[0]), strict=True))
+    display_B, score_B, label_B = (np.array(column) for column in zip(*sorted(rows, key=lambda row: row[0]), strict=True))
     score_B = score_B.astype(np.float32)
-    groups, rows_G = np.unique(group_B, return_counts=True)
-    expected = [exact_auc(score_B[group_B == group], label_B[group_B == group]) for group in groups]
-    np.testing.assert_allclose(aucs(standing(rows_G, score_B, label_B)), expected, atol=1e-14)
+    groups, rows_G = np.unique(display_B, return_counts=True)
+    expected = [exact_auc(score_B[display_B == group], label_B[display_B == group]) for group in groups]
+    np.testing.assert_allclose(aucs(rank_clicks(rows_G, score_B, label_B)), expected, atol=1e-14)
 
 
 def test_groups_weigh_by_impressions_and_one_class_is_skipped():

@@ -1,7 +1,7 @@
 """Metrics of scored impressions: streaming, mergeable, float64.
 
     metrics = MetricSet(build_metrics(["auc", "log_loss", "map_at_12"]))
-    metrics.update(logit_B, label_B, group_B)     # per batch, tensors on any device
+    metrics.update(logit_B, label_B, display_B)     # per batch, tensors on any device
     metrics.merge(of_another_process)
     metrics.compute()                             # {"rows": …, "base_rate": …, "auc": …, "auc_error_bound": …, …}
 

@@ -24,7 +24,7 @@ TIES = ("average", "pessimistic", "optimistic")
 
 
 @dataclasses.dataclass(frozen=True)
-class Standing:
+class ClickRanks:
     """How the clicks of G whole displays stand in the ranking by descending score.
 
     Rows of a display that share a score are a run; its R runs that hold a click are listed, the highest first.
@@ -46,7 +46,7 @@ class Standing:
     rows_R: np.ndarray
     clicks_R: np.ndarray
 
-    def broken(self, ties: str) -> Standing:
+    def broken(self, ties: str) -> ClickRanks:
         """The same with ties broken for or against the clicks: runs of clicks alone, so that no order matters."""
         if ties == "average":
             return self
@@ -54,8 +54,8 @@ class Standing:
         return dataclasses.replace(self, above_R=self.above_R + others_R, rows_R=self.clicks_R)
 
 
-def standing(items_G: np.ndarray, score_B: np.ndarray, label_B: np.ndarray) -> Standing:
-    """The standing of displays whose rows follow one another, the first `items_G[0]` rows being the first display's.
+def rank_clicks(items_G: np.ndarray, score_B: np.ndarray, label_B: np.ndarray) -> ClickRanks:
+    """The ranks of displays whose rows follow one another, the first `items_G[0]` rows being the first display's.
 
     One sort does it: display, score and label are packed into 64 bits such that the order of the integers is theirs
     (at most 2^31 displays).
@@ -77,12 +77,12 @@ def standing(items_G: np.ndarray, score_B: np.ndarray, label_B: np.ndarray) -> S
     ends_G = np.cumsum(items_G)
     clicks_to_G = clicks_to_B[ends_G - 1]
     clicks_G = np.diff(clicks_to_G, prepend=0)
-    return Standing(items_G, clicks_G, display_R, first_R - (ends_G - items_G)[display_R],
+    return ClickRanks(items_G, clicks_G, display_R, first_R - (ends_G - items_G)[display_R],
                     clicks_to_R - clicks_R - (clicks_to_G - clicks_G)[display_R], rows_R, clicks_R)
 
 
-def chunks(rows: Rows, last: bool = False) -> Generator[Standing, None, Rows]:
-    """The standing of displays in order, a chunk at a time; returns the rows of the chunk that is not yet full.
+def chunks(rows: Rows, last: bool = False) -> Generator[ClickRanks, None, Rows]:
+    """The ranks of displays in order, a chunk at a time; returns the rows of the chunk that is not yet full.
 
     `last`: no rows follow, so that one is given too.
     """
@@ -95,7 +95,7 @@ def chunks(rows: Rows, last: bool = False) -> Generator[Standing, None, Rows]:
             break
         some = rows.cut(stretch, end, row)
         items_G = np.add.reduceat(some.rows_S, starts(some.display_S), dtype=np.int64)
-        yield standing(items_G, some.logit_B, some.label_B)
+        yield rank_clicks(items_G, some.logit_B, some.label_B)
         stretch, row = end, row + len(some.logit_B)
     return rows.cut(stretch, len(rows.rows_S), row)
 
@@ -107,11 +107,11 @@ class ByDisplay(Metric):
     bits in any order. A batch without display ids is a DataError.
     """
 
-    needs_groups = True
+    needs_display = True
     name: str
 
     @abc.abstractmethod
-    def tally(self, standing: Standing) -> list[float]:
+    def tally(self, ranks: ClickRanks) -> list[float]:
         """Sums over some whole displays."""
 
     @abc.abstractmethod
@@ -125,11 +125,11 @@ class ByDisplay(Metric):
         self.parts: list[Rows] = []
 
     def add(self, scored: Scored) -> None:
-        if scored.group_B is None:
-            raise DataError(f"metrics: {self.name}", found="impressions without groups",
+        if scored.display_B is None:
+            raise DataError(f"metrics: {self.name}", found="impressions without displays",
                             expected="the channel 'display'",
                             do=f"name the grouping feature in channel_spec, or leave {self.name} out")
-        self.pending.append((scored.logit_B.clone(), scored.label_B, scored.group_B.to(torch.int64, copy=True)))
+        self.pending.append((scored.logit_B.clone(), scored.label_B, scored.display_B.to(torch.int64, copy=True)))
         self.pending_rows += len(scored)
         if self.pending_rows >= PENDING:
             self.pack()
@@ -156,8 +156,8 @@ class ByDisplay(Metric):
         self.reset()
         self.parts = Rows(**{name: column.numpy() for name, column in state.items()}).ascending_parts()
 
-    def standings(self) -> Iterator[Standing]:
-        """The standing of all displays in the order of their ids, some whole displays at a time.
+    def click_ranks(self) -> Iterator[ClickRanks]:
+        """The ranks of all displays in the order of their ids, some whole displays at a time.
 
         A chunk ends with the display that holds its row number CHUNK, however the rows came: the same sums, bit by bit.
         """
@@ -174,6 +174,6 @@ class ByDisplay(Metric):
 def in_one_pass(metrics: Sequence[ByDisplay]) -> list[dict[str, float]]:
     """The results of each metric over the displays that the first of them keeps."""
     totals = [np.zeros(()) for _ in metrics]
-    for some in metrics[0].standings() if metrics else ():
+    for some in metrics[0].click_ranks() if metrics else ():
         totals = [total + metric.tally(some) for metric, total in zip(metrics, totals, strict=True)]
     return [metric.results(total) for metric, total in zip(metrics, totals, strict=True)]

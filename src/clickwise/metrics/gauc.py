@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from clickwise.metrics.displays import ByDisplay, Standing
+from clickwise.metrics.displays import ByDisplay, ClickRanks
 
 
 class GAUC(ByDisplay):
@@ -20,10 +20,10 @@ class GAUC(ByDisplay):
 
     name = "gauc"
 
-    def tally(self, standing: Standing) -> list[float]:
-        auc_G = aucs(standing)
+    def tally(self, ranks: ClickRanks) -> list[float]:
+        auc_G = aucs(ranks)
         has_auc_G = ~np.isnan(auc_G)
-        items_G = standing.items_G[has_auc_G]
+        items_G = ranks.items_G[has_auc_G]
         return [auc_G[has_auc_G] @ items_G, items_G.sum(), len(items_G), len(auc_G) - len(items_G)]
 
     def results(self, total: np.ndarray) -> dict[str, float]:
@@ -32,12 +32,12 @@ class GAUC(ByDisplay):
                 "gauc_groups_skipped": int(skipped)}
 
 
-def aucs(standing: Standing) -> np.ndarray:
+def aucs(ranks: ClickRanks) -> np.ndarray:
     """The AUC of every display, float64, NaN for one class: a click beats all non-clicks below it, half of its ties."""
-    others_G = standing.items_G - standing.clicks_G
-    above_R = standing.above_R - standing.clicks_above_R
-    tied_R = standing.rows_R - standing.clicks_R
-    beaten_R = standing.clicks_R * (others_G[standing.display_R] - above_R - tied_R / 2)
-    beaten_G = np.bincount(standing.display_R, weights=beaten_R, minlength=len(others_G))
-    pairs_G = (standing.clicks_G * others_G).astype(np.float64)
+    others_G = ranks.items_G - ranks.clicks_G
+    above_R = ranks.above_R - ranks.clicks_above_R
+    tied_R = ranks.rows_R - ranks.clicks_R
+    beaten_R = ranks.clicks_R * (others_G[ranks.display_R] - above_R - tied_R / 2)
+    beaten_G = np.bincount(ranks.display_R, weights=beaten_R, minlength=len(others_G))
+    pairs_G = (ranks.clicks_G * others_G).astype(np.float64)
     return np.divide(beaten_G, pairs_G, out=np.full(len(pairs_G), math.nan), where=pairs_G > 0)

@@ -22,13 +22,13 @@ BLOCK = 1 << 16
 class Scored:
     """Scored impressions, and the values that several metrics need, each computed once and only if asked for.
 
-    logit_B  float32
-    label_B  bool
-    group_B  integers of any type, or None
+    logit_B    float32
+    label_B    bool
+    display_B  ids of displays: integers of any type, or None
     """
 
-    def __init__(self, logit_B: torch.Tensor, label_B: torch.Tensor, group_B: torch.Tensor | None = None) -> None:
-        self.logit_B, self.label_B, self.group_B = logit_B.float(), label_B != 0, group_B
+    def __init__(self, logit_B: torch.Tensor, label_B: torch.Tensor, display_B: torch.Tensor | None = None) -> None:
+        self.logit_B, self.label_B, self.display_B = logit_B.float(), label_B != 0, display_B
 
     def __len__(self) -> int:
         return len(self.logit_B)
@@ -104,7 +104,7 @@ class Metric(abc.ABC):
     `compute`, `merge` and `state_dict` (`Flaws`).
     """
 
-    needs_groups = False  # whether `update` must be given groups
+    needs_display = False  # whether `update` must be given the ids of displays
     ideal = 1.0  # the best value; the nearer, the better
 
     def __init__(self) -> None:
@@ -115,14 +115,14 @@ class Metric(abc.ABC):
         """A number that is greater for a better `value` of this metric."""
         return -abs(value - self.ideal)
 
-    def update(self, logit_B: torch.Tensor, label_B: torch.Tensor, group_B: torch.Tensor | None = None) -> None:
-        """Adds B impressions: logits of any float type, labels 0 or 1 of any type, groups of any integer type."""
+    def update(self, logit_B: torch.Tensor, label_B: torch.Tensor, display_B: torch.Tensor | None = None) -> None:
+        """Adds B impressions: logits of any float type, labels 0 or 1 of any type, displays of any integer type."""
         logit_B = column("logits", logit_B)
         label_B = column("labels", label_B, len(logit_B))
-        group_B = None if group_B is None else column("groups", group_B, len(logit_B))
-        for logit_block, label_block, group_block in blocks(logit_B, label_B, group_B):
+        display_B = None if display_B is None else column("displays", display_B, len(logit_B))
+        for logit_block, label_block, display_block in blocks(logit_B, label_B, display_B):
             self.flaws.note(logit_block, label_block)
-            self.add(Scored(logit_block, label_block, group_block))
+            self.add(Scored(logit_block, label_block, display_block))
 
     def compute(self) -> dict[str, float]:
         """The results by name; NaN where the data leave a metric undefined (no rows, one class only)."""

@@ -22,7 +22,7 @@ import math
 
 import numpy as np
 
-from clickwise.metrics.displays import TIES, ByDisplay, Standing
+from clickwise.metrics.displays import TIES, ByDisplay, ClickRanks
 from clickwise.metrics.kept_rows import ranges
 
 
@@ -44,13 +44,13 @@ class RankingMetric(ByDisplay):
         super().__init__()
 
     @abc.abstractmethod
-    def of_runs(self, standing: Standing) -> np.ndarray:
+    def of_runs(self, ranks: ClickRanks) -> np.ndarray:
         """What each run of tied rows that holds a click (or each position in it) adds to the sum over displays."""
 
-    def tally(self, standing: Standing) -> list[float]:
-        items_G, clicks_G = standing.items_G, standing.clicks_G
+    def tally(self, ranks: ClickRanks) -> list[float]:
+        items_G, clicks_G = ranks.items_G, ranks.clicks_G
         counts = [np.count_nonzero(some_G) for some_G in (clicks_G == 0, items_G == 1, clicks_G == items_G)]
-        return [self.of_runs(standing.broken(self.ties)).sum(), len(items_G), *counts]
+        return [self.of_runs(ranks.broken(self.ties)).sum(), len(items_G), *counts]
 
     def results(self, total: np.ndarray) -> dict[str, float]:
         gained, displays, without_click, of_one, all_clicked = total.tolist() if total.ndim else [0] * 5
@@ -61,13 +61,13 @@ class RankingMetric(ByDisplay):
                 "displays": int(displays), "displays_without_click": int(without_click),
                 "displays_of_one_item": int(of_one), "displays_contested": int(contested)}
 
-    def reach(self, standing: Standing) -> np.ndarray:
+    def reach(self, ranks: ClickRanks) -> np.ndarray:
         """How many positions of each run are among the first k: J."""
-        return np.clip(self.k - standing.above_R, 0, standing.rows_R).astype(np.int64)
+        return np.clip(self.k - ranks.above_R, 0, ranks.rows_R).astype(np.int64)
 
-    def best_clicks(self, standing: Standing) -> np.ndarray:
+    def best_clicks(self, ranks: ClickRanks) -> np.ndarray:
         """How many clicks the first k positions of each run's display can hold."""
-        return np.minimum(standing.clicks_G, self.k).astype(np.int64)[standing.display_R]
+        return np.minimum(ranks.clicks_G, self.k).astype(np.int64)[ranks.display_R]
 
 
 class MAP(RankingMetric):
@@ -82,12 +82,12 @@ class MAP(RankingMetric):
 
     measure = "map"
 
-    def of_runs(self, standing: Standing) -> np.ndarray:
-        above_R, rows_R, clicks_R, reach_R = standing.above_R, standing.rows_R, standing.clicks_R, self.reach(standing)
+    def of_runs(self, ranks: ClickRanks) -> np.ndarray:
+        above_R, rows_R, clicks_R, reach_R = ranks.above_R, ranks.rows_R, ranks.clicks_R, self.reach(ranks)
         inverse_R = between(lambda rank: 1 / rank, above_R, reach_R)
         companions_R = (clicks_R - 1) / np.maximum(rows_R - 1, 1)
-        precision_R = (standing.clicks_above_R + 1) * inverse_R + companions_R * (reach_R - (above_R + 1) * inverse_R)
-        return clicks_R / rows_R * precision_R / self.best_clicks(standing)
+        precision_R = (ranks.clicks_above_R + 1) * inverse_R + companions_R * (reach_R - (above_R + 1) * inverse_R)
+        return clicks_R / rows_R * precision_R / self.best_clicks(ranks)
 
 
 class NDCG(RankingMetric):
@@ -99,12 +99,12 @@ class NDCG(RankingMetric):
 
     measure = "ndcg"
 
-    def of_runs(self, standing: Standing) -> np.ndarray:
+    def of_runs(self, ranks: ClickRanks) -> np.ndarray:
         def discount(rank: np.ndarray) -> np.ndarray:
             return 1 / np.log2(rank + 1)
 
-        gain_R = standing.clicks_R / standing.rows_R * between(discount, standing.above_R, self.reach(standing))
-        best_R = self.best_clicks(standing)
+        gain_R = ranks.clicks_R / ranks.rows_R * between(discount, ranks.above_R, self.reach(ranks))
+        best_R = self.best_clicks(ranks)
         return gain_R / between(discount, np.zeros_like(best_R), best_R)
 
 
@@ -113,8 +113,8 @@ class MRR(RankingMetric):
 
     measure = "mrr"
 
-    def of_runs(self, standing: Standing) -> np.ndarray:
-        rank_V, probability_V = first_click(standing, self.reach(standing))
+    def of_runs(self, ranks: ClickRanks) -> np.ndarray:
+        rank_V, probability_V = first_click(ranks, self.reach(ranks))
         return probability_V / rank_V
 
 
@@ -126,8 +126,8 @@ class HitRate(RankingMetric):
     def __init__(self, k: int, ties: str = "average") -> None:
         super().__init__(k, ties)
 
-    def of_runs(self, standing: Standing) -> np.ndarray:
-        return first_click(standing, self.reach(standing))[1]
+    def of_runs(self, ranks: ClickRanks) -> np.ndarray:
+        return first_click(ranks, self.reach(ranks))[1]
 
 
 def between(term, above_R: np.ndarray, reach_R: np.ndarray) -> np.ndarray:
@@ -137,14 +137,14 @@ def between(term, above_R: np.ndarray, reach_R: np.ndarray) -> np.ndarray:
     return sums[above_R + reach_R] - sums[above_R]
 
 
-def first_click(standing: Standing, reach_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def first_click(ranks: ClickRanks, reach_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ranks that a display's first click can have, and the probability of each; V of them over all displays.
 
     The first click lies in the first run with a click. There it is at j with probability
     c/(m−j+1) · Π_{i<j} (m−c−i+1)/(m−i+1), the factors being those of drawing one non-click after another.
     """
-    first = np.flatnonzero(standing.clicks_above_R == 0)
-    above_F, rows_F, clicks_F = standing.above_R[first], standing.rows_R[first], standing.clicks_R[first]
+    first = np.flatnonzero(ranks.clicks_above_R == 0)
+    above_F, rows_F, clicks_F = ranks.above_R[first], ranks.rows_R[first], ranks.clicks_R[first]
     reach_F = np.minimum(reach_R[first], rows_F - clicks_F + 1)
     j_V = ranges(np.ones_like(reach_F), reach_F)
     above_V, rows_V, clicks_V = (np.repeat(x_F, reach_F) for x_F in (above_F, rows_F, clicks_F))

@@ -36,7 +36,7 @@ class ReportMaterial:
             self.flaws.note(logit_block, label_block)
             scored = Scored(logit_block, label_block)
             self.scores.add(scored)
-            for slices, scored.group_B in zip(self.slices.values(), id_blocks, strict=True):
+            for slices, scored.display_B in zip(self.slices.values(), id_blocks, strict=True):
                 slices.add(scored)
 
     def merge(self, other: ReportMaterial) -> None:

@@ -36,7 +36,7 @@ class Slices(Sums):
     def add(self, scored: Scored) -> None:
         device = scored.logit_B.device
         sums, self._slot_of_id = self.on(device), self._slot_of_id.to(device)
-        slot_B = self._slot_of_id[scored.group_B.long().clamp_(-1, len(self._slot_of_id) - 1)]
+        slot_B = self._slot_of_id[scored.display_B.long().clamp_(-1, len(self._slot_of_id) - 1)]
         place_B = (slot_B * 2 + scored.label_B) * self.bins + (scored.bin_B >> self.shift)
         sums["counts"].scatter_add_(0, place_B, torch.ones_like(place_B))
         sums["loss"].scatter_add_(0, slot_B, scored.loss_B)

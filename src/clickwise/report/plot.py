@@ -36,8 +36,8 @@ def linear_axis(label: str, values: Iterable[float], *, pad: float = 0.0) -> Axi
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
-    places = [round(step * (first + i), 12) for i in range(int((high - first * step) / step + 1e-9) + 1)]
-    return Axis(label, low, high, tuple((place, short(place, step)) for place in places))
+    ticks = [round(step * (first + i), 12) for i in range(int((high - first * step) / step + 1e-9) + 1)]
+    return Axis(label, low, high, tuple((tick, short(tick, step)) for tick in ticks))
 
 
 def probability_axis(label: str, low: float, high: float) -> Axis:
@@ -45,9 +45,9 @@ def probability_axis(label: str, low: float, high: float) -> Axis:
     shares = [1e-6, 1e-5, 1e-4, 0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.999, 0.9999]
     ticks: list[tuple[float, str]] = []
     for share in shares:
-        place = math.log(share / (1 - share))
-        if low <= place <= high and (not ticks or place - ticks[-1][0] > (high - low) / 9):
-            ticks.append((place, f"{share * 100:.10g} %"))
+        logit = math.log(share / (1 - share))
+        if low <= logit <= high and (not ticks or logit - ticks[-1][0] > (high - low) / 9):
+            ticks.append((logit, f"{share * 100:.10g} %"))
     return Axis(label, low, high, tuple(ticks))
 
 
@@ -74,7 +74,7 @@ class Plot:
         self.marks: list[str] = []
         self.dotted: list[str] = []  # not clipped: a dot on the border is drawn whole
 
-    def places(self, x, y) -> list[tuple[float, float]]:
+    def points(self, x, y) -> list[tuple[float, float]]:
         across = (np.asarray(x, float) - self.x.low) / (self.x.high - self.x.low)
         up = (np.asarray(y, float) - self.y.low) / (self.y.high - self.y.low)
         across, up = np.clip(across, -9, 10), np.clip(up, -9, 10)
@@ -83,13 +83,13 @@ class Plot:
 
     def line(self, x, y, series: int, style: str = "line") -> Plot:
         """A line through the points; styles: line, faint, dashed, guide."""
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in self.places(x, y))
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in self.points(x, y))
         self.marks.append(f'<polyline class="{style} s{series % SERIES}" points="{points}"/>')
         return self
 
     def area(self, x, y, series: int) -> Plot:
         """The area between the points and zero, below a line."""
-        points = self.places([x[0], *x, x[-1]], [0, *y, 0])
+        points = self.points([x[0], *x, x[-1]], [0, *y, 0])
         self.marks.append(f'<polygon class="area s{series % SERIES}" points="'
                           + " ".join(f"{a:.1f},{b:.1f}" for a, b in points) + '"/>')
         return self.line(x, y, series)
@@ -97,7 +97,7 @@ class Plot:
     def dots(self, x, y, series: int, titles: Sequence[str] = (), *, radius: float = 3) -> Plot:
         """Points, those outside the axes left out; the titles appear under a resting pointer."""
         titles = titles or [""] * len(x)
-        for (a, b), title in zip(self.places(x, y), titles, strict=True):
+        for (a, b), title in zip(self.points(x, y), titles, strict=True):
             if LEFT - 1 <= a <= WIDTH - RIGHT + 1 and TOP - 1 <= b <= HEIGHT - BOTTOM + 1:
                 self.dotted.append(f'<circle class="dot s{series % SERIES}" cx="{a:.1f}" cy="{b:.1f}" r="{radius}">'
                                    f"<title>{escape(title)}</title></circle>")
@@ -105,7 +105,7 @@ class Plot:
 
     def whiskers(self, x, low, high, series: int) -> Plot:
         """Vertical lines from `low` to `high`."""
-        for (a, b), (_, c) in zip(self.places(x, low), self.places(x, high), strict=True):
+        for (a, b), (_, c) in zip(self.points(x, low), self.points(x, high), strict=True):
             self.marks.append(f'<line class="whisker s{series % SERIES}" x1="{a:.1f}" x2="{a:.1f}" y1="{b:.1f}" '
                               f'y2="{c:.1f}"/>')
         return self
@@ -113,11 +113,11 @@ class Plot:
     def svg(self) -> str:
         right, bottom, middle = WIDTH - RIGHT, HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
         grid = []
-        for (a, _), (_, text) in zip(self.places([t for t, _ in self.x.ticks], [0] * len(self.x.ticks)), self.x.ticks,
+        for (a, _), (_, text) in zip(self.points([t for t, _ in self.x.ticks], [0] * len(self.x.ticks)), self.x.ticks,
                                      strict=True):
             grid.append(f'<line class="grid" x1="{a:.1f}" x2="{a:.1f}" y1="{TOP}" y2="{bottom}"/>'
                         f'<text class="tick" text-anchor="middle" x="{a:.1f}" y="{bottom + 16}">{escape(text)}</text>')
-        for (_, b), (_, text) in zip(self.places([0] * len(self.y.ticks), [t for t, _ in self.y.ticks]), self.y.ticks,
+        for (_, b), (_, text) in zip(self.points([0] * len(self.y.ticks), [t for t, _ in self.y.ticks]), self.y.ticks,
                                      strict=True):
             grid.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{b:.1f}" y2="{b:.1f}"/>'
                         f'<text class="tick" text-anchor="end" x="{LEFT - 6}" y="{b + 4:.1f}">{escape(text)}</text>')

@@ -52,7 +52,7 @@ class Session:
         """Raises the error of a mapping that is missing, damaged or too small, before any training."""
         self.train_loader()
         self._check_channel("label", (self.recipe.data.train, *self._measured()), "training and metrics")
-        groups = [name for name, metric in build_metrics(self.recipe.metrics).items() if metric.needs_groups]
+        groups = [name for name, metric in build_metrics(self.recipe.metrics).items() if metric.needs_display]
         if groups:
             self._check_channel("display", self._measured(), f"the metric {groups[0]!r}")
 
