@@ -43,7 +43,8 @@ def by_display(value, clicks_first: bool):
     """The mean of `value(labels from the top)` over displays with a click, ties broken for or against the clicks."""
     def definition(logit_B, label_B, display_B):
         order_B = np.lexsort((~label_B if clicks_first else label_B, -logit_B))
-        return np.mean([value(label_B[order_B][display_B[order_B] == group]) for group in np.unique(display_B[label_B])])
+        return np.mean([value(label_B[order_B][display_B[order_B] == group])
+                        for group in np.unique(display_B[label_B])])
     return definition
 
 

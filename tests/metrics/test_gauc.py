@@ -21,7 +21,8 @@ ROWS = st.lists(st.tuples(st.integers(-3, 3), SCORES, st.booleans()), min_size=1
 @settings(deadline=None)
 @given(ROWS)
 def test_each_group_has_its_own_exact_auc(rows):
-    display_B, score_B, label_B = (np.array(column) for column in zip(*sorted(rows, key=lambda row: row[0]), strict=True))
+    columns = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
+    display_B, score_B, label_B = map(np.array, columns)
     score_B = score_B.astype(np.float32)
     groups, rows_G = np.unique(display_B, return_counts=True)
     expected = [exact_auc(score_B[display_B == group], label_B[display_B == group]) for group in groups]

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import hashlib
-import math
 from collections import Counter
 
 import ibis
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -75,62 +72,7 @@ def test_encode_keeps_the_other_columns_and_every_row(engine):
         {"row": 0, "x": 1, "y": 7}, {"row": 1, "x": 0, "y": 8}, {"row": 2, "x": 0, "y": 9}]
 
 
-@QUICK
-@given(values=st.lists(st.none() | st.integers(-10, 10**6), min_size=1), shift=st.sampled_from([1.0, 3.0]))
-def test_log_shifted(engine, values, shift):
-    table = stored(engine, values, "int32")
-    found = by_row(engine, table.select("row", x=steps.log_shifted(table.x, shift)))
-    expected = [math.log(x + shift) if x is not None and x + shift > 0 else 0.0 for x in values]
-    assert np.allclose(found, expected, rtol=1e-6, atol=0)
-
-
-def test_bucket(engine):
-    table = stored(engine, [None, -1.0, 0.0, 4.9, 5.0, 100.0], "float64")
-    assert by_row(engine, table.select("row", x=steps.bucket(table.x, [0, 5, 10]))) == [0, 1, 2, 2, 3, 4]
-
-
-def test_scale_by_its_moments(engine):
-    table = stored(engine, [1.0, 3.0, None], "float64")
-    fitted = steps.scales(engine.row(steps.moments(table, ["x"])))
-    assert fitted == {"x": {"mean": 2.0, "std": 1.0}}
-    assert by_row(engine, table.select("row", x=steps.scale(table.x, **fitted["x"]))) == [-1.0, 1.0, 0.0]
-
-
-@pytest.mark.parametrize("values", [[5.0, 5.0], [None, None]])
-def test_scale_without_spread(engine, values):
-    table = stored(engine, values, "float64")
-    fitted = steps.scales(engine.row(steps.moments(table, ["x"])))["x"]
-    assert by_row(engine, table.select("row", x=steps.scale(table.x, **fitted))) == [0.0, 0.0]
-
-
 def test_rows_between(engine):
     table = stored(engine, list("abcde"), "string")
     assert engine.rows(steps.rows_between(table, 1, 3, start=10).order_by("row")) == [
         {"row": 10, "x": "b"}, {"row": 11, "x": "c"}]
-
-
-@QUICK
-@given(texts=st.lists(st.none() | st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")),
-                      min_size=1),
-       buckets=st.integers(1, 2**40))
-def test_hash_bucket_is_what_any_program_works_out(engine, texts, buckets):
-    table = stored(engine, texts, "string")
-    hashes = [None if text is None else int(hashlib.md5(text.encode()).hexdigest()[:15], 16) for text in texts]
-    assert by_row(engine, table.select("row", x=steps.hash60(table.x, engine.parse_hex))) == hashes
-    assert by_row(engine, table.select("row", x=steps.hash_bucket(table.x, buckets, engine.parse_hex))) == [
-        None if hash_ is None else hash_ % buckets for hash_ in hashes]
-
-
-def test_hashed_ids_come_after_the_vocabulary(engine):
-    vocabulary = engine.materialise(steps.vocabulary(stored(engine, ["a", "b", "a", "b", "c"], "string"), "x", 2), "v")
-    values = stored(engine, ["a", "c", None, "d", "c"], "string")
-    found = engine.rows(steps.hashed_vocabulary(vocabulary, values, "x", 7, 3, engine.parse_hex).order_by("value"))
-    bucket = {text: 3 + int(hashlib.md5(text.encode()).hexdigest()[:15], 16) % 7 for text in "cd"}
-    assert found == [{"value": "a", "id": 1}, {"value": "b", "id": 2}, {"value": "c", "id": bucket["c"]},
-                     {"value": "d", "id": bucket["d"]}]
-
-
-def test_signed_log(engine):
-    table = stored(engine, [None, 0.0, math.e - 1, 1 - math.e], "float64")
-    found = by_row(engine, table.select("row", x=steps.signed_log(table.x)))
-    assert found[0] is None and np.allclose(found[1:], [0.0, 1.0, -1.0])

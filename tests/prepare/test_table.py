@@ -286,11 +286,11 @@ def test_goes_on_where_it_was_stopped(prepare, tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("clickwise.prepare.steps.scales", stop)
+        patch.setattr("clickwise.prepare.table.fit_scales", stop)
         prepare(TABLE, engine={"tables": "disk"})
     monkeypatch.setattr(split, "check_label", stop)  # the split is not made again
     same(prepare(spec=tmp_path / "raw", engine={"tables": "disk"}), expected_columns(ASSIGNED))
-    assert "resuming an earlier run after: raw files read, split, vocabularies" in capsys.readouterr().err
+    assert "resuming an earlier run after: raw files read, types, split, vocabularies" in capsys.readouterr().err
 
 
 def test_ragged_lines_are_refused_or_skipped_and_counted(prepare, tmp_path):

@@ -1,7 +1,7 @@
 """The Criteo click logs (1 label, 13 numbers, 26 hexadecimal values a line) to columns on disk.
 
-The path: raw text → staged tables (hex as 32-bit integers) → one vocabulary per column → ids → raw columns. Only
-`steps` says what is computed; docs/data_path.md tells the whole.
+The path: raw text → staged tables (hex as 32-bit integers) → one vocabulary per column → encoding → columns.
+docs/data_path.md tells the whole.
 """
 
 from __future__ import annotations
@@ -9,17 +9,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
+from pyarrow import parquet
 
+from clickwise.encoding import Column, Encoding, RawColumn
+from clickwise.encoding.operations import LogShifted, Vocabulary
+from clickwise.encoding.raw_types import Boolean, Float, Hex32
 from clickwise.errors import PrepareError, nearest
 from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype
-from clickwise.files import write_text
+from clickwise.files import whole_file, write_text
 from clickwise.prepare import steps, write
+from clickwise.prepare.encode import check_examples, count_unseen, encode, save_states
 from clickwise.prepare.engine import BadInput, Engine
 from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import BadRows, estimate_rows, find_files, named
@@ -33,7 +39,10 @@ NUMERICAL = tuple(f"num_{i}" for i in range(13))
 CATEGORICAL = tuple(f"cat_{i}" for i in range(26))
 CHANNELS = {"numerical": NUMERICAL, "categorical": CATEGORICAL, "label": (LABEL,)}
 RAW_TYPES = {LABEL: "int8", **dict.fromkeys(NUMERICAL, "float32"), **dict.fromkeys(CATEGORICAL, "string")}
+RAW = {LABEL: RawColumn(Boolean()), **dict.fromkeys(NUMERICAL, RawColumn(Float(bits=32))),
+       **dict.fromkeys(CATEGORICAL, RawColumn(Hex32()))}
 STAGED_ROW_BYTES = 170
+EXAMPLES = 1000
 LOG_SHIFT = 3.0  # ln(x + 3): missing and x <= -3 become 0
 EXPECTED = "40 fields with tabs between them: a label 0 or 1, 13 numbers, 26 hexadecimal values of up to 8 digits"
 
@@ -78,7 +87,7 @@ class CriteoConfig(Section):
         self.require_at_least(0, "frequency_limit", "seed", "max_bad_rows", "frequency_limits")
 
 
-class Part(NamedTuple):
+class RowRange(NamedTuple):
     """Rows first … end−1 of a staged table."""
 
     table: str
@@ -139,27 +148,39 @@ class Criteo(Preparation):
         tables = {column: _rows(self.engine, parts, [column]) for column in CATEGORICAL}
         self.sizes = self.folder.stage("vocabularies", lambda: store_vocabularies(
             self.folder, tables, self.config.limit))
+        self.features = {name: Feature(name, "float16") for name in NUMERICAL}
+        self.features |= {name: Feature(name, narrowest_id_dtype(size), cardinality=size)
+                          for name, size in self.sizes.items()}
+        self.features[LABEL] = Feature(LABEL, "bool")
+        steps = {**dict.fromkeys(NUMERICAL, (LogShifted(LOG_SHIFT),)),
+                 **{name: (Vocabulary(name),) for name in CATEGORICAL}, LABEL: ()}
+        self.encoding = Encoding(RAW, {name: Column(name, steps[name], self.features[name].dtype) for name in RAW},
+                                 layout={"delimiter": "\t", "columns": list(RAW)})
+        self.folder.stage("encoding", self._save_encoding)
+
+    def _save_encoding(self) -> None:
+        replace(self.encoding, states=save_states(self.folder, CATEGORICAL)).save(self.folder.preparation)
+        if "test" in self.parts:
+            rows = _rows(self.engine, self.parts["test"], list(RAW)).order_by("row").limit(EXAMPLES)
+            (batch,) = pa.Table.from_batches(self.engine.batches(rows.drop("row"))).combine_chunks().to_batches()
+            texts = {name: pa.array([None if value is None else f"{value:08x}" for value in batch[name].to_pylist()])
+                     for name in CATEGORICAL}
+            with whole_file(self.folder.preparation / "examples.parquet") as temporary:
+                parquet.write_table(pa.table({name: texts.get(name, batch[name]) for name in RAW}), temporary)
 
     def write(self) -> None:
-        features = {name: Feature(name, "float16") for name in NUMERICAL}
-        features |= {name: Feature(name, narrowest_id_dtype(size), cardinality=size)
-                     for name, size in self.sizes.items()}
-        features[LABEL] = Feature(LABEL, "bool")
-
         def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
-            table = _rows(self.engine, self.parts[mapping], names)
-            if names == NUMERICAL:
-                return table.select("row", **{name: steps.log_shifted(table[name], LOG_SHIFT) for name in names})
-            if names == (LABEL,):
-                return table
-            return steps.encode(table, names[0], self.engine.table(f"vocabulary_{names[0]}"))
+            return encode(self.engine, _rows(self.engine, self.parts[mapping], names),
+                          {name: self.encoding.columns[name] for name in names})
 
-        written = write.write_dataset(self.folder, columns, features=features, channels=CHANNELS, rows=self.rows,
+        written = write.write_dataset(self.folder, columns, features=self.features, channels=CHANNELS, rows=self.rows,
                                       shuffle_seed=self.config.seed if self.config.shuffle else None)
         if set(self.parts) > {"train", "test"}:  # NVIDIA's loaders refuse a spec with any other mapping
             two = {mapping: written.mappings[mapping] for mapping in ("train", "test")}
-            spec = FeatureSpec(features, two, CHANNELS, folder=self.folder.dataset)
+            spec = FeatureSpec(self.features, two, CHANNELS, folder=self.folder.dataset)
             write_text(self.folder.dataset / "feature_spec_train_test.yaml", to_yaml(spec.to_dict()))
+        self.values = count_unseen(self.folder, written, self.rows)
+        check_examples(self.folder, written)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -167,7 +188,7 @@ class Criteo(Preparation):
 
     def summary(self) -> dict[str, Any]:
         return {"rows": self.rows, "bad_rows_skipped": self.read["bad_rows"], "cardinalities": self.sizes,
-                "numerical": f"ln(x + {LOG_SHIFT})",
+                "without_an_id": self.values, "numerical": f"ln(x + {LOG_SHIFT})",
                 "vocabulary_values": "the hexadecimal text as an unsigned integer"}
 
 
@@ -225,16 +246,16 @@ def _show(text: bytes) -> str:
 # ---- which rows belong to which mapping
 
 
-def _split(config: CriteoConfig, rows: Mapping[str, int], where: str) -> dict[str, list[Part]]:
+def _split(config: CriteoConfig, rows: Mapping[str, int], where: str) -> dict[str, list[RowRange]]:
     """Mapping -> the parts of staged tables that it consists of, in order."""
-    parts = {group: [Part(group, 0, count)] for group, count in rows.items() if group != "last"}
+    parts = {group: [RowRange(group, 0, count)] for group, count in rows.items() if group != "last"}
     if config.split != "files":
         last = rows["last"]
         if config.split == "halve_last":
-            divided = {"test": Part("last", 0, last // 2), "validation": Part("last", last // 2, last)}
+            divided = {"test": RowRange("last", 0, last // 2), "validation": RowRange("last", last // 2, last)}
         else:
             first = last - round(last * config.fraction)
-            divided = {"train": Part("last", 0, first), "test": Part("last", first, last)}
+            divided = {"train": RowRange("last", 0, first), "test": RowRange("last", first, last)}
         for mapping, part in divided.items():
             if part.end == part.first:
                 raise PrepareError(f"{where}.split",
@@ -244,7 +265,7 @@ def _split(config: CriteoConfig, rows: Mapping[str, int], where: str) -> dict[st
     return parts
 
 
-def _rows(engine: Engine, parts: Sequence[Part], columns: Sequence[str]) -> ir.Table:
+def _rows(engine: Engine, parts: Sequence[RowRange], columns: Sequence[str]) -> ir.Table:
     """`row` (0, 1, … through the parts) and `columns` of the rows of `parts`."""
     tables, start = [], 0
     for part in parts:

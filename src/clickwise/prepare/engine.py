@@ -189,6 +189,8 @@ class DuckDBEngine(Engine):
         self.duckdb = self.ibis.con
         self._tables: dict[str, ir.Table] = {}
         self.duckdb.execute("SET enable_progress_bar=false")
+        with contextlib.suppress(duckdb.Error):  # without time zones all times are in UTC already
+            self.duckdb.execute("SET TimeZone='UTC'")
 
     def read_text(self, files, columns, *, delimiter="\t", header=False, quote="", missing=("",)):
         types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}

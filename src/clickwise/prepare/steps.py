@@ -9,7 +9,7 @@ Ids are int32, 1 … K by how often a value occurs; 0 stands for missing, rare a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import ibis
 import ibis.expr.types as ir
@@ -49,14 +49,17 @@ def look_up(table: ir.Table, other: ir.Table, keys: Mapping[str, str], columns: 
     return joined.drop(*(f"__key_{name}" for name in keys))
 
 
-def encode(table: ir.Table, column: str, vocabulary: ir.Table) -> ir.Table:
-    """`table` with `column` replaced by its ids; 0 where the value is missing or not in `vocabulary`.
+def encode(table: ir.Table, column: str, vocabulary: ir.Table,
+           unknown: Callable[[ir.Column], ir.IntegerColumn] | None = None) -> ir.Table:
+    """`table` with `column` replaced by its ids; 0, or what `unknown` makes of the value, where it is missing or not in
+    `vocabulary`.
 
     The rows may come back in any order: carry a row number where the order matters.
     """
     joined = look_up(table, vocabulary, {column: "value"}, {"__id": "id"})
     kept = [joined[name] for name in table.columns if name != column]
-    return joined.select(*kept, ibis.coalesce(joined["__id"], ibis.literal(0, "int32")).name(column))
+    else_ = ibis.literal(0, "int32") if unknown is None else unknown(joined[column])
+    return joined.select(*kept, ibis.coalesce(joined["__id"], else_).name(column))
 
 
 def explode(table: ir.Table, column: str) -> ir.Table:
@@ -64,15 +67,15 @@ def explode(table: ir.Table, column: str) -> ir.Table:
     return table.unnest(column)
 
 
-def encode_list(table: ir.Table, column: str, vocabulary: ir.Table, *, row: str = "row",
-                drop_unknown: bool = False) -> ir.Table:
+def encode_list(table: ir.Table, column: str, vocabulary: ir.Table, *, row: str = "row", drop_unknown: bool = False,
+                unknown: Callable[[ir.Column], ir.IntegerColumn] | None = None) -> ir.Table:
     """Columns `row` and `column`: for every row the list of ids in the order of the values.
 
-    `row` names a column that is unique per row. Values that are missing or not in `vocabulary` become 0, or are left
-    out with `drop_unknown`. A missing list is an empty one.
+    `row` names a column that is unique per row. Values that are missing or not in `vocabulary` become ids as in
+    `encode`; those of 0 are left out with `drop_unknown`. A missing list is an empty one.
     """
     values = table.select(row, column).unnest(column, offset="__position")
-    ids = encode(values, column, vocabulary)
+    ids = encode(values, column, vocabulary, unknown)
     if drop_unknown:
         ids = ids.filter(ids[column] > 0)
     pair = ibis.struct({"position": ids["__position"], "id": ids[column]})
@@ -82,80 +85,7 @@ def encode_list(table: ir.Table, column: str, vocabulary: ir.Table, *, row: str 
     return joined.select(row, ibis.coalesce(joined["__ids"], ibis.literal([], "array<int32>")).name(column))
 
 
-def log_shifted(column: ir.NumericColumn, shift: float) -> ir.FloatingColumn:
-    """`ln(column + shift)` in float32; 0.0 where the value is missing or the logarithm does not exist."""
-    shifted = column.cast("float64") + shift
-    return ibis.cases((shifted > 0, shifted.ln()), else_=0.0).cast("float32")
-
-
-def bucket(column: ir.NumericColumn, boundaries: Sequence[float]) -> ir.IntegerColumn:
-    """Ids by ranges: 1 below the first boundary, k + 1 from the k-th boundary on, 0 where the value is missing.
-
-    `boundaries` ascend; the cardinality is `len(boundaries) + 2`.
-    """
-    id_ = ibis.literal(1, "int32")
-    for boundary in boundaries:
-        id_ = id_ + (column >= boundary).cast("int32")
-    return ibis.coalesce(id_, 0).cast("int32")
-
-
-def moments(table: ir.Table, columns: Sequence[str]) -> ir.Table:
-    """One row with `<column>__mean` and `<column>__std` (of the whole population) over what is not missing."""
-    return table.aggregate(**{
-        f"{name}__{key}": statistic
-        for name in columns
-        for key, statistic in (("mean", table[name].cast("float64").mean()),
-                               ("std", table[name].cast("float64").std(how="pop")))
-    })
-
-
-def scales(fitted: dict[str, float | None]) -> dict[str, dict[str, float]]:
-    """Column -> {mean, std}, from the row that `moments` gives; a column without spread or values gets std 1."""
-    names = [name.removesuffix("__mean") for name in fitted if name.endswith("__mean")]
-    return {name: {"mean": fitted[f"{name}__mean"] or 0.0, "std": fitted[f"{name}__std"] or 1.0} for name in names}
-
-
-def scale(column: ir.NumericColumn, mean: float, std: float) -> ir.FloatingColumn:
-    """`(column − mean) / std` in float32; 0.0, the mean, where the value is missing."""
-    return ibis.coalesce((column.cast("float64") - mean) / std, 0.0).cast("float32")
-
-
 def rows_between(table: ir.Table, first: int, end: int, *, row: str = "row", start: int = 0) -> ir.Table:
     """The rows numbered first … end−1, numbered anew from `start`: a split in the order of the input."""
     part = table.filter((table[row] >= first) & (table[row] < end))
     return part.mutate(**{row: part[row] - first + start})
-
-
-ParseHex = Callable[[ir.StringColumn, str], ir.IntegerColumn]  # `engine.parse_hex`
-
-
-def hash60(column: ir.StringColumn, parse_hex: ParseHex) -> ir.IntegerColumn:
-    """The first 60 bits of the MD5 sum of the UTF-8 text, as int64: `int(md5(text).hexdigest()[:15], 16)`.
-
-    The same number on every engine, and in any other program; missing stays missing.
-    """
-    return parse_hex(column.hexdigest("md5").substr(0, 15), "int64")
-
-
-def hash_bucket(column: ir.StringColumn, buckets: int, parse_hex: ParseHex) -> ir.IntegerColumn:
-    """`hash60(column)` modulo `buckets`: 0 … buckets−1, int64."""
-    return hash60(column, parse_hex) % buckets
-
-
-def hashed_vocabulary(vocabulary: ir.Table, values: ir.Table, column: str, buckets: int, first_id: int,
-                      parse_hex: ParseHex) -> ir.Table:
-    """`vocabulary` (value, id), and the other values of the text column `column` with ids of their own after it:
-    first_id … first_id + buckets − 1, by `hash_bucket`.
-
-    Ids of values that neither has seen follow from the text alone: an encoder that meets one later finds the same id.
-    """
-    others = values.select(value=values[column]).filter(lambda t: t.value.notnull()).distinct()
-    others = others.anti_join(vocabulary, others["value"] == vocabulary["value"])
-    ids = (hash_bucket(others["value"], buckets, parse_hex) + first_id).cast("int32")
-    return vocabulary.select("value", "id").union(others.select("value", id=ids))
-
-
-def signed_log(column: ir.NumericColumn) -> ir.FloatingColumn:
-    """`sign(column) · ln(1 + |column|)` in float64: a heavy tail on either side drawn in; missing stays missing."""
-    column = column.cast("float64")
-    return column.sign() * (column.abs() + 1).ln()

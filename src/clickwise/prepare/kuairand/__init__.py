@@ -14,6 +14,7 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
+from clickwise.encoding.operations import Standardize
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import Feature, narrowest_id_dtype
 from clickwise.files import shipped
@@ -129,7 +130,8 @@ class KuaiRand(Preparation):
                                      {name: name for name in names}).select("row", *names)
             if set(names) <= set(self.scales):
                 table = steps.rows_between(engine.table("numbers"), *part)
-                return table.select("row", **{name: steps.scale(table[name], **self.scales[name]) for name in names})
+                return table.select("row", **{name: Standardize(**self.scales[name]).bulk(table[name]).cast("float32")
+                                              for name in names})
             if names == (TAGS,):
                 return steps.rows_between(engine.table("tag_ids"), *part)
             table = self._rows(mapping, names)

@@ -11,6 +11,7 @@ from clickwise.files import write_json
 from clickwise.prepare import earlier, steps
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.kuairand.log import FIRST_TAG, LABEL, USER_NUMBERS
+from clickwise.prepare.scales import fit_scales
 from clickwise.progress import Progress
 
 COUNT_KEYS = {"user": ("user_id",), "video": ("video_id",), "author": ("author_id",),
@@ -56,7 +57,7 @@ def store_numbers(folder: PreparationFolder, features: Sequence[str], *, train: 
                                      "numbers")
         bar.advance(1)
     fitted_on = numbers.filter((numbers["row"] >= first) & (numbers["row"] < end))
-    scales = steps.scales(engine.row(steps.moments(fitted_on, features)))
+    scales = fit_scales(engine, fitted_on, features)
     write_json(folder.preparation / "scales.json", {"mean_click_rate": prior, "scales": scales})
     return scales
 

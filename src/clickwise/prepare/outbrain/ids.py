@@ -10,6 +10,7 @@ from typing import Literal
 import ibis
 import ibis.expr.types as ir
 
+from clickwise.encoding.operations import Hash60
 from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
@@ -24,8 +25,9 @@ class Category:
     """A one-hot feature.
 
     level    display or ad: whose column it is; example: of the joined table (by modulo only)
-    by       modulo: the value modulo `buckets` · hash: `steps.hash_bucket` of its text · vocabulary: values that occur
-             at least `frequency_limit` times in the training rows have ids from 2 on, by count; others 1, missing 0
+    by       modulo: the value modulo `buckets` · hash: `Hash60` of its text modulo `buckets` · vocabulary: values that
+             occur at least `frequency_limit` times in the training rows have ids from 2 on, by count; others 1, missing
+             0
     counted  instead of the value, the number of events that have it, −1 where that is below 10
     missing  the value that stands for a missing one; None: id 0
     """
@@ -43,9 +45,9 @@ class AspectList:
     """A multi-hot feature: up to `most` aspects of the document `of`.
 
     order    confidence: those of greatest confidence · file: the first in the raw file
-    by       hash: `hash_bucket` of the raw id · hash_of_id: of the id in a vocabulary of the training rows, 0 for
-             aspects that it lacks · hash_of_count: of the number of raw rows with that id, those of less than 10 left
-             out · vocabulary: ids from 1 on, aspects of less than `frequency_limit` training rows left out
+    by       hash: `Hash60` of the raw id modulo `buckets` · hash_of_id: of the id in a vocabulary of the training rows,
+             0 for aspects that it lacks · hash_of_count: of the number of raw rows with that id, those of less than 10
+             left out · vocabulary: ids from 1 on, aspects of less than `frequency_limit` training rows left out
     """
 
     of: Literal["document_id", "document_id_promo"]
@@ -109,7 +111,7 @@ def _ids(engine: Engine, table: ir.Table, category: Category, limit: int) -> ir.
 def _bucket(engine: Engine, value: ir.Value, category: Category | AspectList) -> ir.IntegerColumn:
     if category.by == "modulo":
         return _modulo(value, category.buckets)
-    return steps.hash_bucket(value.cast("string"), category.buckets, engine.parse_hex).cast("int32")
+    return (Hash60().bulk(value, engine.parse_hex) % category.buckets).cast("int32")
 
 
 def _modulo(value: ir.IntegerValue, buckets: int) -> ir.IntegerValue:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ibis
 import ibis.expr.types as ir
 
+from clickwise.encoding.operations import Hash60
 from clickwise.errors import PrepareError
-from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
 
 DAY_MS = 86_400_000
@@ -26,8 +26,8 @@ def store_displays(engine: Engine, *, test_share: float, test_from_day: int, lis
     """
     table = engine.table("shown_displays").inner_join(engine.table("events"), "display_id")
     table = table.mutate(day=table.timestamp // DAY_MS,
-                         hash=steps.hash60(ibis.literal(f"{seed}/") + table.display_id.cast("string"),
-                                           engine.parse_hex))
+                         hash=Hash60().bulk(ibis.literal(f"{seed}/") + table.display_id.cast("string"),
+                                            engine.parse_hex))
     if listed:
         listed_id = engine.table("test_displays").select(listed_id="display_id").distinct()
         table = table.left_join(listed_id, table.display_id == listed_id.listed_id)

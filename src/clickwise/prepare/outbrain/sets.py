@@ -148,7 +148,7 @@ def v1_nvtabular(keep_without_source: bool = False, lists: Mapping[str, AspectLi
     """Rates of groups shown at least 5 (10) times, counts as ln(1 + x) to mean 0 and deviation 1, days as ln(1 + x)
     with the training median where missing, ids by hash.
 
-    NOTE[DIFF] the hash is `steps.hash_bucket`, the same everywhere; the reference's depends on the library and on
+    NOTE[DIFF] the hash is `Hash60`, the same everywhere; the reference's depends on the library and on
     whether it runs on a GPU.
     """
     days, count = {"curve": "ln", "missing": "median"}, {"curve": "ln", "scale": "mean_std"}
@@ -193,7 +193,7 @@ def profiles() -> FeatureSet:
 
     LOG stands for log2(1 + 1000 x) to [0, 1], INT for log2(1 + x) to [0, 1]. NOTE[DIFF] a place of fewer than 10 events
     has the bucket of "-1" in place of a row of zeros, lists are not filled up with zeros that are ids, and ids are
-    hashed by `steps.hash_bucket`; what was published but not used by the model is left out.
+    hashed by `Hash60`; what was published but not used by the model is left out.
     """
     log, integer = ({"curve": curve, "scale": "min_max"} for curve in ("log2_of_thousands", "log2"))
 

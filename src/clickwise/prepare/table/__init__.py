@@ -7,22 +7,25 @@ training rows → raw columns. `clickwise spec infer` drafts the spec; docs/add_
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ibis
 import ibis.expr.types as ir
 
+from clickwise.encoding import Column, Encoding, RawColumn
+from clickwise.encoding.operations import Above, Hash60, Is, Operation, OrZero, SignedLog, Standardize, Vocabulary
 from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.feature_spec import LEFT_OUT, Feature, FeatureSpec, narrowest_id_dtype
-from clickwise.files import write_json
 from clickwise.prepare import steps, write
-from clickwise.prepare.engine import Engine
+from clickwise.prepare.encode import check_examples, count_unseen, encode, save_states
 from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import find_files
+from clickwise.prepare.scales import fit_scales
 from clickwise.prepare.table import split
 from clickwise.prepare.table.config import TableConfig
-from clickwise.prepare.table.rows import ENCODED, integer, list_delimiter, list_of_texts, number, store_rows, text
+from clickwise.prepare.table.raw_columns import encoded, fit_types, raw_columns
+from clickwise.prepare.table.rows import check, store_rows
 from clickwise.prepare.vocabularies import store_vocabularies
 
 BYTES_ON_DISK = {".gz": 10, ".parquet": 8}  # a byte of such a file in the engine's tables, held twice; 2 of plain text
@@ -47,97 +50,92 @@ class Table(Preparation):
                    for group in files.values() for file in group)
 
     def store(self, files: Mapping[str, Sequence[Path]]) -> None:
-        spec, config = self.spec, self.config
+        spec, config, engine = self.spec, self.config, self.engine
         self.bad_rows = self.folder.stage("raw files read", lambda: store_rows(
             self.folder, spec, config, used_columns(spec, config)))
-        self.rows, self.unlabelled = self.folder.stage("split", lambda: split.split(
-            self.engine, spec, config, self.where))
+        types = self.folder.stage("types", lambda: fit_types(engine, spec, config))
+        self.raw = raw_columns(spec, config, types)
+        (label,) = spec.channels["label"]
+        self.label = Column(label, _label_steps(config, self.raw[label]), "bool")
+        self.rows, self.unlabelled = self.folder.stage("split", self._split)
+
+    def _split(self) -> tuple[dict[str, int], int]:
+        for mapping in self.spec.mappings:
+            check(self.engine, self.spec, self.config, self.raw, mapping)
+        return split.split(self.folder, self.spec, self.config, Encoding(self.raw, {self.label.of: self.label}),
+                           self.where)
 
     # ---- what is fitted on the training rows
 
     def fit(self) -> None:
+        numerical = self.spec.channels.get("numerical", ())
         self.sizes = self.folder.stage("vocabularies", self._fit_vocabularies)
-        self.scales = self.folder.stage("scales", self._fit_scales) if self.spec.channels.get("numerical") else {}
+        self.scales = self.folder.stage("scales", lambda: fit_scales(
+            self.engine, self._numbers(numerical), numerical)) if numerical else {}
+        self.features, self.encoding = self._encoding()
+        self.folder.stage("encoding", self._save_encoding)
 
     def _fit_vocabularies(self) -> dict[str, int]:
         """Fits one vocabulary per feature of ids; feature -> cardinality."""
-        config, engine, features = self.config, self.engine, {each.name: each for each in encoded(self.spec)}
+        def values(feature: Feature) -> ir.Table:
+            table = self.engine.table("rows_train").select(feature.name)
+            table = steps.explode(table, feature.name) if feature.is_multi_hot else table
+            return table.limit(0 if feature.name in self.config.hash_only else None)
 
-        def single(name: str, mapping: str) -> ir.Table:
-            table = self._values(features[name], mapping)
-            return steps.explode(table, name) if features[name].is_multi_hot else table
+        sizes = store_vocabularies(self.folder, {feature.name: values(feature) for feature in encoded(self.spec)},
+                                   self.config.limit)
+        return {name: size + self.config.hash_buckets.get(name, 0) for name, size in sizes.items()}
 
-        sizes = store_vocabularies(self.folder, {
-            name: single(name, "train").limit(0 if name in config.hash_only else None) for name in features},
-            config.limit)
-        for name, buckets in config.hash_buckets.items():
-            every = ibis.union(*(single(name, mapping).select(name) for mapping in self.rows), distinct=True)
-            vocabulary = steps.hashed_vocabulary(engine.table(f"vocabulary_{name}"), every, name, buckets, sizes[name],
-                                                 engine.parse_hex)
-            engine.materialise(engine.materialise(vocabulary, "hashed"), f"vocabulary_{name}")
-            sizes[name] += buckets
-        return sizes
+    def _numbers(self, names: Sequence[str]) -> ir.Table:
+        """The numericals of the training rows before they are scaled."""
+        table = self.engine.table("rows_train")
+        return table.select(**{name: SignedLog().bulk(table[name]) if name in self.config.log_numericals
+                               else table[name] for name in names})
 
-    def _values(self, feature: Feature, mapping: str) -> ir.Table:
-        """`row` and the feature's values in a mapping: a text, or a list of texts."""
-        table = self._rows(mapping)
-        column = table[feature.name]
-        return table.select("row", **{
-            feature.name: list_of_texts(column, list_delimiter(self.spec, feature.name, mapping))
-            if feature.is_multi_hot else column})
+    def _encoding(self) -> tuple[dict[str, Feature], Encoding]:
+        """The features as they are stored, and how raw values become them."""
+        spec, config = self.spec, self.config
+        features, columns = {}, {}
+        for name in dict.fromkeys(name for channel, names in spec.channels.items() if channel != LEFT_OUT
+                                  for name in names):
+            feature, size = spec.features[name], self.sizes.get(name)
+            if name == self.label.of:
+                features[name], columns[name] = Feature(name, "bool"), self.label
+                continue
+            if name in self.scales:
+                features[name] = Feature(name, "float32")
+                chain = (*([SignedLog()] if name in config.log_numericals else []), Standardize(**self.scales[name]))
+            elif size is not None:
+                features[name] = Feature(name, narrowest_id_dtype(size), size, feature.max_hotness)
+                chain = (Vocabulary(name, config.hash_buckets.get(name, 0)),)
+            else:  # of a display, or of a channel of one's own: handed on, texts as 60-bit hashes
+                features[name] = Feature(name, "int64" if feature.is_raw_text or feature.dtype == "bool"
+                                         else feature.dtype)
+                chain = (*([Hash60()] if feature.is_raw_text else []), OrZero())
+            columns[name] = Column(name, chain, features[name].dtype, feature.max_hotness if size else None)
+        return features, Encoding(self.raw, columns)
 
-    def _rows(self, mapping: str) -> ir.Table:
-        return self.engine.numbered(self.engine.table(f"rows_{mapping}"))
-
-    def _numbers(self, mapping: str) -> ir.Table:
-        """`row` and the numericals of a mapping before they are scaled."""
-        table = self._rows(mapping)
-        return table.select("row", **{
-            name: steps.signed_log(table[name]) if name in self.config.log_numericals else table[name]
-            for name in self.spec.channels["numerical"]})
-
-    def _fit_scales(self) -> dict[str, dict[str, float]]:
-        """Numerical -> mean and std of the training rows."""
-        numbers = self._numbers("train")
-        scales = steps.scales(self.engine.row(steps.moments(numbers, self.spec.channels["numerical"])))
-        write_json(self.folder.preparation / "scales.json", {"log": list(self.config.log_numericals), "scales": scales})
-        return scales
+    def _save_encoding(self) -> None:
+        states = save_states(self.folder, self.sizes)
+        replace(self.encoding, states=states).save(self.folder.preparation)
 
     # ---- ids and numbers -> columns on disk
 
     def write(self) -> None:
-        spec, config, engine, (label,) = self.spec, self.config, self.engine, self.spec.channels["label"]
-        channels = {channel: names for channel, names in spec.channels.items() if channel != LEFT_OUT and names}
-        features = {}
-        for name in dict.fromkeys(name for names in channels.values() for name in names):
-            feature, size = spec.features[name], self.sizes.get(name)
-            if name in self.scales:
-                features[name] = Feature(name, "float32")
-            elif size is not None:
-                features[name] = Feature(name, narrowest_id_dtype(size), size, feature.max_hotness)
-            else:
-                features[name] = Feature(name, "bool" if name == label else carried_dtype(feature))
+        channels = {channel: names for channel, names in self.spec.channels.items() if channel != LEFT_OUT and names}
 
         def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
-            name, table = names[0], self._rows(mapping)
-            if name in self.scales:
-                table = self._numbers(mapping)
-                return table.select("row", **{name: steps.scale(table[name], **self.scales[name]) for name in names})
-            if name in self.sizes:
-                table, ids = self._values(spec.features[name], mapping), engine.table(f"vocabulary_{name}")
-                if not features[name].is_multi_hot:
-                    return steps.encode(table, name, ids)
-                return engine.materialise(steps.encode_list(table, name, ids, drop_unknown=True), "list_ids")
-            if name == label:
-                return table.select("row", **{name: table["__label"]})
-            return table.select("row", **{name: carried(engine, table[name], spec.features[name], config.missing)})
+            return encode(self.engine, self.engine.numbered(self.engine.table(f"rows_{mapping}")),
+                          {name: self.encoding.columns[name] for name in names})
 
-        write.write_dataset(self.folder, columns, features=features, channels=channels, rows=self.rows,
-                            shuffle_seed=config.seed if config.shuffle else None)
+        spec = write.write_dataset(self.folder, columns, features=self.features, channels=channels, rows=self.rows,
+                                   shuffle_seed=self.config.seed if self.config.shuffle else None)
+        self.values = count_unseen(self.folder, spec, self.rows)
+        check_examples(self.folder, spec)
 
     def summary(self) -> dict[str, Any]:
         return {"rows": self.rows, "bad_rows_skipped": self.bad_rows, "rows_without_label": self.unlabelled,
-                "cardinalities": self.sizes,
+                "cardinalities": self.sizes, "without_an_id": self.values,
                 "hashed": "first 60 bits of the MD5 sum of the UTF-8 text, modulo hash_buckets"}
 
 
@@ -150,8 +148,10 @@ def used_columns(spec: FeatureSpec, config: TableConfig) -> list[str]:
     return list(dict.fromkeys([*names, *(name for name in (config.split_by, config.order_by) if name)]))
 
 
-def encoded(spec: FeatureSpec) -> list[Feature]:
-    return [feature for channel in ENCODED for feature in spec.channel(channel)]
+def _label_steps(config: TableConfig, raw: RawColumn) -> tuple[Operation, ...]:
+    if config.label_above is not None:
+        return (Above(float(config.label_above)),)
+    return () if config.label_is is None else (Is(raw.type.one(config.label_is)),)
 
 
 def _check(spec: FeatureSpec, config: TableConfig, where: str) -> None:
@@ -192,17 +192,3 @@ def _check(spec: FeatureSpec, config: TableConfig, where: str) -> None:
             if chunk.type not in ("csv", "parquet"):
                 refuse(f"source_spec.{mapping}[{index}].type", chunk.type, "csv or parquet with raw values",
                        f"clickwise train RECIPE data.path={spec.folder}" if chunk.type == "split_binary" else "")
-
-
-def carried_dtype(feature: Feature) -> str:
-    """The type of a column that is handed on as it is: texts become 60-bit hashes."""
-    return "int64" if feature.is_raw_text or feature.dtype == "bool" else feature.dtype
-
-
-def carried(engine: Engine, column: ir.Column, feature: Feature, missing: tuple[str, ...]) -> ir.Column:
-    """The values of a display, or of a channel of one's own; 0 where there is none."""
-    if feature.is_raw_text:
-        return ibis.coalesce(steps.hash60(text(column), engine.parse_hex), 0)
-    if "float" in feature.dtype:
-        return ibis.coalesce(number(column, missing), 0.0)
-    return ibis.coalesce(integer(column, missing), 0)

@@ -1,8 +1,7 @@
-"""Raw rows of the files of a Feature Spec as stored tables, and the readings of their columns: text, number, list."""
+"""Raw rows of the files of a Feature Spec as stored tables, and a look at their values."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,86 +9,40 @@ from typing import TYPE_CHECKING
 import ibis
 import ibis.expr.types as ir
 
+from clickwise.encoding import RawColumn
+from clickwise.encoding.raw_types import Float, Integer, Text
 from clickwise.errors import PrepareError, nearest
-from clickwise.feature_spec import ID_CHANNELS, Chunk, FeatureSpec
+from clickwise.feature_spec import Chunk, FeatureSpec
+from clickwise.prepare.encode import read_column
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.named_columns import bad_line, first_fields, parquet_schema
 from clickwise.prepare.raw_files import BadRows
+from clickwise.prepare.table.parquet_types import parquet_types, widest_types
+from clickwise.prepare.table.raw_columns import ENCODED, null_if_missing
 from clickwise.progress import Progress
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig
 
-ENCODED = tuple(channel for channel in ID_CHANNELS if "history" not in channel)
-
-
-def list_delimiter(spec: FeatureSpec, name: str, mapping: str) -> str:
-    """What lies between the values of a multi-hot text column; rows cut off `train` come from its chunks."""
-    chunks = spec.mappings.get(mapping, spec.mappings["train"])
-    return next((chunk.options.get("list_delimiter", "|") for chunk in chunks if name in chunk.features), "|")
-
-
-def text(column: ir.Column) -> ir.StringColumn:
-    """The value as text without space around it; missing where nothing is left."""
-    return column.cast("string").strip().nullif("")
-
-
-def number(column: ir.Column, missing: Sequence[str]) -> ir.FloatingColumn:
-    """The value in float64; missing for NaN and the texts of `missing`, and for what is no number (see `check`)."""
-    if column.type().is_string():
-        column = _known_digits(column, missing).try_cast("float64")
-    column = column.cast("float64")
-    return column.isnan().ifelse(ibis.null("float64"), column)
-
-
-def integer(column: ir.Column, missing: Sequence[str]) -> ir.IntegerColumn:
-    """The value in int64, likewise."""
-    if column.type().is_string():
-        return _known_digits(column, missing).try_cast("int64")
-    return column.cast("int64")
-
-
-def _known_digits(column: ir.StringColumn, missing: Sequence[str]) -> ir.StringColumn:
-    """`column` without those texts of `missing` that read as numbers (-1, say); the others become missing by a cast."""
-    digits = [word for word in missing if any(letter.isdigit() for letter in word)]
-    return null_if_missing(text(column), digits) if digits else column
-
-
-def null_if_missing(column: ir.StringColumn, missing: Sequence[str]) -> ir.StringColumn:
-    """`column`, missing where it is one of `missing`. An engine makes a slow join of `isin` with many texts."""
-    if not missing:
-        return column
-    is_missing = column.re_search(f"^({'|'.join(map(re.escape, missing))})$")
-    return ibis.cases((is_missing, ibis.null("string")), else_=column)
-
-
-def list_of_texts(column: ir.Column, delimiter: str) -> ir.ArrayColumn:
-    """The values of a list column, or of a text cut at `delimiter`; those without any letter are left out."""
-    if column.type().is_array():
-        return column.map(lambda value: value.cast("string").strip()).filter(
-            lambda value: value.notnull() & (value != ""))
-    return column.cast("string").split(delimiter).map(lambda part: part.strip()).filter(lambda part: part != "")
-
-
 def store_rows(folder: PreparationFolder, spec: FeatureSpec, config: TableConfig,
                columns: Sequence[str]) -> dict[str, int]:
-    """Stores `raw_<mapping>` with `columns` for every mapping, the rows in the order of its files, values checked.
-    File -> bad rows that were left out."""
+    """Stores `raw_<mapping>` with `columns` for every mapping, the rows in the order of its files. File -> its bad
+    rows, which are left out."""
     engine, bad_rows = folder.engine, BadRows(config.max_bad_rows, folder.work)
     for mapping, chunks in spec.mappings.items():
         with Progress(f"reading {mapping}", unit="rows") as bar:
-            _Reader(engine, bad_rows).store(spec, chunks, columns, f"raw_{mapping}")
+            _Reader(engine, bad_rows, spec.channels.get("numerical", ())).store(spec, chunks, columns, f"raw_{mapping}")
             bar.advance(engine.count(engine.table(f"raw_{mapping}")))
-        check(engine, spec, config, mapping)
     return bad_rows.found
 
 
 class _Reader:
-    """Reads chunks; `bad_rows` are the lines of CSV that cannot be read, over all of them."""
+    """Reads chunks; `bad_rows` are the lines of CSV that cannot be read, over all of them. `numbers` are the columns
+    that are read as numbers."""
 
-    def __init__(self, engine: Engine, bad_rows: BadRows) -> None:
-        self.engine, self.bad_rows = engine, bad_rows
+    def __init__(self, engine: Engine, bad_rows: BadRows, numbers: Sequence[str]) -> None:
+        self.engine, self.bad_rows, self.numbers = engine, bad_rows, numbers
 
     def store(self, spec: FeatureSpec, chunks: Sequence[Chunk], columns: Sequence[str], name: str) -> None:
         left, stored = list(columns), []
@@ -142,19 +95,21 @@ class _Reader:
 
     def _materialise(self, chunk: Chunk, headers: Mapping[Path, list[str]], columns: Sequence[str], name: str) -> None:
         tables, groups = [], []
+        types = widest_types(list(headers), columns, self.numbers) if chunk.type == "parquet" else {}
         for file, header in headers.items():  # files with the same columns are read at once
-            if groups and groups[-1][0] == header:
-                groups[-1][1].append(file)
+            kind = (header, parquet_types(file, columns)) if types else header
+            if groups and groups[-1][0] == kind:
+                groups[-1][2].append(file)
             else:
-                groups.append((header, [file]))
-        for header, files in groups:
+                groups.append((kind, header, [file]))
+        for _, header, files in groups:
             if chunk.type == "parquet":
                 table = self.engine.read_parquet(files)
             else:
                 fields = {name or f"__{index}": "string" for index, name in enumerate(header)}
                 table = self.engine.read_text(files, fields, delimiter=chunk.options.get("delimiter", ","), quote='"',
                                               header=_has_header(files[0], chunk))
-            tables.append(table.select(*columns))
+            tables.append(table.select(**{name: _as_type(table[name], types.get(name)) for name in columns}))
         if len(tables) == 1:
             self.engine.materialise(tables[0], name)
             return
@@ -165,6 +120,12 @@ class _Reader:
         self.engine.materialise(ibis.union(*parts).order_by("__part", "row").select(*columns), name)
         for index in range(len(tables)):
             self.engine.drop(f"{name}_part_{index}")
+
+
+def _as_type(column: ir.Column, type_: str | None) -> ir.Column:
+    if type_ is None or str(column.type()) == type_:
+        return column
+    return Text().bulk(column) if type_ == "string" else column.cast(type_)
 
 
 def _has_header(file: Path, chunk: Chunk) -> bool:
@@ -191,28 +152,30 @@ def _header(file: Path, chunk: Chunk) -> list[str]:
 # ---- values that are not what the spec says
 
 
-def check(engine: Engine, spec: FeatureSpec, config: TableConfig, mapping: str) -> None:
+def check(engine: Engine, spec: FeatureSpec, config: TableConfig, raw: Mapping[str, RawColumn], mapping: str) -> None:
     """Raises PrepareError for the first value of `raw_<mapping>` that is no number, or list that is too long."""
     table = engine.numbered(engine.table(f"raw_{mapping}"))
     if engine.count(table) == 0:
         raise PrepareError(f"{spec.path}: source_spec.{mapping}", found="no rows", expected="at least one")
     faults: dict[str, tuple[ir.BooleanColumn, str]] = {}
-    for name in (name for name in table.columns if name in spec.features):
-        feature, column = spec.features[name], table[name]
+    for name in (name for name in table.columns if name in raw):
+        feature, column, type_ = spec.features[name], table[name], raw[name].type
         if feature.is_multi_hot:
-            length = list_of_texts(column, list_delimiter(spec, name, mapping)).length()
+            length = read_column(column, raw[name], engine).length()
             faults[name] = length > feature.max_hotness, f"at most {feature.max_hotness} values (max_hotness)"
         elif column.type().is_array():
             raise PrepareError(f"{spec.path}: feature_spec.{name}", found="a list column", expected="max_hotness",
                                do="name the length of the longest list: clickwise spec infer finds it")
-        elif name in spec.channels.get("numerical", ()) or (
-                name in spec.channels["label"] and config.label_above is not None):
-            found = number(column, config.missing)
-            faults[name] = (_unread(column, found, config) | found.isinf(),
-                            "a finite number, or a text of dataset.missing")
-        elif _is_carried(spec, name) and not feature.is_raw_text:
-            found = (number if "float" in feature.dtype else integer)(column, config.missing)
-            faults[name] = _unread(column, found, config), f"a number ({feature.dtype}), or a text of dataset.missing"
+        elif isinstance(type_, Float):
+            unread, finite = type_.unread(column), name in spec.channels.get("numerical", ()) + spec.channels["label"]
+            faults[name] = (unread | type_.bulk(column).isinf() if finite else unread,
+                            f"a {'finite ' * finite}number, or a text of dataset.missing")
+        elif isinstance(type_, Integer) and column.type().is_floating():
+            faults[name] = column.abs() > 2**53, "whole numbers up to 2^53, beyond which a float stands for several"
+        elif isinstance(type_, Integer) and not _is_id(spec, name):
+            known = null_if_missing(Text().bulk(column), config.missing).notnull()
+            faults[name] = (type_.bulk(column).isnull() & known,
+                            f"a whole number ({feature.dtype}), or a text of dataset.missing")
     if not faults:
         return
     counts = engine.row(table.aggregate(**{name: table.count(where=fault) for name, (fault, _) in faults.items()}))
@@ -227,11 +190,5 @@ def check(engine: Engine, spec: FeatureSpec, config: TableConfig, mapping: str) 
                                do=f"correct it, or the entry of {name} in {spec.path}")
 
 
-def _unread(column: ir.Column, found: ir.Column, config: TableConfig) -> ir.BooleanColumn:
-    if not column.type().is_string():
-        return ibis.literal(False)
-    return found.isnull() & null_if_missing(text(column), config.missing).notnull()
-
-
-def _is_carried(spec: FeatureSpec, name: str) -> bool:
-    return not any(name in spec.channels.get(channel, ()) for channel in ("numerical", "label", *ENCODED))
+def _is_id(spec: FeatureSpec, name: str) -> bool:
+    return any(name in spec.channels.get(channel, ()) for channel in ("label", *ENCODED))

@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import ibis
 import ibis.expr.types as ir
 
+from clickwise.encoding import Encoding
+from clickwise.encoding.operations import Hash60
+from clickwise.encoding.raw_types import Text
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import FeatureSpec
-from clickwise.prepare import steps
+from clickwise.prepare.encode import read, read_column
 from clickwise.prepare.engine import Engine
-from clickwise.prepare.folder import say
-from clickwise.prepare.table.rows import ENCODED, null_if_missing, number, text
+from clickwise.prepare.folder import PreparationFolder, say
+from clickwise.prepare.table.raw_columns import null_if_missing
 from clickwise.progress import Progress
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig
 
-POSITIVE, NEGATIVE = ("1", "1.0", "true"), ("0", "0.0", "false")
+EXAMPLES = 1000
 
 
-def split(engine: Engine, spec: FeatureSpec, config: TableConfig, where: str) -> tuple[dict[str, int], int]:
-    """Mapping -> rows, which are stored as `rows_<mapping>` with the label, 0 or 1, as `__label`; and how many rows
-    without a label were left out."""
-    rows, unlabelled = {}, 0
-    check_label(engine, spec, config, where)
+def split(folder: PreparationFolder, spec: FeatureSpec, config: TableConfig, encoding: Encoding,
+          where: str) -> tuple[dict[str, int], int]:
+    """Mapping -> rows, which are stored as `rows_<mapping>`, each value read once; and how many rows without a label
+    were left out. The first test rows go to preparation/examples.parquet as they are."""
+    engine, rows, unlabelled = folder.engine, {}, 0
+    (label,) = spec.channels["label"]
+    check_label(engine, spec, config, encoding, where)
     with Progress("splitting", unit="rows") as bar:
         for mapping in spec.mappings:
             raw = engine.numbered(engine.table(f"raw_{mapping}"))
-            raw = raw.mutate(__label=label_of(raw, spec, config))
+            table = raw.mutate(__label=_label(raw, label, encoding, engine))
             shares = shares_of(spec, config) if mapping == "train" else {}
-            parts = part_of(engine, raw.filter(raw["__label"].notnull()), raw, shares, config, where)
+            parts = part_of(engine, table.filter(table["__label"].notnull()), table, shares, config, where)
             # Values are read and parts worked out once: a filter works its expression out again for each mention.
-            assigned = engine.materialise(_read(raw.mutate(__part=parts).drop("row"), spec, config), "assigned")
-            engine.drop(f"raw_{mapping}")
+            assigned = engine.materialise(table.mutate(__part=parts, **read(table, encoding.raw, engine)).drop("row"),
+                                          "assigned")
             for index, part in enumerate([mapping, *shares]):
-                wanted = assigned.filter(assigned["__label"].notnull() & (assigned["__part"] == index)).drop("__part")
-                rows[part] = engine.count(engine.materialise(wanted, f"rows_{part}"))
+                wanted = assigned.filter(assigned["__label"].notnull() & (assigned["__part"] == index))
+                if part == "test":
+                    _save_examples(folder, raw, index, list(encoding.raw))
+                stored = engine.materialise(wanted.drop("__part", "__label"), f"rows_{part}")
+                rows[part] = engine.count(stored)
                 bar.advance(rows[part])
                 if not rows[part]:
                     cause = f"{config.order_by} has too few values" if config.order_by else "too few rows"
@@ -45,9 +54,10 @@ def split(engine: Engine, spec: FeatureSpec, config: TableConfig, where: str) ->
                                        expected="at least one in every mapping",
                                        do="change test_share, validation_share, or what the split goes by")
             unlabelled += engine.count(assigned.filter(assigned["__label"].isnull()))
+            engine.drop(f"raw_{mapping}")
             engine.drop("assigned")
     train = engine.table("rows_train")
-    positive = engine.row(train.aggregate(n=train["__label"].sum()))["n"]
+    positive = engine.row(train.aggregate(n=_steps(train[label], label, encoding, engine).cast("int64").sum()))["n"]
     if positive in (0, rows["train"]):
         raise PrepareError(where, found=f"{positive:,} positive labels in {rows['train']:,} training rows",
                            expected="labels of both kinds", do="correct label_is or label_above")
@@ -58,58 +68,55 @@ def split(engine: Engine, spec: FeatureSpec, config: TableConfig, where: str) ->
     return rows, unlabelled
 
 
-def _read(table: ir.Table, spec: FeatureSpec, config: TableConfig) -> ir.Table:
-    """`table` with numbers for numericals, and texts without space around them: they are read once, here."""
-    read = {name: number(table[name], config.missing) for name in spec.channels.get("numerical", ())}
-    read |= {feature.name: text(table[feature.name]) for channel in ENCODED for feature in spec.channel(channel)
-             if not feature.is_multi_hot}
-    return table.mutate(**read) if read else table
+def _save_examples(folder: PreparationFolder, raw: ir.Table, part: int, columns: Sequence[str]) -> None:
+    """The first rows of a part as they stand in `raw`, whose rows are numbered as those of `assigned`."""
+    engine = folder.engine
+    assigned = engine.numbered(engine.table("assigned"))
+    wanted = assigned.filter(assigned["__label"].notnull() & (assigned["__part"] == part))
+    wanted = wanted.select("row").order_by("row").limit(EXAMPLES)
+    engine.write_parquet(raw.semi_join(wanted, "row").order_by("row").select(*columns),
+                         folder.preparation / "examples.parquet")
 
 
-def label_of(table: ir.Table, spec: FeatureSpec, config: TableConfig) -> ir.IntegerColumn:
+def _label(table: ir.Table, label: str, encoding: Encoding, engine: Engine) -> ir.Value:
     """1 for the positive label, 0 for any other, missing where there is none."""
-    (name,) = spec.channels["label"]
-    if config.label_above is not None:
-        found = number(table[name], config.missing)
-        return (found > config.label_above).cast("int8")
-    found = text(table[name])
-    if not spec.features[name].is_raw_text:
-        found = null_if_missing(found, config.missing)
-    if config.label_is is not None:
-        return (found == positive_text(config)).cast("int8")
-    return ibis.cases((found.lower().isin(POSITIVE), 1), (found.lower().isin(NEGATIVE), 0),
-                      else_=ibis.null("int8")).cast("int8")
+    return _steps(read_column(table[label], encoding.raw[label], engine), label, encoding, engine)
 
 
-def positive_text(config: TableConfig) -> str:
-    """`label_is` as text: YAML reads true and 1 as no text."""
-    return str(config.label_is).lower() if isinstance(config.label_is, bool) else str(config.label_is).strip()
+def _steps(value: ir.Value, label: str, encoding: Encoding, engine: Engine) -> ir.Value:
+    for step in encoding.columns[label].steps:
+        value = step.bulk(value, engine.parse_hex)
+    return value
 
 
-def check_label(engine: Engine, spec: FeatureSpec, config: TableConfig, where: str) -> None:
+def check_label(engine: Engine, spec: FeatureSpec, config: TableConfig, encoding: Encoding, where: str) -> None:
     """Raises PrepareError where values of the label do not fit `label_is`, or are neither 0 nor 1 without it."""
     if config.label_above is not None:
         return
     (name,) = spec.channels["label"]
-    raw = engine.table("raw_train")
-    values = raw.select(value=text(raw[name])).filter(lambda t: t.value.notnull())
+    raw, type_ = engine.table("raw_train"), encoding.raw[name].type
+    values = raw.select(value=Text().bulk(raw[name]), read=type_.bulk(raw[name]))
     if not spec.features[name].is_raw_text:
         values = values.filter(null_if_missing(values.value, config.missing).notnull())
-    counts = values.group_by("value").aggregate(rows=lambda t: t.count())
+    counts = values.filter(values.value.notnull()).group_by("value", "read").aggregate(rows=lambda t: t.count())
     most = engine.rows(counts.order_by([ibis.desc("rows"), "value"]).limit(7))
     shown = ", ".join(f"{row['value']!r} ({row['rows']:,} rows)" for row in most[:6])
     shown += ", …" * (len(most) > 6) if most else "no value at all"
     if config.label_is is not None:
-        if not engine.count(counts.filter(counts.value == positive_text(config))):
-            raise PrepareError(f"{where}.label_is", found=f"{positive_text(config)!r}, which {name!r} never is",
+        wanted = type_.one(config.label_is)
+        if wanted is None or not engine.count(counts.filter(counts.read == wanted)):
+            raise PrepareError(f"{where}.label_is", found=f"{_shown(config)!r}, which {name!r} never is",
                                expected=f"one of its values: {shown}")
-        return
-    other = counts.filter(~counts.value.lower().isin(POSITIVE + NEGATIVE))
-    if engine.count(other):
+    elif engine.count(counts.filter(counts.read.isnull())):
         numbers = spec.features[name].dtype.startswith(("float", "int"))
         raise PrepareError(f"{where}.label_is", found=f"nothing, and {name!r} holds {shown}",
                            expected="the positive value, unless the label is 0 or 1, true or false",
                            do="dataset.label_is=VALUE" + (", or dataset.label_above=NUMBER" if numbers else ""))
+
+
+def _shown(config: TableConfig) -> str:
+    """`label_is` as it would stand in a file."""
+    return str(config.label_is).lower() if isinstance(config.label_is, bool) else str(config.label_is).strip()
 
 
 def shares_of(spec: FeatureSpec, config: TableConfig) -> dict[str, float]:
@@ -127,8 +134,9 @@ def part_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[st
     if config.order_by is not None:
         key, firsts = order_of(engine, labelled, table, shares, config, where)
         return sum(((key >= first).cast("int8") for first in firsts[1:]), (key >= firsts[0]).cast("int8"))
-    key = table["row"].cast("string") if config.split_by is None else ibis.coalesce(text(table[config.split_by]), "")
-    hashed = steps.hash60(ibis.literal(f"{config.seed}:") + key, engine.parse_hex)
+    by = config.split_by
+    key = table["row"].cast("string") if by is None else ibis.coalesce(Text().bulk(table[by]), "")
+    hashed = Hash60().bulk(ibis.literal(f"{config.seed}:") + key, engine.parse_hex)
     ends, end = [], 0
     for share in reversed(shares.values()):  # from 0 on lie the test rows, then validation, then train
         end += int(share * 2**60)
@@ -139,7 +147,7 @@ def part_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[st
 def order_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[str, float], config: TableConfig,
              where: str) -> tuple[ir.Column, list]:
     """The column `order_by` as numbers or texts, and from which value on the rows belong to each of `shares`."""
-    written = text(labelled[config.order_by])
+    written = Text().bulk(labelled[config.order_by])
     counts = engine.row(labelled.aggregate(rows=labelled.count(), without=labelled.count(where=written.isnull()),
                                            words=labelled.count(where=written.try_cast("float64").isnull())))
     if counts["without"]:
@@ -147,7 +155,7 @@ def order_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[s
                            expected="a value in every row", do="drop those rows, or order by another column")
 
     def key(rows: ir.Table) -> ir.Column:
-        value = text(rows[config.order_by])
+        value = Text().bulk(rows[config.order_by])
         return value if counts["words"] else value.try_cast("float64")
 
     firsts, left = [], counts["rows"]

@@ -1,0 +1,160 @@
+"""encoding.json: what a preparation fitted, as data. Raw columns with their types, states, and columns made of them.
+
+    {"format": "clickwise encoding", "version": 1,
+     "raw":     {"city": {"type": "text"}, "tags": {"type": "text", "list": "|"}, "age": {"type": "float"}},
+     "states":  {"city": {"file": "states/0.vocabulary", "sha256": "…"}, …},
+     "columns": {"city": {"of": "city", "dtype": "int16", "steps": [{"do": "vocabulary", "state": "city"}]},
+                 "age": {"of": "age", "dtype": "float32", "steps": [{"do": "standardize", "mean": 38.6, "std": 13.1}]}},
+     "text":    {"delimiter": "\\t", "columns": ["label", …]}}
+
+`list` is what lies between the values of a list that is stored as text. `text`, which may be absent, says how files of
+text without the names of their columns are read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clickwise.encoding.operations import OPERATIONS, Operation, Vocabulary
+from clickwise.encoding.raw_types import RAW_TYPES, RawType
+from clickwise.encoding.vocabulary_file import VocabularyFile
+from clickwise.errors import DataError
+from clickwise.files import write_json
+
+FILE, STATES = "encoding.json", "states"
+_FORMAT, _VERSION = "clickwise encoding", 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RawColumn:
+    """A column as it comes in; `list` is not None where a row holds several values."""
+
+    type: RawType
+    list: str | None = None
+
+    def __str__(self) -> str:
+        return f"lists of {self.type.name}" if self.list is not None else self.type.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """The raw column `of`, through `steps`, stored as `dtype`: numbers by way of float32. Of a list each value goes
+    through them, ids of 0 are left out, and a row has at most `most` values."""
+
+    of: str
+    steps: tuple[Operation, ...]
+    dtype: str
+    most: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """`states` are files, relative to `folder`. `layout`: delimiter and columns of text files without a header."""
+
+    raw: Mapping[str, RawColumn]
+    columns: Mapping[str, Column]
+    states: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    layout: Mapping[str, Any] | None = None
+    folder: Path = Path()
+
+    @classmethod
+    def load(cls, folder: Path) -> Encoding:
+        """The encoding in a folder, its states open. Raises DataError for what is missing, damaged or of a newer
+        version."""
+        path = folder / FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["format"] != _FORMAT:
+                raise ValueError("another format")
+        except FileNotFoundError:
+            raise DataError(folder, found=f"no {FILE}", expected="an encoding that preparation wrote",
+                            do="prepare the raw data again with this version, and train on it") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(path, found=f"no encoding ({error})", expected="what preparation wrote",
+                            do="prepare the dataset again, or copy the file again") from None
+        if content.get("version") != _VERSION:
+            raise DataError(path, found=f"version {content.get('version')!r}", expected=f"version {_VERSION}",
+                            do="use the version of clickwise that wrote it, or a newer one")
+        files = {name: _open_state(folder, entry) for name, entry in content["states"].items()}
+        try:
+            raw = {name: RawColumn(_made(RAW_TYPES, "type", entry), entry.get("list"))
+                   for name, entry in content["raw"].items()}
+            columns = {name: Column(entry["of"], tuple(_operation(step, files) for step in entry["steps"]),
+                                    entry["dtype"], entry.get("most")) for name, entry in content["columns"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(path, found=f"an entry that cannot be understood ({error})",
+                            expected="what preparation wrote", do="copy the file again") from None
+        return cls(raw, columns, {name: entry["file"] for name, entry in content["states"].items()},
+                   content.get("text"), folder)
+
+    def save(self, folder: Path) -> None:
+        """Writes encoding.json into `folder`, where the states lie already."""
+        states = {name: {"file": file, "sha256": _sha256(folder / file)} for name, file in self.states.items()}
+        content = {"format": _FORMAT, "version": _VERSION,
+                   "raw": {name: _entry(column.type, "type", column.type.name)
+                           | ({} if column.list is None else {"list": column.list})
+                           for name, column in self.raw.items()},
+                   "states": states,
+                   "columns": {name: {"of": column.of, "dtype": column.dtype,
+                                      **({} if column.most is None else {"most": column.most}),
+                                      "steps": [_entry(step, "do", step.do) for step in column.steps]}
+                               for name, column in self.columns.items()}}
+        write_json(folder / FILE, content | ({} if self.layout is None else {"text": self.layout}))
+
+    def copy_to(self, folder: Path) -> None:
+        """Puts the whole encoding into `folder`: the states as hard links where the file system can, read-only."""
+        (folder / STATES).mkdir(parents=True, exist_ok=True)
+        for file in self.states.values():
+            target = folder / file
+            target.unlink(missing_ok=True)
+            try:
+                os.link(self.folder / file, target)
+            except OSError:
+                shutil.copyfile(self.folder / file, target)
+            target.chmod(0o444)
+        shutil.copyfile(self.folder / FILE, folder / FILE)
+
+    def needs(self, names: Sequence[str]) -> list[str]:
+        """The raw columns that these columns are made of."""
+        return list(dict.fromkeys(self.columns[name].of for name in names))
+
+
+def _made(kinds: Mapping[str, type], key: str, entry: Mapping[str, Any]) -> Any:
+    kind = kinds[entry[key]]
+    names = {field.name for field in dataclasses.fields(kind)} - {"file"}
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()
+                   if name in names})
+
+
+def _operation(entry: Mapping[str, Any], files: Mapping[str, VocabularyFile]) -> Operation:
+    step = _made(OPERATIONS, "do", entry)
+    return step.opened(files[step.state]) if isinstance(step, Vocabulary) else step
+
+
+def _entry(of: Any, key: str, name: str) -> dict[str, Any]:
+    """The fields that are not at their defaults."""
+    return {key: name, **{field.name: getattr(of, field.name) for field in dataclasses.fields(of)
+                          if field.name != "file" and getattr(of, field.name) != field.default}}
+
+
+def _open_state(folder: Path, entry: Mapping[str, Any]) -> VocabularyFile:
+    path = folder / entry["file"]
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(folder / FILE, found=f"the file {entry['file']!r}", expected="files inside the folder")
+    file = VocabularyFile(path)
+    if _sha256(path) != entry["sha256"]:
+        raise DataError(path, found="another content than encoding.json was written with",
+                        expected="the file as preparation wrote it", do="prepare again, or copy the whole folder again")
+    return file
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

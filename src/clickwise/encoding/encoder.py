@@ -1,0 +1,212 @@
+"""Raw rows to the values that a model reads: one row at a time, or many."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clickwise.encoding.document import Column, Encoding, RawColumn
+from clickwise.encoding.operations import Vocabulary
+from clickwise.encoding.raw_types import Unreadable
+from clickwise.errors import DataError, nearest
+
+Lists = tuple[np.ndarray, np.ndarray]  # values, and offsets int64 [rows + 1]
+
+
+@dataclasses.dataclass
+class Encoded:
+    """`arrays` by column, in their stored types; by raw column how many values (of lists: rows) were `missing`, and how
+    many `unseen`: not in the vocabulary, which holds no rare ones either."""
+
+    arrays: dict[str, np.ndarray | Lists]
+    missing: dict[str, int]
+    unseen: dict[str, int]
+
+
+class Encoder:
+    """The columns `names` of an encoding (all, where it is None)."""
+
+    def __init__(self, encoding: Encoding, names: Iterable[str] | None = None) -> None:
+        self.encoding = encoding
+        self.names = tuple(encoding.columns if names is None else names)
+        self.needs = encoding.needs(self.names)
+        self._ones: list[tuple[str, str, Callable, tuple[Callable, ...]]] = []
+        self._lists: list[str] = []
+        floats: dict[str, list[str]] = {}
+        for name in self.names:
+            column = encoding.columns[name]
+            raw = encoding.raw[column.of]
+            if raw.list is not None:
+                self._lists.append(name)
+                continue
+            self._ones.append((name, column.of, raw.type.one, tuple(step.one for step in column.steps)))
+            if np.dtype(column.dtype).kind == "f":
+                floats.setdefault(column.dtype, []).append(name)
+        self._floats = [(np.dtype(dtype), names) for dtype, names in floats.items()]
+
+    def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of one raw row, Python's own, floats rounded as they are stored; a list for lists of ids.
+
+        Raises DataError for a column that is absent, and for a value that cannot be read.
+        """
+        encoded = {}
+        try:
+            for name, of, read, steps in self._ones:
+                value = read(row[of])
+                for step in steps:
+                    value = step(value)
+                encoded[name] = value
+        except KeyError:
+            raise self._absent(of, row, "a row") from None
+        except Unreadable as error:
+            raise _unreadable(f"column {of!r}", error) from None
+        for dtype, names in self._floats:
+            stored = np.array([encoded[name] for name in names], np.float32)
+            if not np.isfinite(stored).all() or (dtype.itemsize < 4 and not np.isfinite(stored.astype(dtype)).all()):
+                bad = next(name for name, value in zip(names, stored.astype(dtype), strict=True)
+                           if not np.isfinite(value))
+                raise DataError(f"column {self.encoding.columns[bad].of!r}", expected="a finite number",
+                                found=repr(row[self.encoding.columns[bad].of]))
+            encoded.update(zip(names, stored.astype(dtype).tolist(), strict=True))
+        for name in self._lists:
+            column = self.encoding.columns[name]
+            if column.of not in row:
+                raise self._absent(column.of, row, "a row")
+            encoded[name] = self._list(column, row[column.of])
+        return encoded
+
+    def _list(self, column: Column, value: Any) -> list[int]:
+        raw = self.encoding.raw[column.of]
+        if isinstance(value, str):
+            value = value.split(raw.list)
+        elif value is None or isinstance(value, float):
+            value = ()
+        values = [raw.type.one(part) for part in value if part is not None]
+        values = [part for part, given in zip(values, value, strict=False) if part is not None]
+        if column.most is not None and len(values) > column.most:
+            raise DataError(f"column {column.of!r}", found=f"{len(values)} values", expected=f"at most {column.most}")
+        for step in column.steps:
+            values = [step.one(part) for part in values]
+        return [id_ for id_ in values if id_]
+
+    def columns(self, raw: Mapping[str, pa.Array], where: str = "rows", first: int = 0) -> Encoded:
+        """Many rows; `first` is the number of the first one, `where` the file, for messages.
+
+        Raises DataError as `row` does, and for a column of a type that cannot be read.
+        """
+        canonical: dict[str, Any] = {}
+        found = Encoded({}, {}, {})
+        for of in self.needs:
+            if of not in raw:
+                raise self._absent(of, raw, where)
+            canonical[of] = self._read(self.encoding.raw[of], raw[of], f"{where}, column {of!r}", first)
+        for name in self.names:
+            column = self.encoding.columns[name]
+            x, offsets = canonical[column.of]
+            found.missing[column.of] = x.null_count if offsets is None else int((np.diff(offsets) == 0).sum())
+            if column.most is not None and (np.diff(offsets) > column.most).any():
+                row = int(np.argmax(np.diff(offsets) > column.most))
+                raise DataError(f"{where}, column {column.of!r}, row {first + row:,}",
+                                found=f"{int(np.diff(offsets)[row])} values", expected=f"at most {column.most}")
+            values = _numbers(x) if pa.types.is_floating(x.type) else x
+            for step in column.steps:
+                values = step.many(values)
+                if isinstance(step, Vocabulary):
+                    unseen = int(((values == 0) | (values > step.file.size)).sum()) - x.null_count
+                    found.unseen[column.of] = unseen
+            found.arrays[name] = self._stored(column, values, raw[column.of], f"{where}, column {column.of!r}", first)
+            if offsets is not None:
+                kept = values > 0
+                ends = np.concatenate([[0], np.cumsum(kept)])[offsets]
+                found.arrays[name] = found.arrays[name][kept], ends
+        return found
+
+    def values(self, name: str, raw: Mapping[str, pa.Array], where: str = "rows", first: int = 0) -> np.ndarray:
+        """A column before it is stored, NaN where it is missing: labels, say."""
+        column = self.encoding.columns[name]
+        values, _ = self._read(self.encoding.raw[column.of], raw[column.of], f"{where}, column {column.of!r}", first)
+        values = _numbers(values) if pa.types.is_floating(values.type) else values
+        for step in column.steps:
+            values = step.many(values)
+        return _numbers(values) if isinstance(values, pa.Array) else values
+
+    def _read(self, raw: RawColumn, column: pa.Array, where: str, first: int) -> tuple[pa.Array, np.ndarray | None]:
+        """The column as its raw type reads it; of lists their values end to end, and where each row's end."""
+        if isinstance(column, pa.ChunkedArray):
+            column = column.combine_chunks()
+        offsets = None
+        is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type) \
+            or pa.types.is_fixed_size_list(column.type)
+        if raw.list is not None:
+            if not is_list:
+                if not pa.types.is_string(column.type):
+                    column = column.cast(pa.string())
+                column = pc.split_pattern(column.fill_null(""), raw.list)
+            offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(column).fill_null(0).to_numpy(
+                zero_copy_only=False))]).astype(np.int64)
+            column = column.flatten()
+        elif is_list or pa.types.is_struct(column.type) or pa.types.is_map(column.type):
+            raise DataError(where, found=f"values of the type {column.type}", expected=str(raw))
+        try:
+            read = raw.type.array(_plain(column))
+        except Unreadable as error:
+            row = error.index if offsets is None else int(np.searchsorted(offsets, error.index, "right")) - 1
+            raise _unreadable(f"{where}, row {first + row:,}", error) from None
+        except pa.ArrowException as error:
+            raise DataError(where, found=f"values of the type {column.type} ({str(error).splitlines()[0][:80]})",
+                            expected=str(raw)) from None
+        if offsets is not None and read.null_count:
+            kept = read.is_valid().to_numpy(zero_copy_only=False)
+            offsets, read = np.concatenate([[0], np.cumsum(kept)])[offsets], read.drop_null()
+        return read, offsets
+
+    def _stored(self, column: Column, values: Any, raw: pa.Array, where: str, first: int) -> np.ndarray:
+        dtype = np.dtype(column.dtype)
+        if isinstance(values, pa.Array):
+            values = _numbers(values)
+        if dtype.kind != "f":
+            if values.dtype.kind == "f" and np.isnan(values).any():
+                raise DataError(f"{where}, row {first + int(np.argmax(np.isnan(values))):,}", found="no value",
+                                expected="a label in every row")
+            return values.astype(dtype)
+        with np.errstate(over="ignore"):
+            stored = values.astype(np.float32).astype(dtype)
+        finite = np.isfinite(stored)
+        if not finite.all():
+            row = int(np.argmin(finite))
+            raise DataError(f"{where}, row {first + row:,}", found=repr(raw[row].as_py()), expected="a finite number")
+        return stored
+
+    def _absent(self, of: str, given: Iterable[str], where: str) -> DataError:
+        given = list(given)
+        made = [name for name in self.names if self.encoding.columns[name].of == of]
+        into = "" if made == [of] else f", of which {', '.join(made)} is made"
+        return DataError(where, found=f"no column {of!r} among {len(given)}",
+                         expected=f"{of}: {self.encoding.raw[of]}{into}", do=nearest(of, given))
+
+
+def _numbers(column: pa.Array) -> np.ndarray:
+    return column.to_numpy(zero_copy_only=False)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """The column with text as Arrow's plain type of it."""
+    if isinstance(column, pa.DictionaryArray):
+        column = column.dictionary_decode()
+    type_ = column.type
+    if pa.types.is_large_string(type_) or pa.types.is_string_view(type_) or pa.types.is_binary(type_) \
+            or pa.types.is_large_binary(type_):
+        return column.cast(pa.string())
+    return column.cast(pa.string()) if pa.types.is_null(type_) else column
+
+
+def _unreadable(where: str, error: Unreadable) -> DataError:
+    return DataError(where, found=repr(error.value)[:80], expected=error.expected,
+                     do="correct it, or leave it empty where the value is not known")
+
+

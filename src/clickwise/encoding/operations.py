@@ -1,0 +1,219 @@
+"""What a column of raw values goes through until it is a feature: every operation, its three forms side by side.
+
+`bulk` is an Ibis expression, `one` takes a Python value, `many` an array. They give the same bits from the same values.
+Numbers are float64, of `many` with NaN for missing ones; ids and hashes are integers; all other values are as their raw
+type has them (`raw_types`), with None for missing ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clickwise.encoding.vocabulary_file import VocabularyFile
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    ParseHex = Callable[[ir.StringColumn, str], ir.IntegerColumn]  # `engine.parse_hex`
+
+OPERATIONS: dict[str, type[Operation]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """`do` is how encoding.json calls it; its fields stand there beside it."""
+
+    do: ClassVar[str]
+
+    def __init_subclass__(cls, do: str) -> None:
+        cls.do = do
+        OPERATIONS[do] = cls
+
+    def bulk(self, x: ir.Value, parse_hex: ParseHex) -> ir.Value:
+        raise NotImplementedError
+
+    def one(self, x: Any) -> Any:
+        raise NotImplementedError
+
+    def many(self, x: Any) -> Any:
+        raise NotImplementedError
+
+
+# ---- numbers
+
+
+def _ln(x: np.ndarray) -> np.ndarray:
+    """ln as DuckDB and Python have it: numpy's differs in last bits."""
+    return pc.ln(pa.array(x)).to_numpy(zero_copy_only=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogShifted(Operation, do="log_shifted"):
+    """ln(x + shift); 0 where x is missing or the logarithm does not exist."""
+
+    shift: float
+
+    def bulk(self, x, parse_hex=None):
+        import ibis
+
+        shifted = x.cast("float64") + self.shift
+        return ibis.cases((shifted > 0, shifted.ln()), else_=0.0)
+
+    def one(self, x):
+        return 0.0 if x is None or x + self.shift <= 0 else math.log(x + self.shift)
+
+    def many(self, x):
+        shifted, y = x + self.shift, np.zeros(len(x))
+        exists = shifted > 0
+        y[exists] = _ln(shifted[exists])
+        return y
+
+
+@dataclasses.dataclass(frozen=True)
+class SignedLog(Operation, do="signed_log"):
+    """sign(x) · ln(1 + |x|): a heavy tail on either side drawn in."""
+
+    def bulk(self, x, parse_hex=None):
+        x = x.cast("float64")
+        return x.sign() * (x.abs() + 1).ln()
+
+    def one(self, x):
+        return None if x is None else ((x > 0) - (x < 0)) * math.log(abs(x) + 1)
+
+    def many(self, x):
+        return np.sign(x) * _ln(np.abs(x) + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Standardize(Operation, do="standardize"):
+    """(x − mean) / std; 0, the mean, where x is missing."""
+
+    mean: float
+    std: float
+
+    def bulk(self, x, parse_hex=None):
+        return ((x.cast("float64") - self.mean) / self.std).fill_null(0.0)
+
+    def one(self, x):
+        return 0.0 if x is None else (x - self.mean) / self.std
+
+    def many(self, x):
+        return np.nan_to_num((x - self.mean) / self.std, nan=0.0, posinf=np.inf, neginf=-np.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class OrZero(Operation, do="or_zero"):
+    """x; 0 where it is missing."""
+
+    def bulk(self, x, parse_hex=None):
+        return x.fill_null(0)
+
+    def one(self, x):
+        return 0 if x is None else x
+
+    def many(self, x):
+        return np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=-np.inf) if isinstance(x, np.ndarray) else _integers(x)
+
+
+def _integers(x: pa.Array | np.ndarray) -> np.ndarray:
+    """int64; 0 where x is missing."""
+    return x if isinstance(x, np.ndarray) else x.fill_null(0).cast(pa.int64()).to_numpy(zero_copy_only=False)
+
+
+# ---- ids
+
+
+@dataclasses.dataclass(frozen=True)
+class Hash60(Operation, do="hash60"):
+    """The first 60 bits of the MD5 sum of the UTF-8 text: the same number in any other program."""
+
+    def bulk(self, x, parse_hex):
+        return parse_hex(x.cast("string").hexdigest("md5").substr(0, 15), "int64")
+
+    def one(self, x):
+        return None if x is None else int(hashlib.md5(str(x).encode(), usedforsecurity=False).hexdigest()[:15], 16)
+
+    def many(self, x):
+        codes = x.dictionary_encode()
+        return pa.array([self.one(value) for value in codes.dictionary.to_pylist()], pa.int64()).take(codes.indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary(Operation, do="vocabulary"):
+    """The id of x in the vocabulary `state`, 1 … size; else 0, or with `hash_buckets` one of so many ids behind the
+    vocabulary's, by `Hash60`; missing is 0. In bulk it is a join: `prepare/encode.py`."""
+
+    state: str
+    hash_buckets: int = 0
+    file: VocabularyFile | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def opened(self, file: VocabularyFile) -> Vocabulary:
+        return dataclasses.replace(self, file=file)
+
+    def one(self, x):
+        if x is None:
+            return 0
+        id_ = self.file.find(x)
+        return id_ if id_ or not self.hash_buckets else self.file.size + 1 + _HASH.one(x) % self.hash_buckets
+
+    def many(self, x):
+        is_missing = x.is_null().to_numpy(zero_copy_only=False) if x.null_count else None
+        if self.file.kind == "text":  # most columns hold few different texts
+            codes = x.dictionary_encode()
+            known = np.append(self.file.find_all(codes.dictionary), np.int32(0))
+            ids = known[codes.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)]
+        else:
+            ids = self.file.find_all(x.fill_null(x.type.to_pandas_dtype()(0)) if x.null_count else x)
+            if is_missing is not None:
+                ids[is_missing] = 0
+        if self.hash_buckets:
+            hashed = np.flatnonzero((ids == 0) & (True if is_missing is None else ~is_missing))
+            ids[hashed] = self.file.size + 1 + _integers(_HASH.many(x.take(pa.array(hashed)))) % self.hash_buckets
+        return ids
+
+
+_HASH = Hash60()
+
+
+# ---- labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Is(Operation, do="is"):
+    """1 where x is the value, else 0; missing where x is."""
+
+    value: Any
+
+    def bulk(self, x, parse_hex=None):
+        return (x == self.value).cast("int8")
+
+    def one(self, x):
+        return None if x is None else int(x == self.value)
+
+    def many(self, x):
+        equal = np.asarray([None if value is None else value == self.value for value in x.to_pylist()], float)
+        return equal
+
+
+@dataclasses.dataclass(frozen=True)
+class Above(Operation, do="above"):
+    """1 where x is greater than the bound, else 0; missing where x is."""
+
+    bound: float
+
+    def bulk(self, x, parse_hex=None):
+        return (x > self.bound).cast("int8")
+
+    def one(self, x):
+        return None if x is None else int(x > self.bound)
+
+    def many(self, x):
+        return np.where(np.isnan(x), np.nan, x > self.bound)

@@ -1,0 +1,356 @@
+"""The one reading of raw values: what a value means, however its file or program stores it.
+
+Each type has three forms that give the same: `bulk`, an Ibis expression; `array`, of an Arrow array; `one`, of a Python
+value. None, NaN and the empty text are missing.
+
+    integer   7, 7.0, "7" and " 7.00 " are one value; what is no whole number of 64 bits is missing, and so is a float
+              beyond 2^53, which may stand for several
+    float     float64; texts of `missing` are missing, other texts that are no numbers cannot be read
+    boolean   true, True, "TRUE", 1, 1.0 and "1" are one value, all of false another; anything else is missing
+    text      without space around it; "7", "7.0" and "007" are three values
+    time      a date or time as text in UTC, 2024-01-05 10:00:00.5; a text without a time zone is in UTC already
+    hex32     up to 8 hexadecimal digits as a number, or that number
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import math
+import numbers
+import re
+import struct
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    ParseHex = Callable[[ir.StringColumn, str], ir.IntegerColumn]
+
+SPACE = " \t\n\r\v\f"
+TRUE, FALSE = ("1", "1.0", "true"), ("0", "0.0", "false")
+_WHOLE = r"[+-]?[0-9]+(\.0*)?"
+_CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
+_TIME = rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ T]{_CLOCK}(Z|[+-]([01][0-9])(:?[0-5][0-9])?)?)?"
+_is_whole, _is_time, _is_hex = (re.compile(pattern, re.ASCII).fullmatch
+                                for pattern in (_WHOLE, _TIME, "[0-9a-fA-F]{1,8}"))
+_INT64, _EXACT = 2**63, 2**53  # float64 holds every whole number up to 2^53
+
+
+class Unreadable(ValueError):
+    """A value that its type cannot be read from; `index` is its row in an array."""
+
+    def __init__(self, value: object, expected: str, index: int | None = None) -> None:
+        super().__init__(f"{value!r}, which is not {expected}")
+        self.value, self.expected, self.index = value, expected, index
+
+
+@dataclasses.dataclass(frozen=True)
+class RawType:
+    """`name` is what encoding.json calls it; `arrow` is the type of what `array` gives, null where one is missing."""
+
+    name: ClassVar[str]
+    arrow: ClassVar[pa.DataType]
+
+    def bulk(self, column: ir.Column) -> ir.Column:
+        raise NotImplementedError
+
+    def one(self, value: Any) -> Any:
+        raise NotImplementedError
+
+    def array(self, column: pa.Array) -> pa.Array:
+        """By default each different value is read once."""
+        if isinstance(column, pa.DictionaryArray):
+            column = column.dictionary_decode()
+        codes = column.dictionary_encode() if not pa.types.is_nested(column.type) else None
+        values, read = codes.dictionary, []
+        for index, value in enumerate(_python_values(values)):
+            try:
+                read.append(self.one(value))
+            except Unreadable as error:
+                error.index = pc.index(codes.indices, pa.scalar(index, codes.indices.type)).as_py()
+                raise
+        return pa.array(read, self.arrow).take(codes.indices)
+
+
+def _python_values(values: pa.Array) -> list:
+    """As `to_pylist`; of times those that Python can hold, to the microsecond."""
+    if pa.types.is_timestamp(values.type):
+        values = values.cast(pa.timestamp("us", values.type.tz), safe=False)
+    return values.to_pylist()
+
+
+def _python(value: Any) -> Any:
+    """Scalars of numpy and bytes as Python's own; NaN and NaT as None."""
+    if isinstance(value, np.generic):
+        value = value.item() if not isinstance(value, np.datetime64) else value.astype("datetime64[us]").item()
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).decode("utf-8", "replace")
+    return None if isinstance(value, (float, decimal.Decimal)) and value != value else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(RawType):
+    name, arrow = "text", pa.string()
+
+    def bulk(self, column):
+        import ibis
+
+        if column.type().is_timestamp():
+            column = column.cast("timestamp")
+        elif column.type().is_floating():
+            column = column.isnan().ifelse(ibis.null("string"), column.cast("float64").cast("string"))
+        return column.cast("string").strip().nullif("")
+
+    def one(self, value):
+        if type(value) is not str:
+            value = _python(value)
+            if value is None:
+                return None
+            value = _as_text(value)
+        return value.strip(SPACE) or None
+
+    def array(self, column):
+        if pa.types.is_string(column.type):
+            trimmed = pc.utf8_trim(column, SPACE)
+            return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+        return super().array(column)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime.datetime):
+        return _time_text(value)
+    return str(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer(RawType):
+    name, arrow = "integer", pa.int64()
+
+    def bulk(self, column):
+        import ibis
+
+        if column.type().is_string():
+            text = column.strip()
+            return ibis.cases((text.re_search(f"^{_WHOLE}$"), text.split(".")[0].try_cast("int64")),
+                              else_=ibis.null("int64"))
+        if column.type().is_floating() or column.type().is_decimal():
+            number = column.cast("float64")
+            whole = ibis.cases((number.abs() <= _EXACT, number), else_=ibis.null("float64")).cast("int64")
+            return ibis.cases((whole == number, whole), else_=ibis.null("int64"))
+        return column.try_cast("int64")
+
+    def one(self, value):
+        if type(value) is int:
+            return value if -_INT64 <= value < _INT64 else None
+        value = _python(value)
+        if isinstance(value, str):
+            value = value.strip(SPACE)
+            if not _is_whole(value):
+                return None
+            value = int(value.partition(".")[0])
+        elif isinstance(value, (float, decimal.Decimal)):
+            if not abs(value) <= _EXACT or value != math.floor(value):
+                return None
+            value = int(value)
+        elif not isinstance(value, numbers.Integral):
+            return None
+        return int(value) if -_INT64 <= value < _INT64 else None
+
+    def array(self, column):
+        if pa.types.is_signed_integer(column.type):
+            return column.cast(pa.int64())
+        return super().array(column)
+
+
+@dataclasses.dataclass(frozen=True)
+class Float(RawType):
+    """`bits` 32: a text is the float32 next to it, as a file of that type would hold it."""
+
+    name, arrow = "float", pa.float64()
+    missing: Sequence[str] = ()
+    bits: int = 64
+
+    @property
+    def _missing_numbers(self) -> list[float]:
+        """The texts of `missing` that are numbers, -1 say: the number is missing, however it is written."""
+        found = (_float(word, 64) for word in self.missing)
+        return [number for number in found if number is not None and number == number]
+
+    def bulk(self, column):
+        import ibis
+
+        number = column.strip().try_cast(f"float{self.bits}") if column.type().is_string() else column
+        number = number.cast(f"float{self.bits}").cast("float64")
+        for missing in self._missing_numbers:
+            number = number.nullif(missing)
+        return number.isnan().ifelse(ibis.null("float64"), number)
+
+    def unread(self, column: ir.Column) -> ir.BooleanColumn:
+        """Where `bulk` finds a text that is neither a number nor missing."""
+        import ibis
+
+        if not column.type().is_string():
+            return ibis.literal(False)
+        words = [word for word in ("", "nan", *self.missing) if word is not None]
+        return self.bulk(column).isnull() & ~column.strip().re_search(
+            f"(?i)^[+-]?nan$|^({'|'.join(map(re.escape, words))})$") & column.strip().try_cast("float64").isnull() \
+            & column.notnull()
+
+    def one(self, value):
+        if type(value) is not float:
+            if value is None:
+                return None
+            value = _python(value)
+            if isinstance(value, str):
+                text = value.strip(SPACE)
+                if not text or text in self.missing:
+                    return None
+                value = _float(text, self.bits)
+                if value is None:
+                    raise Unreadable(text, "a number")
+            elif isinstance(value, (int, float, decimal.Decimal)):
+                value = float(value)
+            elif value is not None:
+                raise Unreadable(value, "a number")
+        if value is None or value != value:
+            return None
+        if self.bits == 32:
+            value = _nearest32(value)
+        return None if self.missing and value in self._missing_numbers else value
+
+    def array(self, column):
+        type_, fast = column.type, None
+        if pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_boolean(type_):
+            fast = column
+        elif pa.types.is_string(type_):
+            try:
+                trimmed = pc.utf8_trim(column, SPACE)
+                words = pa.array(["", *self.missing], pa.string())
+                fast = pc.if_else(pc.is_in(trimmed, words), pa.scalar(None, pa.string()), trimmed).cast(
+                    pa.float32() if self.bits == 32 else pa.float64())
+            except pa.ArrowInvalid:
+                pass
+        if fast is None:
+            return super().array(column)
+        if self.bits == 32:
+            fast = fast.cast(pa.float32(), safe=False)
+        fast = fast.cast(pa.float64(), safe=False)
+        is_missing = pc.is_nan(fast)
+        for number in self._missing_numbers:
+            is_missing = pc.or_(is_missing, pc.equal(fast, number))
+        return pc.if_else(is_missing, pa.scalar(None, pa.float64()), fast)
+
+
+def _float(text: str, bits: int) -> float | None:
+    """The number that a text holds, in float64 or the float32 next to it; None where it holds none."""
+    try:
+        number = float(text) if text.isascii() else None
+    except ValueError:
+        return None
+    if number is None or bits == 64 or not math.isfinite(number):
+        return number
+    low = struct.unpack("<Q", struct.pack("<d", number))[0] & (2**29 - 1)
+    if low == 2**28:  # rounded to the middle of two float32: the text says to which side
+        exact, number = Fraction(text.replace("_", "")), number
+        if exact != Fraction(number):
+            return _nearest32(math.nextafter(number, math.inf if exact > Fraction(number) else -math.inf))
+    return _nearest32(number)
+
+
+def _nearest32(number: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float32(number))
+
+
+@dataclasses.dataclass(frozen=True)
+class Boolean(RawType):
+    name, arrow = "boolean", pa.bool_()
+
+    def bulk(self, column):
+        import ibis
+
+        text = column.cast("string").strip().lower()
+        return ibis.cases((text.isin(TRUE), True), (text.isin(FALSE), False), else_=ibis.null("boolean"))
+
+    def one(self, value):
+        if type(value) is bool:
+            return value
+        value = _python(value)
+        if isinstance(value, str):
+            text = value.strip(SPACE).lower()
+            return True if text in TRUE else False if text in FALSE else None
+        if isinstance(value, numbers.Number):
+            return True if value == 1 else False if value == 0 else None
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Time(RawType):
+    name, arrow = "time", pa.string()
+
+    def bulk(self, column):
+        import ibis
+
+        if column.type().is_string():
+            text = column.strip()
+            column = ibis.cases((text.re_search(f"^{_TIME}$"), text), else_=ibis.null("string")).try_cast(
+                "timestamp('UTC')")
+        return column.cast("timestamp").cast("string")
+
+    def one(self, value):
+        value = _python(value)
+        if isinstance(value, str):
+            text = value.strip(SPACE)
+            try:
+                value = datetime.datetime.fromisoformat(text) if _is_time(text) else None
+            except ValueError:  # no such day
+                return None
+        if isinstance(value, datetime.datetime):
+            return _time_text(value)
+        return f"{value.isoformat()} 00:00:00" if isinstance(value, datetime.date) else None
+
+
+def _time_text(value: datetime.datetime) -> str:
+    if value.tzinfo is not None:
+        value = value.astimezone(datetime.UTC).replace(tzinfo=None)
+    text = value.isoformat(" ")
+    return text.rstrip("0") if "." in text else text
+
+
+@dataclasses.dataclass(frozen=True)
+class Hex32(RawType):
+    name, arrow = "hex32", pa.int64()
+
+    def bulk(self, column, parse_hex: ParseHex | None = None):
+        return parse_hex(column.strip().nullif(""), "uint32").cast("int64") if column.type().is_string() \
+            else column.cast("int64")
+
+    def one(self, value):
+        if type(value) is not str:
+            value = _python(value)
+            if value is None:
+                return None
+            if isinstance(value, int) and 0 <= value < 2**32:
+                return value
+            if not isinstance(value, str):
+                raise Unreadable(value, "a hexadecimal value of up to 8 digits")
+        text = value.strip(SPACE)
+        if not text:
+            return None
+        if not _is_hex(text):
+            raise Unreadable(text, "a hexadecimal value of up to 8 digits")
+        return int(text, 16)
+
+
+RAW_TYPES: dict[str, type[RawType]] = {
+    type_.name: type_ for type_ in (Text, Integer, Float, Boolean, Time, Hex32)}

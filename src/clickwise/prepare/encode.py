@@ -1,0 +1,128 @@
+"""The bulk forms of an encoding: raw tables to columns by expressions and joins, for many rows in an engine."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from clickwise.encoding import Column, Encoder, Encoding, RawColumn
+from clickwise.encoding.operations import Hash60, Vocabulary
+from clickwise.encoding.raw_types import Hex32
+from clickwise.encoding.vocabulary_file import write_vocabulary
+from clickwise.feature_spec import FeatureSpec
+from clickwise.prepare import steps
+from clickwise.prepare.engine import Engine
+from clickwise.prepare.folder import PreparationFolder, say
+
+
+def read(table: ir.Table, raw: Mapping[str, RawColumn], engine: Engine) -> dict[str, ir.Column]:
+    """The columns of `table` as their raw types read them."""
+    return {name: read_column(table[name], column, engine) for name, column in raw.items()}
+
+
+def read_column(column: ir.Column, raw: RawColumn, engine: Engine) -> ir.Column:
+    if raw.list is None:
+        return raw.type.bulk(column, engine.parse_hex) if isinstance(raw.type, Hex32) else raw.type.bulk(column)
+    if not column.type().is_array():
+        column = column.cast("string").split(raw.list)
+    return column.map(raw.type.bulk).filter(lambda value: value.notnull())
+
+
+def encode(engine: Engine, table: ir.Table, columns: Mapping[str, Column]) -> ir.Table:
+    """`row` and `columns`, of a table with `row` and raw columns as `read` gives them. The rows may come back in any
+    order. One column at a time where it has a vocabulary, which is in the engine as `vocabulary_<state>`."""
+    if len(columns) == 1:
+        ((name, column),) = columns.items()
+        if any(isinstance(step, Vocabulary) for step in column.steps):
+            return _encode_ids(engine, table, name, column)
+    encoded = {}
+    for name, column in columns.items():
+        value = table[column.of]
+        for step in column.steps:
+            value = step.bulk(value, engine.parse_hex)
+        encoded[name] = value.cast("float32") if "float" in column.dtype else value
+    return table.select("row", **encoded)
+
+
+def _encode_ids(engine: Engine, table: ir.Table, name: str, column: Column) -> ir.Table:
+    (step,) = column.steps  # a chain of ids is the vocabulary alone
+    vocabulary, values = engine.table(f"vocabulary_{step.state}"), table.select("row", **{name: table[column.of]})
+    unknown = None
+    if step.hash_buckets:
+        first = engine.count(vocabulary) + 1
+
+        def unknown(value: ir.Value) -> ir.Value:
+            return ibis.cases((value.notnull(), (Hash60().bulk(value, engine.parse_hex) % step.hash_buckets + first)
+                               .cast("int32")), else_=ibis.literal(0, "int32"))
+
+    if column.most is None:
+        return steps.encode(values, name, vocabulary, unknown)
+    return engine.materialise(steps.encode_list(values, name, vocabulary, drop_unknown=True, unknown=unknown),
+                              "list_ids")
+
+
+def save_states(folder: PreparationFolder, names: Iterable[str]) -> dict[str, str]:
+    """Writes the vocabularies `names` of preparation/vocabularies once more, as states of an encoding; name → file."""
+    files: dict[str, str] = {}
+    (folder.preparation / "states").mkdir(exist_ok=True)
+    for index, name in enumerate(names):
+        files[name] = f"states/{index}.vocabulary"
+        with parquet.ParquetFile(folder.preparation / "vocabularies" / f"{name}.parquet") as written:
+            write_vocabulary(folder.preparation / files[name],
+                             [batch.column(0) for batch in written.iter_batches(columns=["value"])]
+                             or [pa.array([], written.schema_arrow.field("value").type)])
+    return files
+
+
+
+
+def check_examples(folder: PreparationFolder, spec: FeatureSpec) -> None:
+    """Raises AssertionError, for a mistake of ours, where the examples, encoded row by row as a server does, are not
+    what was written of the test mapping."""
+    path = folder.preparation / "examples.parquet"
+    if not path.exists():
+        return
+    examples = parquet.read_table(path)
+    raw = {name: examples.column(name).combine_chunks() for name in examples.column_names}
+    encoder = Encoder(Encoding.load(folder.preparation))
+    encoded = encoder.columns(raw, str(path)).arrays
+    ones = [encoder.row(row) for row in examples.slice(0, 20).to_pylist()]
+    for chunk in spec.mappings["test"]:
+        written = [np.memmap(folder.dataset / file, mode="r") for file in chunk.files]
+        for index, name in enumerate(chunk.features):
+            dtype, rows = np.dtype(spec.features[name].dtype), len(examples)
+            if len(written) == 2:  # the values of lists, and where each list begins
+                ends = written[1].view(np.int64)[:rows + 1]
+                values = written[0].view(dtype)[:ends[-1]]
+                assert (encoded[name][1] == ends).all() and (encoded[name][0] == values).all(), name
+                lists = [values[first:end].tolist() for first, end in itertools.pairwise(ends[:len(ones) + 1].tolist())]
+                assert [row[name] for row in ones] == lists, name
+            else:
+                values = written[0][:rows * len(chunk.features) * dtype.itemsize].view(dtype)
+                values = values.reshape(rows, -1)[:, index]
+                assert encoded[name].tobytes() == values.tobytes(), name
+                assert [row[name] for row in ones] == values[:len(ones)].tolist(), name
+
+
+def count_unseen(folder: PreparationFolder, spec: FeatureSpec, rows: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """Mapping → feature of one id → the share of its rows with id 0: missing, rare or unseen. Says where that is all of
+    them."""
+    shares: dict[str, dict[str, float]] = {}
+    for mapping, chunks in spec.mappings.items():
+        shares[mapping] = {}
+        for chunk in chunks:
+            (name, *_), feature = chunk.features, spec.features[chunk.features[0]]
+            if feature.cardinality is None or feature.is_multi_hot:
+                continue
+            ids = np.memmap(folder.dataset / chunk.files[0], feature.dtype, "r")
+            zeros = rows[mapping] - int(np.count_nonzero(ids))
+            shares[mapping][name] = round(zeros / rows[mapping], 6)
+            if zeros == rows[mapping]:
+                say(f"{mapping}: no value of {name!r} has an id: all are missing, rare or not in the training rows")
+    return shares

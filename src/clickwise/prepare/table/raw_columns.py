@@ -1,0 +1,103 @@
+"""How the columns of a table are read: what the spec and the settings say, and what the training rows hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import ibis
+import ibis.expr.types as ir
+
+from clickwise.encoding import RawColumn
+from clickwise.encoding.raw_types import RAW_TYPES, Boolean, Float, Integer, RawType, Text, Time
+from clickwise.feature_spec import ID_CHANNELS, LEFT_OUT, Feature, FeatureSpec
+from clickwise.prepare.engine import Engine
+
+if TYPE_CHECKING:
+    from clickwise.prepare.table.config import TableConfig
+
+ENCODED = tuple(channel for channel in ID_CHANNELS if "history" not in channel)
+SAMPLE = 10_000  # rows that tell which types a column cannot have; all rows decide
+_PLAIN_WHOLE = r"^[+-]?(0|[1-9][0-9]*)(\.0*)?$"  # "007" is a name
+
+
+def encoded(spec: FeatureSpec) -> list[Feature]:
+    """The features whose values become ids."""
+    return [feature for channel in ENCODED for feature in spec.channel(channel)]
+
+
+def list_delimiter(spec: FeatureSpec, name: str, mapping: str) -> str:
+    """What lies between the values of a multi-hot text column; rows cut off `train` come from its chunks."""
+    chunks = spec.mappings.get(mapping, spec.mappings["train"])
+    return next((chunk.options.get("list_delimiter", "|") for chunk in chunks if name in chunk.features), "|")
+
+
+def fit_types(engine: Engine, spec: FeatureSpec, config: TableConfig) -> dict[str, str]:
+    """Name → raw type of the columns whose values have names: those of ids, and a label that `label_is` speaks of.
+
+    A column of texts is one of integers, times or true and false where all its values in `raw_train` are written so.
+    """
+    (label,) = spec.channels["label"]
+    names = {feature.name: feature.is_multi_hot for feature in encoded(spec)}
+    names |= {label: False} if config.label_is is not None else {}
+    table, types, texts = engine.table("raw_train"), {}, {}
+    for name, is_list in names.items():
+        column = table[name]
+        if is_list:
+            if not column.type().is_array():
+                column = column.cast("string").split(list_delimiter(spec, name, "train"))
+            column = column.unnest()
+        type_ = column.type()
+        if type_.is_string():
+            texts[name] = column
+        elif type_.is_floating() or type_.is_decimal():
+            values = table.select(x=column.cast("float64"))
+            odd = values.filter(~values.x.isnan() & (values.x % 1 != 0)).limit(1)
+            types[name] = Text.name if engine.count(odd) else Integer.name
+        else:
+            types[name] = (Boolean if type_.is_boolean() else Integer if type_.is_integer() else
+                           Time if type_.is_timestamp() or type_.is_date() else Text).name
+    return types | {name: _type_of_texts(engine, table.select(x=column), config) for name, column in texts.items()}
+
+
+def _type_of_texts(engine: Engine, values: ir.Table, config: TableConfig) -> str:
+    candidates = [Integer.name, Boolean.name, Time.name]
+    for part in (values.limit(SAMPLE), values):
+        text = Text().bulk(part.x)
+        known = null_if_missing(text, config.missing)
+        fits = {Integer.name: known.re_search(_PLAIN_WHOLE) & Integer().bulk(part.x).notnull(),
+                Boolean.name: text.lower().isin(("true", "false")), Time.name: Time().bulk(part.x).notnull()}
+        found = engine.row(part.aggregate(texts=text.count(), known=known.count(), **{
+            name: part.count(where=fits[name]) for name in candidates}))
+        least = {Integer.name: found["known"]}
+        candidates = [name for name in candidates if found[name] >= max(1, least.get(name, found["texts"]))]
+        if not candidates:
+            break
+    return candidates[0] if candidates else Text.name
+
+
+def null_if_missing(column: ir.StringColumn, missing: Sequence[str]) -> ir.StringColumn:
+    """`column`, missing where it is one of `missing`. An engine makes a slow join of `isin` with many texts."""
+    if not missing:
+        return column
+    is_missing = column.re_search(f"^({'|'.join(map(re.escape, missing))})$")
+    return ibis.cases((is_missing, ibis.null("string")), else_=column)
+
+
+def raw_columns(spec: FeatureSpec, config: TableConfig, types: Mapping[str, str]) -> dict[str, RawColumn]:
+    """Every column that is read, as its raw type; `types` are those of `fit_types`."""
+    numbers = Float(missing=tuple(config.missing))
+    ids, (label,) = {feature.name: feature for feature in encoded(spec)}, spec.channels["label"]
+    columns: dict[str, RawColumn] = {}
+    for names in (names for channel, names in spec.channels.items() if channel != LEFT_OUT):
+        for name in names:
+            type_: RawType = RAW_TYPES[types[name]]() if name in types else numbers
+            if name not in types and name == label and config.label_above is None:
+                type_ = Boolean()
+            elif name not in types and name not in (label, *spec.channels.get("numerical", ())):
+                feature = spec.features[name]
+                type_ = Text() if feature.is_raw_text else numbers if "float" in feature.dtype else Integer()
+            is_list = name in ids and ids[name].is_multi_hot
+            columns[name] = RawColumn(type_, list_delimiter(spec, name, "train") if is_list else None)
+    return columns

@@ -1,0 +1,134 @@
+"""Every operation has three forms; they give the same bits. A new operation joins by a line of CASES."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from clickwise.encoding import Column
+from clickwise.encoding.operations import (
+    OPERATIONS,
+    Above,
+    Hash60,
+    Is,
+    LogShifted,
+    OrZero,
+    SignedLog,
+    Standardize,
+    Vocabulary,
+)
+from clickwise.encoding.vocabulary_file import VocabularyFile, write_vocabulary
+from clickwise.prepare.encode import encode
+from clickwise.prepare.engine import DuckDBEngine
+
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+numbers = st.none() | st.floats(allow_nan=False) | st.integers(-10, 10**6).map(float) | st.just(-0.0)
+integers = st.none() | st.integers(-2**63, 2**63 - 1) | st.integers(-3, 12)
+texts = st.none() | st.sampled_from(["a", "b", "é", "x" * 9, "y" * 70, "ab"]) | st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=90)
+CASES = {
+    "log_shifted": (LogShifted(3.0), pa.float64(), numbers),
+    "signed_log": (SignedLog(), pa.float64(), numbers),
+    "standardize": (Standardize(1.1, 0.3), pa.float64(), numbers),
+    "or_zero": (OrZero(), pa.float64(), numbers),
+    "or_zero of integers": (OrZero(), pa.int64(), integers),
+    "hash60": (Hash60(), pa.string(), texts),
+    "hash60 of integers": (Hash60(), pa.int64(), integers),
+    "is": (Is("é"), pa.string(), texts),
+    "is of integers": (Is(7), pa.int64(), integers),
+    "above": (Above(2.5), pa.float64(), numbers),
+}
+
+
+@pytest.fixture(scope="module")
+def engine():
+    engine = DuckDBEngine(memory_limit="500MB", threads=2)
+    yield engine
+    engine.close()
+
+
+def stored(engine, values, arrow):
+    return engine.materialise(ibis.memtable(pa.table({"row": range(len(values)), "x": pa.array(values, arrow)})), "t")
+
+
+def bits(value):
+    return struct.pack("<d", float(value)) if value is not None else None
+
+
+def in_order(engine, table):
+    return [row["x"] for row in sorted(engine.rows(table), key=lambda row: row["row"])]
+
+
+def test_every_operation_is_here():
+    assert {operation.do for operation, _, _ in CASES.values()} | {"vocabulary"} == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("case", CASES)
+@QUICK
+@given(data=st.data())
+def test_forms_agree(engine, case, data):
+    operation, arrow, values = CASES[case]
+    values = data.draw(st.lists(values, min_size=1, max_size=30))
+    table = stored(engine, values, arrow)
+    bulk = in_order(engine, table.select("row", x=operation.bulk(table.x, engine.parse_hex)))
+    one = [operation.one(value) for value in values]
+    assert [*map(bits, bulk)] == [*map(bits, one)]
+    column = pa.array(values, arrow)
+    many = operation.many(column.to_numpy(zero_copy_only=False) if arrow == pa.float64() else column)
+    many = [None if value is None or value != value else value for value in
+            (many.to_pylist() if isinstance(many, pa.Array) else many.tolist())]
+    assert [*map(bits, many)] == [*map(bits, one)]
+
+
+@pytest.mark.parametrize("arrow, values", [(pa.string(), texts), (pa.int64(), integers)])
+@QUICK
+@given(data=st.data(), hash_buckets=st.sampled_from([0, 7]))
+def test_vocabulary_forms_agree(engine, tmp_path_factory, arrow, values, data, hash_buckets):
+    given = data.draw(st.lists(values, min_size=1, max_size=30))
+    known = data.draw(st.lists(values.filter(lambda value: value is not None), max_size=20, unique=True))
+    path = tmp_path_factory.mktemp("v") / "x"
+    write_vocabulary(path, [pa.array(known, arrow)])
+    operation = Vocabulary("x", hash_buckets).opened(VocabularyFile(path))
+    one = [operation.one(value) for value in given]
+    assert operation.many(pa.array(given, arrow)).tolist() == one
+    ids = {value: id_ for id_, value in enumerate(known, 1)}
+    assert one == [0 if value is None else ids.get(value) or (
+        len(known) + 1 + Hash60().one(value) % hash_buckets if hash_buckets else 0) for value in given]
+    engine.materialise(ibis.memtable(pa.table({"value": pa.array(known, arrow), "id": pa.array(
+        range(1, len(known) + 1), pa.int32())})), "vocabulary_x")
+    encoded = encode(engine, stored(engine, given, arrow), {"x": Column("x", (operation,), "int32")})
+    assert in_order(engine, encoded) == one
+
+
+@QUICK
+@given(st.lists(st.text(max_size=200), unique=True, max_size=200), st.lists(st.text(max_size=200), max_size=50))
+@example(["", "a", "a\0", "\0a", "x" * 64, "x" * 65, "x" * 63 + "y"], ["x" * 66, "b"])
+def test_vocabulary_file_of_texts(tmp_path_factory, known, others):
+    known = [text for text in known if text.isprintable() or text.isascii()]
+    others = [text for text in others if text.isprintable() or text.isascii()]
+    path = tmp_path_factory.mktemp("v") / "x"
+    write_vocabulary(path, [pa.array(known[:3], pa.string()), pa.array(known[3:], pa.string())])
+    file, ids = VocabularyFile(path), {text: id_ for id_, text in enumerate(known, 1)}
+    asked = known[::-1] + others
+    assert [file.find(text) for text in asked] == [ids.get(text, 0) for text in asked]
+    assert file.find_all(pa.array(["?", *asked], pa.string()).slice(1)).tolist() == [ids.get(text, 0) for text in asked]
+
+
+def test_hash60_is_what_any_program_works_out():
+    assert Hash60().one("é") == int(hashlib.md5("é".encode()).hexdigest()[:15], 16)
+
+
+def test_numbers_by_hand():
+    x = np.array([math.nan, 0.0, math.e - 1, 1 - math.e, -5.0])
+    np.testing.assert_allclose(SignedLog().many(x)[1:4], [0, 1, -1], rtol=1e-15)
+    np.testing.assert_allclose(LogShifted(3.0).many(x), [0, math.log(3), math.log(math.e + 2), math.log(4 - math.e), 0])
+    assert Standardize(1.0, 2.0).many(np.array([3.0, math.nan])).tolist() == [1.0, 0.0]

@@ -1,0 +1,87 @@
+"""One reading of raw values: its three forms give the same, whatever type a file stores."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import struct
+
+import ibis
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from clickwise.encoding.raw_types import RAW_TYPES, Float, Unreadable
+from clickwise.prepare.engine import DuckDBEngine
+
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+digits = st.from_regex(r"[+-]?[0-9]{1,20}(\.[0-9]{0,8})?(e[+-]?[0-9]{1,3})?", fullmatch=True)
+words = st.sampled_from(["", " ", "NA", "nan", "NaN", "inf", "-Infinity", "true", "True", "FALSE", "1", "1.0", "0",
+                         "007", "7", "7.0", "7.", " 7.00 ", "+7", "-0", "-0.0", "1_000", "0x1F", "1e3", "٣", "\u00a07",
+                         "é", "-1", "2024-01-05", "2024-01-05T10:00Z", "2024-01-05 10:00:00.120+02:30", "2024-02-30",
+                         "2024-01-05 24:00", "9223372036854775807", "9223372036854775808", "ab\tc", "\x1c7"])
+texts = words | digits | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
+times = st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2200, 1, 1))
+STORED = {
+    "string": (pa.string(), texts),
+    "int64": (pa.int64(), st.integers(-2**63, 2**63 - 1)),
+    "int8": (pa.int8(), st.integers(-128, 127)),
+    "uint64": (pa.uint64(), st.integers(0, 2**64 - 1)),
+    "double": (pa.float64(), st.floats() | st.integers(-2**60, 2**60).map(float)),
+    "float": (pa.float32(), st.floats(width=32)),
+    "bool": (pa.bool_(), st.booleans()),
+    "decimal": (pa.decimal128(12, 2), st.decimals(-10**9, 10**9, places=2)),
+    "timestamp": (pa.timestamp("us"), times),
+    "timestamp_utc": (pa.timestamp("us", "UTC"), times.map(lambda t: t.replace(tzinfo=datetime.UTC))),
+    "date": (pa.date32(), st.dates(datetime.date(1900, 1, 1), datetime.date(2200, 1, 1))),
+}
+FITS = {"text": tuple(STORED),
+        "integer": ("string", "int64", "int8", "uint64", "double", "float", "bool", "decimal"),
+        "float": ("string", "int64", "int8", "double", "float", "bool", "decimal"),
+        "boolean": ("string", "int64", "int8", "bool"),
+        "time": ("string", "timestamp", "timestamp_utc", "date")}
+CASES = [(name, stored) for name, kinds in FITS.items() for stored in kinds]
+
+
+@pytest.fixture(scope="module")
+def engine():
+    engine = DuckDBEngine(memory_limit="500MB", threads=2)
+    yield engine
+    engine.close()
+
+
+def bits(value):
+    return struct.pack("<d", value) if isinstance(value, float) else value
+
+
+def read_by_one(type_, values):
+    found = []
+    for value in values:
+        try:
+            found.append(type_.one(value))
+        except Unreadable:
+            found.append(None)
+    return found
+
+
+@pytest.mark.parametrize("name, stored", CASES)
+@QUICK
+@given(data=st.data())
+def test_forms_agree(engine, name, stored, data):
+    arrow, values = STORED[stored]
+    values = data.draw(st.lists(st.none() | values, min_size=1, max_size=20))
+    type_ = Float(missing=("NA", "-1")) if name == "float" else RAW_TYPES[name]()
+    column = pa.array(values, arrow)
+    one = read_by_one(type_, column.to_pylist())
+    table = ibis.memtable(pa.table({"row": range(len(values)), "x": column}))
+    bulk = [row["x"] for row in sorted(engine.rows(table.select("row", x=type_.bulk(table.x))), key=lambda r: r["row"])]
+    assert [*map(bits, bulk)] == [*map(bits, one)], values
+    try:
+        array = type_.array(column).to_pylist()
+    except Unreadable as error:
+        assert type_.name == "float" and one[error.index] is None and column[error.index].as_py() is not None
+    else:
+        assert [*map(bits, array)] == [*map(bits, one)]
+    assert read_by_one(type_, one) == one or any(isinstance(x, float) and math.isinf(x) for x in one)  # read again
