@@ -233,18 +233,24 @@ def evaluate(run: RunFolder, overrides: Overrides = None,
 
 @app.command()
 def predict(run: RunFolder, overrides: Overrides = None,
-            source: Annotated[Path, typer.Option("--input", help="Parquet, CSV, or a mapping's name.")] = Path("test"),
-            out: Annotated[Path, typer.Option(help="The .parquet or .csv to write.")] = Path("predictions.parquet"),
+            source: Annotated[Path, typer.Option("--input", help="Raw rows, .csv, .tsv (.gz) or .parquet; or the name "
+                                                                 "of a mapping.")] = Path("test"),
+            out: Annotated[Path | None, typer.Option(help="The .parquet or .csv to write; "
+                                                          "RUN/predictions/INPUT.parquet by default.")] = None,
             carry: Annotated[str | None, typer.Option(help="Further columns to carry along: a,b.")] = None,
+            encoded: Annotated[bool, typer.Option("--encoded", help="The file holds ids and numbers, as the Feature "
+                                                                    "Spec says, not raw values.")] = False,
             allow_imports: AllowImports = None, as_json: AsJson = False) -> None:
-    """Write probabilities for a file of encoded rows; display, target item and columns of your own channels go along.
-    """
+    """Write probabilities for raw rows; display, target item and columns of your own channels go along."""
     from clickwise.verbs.predict import predict
 
     names = tuple(name.strip() for name in carry.split(",") if name.strip()) if carry else ()
-    rows = predict(run, source=source, out=out, overrides=overrides or [], carry=names,
-                   allow_imports=allow_imports or ())
-    _print_json({"rows": rows, "out": str(out)}) if as_json else print(f"{rows:,} rows  {out}")
+    found = predict(run, source=source, out=out, overrides=overrides or [], carry=names, encoded=encoded,
+                    allow_imports=allow_imports or ())
+    for kind in ("missing", "unseen"):
+        if shares := sorted(found.get(kind, {}).items(), key=lambda item: -item[1]):
+            print(f"{kind} values: " + ", ".join(f"{name} {share:.2%}" for name, share in shares), file=sys.stderr)
+    _print_json(found) if as_json else print(f"{found['rows']:,} rows  {found['out']}")
 
 
 @app.command()

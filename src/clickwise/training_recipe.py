@@ -68,6 +68,7 @@ class Recipe:
     parts        part of the model → how it is trained, where that differs from the rest
     freeze       parts of the model that stay as they are: `top`, `top.0`, `embeddings`, `embeddings.<table>`
     start_from   a run folder whose weights (of its best checkpoint, else its last) training starts from
+    examples     so many raw rows of the test mapping go into the run with their scores, where its data has an encoding
     """
 
     data: DataConfig
@@ -80,6 +81,7 @@ class Recipe:
     metrics: tuple[str, ...] = ("auc", "log_loss", "normalized_entropy", "calibration")
     freeze: tuple[str, ...] = ()
     start_from: str | None = None
+    examples: int = 1000
     model_name: str = dataclasses.field(default="", metadata={"hidden": True})
 
     def absolute(self) -> Recipe:

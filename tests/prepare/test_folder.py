@@ -51,7 +51,7 @@ def test_a_stopped_run_leaves_no_output_and_is_resumed(criteo, tmp_path, monkeyp
     monkeypatch.setattr(criteo_dataset, "_stage_files", None)  # what is finished is not done again
     files = {"train": [str(tmp_path / "out_train.tsv")], "test": [str(tmp_path / "out_test.tsv")]}
     out = criteo(files["train"], files["test"])
-    assert "resuming an earlier run after: raw files read, vocabularies, encoding, train written" in capfd.readouterr().err
+    assert "an earlier run after: raw files read, vocabularies, encoding, train written" in capfd.readouterr().err
     assert equal(read(out, "test"), reference(LINES, TEST, 1))
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
 

@@ -68,27 +68,27 @@ def test_a_file_scores_as_the_mapping_with_the_same_rows(clickwise, run, tmp_pat
     rows = table()
     put(tmp_path / f"in.{ending}", {name: rows[name] for name in ("brand", "sku", "session", *INPUTS[::-1])})
     for source in ("test", f"in.{ending}"):
-        assert clickwise("predict", run, "--input", source, "--out", f"{source}.p.parquet").code == 0
+        assert clickwise("predict", run, "--encoded", "--input", source, "--out", f"{source}.p.parquet").code == 0
     of_mapping, of_file = (pq.read_table(tmp_path / f"{source}.p.parquet") for source in ("test", f"in.{ending}"))
     assert of_mapping.column_names == of_file.column_names == ["session", "sku", "brand", "logit", "probability"]
     for name in ("session", "sku", "brand"):
         assert of_file[name].to_pylist() == of_mapping[name].to_pylist() == rows[name]
     np.testing.assert_allclose(of_file["logit"], of_mapping["logit"], atol=1e-6)
     put(tmp_path / f"in.{ending}", {name: rows[name] for name in INPUTS})
-    assert clickwise("predict", run, "--input", f"in.{ending}", "--out", "p.parquet").code == 0
+    assert clickwise("predict", run, "--encoded", "--input", f"in.{ending}", "--out", "p.parquet").code == 0
     assert pq.read_table(tmp_path / "p.parquet").column_names == ["logit", "probability"]
 
 
 @pytest.mark.parametrize("to", ["csv", "parquet"])
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_any_column_is_carried_block_by_block(clickwise, run, tmp_path, monkeypatch, ending, to):
-    monkeypatch.setattr("clickwise.verbs.predict.BLOCK_ROWS", 7)
+    monkeypatch.setattr("clickwise.verbs.predict_rows.BLOCK_ROWS", 7)
     monkeypatch.setattr("clickwise.data.csv.BLOCK_BYTES", 300)  # whose borders are not those of the rows above
     rows = table() | {"name": [f"0{row}, \"é\"" for row in range(ROWS)]}
     put(tmp_path / f"in.{ending}", {name: rows[name] for name in ("name", "session", *INPUTS)})
     assert clickwise("predict", run, "--input", "test", "--out", "all.parquet").code == 0
-    assert clickwise("predict", run, "--input", f"in.{ending}", "--out", f"p.{to}", "--carry", "tags, name,city",
-                     "train.evaluation_batch_size=5").code == 0
+    assert clickwise("predict", run, "--encoded", "--input", f"in.{ending}", "--out", f"p.{to}", "--carry",
+                     "tags, name,city", "train.evaluation_batch_size=5").code == 0
     read = pa.csv.read_csv if to == "csv" else pq.read_table
     found, as_text = read(tmp_path / f"p.{to}"), "csv" in (ending, to)
     assert found.column_names == ["session", "tags", "name", "city", "logit", "probability"]
@@ -114,7 +114,7 @@ def test_what_cannot_be_carried(clickwise, run, tmp_path):
                                       ("test", "tag", 2, ("'test'", "did you mean 'tags'?")),
                                       ("in.parquet", "logit", 2, ("predict writes",)),
                                       ("in.parquet", "both", 1, ("'both'", "struct", ".parquet"))):
-        result = clickwise("predict", run, "--input", source, "--out", "p.csv", "--carry", name)
+        result = clickwise("predict", run, "--encoded", "--input", source, "--out", "p.csv", "--carry", name)
         assert result.code == code and "Traceback" not in result.err, result.err
         assert all(word in result.err for word in words), result.err
         assert not list(tmp_path.glob("*p.csv*"))
@@ -131,7 +131,7 @@ def test_unknown_ids_are_taken_in_as_the_spec_says(clickwise, run, tmp_path, end
     rows["city"][:3], rows["tags"][:2] = [20, -1, 10**12], [[53, -1], [50 * 10**15]]
     put(tmp_path / f"unknown.{ending}", rows)
     for name in ("known", "unknown"):
-        result = clickwise("predict", run, "--input", f"{name}.{ending}", "--out", f"{name}.p.parquet")
+        result = clickwise("predict", run, "--encoded", "--input", f"{name}.{ending}", "--out", f"{name}.p.parquet")
         assert result.code == 0, result.err
     known, unknown = (pq.read_table(tmp_path / f"{name}.p.parquet") for name in ("known", "unknown"))
     assert known == unknown
@@ -155,7 +155,7 @@ def test_bad_values_are_refused(clickwise, run, tmp_path, kind, ending):
     rows = {column: table()[column] for column in INPUTS}
     rows[name][7] = value
     put(tmp_path / f"in.{ending}", rows)
-    result = clickwise("predict", run, "--input", f"in.{ending}", "--out", "p.csv")
+    result = clickwise("predict", run, "--encoded", "--input", f"in.{ending}", "--out", "p.csv")
     assert result.code == 1 and "Traceback" not in result.err and not (tmp_path / "p.csv").exists()
     for word in (f"in.{ending}", *words):
         assert word in result.err, result.err
@@ -165,14 +165,14 @@ def test_bad_values_are_refused(clickwise, run, tmp_path, kind, ending):
 def test_a_missing_column_is_named_with_what_to_do(clickwise, run, tmp_path, ending):
     rows = table()
     put(tmp_path / f"in.{ending}", {**{name: rows[name] for name in INPUTS if name != "shop"}, "shops": rows["shop"]})
-    result = clickwise("predict", run, "--input", f"in.{ending}", "--out", "p.csv")
+    result = clickwise("predict", run, "--encoded", "--input", f"in.{ending}", "--out", "p.csv")
     assert result.code == 1 and "'shop'" in result.err and "did you mean 'shops'?" in result.err
 
 
 def test_files_that_are_none(clickwise, run, tmp_path):
     for name in ("in.parquet", "in.csv"):
         (tmp_path / name).write_bytes(b"")
-        result = clickwise("predict", run, "--input", name, "--out", "p.csv")
+        result = clickwise("predict", run, "--encoded", "--input", name, "--out", "p.csv")
         assert result.code == 1 and name in result.err and "Traceback" not in result.err
 
 
@@ -231,12 +231,13 @@ def test_a_model_of_ones_own_reads_users_without_a_history(clickwise, tmp_path, 
     rows = {name: array.tolist() for name, array in arrays.items()} | {"n": [0.0] * ROWS}
     put(tmp_path / f"in.{ending}", {name: rows[name] for name in read[::-1]})
     for source in ("test", f"in.{ending}"):
-        result = clickwise("predict", run, "--input", source, "--out", f"{source}.p.parquet", "--allow-import",
-                           "own_users.Users")
+        result = clickwise("predict", run, "--encoded", "--input", source, "--out", f"{source}.p.parquet",
+                           "--allow-import", "own_users.Users")
         assert result.code == 0, result.err
     of_mapping, of_file = (pq.read_table(tmp_path / f"{source}.p.parquet") for source in ("test", f"in.{ending}"))
     np.testing.assert_allclose(of_file["logit"], of_mapping["logit"], atol=1e-6)
     assert len(set(of_file["logit"].to_pylist())) > 20
     put(tmp_path / f"in.{ending}", {"sku": rows["sku"], "city": rows["city"], "n": rows["n"]})
-    result = clickwise("predict", run, "--input", f"in.{ending}", "--out", "p.csv", "--allow-import", "own_users.Users")
+    result = clickwise("predict", run, "--encoded", "--input", f"in.{ending}", "--out", "p.csv", "--allow-import",
+                       "own_users.Users")
     assert result.code == 1 and "'who'" in result.err

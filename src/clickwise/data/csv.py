@@ -36,7 +36,7 @@ def stream_csv(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 
         types = {name: _arrow_type(spec, spec.features[name]) if name in spec.features else pa.string()
                  for name in (*names, *carry)}
         first = 0
-        for batch in _batches(path, chunk, columns, has_header, types, rows):
+        for batch in text_batches(path, chunk.options.get("delimiter", ","), columns, has_header, types, rows):
             arrays = {}
             for feature in names:
                 column, where = batch.column(feature), f"{path}, column {feature!r}"
@@ -51,11 +51,12 @@ def stream_csv(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 
             raise SpecError(path, found="no rows", expected="at least one row")
 
 
-def _batches(path: Path, chunk: Chunk, columns: list[str], has_header: bool, types: dict[str, pa.DataType],
-             rows: int) -> Iterator[pa.RecordBatch]:
+def text_batches(path: Path, delimiter: str, columns: list[str], has_header: bool, types: dict[str, pa.DataType],
+                 rows: int) -> Iterator[pa.RecordBatch]:
+    """The columns of `types` of a file of text that has `columns`, at most `rows` rows at a time."""
     block = max(BLOCK_BYTES, min(rows * 8 * len(columns), 1 << 26))  # bytes: about 8 for a value
     read = pa_csv.ReadOptions(use_threads=False, column_names=columns, skip_rows=int(has_header), block_size=block)
-    parse = pa_csv.ParseOptions(delimiter=chunk.options.get("delimiter", ","))
+    parse = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     convert = pa_csv.ConvertOptions(column_types=types, include_columns=list(types), strings_can_be_null=False)
     try:
         with pa.input_stream(str(path), compression="detect") as stream, \

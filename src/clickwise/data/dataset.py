@@ -67,10 +67,13 @@ class DataConfig:
 class Dataset:
     """`spec`, and for every mapping columns and loaders."""
 
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: DataConfig, spec: FeatureSpec | None = None) -> None:
+        """`spec` stands for what lies in `config.path`, where only rows from elsewhere are to be read."""
         self.config = config
         self._columns: dict[str, Columns] = {}
-        if config.path is None:
+        if spec is not None:
+            self.spec = spec
+        elif config.path is None:
             self.spec = synthetic_spec(config.synthetic)
         else:
             self.spec = FeatureSpec.load(config.path)

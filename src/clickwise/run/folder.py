@@ -14,6 +14,7 @@ import torch
 from clickwise import checkpoint
 from clickwise.build import engines_of
 from clickwise.errors import DataError, UsageError
+from clickwise.feature_spec import FeatureSpec
 from clickwise.recipe import to_dict
 from clickwise.run.session import Session, build_session
 from clickwise.training_recipe import Recipe, load_foreign_recipe
@@ -56,9 +57,10 @@ def load_weights(session: Session, folder: Path, recipe: Recipe, which: str | No
 
 
 def open_run(folder: Path, *, overrides: Iterable[str] = (), which: str | None = None,
-             allow_imports: Collection[str] = ()) -> tuple[Session, str, int]:
-    """A session with the weights of a run's checkpoint, which one (`best` where there is one), and its step."""
-    session = build_session(recipe_of(folder, overrides, allow_imports))
+             allow_imports: Collection[str] = (), spec: FeatureSpec | None = None) -> tuple[Session, str, int]:
+    """A session with the weights of a run's checkpoint, which one (`best` where there is one), and its step; with
+    `spec`, the Feature Spec of its data, that data need not be there."""
+    session = build_session(recipe_of(folder, overrides, allow_imports), spec)
     return session, *load_weights(session, folder, session.recipe, which)
 
 

@@ -17,6 +17,7 @@ from clickwise.checkpoint import CheckpointFolder
 from clickwise.data.dataset import Dataset
 from clickwise.data.loader import Loader
 from clickwise.errors import CheckpointError, SpecError
+from clickwise.feature_spec import FeatureSpec
 from clickwise.kernels.cpu_products import bf16_instructions
 from clickwise.metrics import MetricSet, build_metrics
 from clickwise.models.ctr_model import CTRModel
@@ -144,8 +145,9 @@ def _train_loader(dataset: Dataset, recipe: Recipe, model: CTRModel, device: tor
                                 channels=model.reads(dataset.spec, recipe.model, training=True))
 
 
-def build_session(recipe: Recipe) -> Session:
-    """Data, model and step for a recipe; raises the error of whatever does not fit before any work is done."""
+def build_session(recipe: Recipe, spec: FeatureSpec | None = None) -> Session:
+    """Data, model and step for a recipe; raises the error of whatever does not fit before any work is done. With
+    `spec`, the Feature Spec of its data, that data need not be there."""
     device = find_device(recipe.train.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -154,7 +156,7 @@ def build_session(recipe: Recipe) -> Session:
         log.warning("train.precision bf16: this processor has no instructions for it, fp32 is faster here")
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
-    dataset = Dataset(recipe.data)
+    dataset = Dataset(recipe.data, spec)
     model = build_model(recipe, dataset.spec, device)
     # Asked for in training only: a machine that measures or predicts need not have the training mapping.
     steps_per_epoch = functools.cache(lambda: len(_train_loader(dataset, recipe, model, device)))

@@ -15,6 +15,7 @@ from clickwise.run import folder as runs
 from clickwise.run.facts import RunFacts
 from clickwise.run.session import Session, build_session
 from clickwise.run.slices import Slices
+from clickwise.run.whole_model import keep_preparation, save_examples
 from clickwise.strict_yaml import parse_yaml
 from clickwise.train.log import RunLog
 from clickwise.train.loop import Loop
@@ -72,6 +73,7 @@ def _start(session: Session, allow_imports: Collection[str]) -> None:
 
 def _run(folder: Path, session: Session, content: dict[str, Any] | None) -> None:
     """Trains from the start or from `content`, a checkpoint, and finishes the run folder."""
+    keep_preparation(folder, session)
     start = 0 if content is None else content["position"]["step"]
     log = RunLog(folder / "log.jsonl", resume_at=start)
     try:
@@ -150,6 +152,7 @@ def _finish(folder: Path, session: Session, loop: Loop, log: RunLog) -> None:
         log.write("final", step=position.step, epoch=loop.epochs_done, values={"mapping": mapping, **values})
     dense, tables = runs.parameters(session.model)
     slices.save(folder)
+    save_examples(folder, session)
     RunFacts(
         mappings=metrics, ideal={name: metric.ideal for name, metric in build_metrics(recipe.metrics).items()},
         checkpoint=chosen, checkpoint_step=position.best_step if chosen == "best" else position.step,

@@ -1,0 +1,100 @@
+"""Raw rows of one file, text or Parquet, a block of exactly so many at a time; the encoding says what they mean."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from clickwise.data.csv import first_fields, text_batches
+from clickwise.data.parquet import open_parquet
+from clickwise.errors import DataError, nearest
+
+TEXT_ENDINGS = {".csv": ",", ".tsv": "\t", ".txt": "\t", "": "\t"}
+DELIMITERS = ",\t;|"
+
+
+@dataclasses.dataclass(frozen=True)
+class RawFile:
+    """A file with named `columns`; `delimiter` is None for Parquet, `has_header` of text."""
+
+    path: Path
+    columns: tuple[str, ...]
+    delimiter: str | None = None
+    has_header: bool = True
+
+    @classmethod
+    def open(cls, path: Path, needs: Mapping[str, object], layout: Mapping[str, Any] | None = None) -> RawFile:
+        """The file, which has the columns `needs`, name → what it holds, in any order.
+
+        `layout` names the columns of text without a header (`delimiter`, `columns`, and which of them, the `label`, may
+        be absent). Raises DataError where a column is missing or there twice.
+        """
+        ending = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
+        if ending == ".parquet":
+            with open_parquet(path) as file:
+                found = cls(path, tuple(file.schema_arrow.names))
+        else:
+            if (ending if path.suffix != ".gz" or len(path.suffixes) > 1 else "") not in TEXT_ENDINGS:
+                raise DataError(path, found=f"the ending {path.suffix!r}",
+                                expected="a file that ends in .parquet, .csv, .tsv, .csv.gz or .tsv.gz")
+            found = _text_file(path, TEXT_ENDINGS.get(ending, "\t"), needs, layout)
+        for name, held in needs.items():
+            if name not in found.columns:
+                raise DataError(path, found=f"no column {name!r} among {len(found.columns)}",
+                                expected=f"{name}: {held}", do=nearest(name, found.columns))
+            if found.columns.count(name) > 1:
+                raise DataError(path, found=f"{found.columns.count(name)} columns named {name!r}",
+                                expected="every name once")
+        return found
+
+    def rows(self) -> int | None:
+        """How many there are, where the file says so."""
+        if self.delimiter is not None:
+            return None
+        with open_parquet(self.path) as file:
+            return file.metadata.num_rows
+
+    def blocks(self, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
+        """Tables of `columns`, `rows` rows each but the last; of text all values are texts. None where there are no
+        rows."""
+        pending: list[pa.RecordBatch] = []
+        count = 0
+        for batch in self._batches(list(columns), rows):
+            pending.append(batch)
+            count += len(batch)
+            while count >= rows:
+                table = pa.Table.from_batches(pending)
+                yield table.slice(0, rows).combine_chunks()
+                pending, count = table.slice(rows).to_batches(), count - rows
+        if count:
+            yield pa.Table.from_batches(pending).combine_chunks()
+
+    def _batches(self, columns: list[str], rows: int) -> Iterable[pa.RecordBatch]:
+        if self.delimiter is None:
+            with open_parquet(self.path) as file:
+                try:
+                    yield from file.iter_batches(min(rows, 1 << 16), columns=columns)
+                except (pa.ArrowException, OSError) as error:
+                    raise DataError(self.path, found=str(error).splitlines()[0], expected="a whole Parquet file",
+                                    do="write or copy it again") from None
+            return
+        yield from text_batches(self.path, self.delimiter, list(self.columns), self.has_header,
+                                dict.fromkeys(columns, pa.string()), rows)
+
+
+def _text_file(path: Path, delimiter: str, needs: Mapping[str, object], layout: Mapping[str, Any] | None) -> RawFile:
+    for other in (delimiter, *DELIMITERS):
+        fields = first_fields(path, other)
+        if set(needs) <= set(fields):
+            return RawFile(path, tuple(fields), other)
+    if layout is not None:
+        columns, fields = list(layout["columns"]), first_fields(path, layout["delimiter"])
+        if len(fields) == len(columns) - 1 and layout.get("label") in columns:
+            columns.remove(layout["label"])
+        if len(fields) == len(columns):
+            return RawFile(path, tuple(columns), layout["delimiter"], has_header=False)
+    return RawFile(path, tuple(first_fields(path, delimiter)), delimiter)

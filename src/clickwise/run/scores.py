@@ -1,0 +1,23 @@
+"""What a model says of rows: logits and probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from clickwise.data.columns import Columns
+from clickwise.data.loader import Loader
+from clickwise.feature_spec import FeatureSpec
+from clickwise.run.session import Session
+from clickwise.train.evaluate import predictions
+
+SCORES = ("logit", "probability")
+BLOCK_ROWS = 1 << 18  # rows that are scored at a time: the same rows in the same batches, wherever they come from
+
+
+def scores(session: Session, spec: FeatureSpec, columns: Columns) -> dict[str, np.ndarray]:
+    """`logit` and `probability` of every row, float32, in batches of the evaluation's size."""
+    loader = Loader(columns, spec, batch_size=session.evaluation_batch_size, channels=session.reads)
+    logit_B = torch.cat([logit_B.cpu() for logit_B, _ in predictions(
+        session.model, loader.epoch(0), precision=session.recipe.train.precision, device=session.device)])
+    return dict(zip(SCORES, (logit_B.numpy(), logit_B.double().sigmoid().numpy().astype(np.float32)), strict=True))

@@ -1,0 +1,71 @@
+"""What makes a run folder a whole model: its Feature Spec, the encoding of its data, and example rows with scores.
+
+    feature_spec.yaml   features and channels; no columns
+    encoding/           encoding.json and states, read-only: raw rows to what the model reads
+    examples.parquet    raw rows of the test mapping, with `logit` and `probability` as this model scores them
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from clickwise.data.arrays import RaggedArray
+from clickwise.data.columns import Columns, side_by_side
+from clickwise.encoding import Encoded, Encoder, Encoding
+from clickwise.encoding.document import FILE
+from clickwise.feature_spec import FILE_NAME, FeatureSpec
+from clickwise.files import whole_file
+from clickwise.run.scores import SCORES, scores
+from clickwise.run.session import Session
+
+ENCODING, EXAMPLES, PREPARATION = "encoding", "examples.parquet", "preparation"
+
+
+def keep_preparation(folder: Path, session: Session) -> None:
+    """Copies Feature Spec and encoding of the session's data into the run folder, where they are not there yet."""
+    spec = session.dataset.spec
+    if not (folder / FILE_NAME).exists():
+        dataclasses.replace(spec, mappings={}, folder=folder, name=FILE_NAME).save(folder)
+    source = spec.folder / PREPARATION
+    if session.recipe.data.path is not None and (source / FILE).exists() and not (folder / ENCODING / FILE).exists():
+        Encoding.load(source).copy_to(folder / ENCODING)
+
+
+def own_spec(folder: Path) -> FeatureSpec | None:
+    """The Feature Spec that a run keeps; None where an older version wrote the run."""
+    return FeatureSpec.load(folder) if (folder / FILE_NAME).exists() else None
+
+
+def save_examples(folder: Path, session: Session) -> None:
+    """Writes examples.parquet: as many raw rows as the recipe wants, if their preparation kept any."""
+    source = session.dataset.spec.folder / PREPARATION / EXAMPLES
+    if not session.recipe.examples or not (folder / ENCODING / FILE).exists() or not source.exists():
+        return
+    examples = parquet.read_table(source).slice(0, session.recipe.examples)
+    encoder = Encoder(Encoding.load(folder / ENCODING), inputs(session.reads))
+    columns = model_columns(session.dataset.spec, encode(encoder, examples, str(source)), len(examples))
+    found = scores(session, session.dataset.spec, columns)
+    with whole_file(folder / EXAMPLES) as temporary:
+        kept = {name: examples[name] for name in examples.column_names if name not in SCORES}
+        parquet.write_table(pa.table({**kept, **found}), temporary)
+
+
+def inputs(reads: Mapping[str, Collection[str]]) -> list[str]:
+    return [name for names in reads.values() for name in names]
+
+
+def encode(encoder: Encoder, table: pa.Table, where: str, first: int = 0) -> Encoded:
+    return encoder.columns({name: table.column(name) for name in table.column_names}, where, first)
+
+
+def model_columns(spec: FeatureSpec, encoded: Encoded, rows: int) -> Columns:
+    """The columns as a loader takes them."""
+    arrays = {name: array if isinstance(array, np.ndarray) else RaggedArray(*array)
+              for name, array in encoded.arrays.items()}
+    return side_by_side(spec, arrays, rows)
