@@ -83,7 +83,7 @@ def test_a_file_scores_as_the_mapping_with_the_same_rows(clickwise, run, tmp_pat
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_any_column_is_carried_block_by_block(clickwise, run, tmp_path, monkeypatch, ending, to):
     monkeypatch.setattr("clickwise.verbs.predict_rows.BLOCK_ROWS", 7)
-    monkeypatch.setattr("clickwise.data.csv.BLOCK_BYTES", 300)  # whose borders are not those of the rows above
+    monkeypatch.setattr("clickwise.arrow_files.BLOCK_BYTES", 300)  # whose borders are not those of the rows above
     rows = table() | {"name": [f"0{row}, \"é\"" for row in range(ROWS)]}
     put(tmp_path / f"in.{ending}", {name: rows[name] for name in ("name", "session", *INPUTS)})
     assert clickwise("predict", run, "--input", "test", "--out", "all.parquet").code == 0

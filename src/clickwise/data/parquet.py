@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from clickwise.arrow_files import open_parquet
 from clickwise.data.arrays import Array, Block, RaggedArray, cast_exact, chunk_files, keep_known
 from clickwise.errors import DataError, SpecError, nearest
 from clickwise.feature_spec import ID_CHANNELS, Chunk, Feature, FeatureSpec
@@ -42,23 +41,6 @@ def stream_parquet(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int 
                 first += len(batch)
         if first == 0:
             raise SpecError(path, found="no rows", expected="at least one row")
-
-
-@contextlib.contextmanager
-def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """The opened file; whatever Arrow finds wrong with it, then or while it is read, becomes a DataError."""
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except (pa.ArrowException, OSError) as error:
-        with open(path, "rb") as file:
-            start, whole = file.read(4), path.stat().st_size >= 12
-            file.seek(-4, 2) if whole else None
-            whole = whole and file.read(4) == b"PAR1"
-        found = f"damaged content: {str(error).splitlines()[0].rstrip(': ')}" if whole else \
-            "a Parquet file without its end (PAR1)" if start == b"PAR1" else "no Parquet file"
-        raise DataError(path, found=found, expected="a Parquet file that can be read",
-                        do="it is damaged or cut off: write or copy it again") from None
 
 
 def to_array(spec: FeatureSpec, name: str, column: pa.Array, path: Path, first: int, wide_ids: bool = False) -> Array:

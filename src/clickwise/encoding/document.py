@@ -5,10 +5,10 @@
      "states":  {"city": {"file": "states/0.vocabulary", "sha256": "…"}, …},
      "columns": {"city": {"of": "city", "dtype": "int16", "steps": [{"do": "vocabulary", "state": "city"}]},
                  "age": {"of": "age", "dtype": "float32", "steps": [{"do": "standardize", "mean": 38.6, "std": 13.1}]}},
-     "text":    {"delimiter": "\\t", "columns": ["label", …]}}
+     "text":    {"delimiter": "\\t", "columns": ["label", …], "label": "label"}}
 
 `list` is what lies between the values of a list that is stored as text. `text`, which may be absent, says how files of
-text without the names of their columns are read.
+text without the names of their columns are read; their `label` may be absent.
 """
 
 from __future__ import annotations

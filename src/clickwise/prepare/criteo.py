@@ -155,7 +155,7 @@ class Criteo(Preparation):
         steps = {**dict.fromkeys(NUMERICAL, (LogShifted(LOG_SHIFT),)),
                  **{name: (Vocabulary(name),) for name in CATEGORICAL}, LABEL: ()}
         self.encoding = Encoding(RAW, {name: Column(name, steps[name], self.features[name].dtype) for name in RAW},
-                                 layout={"delimiter": "\t", "columns": list(RAW)})
+                                 layout={"delimiter": "\t", "columns": list(RAW), "label": LABEL})
         self.folder.stage("encoding", self._save_encoding)
 
     def _save_encoding(self) -> None:

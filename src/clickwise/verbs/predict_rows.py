@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from clickwise.arrow_files import first_fields, open_parquet
 from clickwise.data.arrays import Array, RaggedArray
 from clickwise.data.check import check_block
 from clickwise.data.columns import Columns, side_by_side, stream_chunk
-from clickwise.data.csv import first_fields
-from clickwise.data.parquet import open_parquet
-from clickwise.data.raw_rows import RawFile
 from clickwise.encoding import Encoded, Encoder, Encoding
 from clickwise.encoding.document import FILE
+from clickwise.encoding.raw_file import RawFile
 from clickwise.errors import UsageError, nearest
 from clickwise.feature_spec import CHANNELS, Chunk, FeatureSpec
 from clickwise.run.scores import BLOCK_ROWS, SCORES

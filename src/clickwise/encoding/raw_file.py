@@ -9,8 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from clickwise.data.csv import first_fields, text_batches
-from clickwise.data.parquet import open_parquet
+from clickwise.arrow_files import first_fields, open_parquet, text_batches
 from clickwise.errors import DataError, nearest
 
 TEXT_ENDINGS = {".csv": ",", ".tsv": "\t", ".txt": "\t", "": "\t"}
