@@ -97,13 +97,16 @@ def quickstart(overrides: Overrides = None,
 
 @app.command()
 def prepare(recipe: RecipeName, overrides: Overrides = None,
+            given: Annotated[Path | None, typer.Option("--with", metavar="FOLDER", help=(
+                "A prepared folder or a run, in whose encoding further raw rows are written, those of dataset.input "
+                "or the recipe's mappings."))] = None,
             overwrite: Annotated[bool, typer.Option(help="Prepare again even if the output is up to date.")] = False,
             as_json: AsJson = False) -> None:
     """Turn raw logs into columns and a Feature Spec."""
     from clickwise import prepare
     from clickwise.recipe import load
 
-    folder = prepare.run(load(recipe, overrides or []), where=recipe, overwrite=overwrite)
+    folder = prepare.run(load(recipe, overrides or []), where=recipe, overwrite=overwrite, given=given)
     _print_json(prepare.summary(folder)) if as_json else print(folder)
 
 

@@ -226,6 +226,64 @@ def test_criteo(clickwise, tmp_path, label, form):
     assert scored(clickwise, run, source)["logit"].to_pylist() == scored(clickwise, run, "test")["logit"].to_pylist()
 
 
+# ---- further rows, in an encoding fitted before
+
+
+@pytest.mark.parametrize("given", ["run", "columns"])
+def test_prepare_with_an_encoding_gives_the_columns_of_the_test_mapping(made, clickwise, tmp_path, given):
+    folder, run = made
+    rows = raw_rows(ROWS, 2)
+    write_csv(tmp_path / "a.csv", rows[:150])
+    write_csv(tmp_path / "b.csv.gz", rows[150:])
+    result = clickwise("prepare", "table/prepare", "--with", run if given == "run" else folder / "columns",
+                       "dataset.input=[a.csv, b.csv.gz]", "out=more")
+    assert result.code == 0, result.err
+    for file in (folder / "columns/test").iterdir():
+        assert (tmp_path / "more/input" / file.name).read_bytes() == file.read_bytes(), file.name
+    of_test = json.loads(clickwise("evaluate", run, "--json").out)["metrics"]
+    result = clickwise("evaluate", run, "--mapping", "input", "data.path=more", "--json")
+    assert json.loads(result.out)["metrics"] == of_test
+    again = clickwise("prepare", "table/prepare", "--with", "more", "dataset.input=[a.csv]", "out=again")
+    assert again.code == 0 and (tmp_path / "again/input/shop.bin").stat().st_size == 150
+    assert "already prepared" in clickwise("prepare", "table/prepare", "--with", "more", "dataset.input=[a.csv]",
+                                           "out=again").err
+
+
+def test_prepare_with_an_encoding_the_mappings_of_a_recipe_and_rows_without_labels(made, clickwise, tmp_path):
+    folder, run = made
+    result = clickwise("prepare", "table/prepare", "--with", run, f"dataset.spec={folder}", "out=both")
+    assert result.code == 0, result.err
+    for file in (folder / "columns/test").iterdir():
+        assert (tmp_path / "both/test" / file.name).read_bytes() == file.read_bytes(), file.name
+    assert (tmp_path / "both/train/shop.bin").stat().st_size == 1500
+    columns = [name for name in raw_rows(1, 0)[0] if name != "click"]
+    write_csv(tmp_path / "no.csv", raw_rows(30, 9), columns)
+    clickwise("prepare", "table/prepare", "--with", run, "dataset.input=[no.csv]", "out=bare")
+    logits = scored(clickwise, run, "input", "data.path=bare")["logit"].to_pylist()
+    assert scored(clickwise, run, "no.csv")["logit"].to_pylist() == logits
+    result = clickwise("evaluate", run, "--mapping", "input", "data.path=bare")
+    assert result.code == 1 and "no label" in result.err
+    write_csv(tmp_path / "some.csv", [row | {"click": "" if index < 4 else "no"}
+                                      for index, row in enumerate(raw_rows(30, 9))])
+    result = clickwise("prepare", "table/prepare", "--with", run, "dataset.input=[some.csv]", "out=some", "--json")
+    assert json.loads(result.out)["rows"] == {"input": 26} and "4 rows without a label" in result.err
+    result = clickwise("prepare", "table/prepare", "--with", run, "dataset.input=[some.csv, no.csv]", "out=x")
+    assert result.code == 1 and "no.csv" in result.err and "label" in result.err and not (tmp_path / "x").exists()
+
+
+def test_what_prepare_with_refuses(made, clickwise, tmp_path):
+    folder, run = made
+    write_csv(tmp_path / "in.csv", raw_rows(30, 9))
+    for words, code, said in ((("kuairand/prepare", "--with", run), 1, "no encoding yet"),
+                              (("table/prepare", "--with", tmp_path, "dataset.input=[in.csv]"), 1, "no encoding.json"),
+                              (("table/prepare", "dataset.input=[in.csv]"), 2, "--with"),
+                              (("table/prepare", "--with", run, "dataset.input=[gone.csv]"), 1, "no such file"),
+                              (("criteo/prepare", "--with", run, "dataset.split=halve_last"), 1, "split")):
+        result = clickwise("prepare", *words, "out=x")
+        assert result.code == code and said in result.err and "Traceback" not in result.err, result.err
+        assert not (tmp_path / "x").exists()
+
+
 # ---- what cannot be
 
 

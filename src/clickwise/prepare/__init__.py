@@ -13,19 +13,21 @@ from typing import Any
 
 from clickwise import registry
 from clickwise.errors import PrepareError, RecipeError, nearest
+from clickwise.prepare.further import Given
 from clickwise.recipe import load, parse
 
 KEYS = ("dataset", "engine", "out")
 
 
-def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False) -> Path:
+def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False, given: str | Path | None = None) -> Path:
     """Prepares what `recipe` asks for and returns the folder that holds feature_spec.yaml.
 
     `recipe` has the sections `dataset` (`name`: a dataset of `clickwise.registry` or the dotted path of a module of
     your own, beside the keys of that dataset), `engine` (name, memory_limit, threads) and `out`, a folder; `where`
-    names it in error messages. A folder that already holds the result of the same recipe and input files is left as it
-    is; another dataset is replaced only with `overwrite`. What was done and what comes next is said on stderr. Raises
-    RecipeError and PrepareError.
+    names it in error messages. With `given`, a prepared folder or a run, nothing is fitted: further raw rows, those of
+    `dataset.input` as the mapping `input`, else the recipe's mappings, are written in its encoding. A folder that
+    already holds the result of the same recipe and input files is left as it is; another dataset is replaced only with
+    `overwrite`. What was done and what comes next is said on stderr. Raises RecipeError and PrepareError.
     """
     for key in recipe:
         if key not in KEYS:
@@ -44,8 +46,12 @@ def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False) -> Path:
     from clickwise.prepare.engine import EngineConfig
 
     engine = parse(EngineConfig, recipe.get("engine"), f"{where}.engine")
-    folder = preparation.run(Path(out), engine, overwrite)
-    print(_report(Path(out), summary(folder), preparation.trained_by), file=sys.stderr, flush=True)
+    given = None if given is None else Given.load(Path(given))
+    if given is None and getattr(preparation.config, "input", ()):
+        raise RecipeError(f"{where}.dataset.input", found="raw rows and no encoding to write them in",
+                          expected="--with FOLDER: a prepared folder or a run")
+    folder = preparation.run(Path(out), engine, overwrite, given)
+    print(_report(Path(out), summary(folder), given or preparation.trained_by), file=sys.stderr, flush=True)
     return folder
 
 
@@ -59,8 +65,8 @@ def summary(folder: str | Path) -> dict[str, Any]:
     return {"folder": str(folder), **content}
 
 
-def _report(out: Path, found: Mapping[str, Any], trained_by: str | None) -> str:
-    """Lines for a person: what lies in `out`, how long it took, and the command that trains on it."""
+def _report(out: Path, found: Mapping[str, Any], used_by: Given | str | None) -> str:
+    """Lines for a person: what lies in `out`, how long it took, and the command that uses it."""
     lines = {}
     if rows := found.get("rows"):
         lines["rows"] = ", ".join(f"{mapping} {count:,}" for mapping, count in rows.items())
@@ -70,7 +76,8 @@ def _report(out: Path, found: Mapping[str, Any], trained_by: str | None) -> str:
         lines["bad rows"] = f"{bad:,} skipped; preparation/summary.json tells of which file"
     if rows and (seconds := found.get("seconds")):
         lines["took"] = f"{seconds:,.1f} s, {sum(rows.values()) / seconds:,.0f} rows/s"
-    lines["next"] = _next_command(out, trained_by)
+    lines["next"] = _next_command(out, used_by) if not isinstance(used_by, Given) else \
+        f"clickwise predict RUN --input {next(iter(rows))} {shlex.quote(f'data.path={out}')}"
     return "\n".join([f"prepared {out}", *(f"  {key:<9}{text}" for key, text in lines.items())])
 
 

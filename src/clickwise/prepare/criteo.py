@@ -27,6 +27,7 @@ from clickwise.files import whole_file, write_text
 from clickwise.prepare import steps, write
 from clickwise.prepare.encode import check_examples, count_unseen, encode, save_states
 from clickwise.prepare.engine import BadInput, Engine
+from clickwise.prepare.further import Source
 from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import BadRows, estimate_rows, find_files, named
 from clickwise.prepare.section import Section
@@ -60,9 +61,10 @@ class CriteoConfig(Section):
                      included; that leak is `all`
     shuffle          permute the training rows, by `seed`; test and validation keep the order of their lines
     max_bad_rows     so many rows that cannot be read are skipped and counted before preparation gives up
+    input            with --with FOLDER: files of further raw rows, which become the mapping `input`
     """
 
-    train: list[str]
+    train: list[str] = field(default=())
     test: list[str] = field(default=())
     validation: list[str] = field(default=())
     split: Literal["files", "halve_last", "fraction_last"] = "files"
@@ -73,9 +75,10 @@ class CriteoConfig(Section):
     shuffle: bool = True
     seed: int = 0
     max_bad_rows: int = 0
+    input: list[str] = field(default=())
 
     def __post_init__(self) -> None:
-        require(bool(self.train), "train", found=self.train, expected="at least one file")
+        require(bool(self.train or self.input), "train", found=self.train, expected="at least one file")
         for key in ("test", "validation"):
             files = getattr(self, key)
             require(self.split == "files" or not files, key, found=files, expected=f"no files with split: {self.split}",
@@ -119,6 +122,14 @@ class Criteo(Preparation):
                     raise PrepareError(f"{self.where}.{key}: {file}", found=f"a file that is in {other} too",
                                        expected="every file once", do="test rows in train make every metric a lie")
         return {group: files for group, files in groups.items() if files}
+
+    def further(self) -> dict[str, Source]:
+        keys = ("input",) if self.config.input else self.file_keys
+        if self.config.split != "files" and not self.config.input:
+            raise PrepareError(f"{self.where}.split", found=f"{self.config.split} with --with",
+                               expected="split: files, or files in dataset.input")
+        return {key: Source(find_files(files, f"{self.where}.{key}")) for key in keys
+                if (files := getattr(self.config, key))}
 
     def tables_bytes(self, files: Mapping[str, Sequence[Path]]) -> int | None:
         rows = [estimate_rows(group) for group in files.values()]

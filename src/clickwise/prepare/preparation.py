@@ -9,8 +9,11 @@ from typing import Any
 
 import ibis
 
+from clickwise.encoding.document import FILE
+from clickwise.errors import PrepareError
 from clickwise.prepare.engine import Engine, EngineConfig
 from clickwise.prepare.folder import PreparationFolder, say
+from clickwise.prepare.further import Given, Source, write_further
 from clickwise.recipe import to_dict
 
 
@@ -57,21 +60,30 @@ class Preparation(abc.ABC):
     def summary(self) -> dict[str, Any]:
         """What preparation/summary.json tells; `rows` by mapping, `cardinalities` and `bad_rows_skipped` are shown."""
 
+    def further(self) -> dict[str, Source]:
+        """Raw rows by mapping that an encoding fitted before is to make columns of; most datasets have none yet."""
+        raise PrepareError(f"{self.where}.name", found=f"{self.name}, which has no encoding yet",
+                           expected="table or criteo with --with")
+
     @property
     def engine(self) -> Engine:
         return self.folder.engine
 
-    def run(self, out: Path, engine: EngineConfig, overwrite: bool = False) -> Path:
-        """The folder `out` with columns, feature_spec.yaml and preparation/. Raises PrepareError; then `out` is as
-        before."""
-        files = self.raw_files()
+    def run(self, out: Path, engine: EngineConfig, overwrite: bool = False, given: Given | None = None) -> Path:
+        """The folder `out` with columns, feature_spec.yaml and preparation/; with `given` nothing is fitted, and rows
+        are encoded as it says. Raises PrepareError; then `out` is as before."""
+        further = None if given is None else self.further()
+        files = self.raw_files() if further is None else {
+            **{mapping: source.files for mapping, source in further.items()}, "with": [given.encoding.folder / FILE]}
         folder = PreparationFolder(out, recipe={"dataset": {"name": self.name, **to_dict(self.config)}}, inputs=files,
-                                   file_keys=self.file_keys, engine=engine, tables_bytes=self.tables_bytes(files),
-                                   overwrite=overwrite)
+                                   file_keys=self.file_keys, engine=engine, overwrite=overwrite,
+                                   tables_bytes=None if further else self.tables_bytes(files))
         if folder.unchanged:
             say(f"{out}: already prepared from these files with this recipe")
             return folder.out
         with folder:
+            if further is not None:
+                return folder.finish({"dataset": self.name, **write_further(folder, given, further)})
             self.folder = folder
             self.store(files)
             self.fit()

@@ -19,6 +19,7 @@ from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.feature_spec import LEFT_OUT, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.prepare import steps, write
 from clickwise.prepare.encode import check_examples, count_unseen, encode, save_states
+from clickwise.prepare.further import Source
 from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import find_files
 from clickwise.prepare.scales import fit_scales
@@ -44,6 +45,18 @@ class Table(Preparation):
         return {"spec": [spec.path], **{
             mapping: find_files([str(spec.folder / file) for chunk in chunks for file in chunk.files],
                                 f"{spec.path}: source_spec.{mapping}") for mapping, chunks in spec.mappings.items()}}
+
+    def further(self) -> dict[str, Source]:
+        if self.config.input:
+            return {"input": Source(find_files(self.config.input, f"{self.where}.input"))}
+        files, sources = self.raw_files(), {}
+        for mapping, chunks in self.spec.mappings.items():
+            if len(chunks) > 1:
+                raise PrepareError(f"{self.spec.path}: source_spec.{mapping}", found="several chunks",
+                                   expected="one with --with")
+            layout = {"delimiter": chunks[0].options.get("delimiter", ","), "columns": chunks[0].features}
+            sources[mapping] = Source(files[mapping], layout)
+        return sources
 
     def tables_bytes(self, files: Mapping[str, Sequence[Path]]) -> int:
         return sum(BYTES_ON_DISK.get(file.suffix, 2) * file.stat().st_size

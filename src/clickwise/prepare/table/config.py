@@ -31,6 +31,7 @@ class TableConfig(Section):
                         columns only the empty text does
     shuffle             permute the training rows, by `seed`; the others keep their order
     max_bad_rows        so many lines of CSV that cannot be read are skipped and counted before preparation gives up
+    input               with --with FOLDER: files of further raw rows, which become the mapping `input`
     """
 
     spec: str = ""
@@ -49,9 +50,10 @@ class TableConfig(Section):
     shuffle: bool = True
     seed: int = 0
     max_bad_rows: int = 0
+    input: list[str] = field(default=())
 
     def __post_init__(self) -> None:
-        require(bool(self.spec), "spec", found=self.spec, expected="the folder of a Feature Spec",
+        require(bool(self.spec or self.input), "spec", found=self.spec, expected="the folder of a Feature Spec",
                 do="dataset.spec=FOLDER; clickwise spec infer FILE --out FOLDER drafts one")
         require(self.label_is is None or self.label_above is None, "label_above", found=self.label_above,
                 expected="label_is or label_above, not both")
