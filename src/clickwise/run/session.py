@@ -112,8 +112,8 @@ class Session:
         if (other := self.dataset.other_input(self.reads, content["inputs"])) is not None:
             raise CheckpointError(self.dataset.spec.path, found=f"other {other} than the model was trained with",
                                   expected="the same features, order and cardinalities",
-                                  do="prepare its raw rows in the encoding of the training data: clickwise prepare RECIPE "
-                                     "--with RUN")
+                                  do="prepare its raw rows in the encoding of the training data: clickwise prepare "
+                                     "RECIPE --with RUN")
         try:
             self.model.load_state_dict(content["model"])
         except RuntimeError as error:
