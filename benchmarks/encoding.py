@@ -221,8 +221,11 @@ def main() -> None:
         if "table" in parts:
             rows.append(many_rows("40 features", table, table_rows(ROWS), options.repeats))
         if "criteo" in parts:
-            rows.append(many_rows("Criteo's 39", criteo_encoding(folder / "criteo"), criteo_rows(ROWS),
-                                  options.repeats))
+            criteo, raw = criteo_encoding(folder / "criteo"), criteo_rows(ROWS)
+            rows.append(many_rows("Criteo's 39", criteo, raw, options.repeats))
+            encoder, some = Encoder(criteo), pa.table(raw).slice(0, PARTS).to_pylist()
+            timing = measure(lambda: [encoder.row(row) for row in some], repeats=options.repeats)
+            rows.append(case("one row of Criteo's 39, Encoder.row", timing, PARTS, "µs per row", 1e6))
         if "load" in parts:
             rows += loading(folder / "integer", "integer", options.repeats)
             rows += loading(folder / "text", "text", options.repeats)
