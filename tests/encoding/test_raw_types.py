@@ -7,6 +7,7 @@ import math
 import struct
 
 import ibis
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -85,3 +86,26 @@ def test_forms_agree(engine, name, stored, data):
     else:
         assert [*map(bits, array)] == [*map(bits, one)]
     assert read_by_one(type_, one) == one or any(isinstance(x, float) and math.isinf(x) for x in one)  # read again
+
+
+@QUICK
+@given(st.lists(st.none() | st.sampled_from(["", " ", "0", " aB\t", "ffffffff", "00000000", "7fffffff"])
+                | st.from_regex("[0-9a-fA-F]{1,8}", fullmatch=True), min_size=1, max_size=20),
+       st.none() | st.sampled_from(["g", "123456789", "-1", "0x1", "1 2", "é", "1_0", "\uff11", "1\0"]))
+def test_hex32_forms_agree(engine, values, bad):
+    type_, column = RAW_TYPES["hex32"](), pa.array(["?", *values], pa.string()).slice(1)
+    one = [type_.one(value) for value in values]
+    assert type_.array(column).to_pylist() == one
+    table = ibis.memtable(pa.table({"row": range(len(values)), "x": column}))
+    bulk = table.select("row", x=type_.bulk(table.x, engine.parse_hex)).order_by("row")
+    assert [row["x"] for row in engine.rows(bulk)] == one
+    if bad is not None:
+        with pytest.raises(Unreadable) as error:
+            type_.array(pa.array([*values, bad], pa.string()))
+        assert error.value.index == len(values) and error.value.value == bad
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_float32_is_what_numpy_rounds_to():
+    for number in (1e39, -1e39, math.inf, 3.4028235677973366e38, 3.4028235677973362e38, 1e-46, 0.1, 16777217.0):
+        assert Float(bits=32).one(number) == np.array([number]).astype(np.float32).item()

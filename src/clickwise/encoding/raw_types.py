@@ -42,6 +42,8 @@ _TIME = rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ T]{_CLOCK}(Z|[+-]([01][0-9])(:?[0-
 _is_whole, _is_time, _is_hex = (re.compile(pattern, re.ASCII).fullmatch
                                 for pattern in (_WHOLE, _TIME, "[0-9a-fA-F]{1,8}"))
 _INT64, _EXACT = 2**63, 2**53  # float64 holds every whole number up to 2^53
+_FLOAT32 = struct.Struct("<f")
+_DIGITS = bytes(int(chr(byte), 16) if _is_hex(chr(byte)) else 16 for byte in range(256))
 
 
 class Unreadable(ValueError):
@@ -268,8 +270,10 @@ def _float(text: str, bits: int) -> float | None:
 
 
 def _nearest32(number: float) -> float:
-    with np.errstate(over="ignore"):
-        return float(np.float32(number))
+    try:
+        return _FLOAT32.unpack(_FLOAT32.pack(number))[0]
+    except OverflowError:
+        return math.copysign(math.inf, number)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -350,6 +354,16 @@ class Hex32(RawType):
         if not _is_hex(text):
             raise Unreadable(text, "a hexadecimal value of up to 8 digits")
         return int(text, 16)
+
+    def array(self, column):
+        if pa.types.is_string(column.type) and len(column):
+            trimmed = pc.utf8_trim(column, SPACE)
+            padded = pc.ascii_lpad(trimmed.fill_null(""), 8, "0")
+            digits = np.frombuffer(padded.buffers()[2].to_pybytes().translate(_DIGITS), np.uint8)
+            if len(digits) == 8 * len(column) and digits.max() < 16:  # each has 8 digits, none has more
+                value = (digits[::2] << 4 | digits[1::2]).view(">u4").astype(np.int64)
+                return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.int64()), pa.array(value))
+        return super().array(column)
 
 
 RAW_TYPES: dict[str, type[RawType]] = {

@@ -82,9 +82,10 @@ class VocabularyFile:
         ids = np.zeros(len(values), np.int32)
         left = np.arange(len(values))
         if texts is not None:
-            ids[texts.long] = [self._find_text(values[index].as_py()) for index in texts.long.tolist()]
-            left = np.delete(left, texts.long)
-        stored = None if texts is None else _Texts(self.keys[:-1], np.diff(self.keys), self._bytes)
+            long = np.flatnonzero(np.diff(texts.ends) > _SHORT)
+            ids[long] = [self._find_text(values[index].as_py()) for index in long.tolist()]
+            left = np.delete(left, long)
+        stored = None if texts is None else _Texts(self.keys, self._bytes)
         while len(left):
             found = self.slots[at[left]]
             left, found = left[found > 0], found[found > 0]
@@ -101,7 +102,7 @@ def write_vocabulary(path: Path, chunks: Iterable[pa.Array]) -> None:
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         texts = _Texts.of(values)
         hashes, kind, text = _hash(texts), "text", texts.data[:-8]
-        keys = np.concatenate([[0], np.cumsum(texts.lengths)]).astype("<i8")
+        keys = texts.ends.astype("<i8")
     else:
         keys, kind, text = _keys(values), "int", None
         hashes = _hash(keys)
@@ -133,10 +134,10 @@ def _slots(hashes: np.ndarray, bits: int) -> np.ndarray:
 
 
 class _Texts:
-    """Texts as `data[starts[i]:starts[i] + lengths[i]]`, with 8 bytes more behind `data`; `long` are longer than 64."""
+    """Text i is `data[ends[i]:ends[i + 1]]`; 8 bytes more lie behind `data`."""
 
-    def __init__(self, starts: np.ndarray, lengths: np.ndarray, data: np.ndarray) -> None:
-        self.starts, self.lengths, self.data = starts, lengths, data
+    def __init__(self, ends: np.ndarray, data: np.ndarray) -> None:
+        self.ends, self.data = ends, data
         self.words = np.ndarray(max(len(data) - 7, 1), "<u8", data, strides=(1,))
 
     @classmethod
@@ -146,24 +147,23 @@ class _Texts:
         ends = np.frombuffer(ends, np.int64 if wide else np.int32, len(texts) + 1, texts.offset * (8 if wide else 4)) \
             if len(texts) else np.zeros(1, np.int64)
         data = np.frombuffer(data, np.uint8)[ends[0]:ends[-1]] if data is not None else np.zeros(0, np.uint8)
-        return cls((ends[:-1] - ends[0]).astype(np.int64), np.diff(ends).astype(np.int64),
-                   np.concatenate([data, np.zeros(8, np.uint8)]))
+        return cls(ends.astype(np.int64) - ends[0], np.concatenate([data, np.zeros(8, np.uint8)]))
 
-    @property
-    def long(self) -> np.ndarray:
-        return np.flatnonzero(self.lengths > _SHORT)
+    def lengths(self, which: np.ndarray) -> np.ndarray:
+        return self.ends[1:][which] - self.ends[:-1][which]
 
     def word(self, index: int, which: np.ndarray) -> np.ndarray:
         """The 8 bytes from byte 8 `index` on of the texts `which`, zeros behind their ends."""
-        words = self.words[np.minimum(self.starts[which] + 8 * index, len(self.words) - 1)]
-        left = self.lengths[which] - 8 * index
+        words = self.words[np.minimum(self.ends[which] + 8 * index, len(self.words) - 1)]
+        left = self.lengths(which) - 8 * index
         inside = np.uint64(_ALL) >> (8 * (8 - np.clip(left, 1, 8))).astype(np.uint64)
         return np.where(left > 0, words & inside, np.uint64(0))
 
     def equal(self, mine: np.ndarray, other: _Texts, theirs: np.ndarray) -> np.ndarray:
         """Whether the texts `mine` are, one by one, the texts `theirs` of `other`."""
-        same = self.lengths[mine] == other.lengths[theirs]
-        for index in range(-(-int(self.lengths[mine].max(initial=0)) // 8)):
+        lengths = self.lengths(mine)
+        same = lengths == other.lengths(theirs)
+        for index in range(-(-int(lengths.max(initial=0)) // 8)):
             same[same] = self.word(index, mine[same]) == other.word(index, theirs[same])
         return same
 
@@ -173,9 +173,10 @@ def _hash(values: np.ndarray | _Texts) -> np.ndarray:
     2^61 − 1, and 2^64 is 8 there."""
     if not isinstance(values, _Texts):
         return values.astype(np.int64).view(np.uint64) * np.uint64(_FACTOR)
-    prime, hashes = np.uint64(_PRIME), np.zeros(len(values.starts), np.uint64)
-    for index in reversed(range(-(-int(values.lengths.max(initial=0)) // 8))):
-        which = np.flatnonzero(values.lengths > 8 * index)
+    prime, lengths = np.uint64(_PRIME), np.diff(values.ends)
+    hashes = np.zeros(len(lengths), np.uint64)
+    for index in reversed(range(-(-int(lengths.max(initial=0)) // 8))):
+        which = np.flatnonzero(lengths > 8 * index)
         hashes[which] = (hashes[which] * np.uint64(8) % prime + values.word(index, which) % prime) % prime
     return hashes * np.uint64(_FACTOR)
 
