@@ -26,7 +26,7 @@ from clickwise.encoding.operations import OPERATIONS, Operation, Vocabulary
 from clickwise.encoding.raw_types import RAW_TYPES, RawType
 from clickwise.encoding.vocabulary_file import VocabularyFile
 from clickwise.errors import DataError
-from clickwise.files import write_json
+from clickwise.files import write_json, write_text
 
 FILE, STATES = "encoding.json", "states"
 _FORMAT, _VERSION = "clickwise encoding", 1
@@ -45,13 +45,18 @@ class RawColumn:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """The raw column `of`, through `steps`, stored as `dtype`: numbers by way of float32. Of a list each value goes
+    """The raw column `of`, through `steps`, stored as `dtype`: float16 by way of float32. Of a list each value goes
     through them, ids of 0 are left out, and a row has at most `most` values."""
 
     of: str
     steps: tuple[Operation, ...]
     dtype: str
     most: int | None = None
+
+    @property
+    def number(self) -> str | None:
+        """The type that a number is rounded to first; None where the column holds none."""
+        return None if "float" not in self.dtype else "float64" if self.dtype == "float64" else "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +124,7 @@ class Encoding:
             except OSError:
                 shutil.copyfile(self.folder / file, target)
             target.chmod(0o444)
-        shutil.copyfile(self.folder / FILE, folder / FILE)
+        write_text(folder / FILE, (self.folder / FILE).read_text(encoding="utf-8"))
 
     def needs(self, names: Sequence[str]) -> list[str]:
         """The raw columns that these columns are made of."""

@@ -37,7 +37,7 @@ class Encoder:
         self.needs = encoding.needs(self.names)
         self._ones: list[tuple[str, str, Callable, tuple[Callable, ...]]] = []
         self._lists: list[str] = []
-        floats: dict[str, list[str]] = {}
+        floats: dict[tuple[str, str], list[str]] = {}
         for name in self.names:
             column = encoding.columns[name]
             raw = encoding.raw[column.of]
@@ -45,9 +45,9 @@ class Encoder:
                 self._lists.append(name)
                 continue
             self._ones.append((name, column.of, raw.type.one, tuple(step.one for step in column.steps)))
-            if np.dtype(column.dtype).kind == "f":
-                floats.setdefault(column.dtype, []).append(name)
-        self._floats = [(np.dtype(dtype), names) for dtype, names in floats.items()]
+            if column.number:
+                floats.setdefault((column.number, column.dtype), []).append(name)
+        self._floats = [(np.dtype(first), np.dtype(dtype), names) for (first, dtype), names in floats.items()]
 
     def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The values of one raw row, Python's own, floats rounded as they are stored; a list for lists of ids.
@@ -65,14 +65,13 @@ class Encoder:
             raise self._absent(of, row, "a row") from None
         except Unreadable as error:
             raise _unreadable(f"column {of!r}", error) from None
-        for dtype, names in self._floats:
-            stored = np.array([encoded[name] for name in names], np.float32)
-            if not np.isfinite(stored).all() or (dtype.itemsize < 4 and not np.isfinite(stored.astype(dtype)).all()):
-                bad = next(name for name, value in zip(names, stored.astype(dtype), strict=True)
-                           if not np.isfinite(value))
-                raise DataError(f"column {self.encoding.columns[bad].of!r}", expected="a finite number",
-                                found=repr(row[self.encoding.columns[bad].of]))
-            encoded.update(zip(names, stored.astype(dtype).tolist(), strict=True))
+        for first, dtype, names in self._floats:
+            with np.errstate(over="ignore"):
+                stored = np.array([encoded[name] for name in names], first).astype(dtype)
+            if not np.isfinite(stored).all():
+                of = self.encoding.columns[names[int(np.argmin(np.isfinite(stored)))]].of
+                raise DataError(f"column {of!r}", found=repr(row[of]), expected="a finite number")
+            encoded.update(zip(names, stored.tolist(), strict=True))
         for name in self._lists:
             column = self.encoding.columns[name]
             if column.of not in row:
@@ -86,8 +85,7 @@ class Encoder:
             value = value.split(raw.list)
         elif value is None or isinstance(value, float):
             value = ()
-        values = [raw.type.one(part) for part in value if part is not None]
-        values = [part for part, given in zip(values, value, strict=False) if part is not None]
+        values = [read for part in value if (read := raw.type.one(part)) is not None]
         if column.most is not None and len(values) > column.most:
             raise DataError(f"column {column.of!r}", found=f"{len(values)} values", expected=f"at most {column.most}")
         for step in column.steps:
@@ -173,9 +171,13 @@ class Encoder:
             if values.dtype.kind == "f" and np.isnan(values).any():
                 raise DataError(f"{where}, row {first + int(np.argmax(np.isnan(values))):,}", found="no value",
                                 expected="a label in every row")
-            return values.astype(dtype)
+            stored = values.astype(dtype)
+            if values.dtype.itemsize > dtype.itemsize and (bad := stored != values).any():
+                raise DataError(f"{where}, row {first + int(np.argmax(bad)):,}", found=str(values[bad][0]),
+                                expected=f"a value that fits {dtype.name}")
+            return stored
         with np.errstate(over="ignore"):
-            stored = values.astype(np.float32).astype(dtype)
+            stored = values.astype(column.number).astype(dtype)
         finite = np.isfinite(stored)
         if not finite.all():
             row = int(np.argmin(finite))
@@ -191,6 +193,9 @@ class Encoder:
 
 
 def _numbers(column: pa.Array) -> np.ndarray:
+    """As numpy, NaN where a value is missing."""
+    if pa.types.is_boolean(column.type) and column.null_count:
+        column = column.cast(pa.int8())
     return column.to_numpy(zero_copy_only=False)
 
 

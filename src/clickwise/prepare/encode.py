@@ -46,7 +46,7 @@ def encode(engine: Engine, table: ir.Table, columns: Mapping[str, Column]) -> ir
         value = table[column.of]
         for step in column.steps:
             value = step.bulk(value, engine.parse_hex)
-        encoded[name] = value.cast("float32") if "float" in column.dtype else value
+        encoded[name] = value.cast(column.number) if column.number else value
     return table.select("row", **encoded)
 
 
