@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # The public names by the module they live in; each is imported when first asked for: `import clickwise` is light.
 _NAMES = {
     "feature_spec": ("Feature", "FeatureSpec"),
+    "encoding": ("Encoder", "Encoding"),
     "batch": ("Batch", "Ragged"),
     "data.loader": ("Loader",),
     "data.dataset": ("DataConfig", "Dataset"),
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from clickwise.data.dataset import DataConfig, Dataset
     from clickwise.data.loader import Loader
     from clickwise.embedding import Embeddings, Table, TableOptimizer, build_embeddings
+    from clickwise.encoding import Encoder, Encoding
     from clickwise.errors import ClickwiseError
     from clickwise.feature_spec import Feature, FeatureSpec
     from clickwise.metrics import Metric, MetricSet, build_metrics
