@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The public names by the module they live in; each is imported when first asked for: `import clickwise` is light.
 _NAMES = {

@@ -89,7 +89,7 @@ class PreparationFolder:
                 raise PrepareError(self.out, found="a folder with other things in it", expected="a new or empty folder",
                                    do="choose another output folder")
             if not overwrite:
-                raise PrepareError(self.out, found="a dataset of another recipe or other input files",
+                raise PrepareError(self.out, found="a dataset of another recipe, input or version of clickwise",
                                    expected="a new or empty folder",
                                    do="give another folder as out=…, or replace this one with --overwrite")
         return False
@@ -108,8 +108,8 @@ class PreparationFolder:
             say(f"{self.out.name}: resuming an earlier run after: {', '.join(self._stages)}")
         else:
             if state.get("stages"):
-                why = "had another recipe or other input files" if state.get("fingerprint") != self.fingerprint else \
-                    "finished, or part of what it wrote is gone"
+                why = "finished, or part of what it wrote is gone" if state.get("fingerprint") == self.fingerprint else \
+                    "had another recipe, input or version of clickwise"
                 say(f"{self.out.name}: starting clean (an earlier run {why})")
             elif self.work.exists():
                 say(f"{self.out.name}: starting clean (an earlier run had finished no stage)")
