@@ -13,7 +13,6 @@ from typing import Any
 
 from clickwise import registry
 from clickwise.errors import PrepareError, RecipeError, nearest
-from clickwise.prepare.further import Given
 from clickwise.recipe import load, parse
 
 KEYS = ("dataset", "engine", "out")
@@ -45,13 +44,16 @@ def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False, given: s
     preparation = dataset(parse(dataset.Config, options, f"{where}.dataset"), section["name"], f"{where}.dataset")
     from clickwise.prepare.engine import EngineConfig
 
+    from clickwise.prepare.further import Given
+
     engine = parse(EngineConfig, recipe.get("engine"), f"{where}.engine")
-    given = None if given is None else Given.load(Path(given))
     if given is None and getattr(preparation.config, "input", ()):
         raise RecipeError(f"{where}.dataset.input", found="raw rows and no encoding to write them in",
                           expected="--with FOLDER: a prepared folder or a run")
-    folder = preparation.run(Path(out), engine, overwrite, given)
-    print(_report(Path(out), summary(folder), given or preparation.trained_by), file=sys.stderr, flush=True)
+    folder = preparation.run(Path(out), engine, overwrite, None if given is None else Given.load(Path(given)))
+    command = _next_command(Path(out), preparation.trained_by) if given is None else \
+        f"clickwise predict RUN --input MAPPING {shlex.quote(f'data.path={out}')}"
+    print(_report(Path(out), summary(folder), command), file=sys.stderr, flush=True)
     return folder
 
 
@@ -65,7 +67,7 @@ def summary(folder: str | Path) -> dict[str, Any]:
     return {"folder": str(folder), **content}
 
 
-def _report(out: Path, found: Mapping[str, Any], used_by: Given | str | None) -> str:
+def _report(out: Path, found: Mapping[str, Any], next_command: str) -> str:
     """Lines for a person: what lies in `out`, how long it took, and the command that uses it."""
     lines = {}
     if rows := found.get("rows"):
@@ -76,8 +78,7 @@ def _report(out: Path, found: Mapping[str, Any], used_by: Given | str | None) ->
         lines["bad rows"] = f"{bad:,} skipped; preparation/summary.json tells of which file"
     if rows and (seconds := found.get("seconds")):
         lines["took"] = f"{seconds:,.1f} s, {sum(rows.values()) / seconds:,.0f} rows/s"
-    lines["next"] = _next_command(out, used_by) if not isinstance(used_by, Given) else \
-        f"clickwise predict RUN --input {next(iter(rows))} {shlex.quote(f'data.path={out}')}"
+    lines["next"] = next_command
     return "\n".join([f"prepared {out}", *(f"  {key:<9}{text}" for key, text in lines.items())])
 
 

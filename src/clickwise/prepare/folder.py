@@ -108,7 +108,8 @@ class PreparationFolder:
             say(f"{self.out.name}: resuming an earlier run after: {', '.join(self._stages)}")
         else:
             if state.get("stages"):
-                why = "finished, or part of what it wrote is gone" if state.get("fingerprint") == self.fingerprint else \
+                same = state.get("fingerprint") == self.fingerprint
+                why = "finished, or part of what it wrote is gone" if same else \
                     "had another recipe, input or version of clickwise"
                 say(f"{self.out.name}: starting clean (an earlier run {why})")
             elif self.work.exists():
