@@ -18,8 +18,9 @@ from clickwise.prepare.encode import read_column
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.named_columns import bad_line, first_fields, parquet_schema
+from clickwise.prepare.parquet_kinds import NUMBER
 from clickwise.prepare.raw_files import BadRows, named
-from clickwise.prepare.table.parquet_types import NUMBER, parquet_types, widest_types
+from clickwise.prepare.table.parquet_types import parquet_types, widest_types
 from clickwise.prepare.table.raw_columns import ENCODED, null_if_missing
 from clickwise.progress import Progress
 
