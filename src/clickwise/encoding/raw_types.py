@@ -131,6 +131,9 @@ def _as_text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, datetime.datetime):
         return _time_text(value)
+    if isinstance(value, datetime.time):
+        value = value.isoformat()
+        return value.rstrip("0") if "." in value else value
     return str(value)
 
 
@@ -141,13 +144,14 @@ class Integer(RawType):
     def bulk(self, column):
         import ibis
 
-        if column.type().is_string():
-            text = column.strip()
+        if column.type().is_string() or column.type().is_decimal():
+            text = column.cast("string").strip()
             return ibis.cases((text.re_search(f"^{_WHOLE}$"), text.split(".")[0].try_cast("int64")),
                               else_=ibis.null("int64"))
-        if column.type().is_floating() or column.type().is_decimal():
+        if column.type().is_floating():
             number = column.cast("float64")
-            whole = ibis.cases((number.abs() <= _EXACT, number), else_=ibis.null("float64")).cast("int64")
+            # `try_cast`: the statistics of Parquet files leave out NaN, so that an engine may drop the condition
+            whole = ibis.cases((number.abs() <= _EXACT, number), else_=ibis.null("float64")).try_cast("int64")
             return ibis.cases((whole == number, whole), else_=ibis.null("int64"))
         return column.try_cast("int64")
 
@@ -161,7 +165,7 @@ class Integer(RawType):
                 return None
             value = int(value.partition(".")[0])
         elif isinstance(value, (float, decimal.Decimal)):
-            if not abs(value) <= _EXACT or value != math.floor(value):
+            if not abs(value) <= (_EXACT if isinstance(value, float) else _INT64) or value != math.floor(value):
                 return None
             value = int(value)
         elif not isinstance(value, numbers.Integral):
@@ -283,6 +287,8 @@ class Boolean(RawType):
     def bulk(self, column):
         import ibis
 
+        if column.type().is_decimal():
+            column = column.cast("float64")
         text = column.cast("string").strip().lower()
         return ibis.cases((text.isin(TRUE), True), (text.isin(FALSE), False), else_=ibis.null("boolean"))
 

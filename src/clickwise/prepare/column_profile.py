@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,14 @@ import pyarrow.parquet as pq
 
 from clickwise.errors import DataError, UsageError
 from clickwise.feature_spec import MISSING_NUMBERS
+from clickwise.prepare.parquet_kinds import kind_of, widest_kind
 from clickwise.progress import Progress
 
 DISTINCT_LIMIT = 100_000  # values of a column that are remembered; a million texts would take 100 MB
 BLOCK_BYTES = 1 << 22
 DELIMITERS = ",\t;|"
 LIST_DELIMITERS = "|;,"
+_NUMBER_OF = {"true": "1", "false": "0"}
 _TIME = r"^\d{4}-\d\d?-\d\d?([T ]\d\d?:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?$"
 
 
@@ -28,9 +31,9 @@ class ColumnProfile:
     """What is known of a column after `add` has seen all of it.
 
     kind      integer, number, truth, text, time, or empty (no value at all); `unknown` holds an Arrow type that none of
-              these describes
+              these describes, or types of several files that none holds
     values    the distinct values as text, all of them unless `more`
-    low, high of numbers
+    low, high of numbers; `has_parts`: not all of them are whole
     longest   the most values in a row, of list columns; `parts` is the profile of the lists' values
     split     delimiter -> the rows with it, the most parts of a row, and the profile of the parts
     """
@@ -44,10 +47,12 @@ class ColumnProfile:
     stands_for_missing: int = 0
     low: float | None = None
     high: float | None = None
+    has_parts: bool = False
     has_leading_zeros: bool = False
     longest: int | None = None
     parts: ColumnProfile | None = None
     split: dict[str, Split] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
 
     @property
     def known(self) -> int:
@@ -58,15 +63,27 @@ class ColumnProfile:
         return self.kind in ("integer", "number")
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all values are whole numbers, however they are stored or written."""
+        return self.is_number and not self.has_parts
+
+    @property
     def distinct(self) -> int:
-        words = len(self.values)
-        return words - len(self.values & set(MISSING_NUMBERS)) if self.is_number else words
+        if not self.is_number:
+            return len(self.values)
+        known = self.values - set(MISSING_NUMBERS)
+        return len(known if self.kind == "integer" else {float(value) for value in known})  # 7 and 7.0 are one
 
     def add(self, column: pa.Array) -> None:
         """Takes in the next rows."""
         if isinstance(column, pa.DictionaryArray):
             column = column.dictionary_decode()
         type_ = column.type
+        if not pa.types.is_null(type_):
+            kind = kind_of(type_)
+            self.kinds.setdefault(kind, str(type_))
+            if widest_kind(set(self.kinds)) is None:
+                self.unknown = " and ".join(self.kinds.values())
         if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
             self.rows += len(column)
             self.missing += column.null_count
@@ -86,7 +103,8 @@ class ColumnProfile:
         else:
             self.rows += len(column)
             self.missing += column.null_count
-            self.unknown = "" if pa.types.is_null(type_) else str(type_)
+            if not pa.types.is_null(type_):
+                self.unknown = self.unknown or str(type_)
 
     def _add_typed(self, column: pa.Array, kind: str) -> None:
         self.rows += len(column)
@@ -96,11 +114,27 @@ class ColumnProfile:
         unique = pc.unique(column.drop_null())
         if not len(unique):
             return
-        self.kind = kind
-        if self.is_number:
+        self.kind = self._joined(kind)
+        if self.is_number and self.kind != kind:  # true among numbers is 1
+            self.values = {_NUMBER_OF.get(value, value) for value in self.values}
+        if kind in ("integer", "number"):
             self._stretch(unique)
         if not self.more:
-            self._remember([str(value).lower() if kind == "truth" else str(value) for value in unique.to_pylist()])
+            self._remember([self._spelled(value) for value in unique.to_pylist()])
+
+    def _joined(self, other: str) -> str:
+        """The kind that also holds typed values of the kind `other`, as preparation reads them."""
+        kinds = {self.kind, other} - {"empty"}
+        if len(kinds) == 1:
+            return other
+        numbers = {"integer", "number"} if "string" in self.kinds else {"integer", "number", "truth"}
+        return "text" if kinds - numbers else "number" if "number" in kinds else "integer"
+
+    def _spelled(self, value: object) -> str:
+        """A typed value as text: 7 and 7.0 are one value, and so are true and 1 among numbers."""
+        if isinstance(value, bool):
+            return str(int(value)) if self.is_number else str(value).lower()
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
     def _add_texts(self, texts: pa.StringArray) -> None:
         self.rows += len(texts)
@@ -126,6 +160,9 @@ class ColumnProfile:
         ends = pc.min_max(numbers).as_py()
         self.low = ends["min"] if self.low is None else min(self.low, ends["min"])
         self.high = ends["max"] if self.high is None else max(self.high, ends["max"])
+        if pa.types.is_floating(numbers.type) and not self.has_parts:
+            self.has_parts = pc.any(pc.not_equal(pc.floor(numbers), numbers)).as_py() or not math.isfinite(
+                self.high - self.low)
 
     def _narrow(self, unique: pa.StringArray) -> None:
         """Finds the kind that also holds the texts `unique`: integer, number, truth, time, else text."""

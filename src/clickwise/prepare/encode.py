@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
@@ -94,7 +95,7 @@ def check_examples(folder: PreparationFolder, spec: FeatureSpec) -> None:
     encoded = encoder.columns(raw, str(path)).arrays
     ones = [encoder.row(row) for row in examples.slice(0, 20).to_pylist()]
     for chunk in spec.mappings["test"]:
-        written = [np.memmap(folder.dataset / file, mode="r") for file in chunk.files]
+        written = [_mapped(folder.dataset / file, "uint8") for file in chunk.files]
         for index, name in enumerate(chunk.features):
             dtype, rows = np.dtype(spec.features[name].dtype), len(examples)
             if len(written) == 2:  # the values of lists, and where each list begins
@@ -110,19 +111,38 @@ def check_examples(folder: PreparationFolder, spec: FeatureSpec) -> None:
                 assert [row[name] for row in ones] == values[:len(ones)].tolist(), name
 
 
-def count_unseen(folder: PreparationFolder, spec: FeatureSpec, rows: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """Mapping → feature of one id → the share of its rows with id 0: missing, rare or unseen. Says where that is all of
-    them."""
+SHOWN = 8  # columns of a mapping whose shares are said
+
+
+def count_unseen(folder: PreparationFolder, spec: FeatureSpec, rows: Mapping[str, int],
+                 hash_buckets: Mapping[str, int] | None = None) -> dict[str, dict[str, float]]:
+    """Mapping → feature of ids → the share of its rows without an id: missing, rare or unseen. Says the greatest of
+    them, and where no value is one of the vocabulary: behind it lie the ids of `hash_buckets`."""
     shares: dict[str, dict[str, float]] = {}
     for mapping, chunks in spec.mappings.items():
         shares[mapping] = {}
         for chunk in chunks:
-            (name, *_), feature = chunk.features, spec.features[chunk.features[0]]
-            if feature.cardinality is None or feature.is_multi_hot:
+            name, feature = chunk.features[0], spec.features[chunk.features[0]]
+            if feature.cardinality is None:
                 continue
-            ids = np.memmap(folder.dataset / chunk.files[0], feature.dtype, "r")
-            zeros = rows[mapping] - int(np.count_nonzero(ids))
-            shares[mapping][name] = round(zeros / rows[mapping], 6)
-            if zeros == rows[mapping]:
-                say(f"{mapping}: no value of {name!r} has an id: all are missing, rare or not in the training rows")
+            size = feature.cardinality - 1 - (hash_buckets or {}).get(name, 0)
+            ids = _mapped(folder.dataset / chunk.files[0], feature.dtype)
+            known, with_id = int(np.count_nonzero((ids > 0) & (ids <= size))), int(np.count_nonzero(ids))
+            if feature.is_multi_hot:
+                ends = _mapped(folder.dataset / chunk.files[1], "int64")
+                with_id = int(np.count_nonzero(ends[1:] > ends[:-1]))
+            shares[mapping][name] = round(1 - with_id / rows[mapping], 6)
+            if not known and size:
+                say(f"warning: {mapping}: no value of {name!r} is in the vocabulary: all are missing, rare or not in "
+                    "the training rows")
+        found = sorted((-share, name) for name, share in shares[mapping].items() if share)
+        if found:
+            more = f", and {len(found) - SHOWN} more (summary.json)" if len(found) > SHOWN else ""
+            say(f"{mapping}: rows without an id (missing, rare or unseen): "
+                + ", ".join(f"{name} {-100 * share:.3g} %" for share, name in found[:SHOWN]) + more)
     return shares
+
+
+def _mapped(path: Path, dtype: str) -> np.ndarray:
+    """A column on disk; a file without any value cannot be mapped."""
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)

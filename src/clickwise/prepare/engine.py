@@ -104,7 +104,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def read_parquet(self, files: Sequence[Path]) -> ir.Table:
-        """Parquet files one after another."""
+        """Parquet files one after another; bytes without a type are text in UTF-8, and BadInput where they are none."""
 
     @abc.abstractmethod
     def read_json_lines(self, files: Sequence[Path], columns: Mapping[str, str]) -> ir.Table:
@@ -202,7 +202,7 @@ class DuckDBEngine(Engine):
         return self.ibis.read_json([str(file) for file in files], columns=types, format="newline_delimited")
 
     def read_parquet(self, files):
-        return self.ibis.read_parquet([str(file) for file in files])
+        return self.ibis.read_parquet([str(file) for file in files], binary_as_string=True)
 
     def parse_hex(self, column, type_="uint32"):
         return ("0x" + column).cast(type_)

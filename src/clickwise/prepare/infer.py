@@ -142,7 +142,8 @@ def _label(name: str, found: ColumnProfile) -> Guess:
         raise UsageError(f"--label {name}", found=found.unknown or _described(found),
                          expected="0 and 1, a number, or a text in each row")
     if found.is_number or found.kind == "truth":
-        dtype = "bool" if found.values <= {"0", "1", "true", "false"} and not found.missing else "float32"
+        whole = found.kind != "number" and not found.missing
+        dtype = "bool" if whole and found.values <= {"0", "1", "true", "false"} else "float32"
     else:
         dtype = "str"
     return Guess("label", {"dtype": dtype}, f"the label: {_described(found)}")
@@ -150,7 +151,8 @@ def _label(name: str, found: ColumnProfile) -> Guess:
 
 def _is_display(name: str, found: ColumnProfile) -> bool:
     repeats = found.more or found.distinct < found.known
-    return bool(_DISPLAY.fullmatch(name)) and found.kind in ("integer", "text") and repeats and found.distinct > 1
+    names = found.kind in ("integer", "text") or (found.is_whole and bool(_ID.fullmatch(name)))
+    return bool(_DISPLAY.fullmatch(name)) and names and repeats and found.distinct > 1
 
 
 def _display(found: ColumnProfile) -> Guess:
@@ -177,7 +179,7 @@ def _guess(name: str, found: ColumnProfile, table: TableProfile, list_delimiter:
         why = f"as {_example(found, list_delimiter)}: {said}"
         return Guess("categorical", _ids(split.parts, multi_hot=True) | {"max_hotness": split.longest}, why)
     unique = found.distinct == found.known if not found.more else False
-    if found.kind == "text" or (_ID.fullmatch(name) and found.kind == "integer"):
+    if found.kind == "text" or (_ID.fullmatch(name) and found.is_whole):
         if unique and found.rows > 1:
             return Guess("", why=f"another value in every row ({said})")
         return Guess("categorical", _ids(found), said)

@@ -1,8 +1,9 @@
 """Mean and standard deviation of columns, the same to the last bit whatever the order of the rows.
 
-Sums of floats depend on their order, and so on the number of threads. Here every value becomes a whole number of
-2^-k, with k such that the largest needs 60 bits, and whole numbers sum exactly: an error of 2^-61 of the largest value
-is all there is.
+Sums of floats depend on their order, and so on the number of threads. Here every column is brought to a size of at most
+1 by a power of two, which changes no digit and keeps squares of any numbers finite; every value becomes a whole number
+of 2^-k, with k such that the largest needs 60 bits, and whole numbers sum exactly: an error of 2^-61 of the largest
+value is all there is.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import ibis.expr.types as ir
 from clickwise.prepare.engine import Engine
 
 BITS = 60
+SMALLEST = -960  # 2^960 is the greatest factor: it brings any number to at least 2^-114
 
 
 def fit_scales(engine: Engine, table: ir.Table, columns: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -26,18 +28,21 @@ def fit_scales(engine: Engine, table: ir.Table, columns: Sequence[str]) -> dict[
                                        **{f"most_{i}": x[name].abs().max() for i, name in enumerate(columns)}))
     counts = {name: found[f"n_{i}"] for i, name in enumerate(columns)}
     most = {name: found[f"most_{i}"] or 0.0 for i, name in enumerate(columns)}
+    power = {name: max(math.frexp(most[name])[1], SMALLEST) for name in columns}
+    most = {name: math.ldexp(most[name], -power[name]) for name in columns}
+    x = {name: x[name] * math.ldexp(1.0, -power[name]) for name in columns}
     mean = _means(engine, table, x, counts, most)
     squares = {name: (x[name] - mean[name]) * (x[name] - mean[name]) for name in columns}
     variance = _means(engine, table, squares, counts,
                       {name: (most[name] + abs(mean[name])) ** 2 for name in columns})
-    return {name: {"mean": mean[name], "std": math.sqrt(variance[name]) or 1.0} for name in columns}
+    return {name: {"mean": math.ldexp(mean[name], power[name]),
+                   "std": math.ldexp(math.sqrt(variance[name]), power[name]) or 1.0} for name in columns}
 
 
 def _means(engine: Engine, table: ir.Table, x: Mapping[str, ir.FloatingColumn], counts: Mapping[str, int],
            most: Mapping[str, float]) -> dict[str, float]:
     """Exact means of columns whose values are at most `most` in size."""
     bits = {name: BITS - math.frexp(most[name])[1] if most[name] else 0 for name in x}
-    bits = {name: min(found, 1000) for name, found in bits.items()}
     sums = engine.row(table.aggregate(**{
         f"sum_{i}": (x[name] * math.ldexp(1.0, bits[name])).cast("int64").sum() for i, name in enumerate(x)}))
     return {name: float(Fraction(int(sums[f"sum_{i}"] or 0), counts[name] or 1) / Fraction(2) ** bits[name])

@@ -143,7 +143,7 @@ class Table(Preparation):
 
         spec = write.write_dataset(self.folder, columns, features=self.features, channels=channels, rows=self.rows,
                                    shuffle_seed=self.config.seed if self.config.shuffle else None)
-        self.values = count_unseen(self.folder, spec, self.rows)
+        self.values = count_unseen(self.folder, spec, self.rows, self.config.hash_buckets)
         check_examples(self.folder, spec)
 
     def summary(self) -> dict[str, Any]:

@@ -37,10 +37,14 @@ def fit_types(engine: Engine, spec: FeatureSpec, config: TableConfig) -> dict[st
     """Name → raw type of the columns whose values have names: those of ids, and a label that `label_is` speaks of.
 
     A column of texts is one of integers, times or true and false where all its values in `raw_train` are written so.
+    Texts that are handed on as hashes are integers where they are stored as whole numbers.
     """
     (label,) = spec.channels["label"]
     names = {feature.name: feature.is_multi_hot for feature in encoded(spec)}
     names |= {label: False} if config.label_is is not None else {}
+    hashed = {name for channel, found in spec.channels.items() if channel not in (LEFT_OUT, "label") for name in found
+              if name not in names and spec.features[name].is_raw_text}
+    names |= dict.fromkeys(sorted(hashed), False)
     table, types, texts = engine.table("raw_train"), {}, {}
     for name, is_list in names.items():
         column = table[name]
@@ -51,14 +55,17 @@ def fit_types(engine: Engine, spec: FeatureSpec, config: TableConfig) -> dict[st
         type_ = column.type()
         if type_.is_string():
             texts[name] = column
-        elif type_.is_floating() or type_.is_decimal():
-            values = table.select(x=column.cast("float64"))
-            odd = values.filter(~values.x.isnan() & (values.x % 1 != 0)).limit(1)
-            types[name] = Text.name if engine.count(odd) else Integer.name
+        elif type_.is_numeric() and not type_.is_boolean():
+            values = table.select(x=column)
+            odd = values.x % 1 != 0 if type_.is_floating() else Integer().bulk(values.x).isnull()
+            odd = engine.count(values.filter(Text().bulk(values.x).notnull() & odd).limit(1))
+            types[name] = Text.name if odd else Integer.name
         else:
-            types[name] = (Boolean if type_.is_boolean() else Integer if type_.is_integer() else
+            types[name] = (Boolean if type_.is_boolean() else
                            Time if type_.is_timestamp() or type_.is_date() else Text).name
-    return types | {name: _type_of_texts(engine, table.select(x=column), config) for name, column in texts.items()}
+    types |= {name: _type_of_texts(engine, table.select(x=column), config) for name, column in texts.items()
+              if name not in hashed}
+    return {name: type_ for name, type_ in types.items() if name not in hashed or type_ == Integer.name}
 
 
 def _type_of_texts(engine: Engine, values: ir.Table, config: TableConfig) -> str:
@@ -67,7 +74,7 @@ def _type_of_texts(engine: Engine, values: ir.Table, config: TableConfig) -> str
         text = Text().bulk(part.x)
         known = null_if_missing(text, config.missing)
         fits = {Integer.name: known.re_search(_PLAIN_WHOLE) & Integer().bulk(part.x).notnull(),
-                Boolean.name: text.lower().isin(("true", "false")), Time.name: Time().bulk(part.x).notnull()}
+                Boolean.name: Boolean().bulk(part.x).notnull(), Time.name: Time().bulk(part.x).notnull()}
         found = engine.row(part.aggregate(texts=text.count(), known=known.count(), **{
             name: part.count(where=fits[name]) for name in candidates}))
         least = {Integer.name: found["known"]}

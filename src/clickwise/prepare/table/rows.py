@@ -7,23 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ibis
+import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
 from clickwise.encoding import RawColumn
 from clickwise.encoding.raw_types import Float, Integer, Text
 from clickwise.errors import PrepareError, nearest
-from clickwise.feature_spec import Chunk, FeatureSpec
+from clickwise.feature_spec import LEFT_OUT, Chunk, FeatureSpec
 from clickwise.prepare.encode import read_column
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.named_columns import bad_line, first_fields, parquet_schema
-from clickwise.prepare.raw_files import BadRows
+from clickwise.prepare.parquet_kinds import NUMBER
+from clickwise.prepare.raw_files import BadRows, named
 from clickwise.prepare.table.parquet_types import parquet_types, widest_types
 from clickwise.prepare.table.raw_columns import ENCODED, null_if_missing
 from clickwise.progress import Progress
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig
+
 
 def store_rows(folder: PreparationFolder, spec: FeatureSpec, config: TableConfig,
                columns: Sequence[str]) -> dict[str, int]:
@@ -32,9 +35,16 @@ def store_rows(folder: PreparationFolder, spec: FeatureSpec, config: TableConfig
     engine, bad_rows = folder.engine, BadRows(config.max_bad_rows, folder.work)
     for mapping, chunks in spec.mappings.items():
         with Progress(f"reading {mapping}", unit="rows") as bar:
-            _Reader(engine, bad_rows, spec.channels.get("numerical", ())).store(spec, chunks, columns, f"raw_{mapping}")
+            _Reader(engine, bad_rows, _numbers(spec, config)).store(spec, chunks, columns, f"raw_{mapping}")
             bar.advance(engine.count(engine.table(f"raw_{mapping}")))
     return bad_rows.found
+
+
+def _numbers(spec: FeatureSpec, config: TableConfig) -> list[str]:
+    """The columns whose values are amounts: one that the split goes by, and no feature, is a time."""
+    label = spec.channels["label"] if config.label_above is not None else ()
+    used = {name for channel, names in spec.channels.items() if channel != LEFT_OUT for name in names}
+    return [*spec.channels.get("numerical", ()), *label, *{config.order_by} - used - {None}]
 
 
 class _Reader:
@@ -90,12 +100,13 @@ class _Reader:
         def load(files: list[Path]) -> None:
             self._materialise(chunk, dict(zip(files, headers.values(), strict=True)), columns, name)
 
-        self.bad_rows.read(name[4:], list(headers), load, reason,
-                           f"{len(next(iter(headers.values())))} fields with {delimiter!r} between them")
+        expected = "values of the types that the files say" if chunk.type == "parquet" else \
+            f"{len(next(iter(headers.values())))} fields with {delimiter!r} between them"
+        self.bad_rows.read(name[4:], list(headers), load, reason, expected)
 
     def _materialise(self, chunk: Chunk, headers: Mapping[Path, list[str]], columns: Sequence[str], name: str) -> None:
         tables, groups = [], []
-        types = widest_types(list(headers), columns, self.numbers) if chunk.type == "parquet" else {}
+        types: dict[str, str] = widest_types(list(headers), columns, self.numbers) if chunk.type == "parquet" else {}
         for file, header in headers.items():  # files with the same columns are read at once
             kind = (header, parquet_types(file, columns)) if types else header
             if groups and groups[-1][0] == kind:
@@ -109,7 +120,12 @@ class _Reader:
                 fields = {name or f"__{index}": "string" for index, name in enumerate(header)}
                 table = self.engine.read_text(files, fields, delimiter=chunk.options.get("delimiter", ","), quote='"',
                                               header=_has_header(files[0], chunk))
-            tables.append(table.select(**{name: _as_type(table[name], types.get(name)) for name in columns}))
+            tables.append(table)
+        for column in (column for column in types if column not in self.numbers):
+            types[column] = self._exact_type(types[column], {
+                named(files): table[column] for (_, _, files), table in zip(groups, tables, strict=True)})
+        tables = [table.select(**{column: _as_type(table[column], types.get(column)) for column in columns})
+                  for table in tables]
         if len(tables) == 1:
             self.engine.materialise(tables[0], name)
             return
@@ -121,11 +137,47 @@ class _Reader:
         for index in range(len(tables)):
             self.engine.drop(f"{name}_part_{index}")
 
+    def _exact_type(self, type_: str, columns: Mapping[str, ir.Column]) -> str:
+        """`type_`, or in place of `NUMBER` what holds the numbers of all `columns`, which go by the names of their
+        files. Raises PrepareError for whole numbers in a float that may stand for several."""
+        found = set()
+        for files, column in columns.items():
+            values = column.name("x").as_table()
+            values = values.unnest("x") if values.x.type().is_array() else values
+            type_of_file = values.x.type()
+            if not type_of_file.is_floating() and (NUMBER not in type_ or not type_of_file.is_numeric()):
+                continue
+            number, is_known = values.x.cast("float64"), Text().bulk(values.x).notnull()
+            is_large = is_known & (number.abs() > _exact_up_to(type_of_file))
+            counts = self.engine.row(values.aggregate(
+                parts=values.count(where=is_known & (number % 1 != 0)), large=values.count(where=is_large),
+                others=values.count(where=is_known & Integer().bulk(values.x).isnull())))
+            if type_of_file.is_floating() and counts["large"] and not counts["parts"]:
+                raise PrepareError(f"{files}, column {column.get_name()!r}", expected=_exact_numbers(type_of_file),
+                                   found=repr(self.engine.row(values.filter(is_large))["x"]),
+                                   do="write that column as integers, or as texts")
+            found |= {kind for kind, count in counts.items() if count}
+        exact = "int64" if "others" not in found else "string" if "large" in found else "float64"
+        return type_.replace(NUMBER, exact)
+
+
+def _exact_up_to(type_: dt.DataType) -> int:
+    """Up to where numbers of that type are known to the last digit; beyond that a float stands for several."""
+    return 2**24 if type_.is_float32() or type_.is_float16() else 2**53
+
+
+def _exact_numbers(type_: dt.DataType) -> str:
+    return f"whole numbers up to 2^{_exact_up_to(type_).bit_length() - 1}, beyond which a float stands for several"
+
 
 def _as_type(column: ir.Column, type_: str | None) -> ir.Column:
+    """As text, or an exact whole number, where that is `type_`; lists value by value."""
     if type_ is None or str(column.type()) == type_:
         return column
-    return Text().bulk(column) if type_ == "string" else column.cast(type_)
+    if type_.startswith("array<") and column.type().is_array():
+        return column.map(lambda value: _as_type(value, type_[6:-1]))
+    read = {"string": Text().bulk, "int64": Integer().bulk}.get(type_)
+    return column.cast(type_) if read is None else read(column)
 
 
 def _has_header(file: Path, chunk: Chunk) -> bool:
@@ -157,31 +209,35 @@ def check(engine: Engine, spec: FeatureSpec, config: TableConfig, raw: Mapping[s
     table = engine.numbered(engine.table(f"raw_{mapping}"))
     if engine.count(table) == 0:
         raise PrepareError(f"{spec.path}: source_spec.{mapping}", found="no rows", expected="at least one")
-    faults: dict[str, tuple[ir.BooleanColumn, str]] = {}
+    faults: list[tuple[str, ir.BooleanColumn, str]] = []
     for name in (name for name in table.columns if name in raw):
         feature, column, type_ = spec.features[name], table[name], raw[name].type
+        stored = column.type().value_type if column.type().is_array() else column.type()
+        if isinstance(type_, Integer) and stored.is_floating():
+            def is_large(value: ir.Value, most: int = _exact_up_to(stored)) -> ir.BooleanValue:
+                return (value.abs() > most) & ~value.isnan()
+
+            large = column.filter(is_large).length() > 0 if column.type().is_array() else is_large(column)
+            faults.append((name, large, _exact_numbers(stored)))
         if feature.is_multi_hot:
             length = read_column(column, raw[name], engine).length()
-            faults[name] = length > feature.max_hotness, f"at most {feature.max_hotness} values (max_hotness)"
+            faults.append((name, length > feature.max_hotness, f"at most {feature.max_hotness} values (max_hotness)"))
         elif column.type().is_array():
             raise PrepareError(f"{spec.path}: feature_spec.{name}", found="a list column", expected="max_hotness",
                                do="name the length of the longest list: clickwise spec infer finds it")
         elif isinstance(type_, Float):
             unread, finite = type_.unread(column), name in spec.channels.get("numerical", ()) + spec.channels["label"]
-            faults[name] = (unread | type_.bulk(column).isinf() if finite else unread,
-                            f"a {'finite ' * finite}number, or a text of dataset.missing")
-        elif isinstance(type_, Integer) and column.type().is_floating():
-            faults[name] = column.abs() > 2**53, "whole numbers up to 2^53, beyond which a float stands for several"
+            faults.append((name, unread | type_.bulk(column).isinf() if finite else unread,
+                           f"a {'finite ' * finite}number, or a text of dataset.missing"))
         elif isinstance(type_, Integer) and not _is_id(spec, name):
             known = null_if_missing(Text().bulk(column), config.missing).notnull()
-            faults[name] = (type_.bulk(column).isnull() & known,
-                            f"a whole number ({feature.dtype}), or a text of dataset.missing")
+            faults.append((name, type_.bulk(column).isnull() & known, "a whole number, or a text of dataset.missing"))
     if not faults:
         return
-    counts = engine.row(table.aggregate(**{name: table.count(where=fault) for name, (fault, _) in faults.items()}))
-    for name, count in counts.items():
+    counts = engine.row(table.aggregate(**{
+        str(index): table.count(where=fault) for index, (_, fault, _) in enumerate(faults)}))
+    for (name, fault, expected), count in zip(faults, counts.values(), strict=True):
         if count:
-            fault, expected = faults[name]
             bad = table.filter(fault)
             first = engine.row(bad.select("row", value=bad[name]).order_by("row"))
             more = f" ({count:,} such rows)" if count > 1 else ""
