@@ -43,7 +43,6 @@ def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False, given: s
     options = {key: value for key, value in section.items() if key != "name"}
     preparation = dataset(parse(dataset.Config, options, f"{where}.dataset"), section["name"], f"{where}.dataset")
     from clickwise.prepare.engine import EngineConfig
-
     from clickwise.prepare.further import Given
 
     engine = parse(EngineConfig, recipe.get("engine"), f"{where}.engine")
