@@ -20,8 +20,8 @@ Lists = tuple[np.ndarray, np.ndarray]  # values, and offsets int64 [rows + 1]
 
 @dataclasses.dataclass
 class Encoded:
-    """`arrays` by column, in their stored types; by raw column how many values (of lists: rows) were `missing`, and how
-    many `unseen`: not in the vocabulary, which holds no rare ones either."""
+    """`arrays` by column, in their stored types; by raw column in how many rows a value was `missing` (a list empty), and
+    in how many one was `unseen`: not in the vocabulary, which holds no rare ones either."""
 
     arrays: dict[str, np.ndarray | Lists]
     missing: dict[str, int]
@@ -111,12 +111,11 @@ class Encoder:
                 row = int(np.argmax(np.diff(offsets) > column.most))
                 raise DataError(f"{where}, column {column.of!r}, row {first + row:,}",
                                 found=f"{int(np.diff(offsets)[row])} values", expected=f"at most {column.most}")
-            values = _numbers(x) if pa.types.is_floating(x.type) else x
-            for step in column.steps:
-                values = step.many(values)
-                if isinstance(step, Vocabulary):
-                    unseen = int(((values == 0) | (values > step.file.size)).sum()) - x.null_count
-                    found.unseen[column.of] = unseen
+            values = _through(column, x)
+            if column.steps and isinstance(column.steps[-1], Vocabulary):
+                unseen = (values == 0) | (values > column.steps[-1].file.size)
+                found.unseen[column.of] = int(unseen.sum()) - x.null_count if offsets is None else \
+                    len(np.unique(np.searchsorted(offsets, np.flatnonzero(unseen), "right")))
             found.arrays[name] = self._stored(column, values, raw[column.of], f"{where}, column {column.of!r}", first)
             if offsets is not None:
                 kept = values > 0
@@ -128,9 +127,7 @@ class Encoder:
         """A column before it is stored, NaN where it is missing: labels, say."""
         column = self.encoding.columns[name]
         values, _ = self._read(self.encoding.raw[column.of], raw[column.of], f"{where}, column {column.of!r}", first)
-        values = _numbers(values) if pa.types.is_floating(values.type) else values
-        for step in column.steps:
-            values = step.many(values)
+        values = _through(column, values)
         return _numbers(values) if isinstance(values, pa.Array) else values
 
     def _read(self, raw: RawColumn, column: pa.Array, where: str, first: int) -> tuple[pa.Array, np.ndarray | None]:
@@ -190,6 +187,14 @@ class Encoder:
         into = "" if made == [of] else f", of which {', '.join(made)} is made"
         return DataError(where, found=f"no column {of!r} among {len(given)}",
                          expected=f"{of}: {self.encoding.raw[of]}{into}", do=nearest(of, given))
+
+
+def _through(column: Column, x: pa.Array) -> pa.Array | np.ndarray:
+    """Values as a raw type reads them through a column's steps."""
+    values = _numbers(x) if pa.types.is_floating(x.type) else x
+    for step in column.steps:
+        values = step.many(values)
+    return values
 
 
 def _numbers(column: pa.Array) -> np.ndarray:
