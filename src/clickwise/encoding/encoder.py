@@ -20,8 +20,8 @@ Lists = tuple[np.ndarray, np.ndarray]  # values, and offsets int64 [rows + 1]
 
 @dataclasses.dataclass
 class Encoded:
-    """`arrays` by column, in their stored types; by raw column in how many rows a value was `missing` (a list empty), and
-    in how many one was `unseen`: not in the vocabulary, which holds no rare ones either."""
+    """`arrays` by column, in their stored types; by raw column in how many rows a value was `missing` (a list empty),
+    and in how many one was `unseen`: not in the vocabulary, which holds no rare ones either."""
 
     arrays: dict[str, np.ndarray | Lists]
     missing: dict[str, int]

@@ -106,7 +106,8 @@ class Standardize(Operation, do="standardize"):
         return 0.0 if x is None else (x - self.mean) / self.std
 
     def many(self, x):
-        return np.nan_to_num((x - self.mean) / self.std, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        with np.errstate(over="ignore"):
+            return np.nan_to_num((x - self.mean) / self.std, nan=0.0, posinf=np.inf, neginf=-np.inf)
 
 
 @dataclasses.dataclass(frozen=True)
