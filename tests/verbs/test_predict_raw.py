@@ -173,11 +173,11 @@ def test_states_are_read_only_and_links(made):
 def test_by_default_predictions_lie_in_the_run_and_shares_are_told(made, clickwise, tmp_path):
     folder, run = made
     rows = raw_rows(20, 5)
-    write_csv(tmp_path / "new.csv", [row | {"shop": "99", "price": "", "extra": 1} for row in rows])
+    write_csv(tmp_path / "new.csv", [row | {"shop": "no", "price": "", "extra": 1} for row in rows])
     result = clickwise("predict", run, "--input", "new.csv", "--json")
     found = json.loads(result.out)
     assert Path(found["out"]) == run / "predictions/new.csv.parquet" and len(pq.read_table(found["out"])) == 20
-    assert found["unseen"]["shop"] == 1.0 and found["missing"]["price"] == 1.0
+    assert found["unseen"]["shop"] == 1.0 and "shop" not in found["missing"] and found["missing"]["price"] == 1.0
     assert "unseen values: shop 100.00%" in result.err and "not read: extra" in result.err
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from clickwise.encoding.document import Column, Encoding, RawColumn
 from clickwise.encoding.operations import Vocabulary
-from clickwise.encoding.raw_types import Unreadable
+from clickwise.encoding.raw_types import Float, Text, Unreadable
 from clickwise.errors import DataError, nearest
 
 Lists = tuple[np.ndarray, np.ndarray]  # values, and offsets int64 [rows + 1]
@@ -106,7 +106,8 @@ class Encoder:
         for name in self.names:
             column = self.encoding.columns[name]
             x, offsets = canonical[column.of]
-            found.missing[column.of] = x.null_count if offsets is None else int((np.diff(offsets) == 0).sum())
+            missing = found.missing[column.of] = _missing(self.encoding.raw[column.of], raw[column.of], x) \
+                if offsets is None else int((np.diff(offsets) == 0).sum())
             if column.most is not None and (np.diff(offsets) > column.most).any():
                 row = int(np.argmax(np.diff(offsets) > column.most))
                 raise DataError(f"{where}, column {column.of!r}, row {first + row:,}",
@@ -114,7 +115,7 @@ class Encoder:
             values = _through(column, x)
             if column.steps and isinstance(column.steps[-1], Vocabulary):
                 unseen = (values == 0) | (values > column.steps[-1].file.size)
-                found.unseen[column.of] = int(unseen.sum()) - x.null_count if offsets is None else \
+                found.unseen[column.of] = int(unseen.sum()) - missing if offsets is None else \
                     len(np.unique(np.searchsorted(offsets, np.flatnonzero(unseen), "right")))
             found.arrays[name] = self._stored(column, values, raw[column.of], f"{where}, column {column.of!r}", first)
             if offsets is not None:
@@ -187,6 +188,14 @@ class Encoder:
         into = "" if made == [of] else f", of which {', '.join(made)} is made"
         return DataError(where, found=f"no column {of!r} among {len(given)}",
                          expected=f"{of}: {self.encoding.raw[of]}{into}", do=nearest(of, given))
+
+
+def _missing(raw: RawColumn, column: pa.Array, read: pa.Array) -> int:
+    """How many values are missing; a word among whole numbers is not: it is one that was not seen."""
+    if not read.null_count or isinstance(raw.type, (Float, Text)):
+        return read.null_count
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return Text().array(_plain(column)).null_count
 
 
 def _through(column: Column, x: pa.Array) -> pa.Array | np.ndarray:
