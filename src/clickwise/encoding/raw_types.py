@@ -153,7 +153,7 @@ class Integer(RawType):
             # `try_cast`: the statistics of Parquet files leave out NaN, so that an engine may drop the condition
             whole = ibis.cases((number.abs() <= _EXACT, number), else_=ibis.null("float64")).try_cast("int64")
             return ibis.cases((whole == number, whole), else_=ibis.null("int64"))
-        return column.try_cast("int64")
+        return ibis.null("int64") if column.type().is_temporal() else column.try_cast("int64")
 
     def one(self, value):
         if type(value) is int:
@@ -195,6 +195,8 @@ class Float(RawType):
     def bulk(self, column):
         import ibis
 
+        if column.type().is_temporal():
+            return ibis.null("float64")
         number = column.strip().try_cast(f"float{self.bits}") if column.type().is_string() else column
         number = number.cast(f"float{self.bits}").cast("float64")
         for missing in self._missing_numbers:
@@ -202,9 +204,11 @@ class Float(RawType):
         return number.isnan().ifelse(ibis.null("float64"), number)
 
     def unread(self, column: ir.Column) -> ir.BooleanColumn:
-        """Where `bulk` finds a text that is neither a number nor missing."""
+        """Where `bulk` finds what is neither a number nor missing."""
         import ibis
 
+        if column.type().is_temporal():
+            return column.notnull()
         if not column.type().is_string():
             return ibis.literal(False)
         words = [word for word in ("", "nan", *self.missing) if word is not None]
@@ -315,6 +319,8 @@ class Time(RawType):
             text = column.strip()
             column = ibis.cases((text.re_search(f"^{_TIME}$"), text), else_=ibis.null("string")).try_cast(
                 "timestamp('UTC')")
+        elif not (column.type().is_timestamp() or column.type().is_date()):
+            return ibis.null("string")
         return column.cast("timestamp").cast("string")
 
     def one(self, value):

@@ -114,8 +114,8 @@ class ColumnProfile:
         unique = pc.unique(column.drop_null())
         if not len(unique):
             return
-        self.kind = self._joined(kind)
-        if self.is_number and self.kind != kind:  # true among numbers is 1
+        before, self.kind = self.kind, self._joined(kind)
+        if self.is_number and before == "truth":  # true among numbers is 1
             self.values = {_NUMBER_OF.get(value, value) for value in self.values}
         if kind in ("integer", "number"):
             self._stretch(unique)

@@ -25,16 +25,17 @@ def fit_scales(engine: Engine, table: ir.Table, columns: Sequence[str]) -> dict[
     column without spread has the std 1, one without values the mean 0 as well."""
     x = {name: table[name].cast("float64") for name in columns}
     found = engine.row(table.aggregate(**{f"n_{i}": x[name].count() for i, name in enumerate(columns)},
-                                       **{f"most_{i}": x[name].abs().max() for i, name in enumerate(columns)}))
+                                       **{f"low_{i}": x[name].min() for i, name in enumerate(columns)},
+                                       **{f"high_{i}": x[name].max() for i, name in enumerate(columns)}))
     counts = {name: found[f"n_{i}"] for i, name in enumerate(columns)}
-    most = {name: found[f"most_{i}"] or 0.0 for i, name in enumerate(columns)}
-    power = {name: max(math.frexp(most[name])[1], SMALLEST) for name in columns}
-    most = {name: math.ldexp(most[name], -power[name]) for name in columns}
+    low, high = ({name: found[f"{end}_{i}"] or 0.0 for i, name in enumerate(columns)} for end in ("low", "high"))
+    power = {name: max(math.frexp(max(high[name], -low[name]))[1], SMALLEST) for name in columns}
+    low, high = ({name: math.ldexp(end[name], -power[name]) for name in columns} for end in (low, high))
     x = {name: x[name] * math.ldexp(1.0, -power[name]) for name in columns}
-    mean = _means(engine, table, x, counts, most)
+    mean = _means(engine, table, x, counts, {name: max(high[name], -low[name]) for name in columns})
     squares = {name: (x[name] - mean[name]) * (x[name] - mean[name]) for name in columns}
-    variance = _means(engine, table, squares, counts,
-                      {name: (most[name] + abs(mean[name])) ** 2 for name in columns})
+    variance = _means(engine, table, squares, counts, {
+        name: max(high[name] - mean[name], mean[name] - low[name]) ** 2 for name in columns})
     return {name: {"mean": math.ldexp(mean[name], power[name]),
                    "std": math.ldexp(math.sqrt(variance[name]), power[name]) or 1.0} for name in columns}
 

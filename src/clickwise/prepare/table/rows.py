@@ -121,18 +121,20 @@ class _Reader:
                 table = self.engine.read_text(files, fields, delimiter=chunk.options.get("delimiter", ","), quote='"',
                                               header=_has_header(files[0], chunk))
             tables.append(table)
+        if len(tables) == 1:
+            self.engine.materialise(tables[0].select(*columns), name)
+            return
+        # Stored as they are before any value is looked at: by the statistics of Parquet files, which engines trust, no
+        # value is NaN. And a union keeps no order.
+        parts = [self.engine.materialise(table.select(*columns), f"{name}_part_{index}")
+                 for index, table in enumerate(tables)]
         for column in (column for column in types if column not in self.numbers):
             types[column] = self._exact_type(types[column], {
-                named(files): table[column] for (_, _, files), table in zip(groups, tables, strict=True)})
-        tables = [table.select(**{column: _as_type(table[column], types.get(column)) for column in columns})
-                  for table in tables]
-        if len(tables) == 1:
-            self.engine.materialise(tables[0], name)
-            return
-        parts = []  # a union keeps no order
-        for index, table in enumerate(tables):
-            stored = self.engine.materialise(table, f"{name}_part_{index}")
-            parts.append(self.engine.numbered(stored).mutate(__part=ibis.literal(index, "int32")))
+                named(files): part[column] for (_, _, files), part in zip(groups, parts, strict=True)})
+        parts = [self.engine.numbered(part).select(
+            "row", __part=ibis.literal(index, "int32"),
+            **{column: _as_type(part[column], types.get(column)) for column in columns})
+            for index, part in enumerate(parts)]
         self.engine.materialise(ibis.union(*parts).order_by("__part", "row").select(*columns), name)
         for index in range(len(tables)):
             self.engine.drop(f"{name}_part_{index}")

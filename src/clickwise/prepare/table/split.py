@@ -10,7 +10,7 @@ import ibis.expr.types as ir
 
 from clickwise.encoding import Encoding
 from clickwise.encoding.operations import Hash60
-from clickwise.encoding.raw_types import Text
+from clickwise.encoding.raw_types import Float, Text
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare.encode import read, read_column
@@ -148,15 +148,16 @@ def order_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[s
              where: str) -> tuple[ir.Column, list]:
     """The column `order_by` as numbers or texts, and from which value on the rows belong to each of `shares`."""
     written = Text().bulk(labelled[config.order_by])
-    counts = engine.row(labelled.aggregate(rows=labelled.count(), without=labelled.count(where=written.isnull()),
-                                           words=labelled.count(where=written.try_cast("float64").isnull())))
+    number, is_word = Float().bulk(written), Float().unread(written)
+    counts = engine.row(labelled.aggregate(rows=labelled.count(), words=labelled.count(where=is_word),
+                                           without=labelled.count(where=number.isnull() & ~is_word)))
     if counts["without"]:
         raise PrepareError(f"{where}.order_by", found=f"{counts['without']:,} rows without {config.order_by!r}",
                            expected="a value in every row", do="drop those rows, or order by another column")
 
     def key(rows: ir.Table) -> ir.Column:
         value = Text().bulk(rows[config.order_by])
-        return value if counts["words"] else value.try_cast("float64")
+        return value if counts["words"] else Float().bulk(value)
 
     firsts, left = [], counts["rows"]
     ordered = labelled.select(key=key(labelled))
