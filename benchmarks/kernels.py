@@ -105,8 +105,9 @@ class Gather(Problem):
                 yield Case("gather", name, Gather, (options, law, first), target)
 
     def __init__(self, options: argparse.Namespace, law: str, first: int) -> None:
-        self.options, self.batches = options, id_batches(law, options.shrink, options.batch, options.device)
-        self.tables = [torch.randn(rows, options.dim, device=options.device) for rows in table_sizes(options.shrink)]
+        self.options, sizes = options, table_sizes(options)
+        self.batches = id_batches(law, sizes, options.batch, options.device)
+        self.tables = [torch.randn(rows, options.dim, device=options.device) for rows in sizes]
         self.looks = [embedding_bag.FeatureLookup(t) for t in range(len(self.tables))]
         self.before = torch.randn(options.batch, first, device=options.device).bfloat16() if first else None
         ids = sum(column.element_size() for column in self.batches[0])
@@ -165,8 +166,8 @@ class Update(Problem):
                            Update.TARGETS.get((rule, law), ""), without)
 
     def __init__(self, options: argparse.Namespace, rule: str, law: str) -> None:
-        self.options, self.rule, self.sizes = options, rule, table_sizes(options.shrink)
-        self.batches = id_batches(law, options.shrink, options.batch, options.device)
+        self.options, self.rule, self.sizes = options, rule, table_sizes(options)
+        self.batches = id_batches(law, self.sizes, options.batch, options.device)
         self.grad = torch.randn(options.batch, len(self.sizes) * options.dim, device=options.device).bfloat16()
         self.moved = self.grad.numel() * (4 + 2 + 2 + 4 * self.ROWS_MOVED[rule])
 
@@ -366,16 +367,16 @@ KERNELS = {"gather": Gather, "update": Update, "interaction": Interaction, "cros
 # What the problems share ==============================================================================================
 
 
-def table_sizes(shrink: int) -> list[int]:
-    """Rows of the tables of T15."""
-    return [max(2, rows // shrink) for rows in VARIANTS["criteo_t15"]]
+def table_sizes(options: argparse.Namespace) -> tuple[int, ...]:
+    """Rows of the tables of T15; of a few of them in a dry run."""
+    return tuple(max(2, rows // options.shrink) for rows in VARIANTS["criteo_t15"][::5 if options.dry_run else 1])
 
 
 @functools.cache
-def id_batches(law: str, shrink: int, samples: int, device: torch.device) -> list[list[torch.Tensor]]:
+def id_batches(law: str, sizes: Sequence[int], samples: int, device: torch.device) -> list[list[torch.Tensor]]:
     """Batches of columns of ids, in the types they are stored in."""
     random = np.random.default_rng(0)
-    tables = [PowerLaw(rows, LAWS[law]) for rows in table_sizes(shrink)]
+    tables = [PowerLaw(rows, LAWS[law]) for rows in sizes]
     return [[torch.from_numpy(ids.draw(random, samples)).to(device) for ids in tables] for _ in range(BATCHES)]
 
 

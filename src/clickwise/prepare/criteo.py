@@ -280,7 +280,7 @@ def _rows(engine: Engine, parts: Sequence[RowRange], columns: Sequence[str]) -> 
     """`row` (0, 1, … through the parts) and `columns` of the rows of `parts`."""
     tables, start = [], 0
     for part in parts:
-        table = engine.numbered(engine.table(part.table)).select("row", *columns)
+        table = engine.numbered(engine.table(part.table), *columns)
         tables.append(table if (part.first, start) == (0, 0) and len(parts) == 1 and part.table != "last"
                       else steps.rows_between(table, part.first, part.end, start=start))
         start += part.end - part.first

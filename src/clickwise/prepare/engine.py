@@ -120,8 +120,9 @@ class Engine(abc.ABC):
         """Stores the rows of `expression`, in its order, as the table `name` (replacing one of that name)."""
 
     @abc.abstractmethod
-    def numbered(self, table: ir.Table) -> ir.Table:
-        """A stored table with the column `row`, int64: 0, 1, … in the order in which it was stored."""
+    def numbered(self, table: ir.Table, *columns: str) -> ir.Table:
+        """A stored table, or `columns` of it, with the column `row`, int64: 0, 1, … in the order in which it was
+        stored."""
 
     @abc.abstractmethod
     def batches(self, expression: ir.Table, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
@@ -212,8 +213,8 @@ class DuckDBEngine(Engine):
         self._tables.pop(name, None)
         return self.table(name)
 
-    def numbered(self, table):
-        return table.mutate(row=table.rowid().cast("int64"))
+    def numbered(self, table, *columns):
+        return table.select(*(columns or table.columns), row=table.rowid().cast("int64"))
 
     def batches(self, expression, rows=BATCH_ROWS):
         with _translated():

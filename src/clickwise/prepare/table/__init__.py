@@ -138,8 +138,8 @@ class Table(Preparation):
         channels = {channel: names for channel, names in self.spec.channels.items() if channel != LEFT_OUT and names}
 
         def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
-            return encode(self.engine, self.engine.numbered(self.engine.table(f"rows_{mapping}")),
-                          {name: self.encoding.columns[name] for name in names})
+            rows = self.engine.numbered(self.engine.table(f"rows_{mapping}"), *self.encoding.needs(names))
+            return encode(self.engine, rows, {name: self.encoding.columns[name] for name in names})
 
         spec = write.write_dataset(self.folder, columns, features=self.features, channels=channels, rows=self.rows,
                                    shuffle_seed=self.config.seed if self.config.shuffle else None)

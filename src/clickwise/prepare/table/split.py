@@ -99,6 +99,7 @@ def check_label(engine: Engine, spec: FeatureSpec, config: TableConfig, encoding
     if not spec.features[name].is_raw_text:
         values = values.filter(null_if_missing(values.value, config.missing).notnull())
     counts = values.filter(values.value.notnull()).group_by("value", "read").aggregate(rows=lambda t: t.count())
+    counts = engine.materialise(counts, "label_values")
     most = engine.rows(counts.order_by([ibis.desc("rows"), "value"]).limit(7))
     shown = ", ".join(f"{row['value']!r} ({row['rows']:,} rows)" for row in most[:6])
     shown += ", …" * (len(most) > 6) if most else "no value at all"
