@@ -8,6 +8,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 
 from clickwise import cli
+from clickwise.progress import show_log
+
+show_log()  # as the command line does: tests read it on stderr
 
 
 class Result:

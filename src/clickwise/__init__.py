@@ -10,6 +10,7 @@ __version__ = "0.2.0"
 # The public names by the module they live in; each is imported when first asked for: `import clickwise` is light.
 _NAMES = {
     "feature_spec": ("Feature", "FeatureSpec"),
+    "api": ("Model", "fit", "fit_recipe", "load", "prepare_recipe"),
     "encoding": ("Encoder", "Encoding"),
     "batch": ("Batch", "Ragged"),
     "data.loader": ("Loader",),
@@ -34,12 +35,12 @@ _NAMES = {
     "errors": ("ClickwiseError",),
 }
 _SOURCES = {name: (f"clickwise.{module}", name) for module, names in _NAMES.items() for name in names} | {
-    "prepare_recipe": ("clickwise.prepare", "run"),
     "build_trainer": ("clickwise.run.session", "build_session"),  # its earlier name
 }
 __all__ = ["__version__", *_SOURCES]
 
 if TYPE_CHECKING:
+    from clickwise.api import Model, fit, fit_recipe, load, prepare_recipe
     from clickwise.batch import Batch, Ragged
     from clickwise.build import build_model, parts_of
     from clickwise.data.columns import read_columns
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from clickwise.models.wide_deep import WideDeep, WideDeepConfig
     from clickwise.optim.dense import DenseOptimizer
     from clickwise.optim.schedule import Schedule
-    from clickwise.prepare import run as prepare_recipe
     from clickwise.run.session import Session, build_session
     from clickwise.run.session import build_session as build_trainer
     from clickwise.train.loop import TrainConfig

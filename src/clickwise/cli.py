@@ -15,6 +15,7 @@ import typer
 
 from clickwise import __version__
 from clickwise.errors import ClickwiseError, UsageError
+from clickwise.progress import show_log
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Click-through-rate models from raw click logs: prepare, train, measure, predict.",
@@ -44,6 +45,7 @@ def main() -> None:
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")
     signal.signal(signal.SIGTERM, _interrupt)
+    show_log()
     try:
         app()
     except ClickwiseError as error:

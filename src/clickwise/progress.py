@@ -1,9 +1,30 @@
-"""Progress of long work: a bar with rate and ETA on a terminal, plain lines elsewhere, always on stderr."""
+"""What long work says: a bar with rate and ETA on a terminal, and lines for the log `clickwise`, which the command line
+shows on stderr."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+
+_log = logging.getLogger("clickwise")
+
+
+def say(text: str) -> None:
+    """One message, of one or more lines, for a person."""
+    _log.info(text)
+
+
+def show_log() -> None:
+    """Shows the log on stderr, as it is, whatever `sys.stderr` then is."""
+    if not any(isinstance(handler, _Stderr) for handler in _log.handlers):
+        _log.addHandler(_Stderr())
+    _log.setLevel(logging.INFO)
+
+
+class _Stderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -18,7 +39,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self.started = self._last_line = time.monotonic()
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and _log.isEnabledFor(logging.INFO):
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -61,8 +82,7 @@ class Progress:
         left = f", {seconds * (self.total - done) / new:.0f} s left" if self.total and new > 0 else ""
         unit = self.unit.removesuffix("s") if done == 1 else self.unit
         took, behind = (f" in {seconds:,.1f} s", "") if ended else ("", f"{left} {self.note}")
-        print(f"{self.title}: {done:,} {unit}{share}{took}, {self._rate()}{behind}".rstrip(), file=sys.stderr,
-              flush=True)
+        say(f"{self.title}: {done:,} {unit}{share}{took}, {self._rate()}{behind}".rstrip())
 
     def __exit__(self, kind, error, trace) -> None:
         if self._bar is not None:

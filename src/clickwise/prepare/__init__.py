@@ -6,13 +6,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from clickwise import registry
 from clickwise.errors import PrepareError, RecipeError, nearest
+from clickwise.progress import say
 from clickwise.recipe import load, parse
 
 KEYS = ("dataset", "engine", "out")
@@ -26,7 +26,7 @@ def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False, given: s
     names it in error messages. With `given`, a prepared folder or a run, nothing is fitted: further raw rows, those of
     `dataset.input` as the mapping `input`, else the recipe's mappings, are written in its encoding. A folder that
     already holds the result of the same recipe and input files is left as it is; another dataset is replaced only with
-    `overwrite`. What was done and what comes next is said on stderr. Raises RecipeError and PrepareError.
+    `overwrite`. What was done and what comes next is logged. Raises RecipeError and PrepareError.
     """
     for key in recipe:
         if key not in KEYS:
@@ -52,7 +52,7 @@ def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False, given: s
     folder = preparation.run(Path(out), engine, overwrite, None if given is None else Given.load(Path(given)))
     command = _next_command(Path(out), preparation.trained_by) if given is None else \
         f"clickwise predict RUN --input MAPPING {shlex.quote(f'data.path={out}')}"
-    print(_report(Path(out), summary(folder), command), file=sys.stderr, flush=True)
+    say(_report(Path(out), summary(folder), command))
     return folder
 
 

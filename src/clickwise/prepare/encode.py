@@ -19,7 +19,8 @@ from clickwise.encoding.vocabulary_file import write_vocabulary
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
-from clickwise.prepare.folder import PreparationFolder, say
+from clickwise.prepare.folder import PreparationFolder
+from clickwise.progress import say
 
 
 def read(table: ir.Table, raw: Mapping[str, RawColumn], engine: Engine) -> dict[str, ir.Column]:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,14 +20,11 @@ from clickwise.feature_spec import FILE_NAME
 from clickwise.files import only_one, put_back, put_in_place, write_json, write_text
 from clickwise.prepare.engine import CutShort, Engine, EngineConfig
 from clickwise.prepare.scatter import ScatterFile
+from clickwise.progress import say
 from clickwise.recipe import to_dict, to_yaml
 
 SUMMARY, STATE, TABLES = "preparation/summary.json", "state.json", "tables.duckdb"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 class PreparationFolder:
@@ -46,7 +42,7 @@ class PreparationFolder:
     Both folders lie in `.<name>.partial` beside `out`. A run that ends early leaves them there if it had finished a
     `stage`, its tables lie on disk, and neither recipe nor input were at fault. The next run with the same recipe and
     input files (path, size, time of change) resumes after it, if all that the finished stages wrote is still there;
-    any other run starts clean. Either is said on stderr. `unchanged` is true where `out` is already the result of this
+    any other run starts clean. Either is logged. `unchanged` is true where `out` is already the result of this
     very preparation: there is nothing to do then.
 
     `state.json` in the partial folder tells the finished stages, the files of the dataset with their sizes, and which

@@ -19,8 +19,8 @@ from clickwise.encoding.document import FILE
 from clickwise.encoding.raw_file import RawFile
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import Chunk, FeatureSpec, split_binary_chunks
-from clickwise.prepare.folder import PreparationFolder, say
-from clickwise.progress import Progress
+from clickwise.prepare.folder import PreparationFolder
+from clickwise.progress import Progress, say
 
 BLOCK_ROWS = 1 << 17
 EXAMPLES = 1000

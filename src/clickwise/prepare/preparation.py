@@ -12,8 +12,9 @@ import ibis
 from clickwise.encoding.document import FILE
 from clickwise.errors import PrepareError
 from clickwise.prepare.engine import Engine, EngineConfig
-from clickwise.prepare.folder import PreparationFolder, say
+from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.further import Given, Source, write_further
+from clickwise.progress import say
 from clickwise.recipe import to_dict
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeVar
 
 from clickwise.errors import PrepareError, nearest
 from clickwise.prepare.engine import BadInput
-from clickwise.prepare.folder import say
+from clickwise.progress import say
 
 T = TypeVar("T")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from clickwise.encoding.document import FILE
 from clickwise.encoding.raw_file import RawFile
 from clickwise.errors import UsageError, nearest
 from clickwise.feature_spec import CHANNELS, Chunk, FeatureSpec
+from clickwise.progress import say
 from clickwise.run.scores import BLOCK_ROWS, SCORES
 from clickwise.run.session import Session
 from clickwise.run.whole_model import ENCODING, encode, inputs, model_columns
@@ -130,7 +130,7 @@ def rows_of_raw_file(session: Session, folder: Path, source: Path, carry: tuple[
     carried = _carried(spec, file.columns, carry, f"a column of {source}")
     known = {*needs, *carried, *(column.of for column in encoding.columns.values())}
     if ignored := [name for name in file.columns if name not in known]:
-        print(f"{source}: not read: {', '.join(ignored[:10])}{', …' * (len(ignored) > 10)}", file=sys.stderr)
+        say(f"{source}: not read: {', '.join(ignored[:10])}{', …' * (len(ignored) > 10)}")
     values = Values()
 
     def blocks() -> Blocks:

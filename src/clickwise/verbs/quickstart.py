@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from clickwise.progress import say
 from clickwise.recipe import load
 from clickwise.verbs.train import train
 
@@ -14,7 +14,7 @@ def quickstart(*, folder: Path, overrides: list[str] = ()) -> Path:
     from clickwise import prepare
 
     data = folder / "data" / "kuairand"
-    print("1/2  preparing KuaiRand (shipped sample, CC BY-SA 4.0)", file=sys.stderr)
+    say("1/2  preparing KuaiRand (shipped sample, CC BY-SA 4.0)")
     prepare.run({**load("kuairand/prepare"), "out": str(data)}, where="kuairand/prepare")
-    print("2/2  training DLRM", file=sys.stderr)
+    say("2/2  training DLRM")
     return train("kuairand/dlrm", [f"data.path={data}", *overrides], out=folder / "runs")

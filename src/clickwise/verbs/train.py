@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from clickwise import checkpoint, files, machine, memory, registry
 from clickwise.errors import CheckpointError, TrainError, UsageError
 from clickwise.metrics import build_metrics
+from clickwise.progress import say
 from clickwise.report import write_report
 from clickwise.run import folder as runs
 from clickwise.run.facts import RunFacts
@@ -50,7 +50,7 @@ def _resume(folder: Path, name: str | None, overrides: list[str], allow_imports:
     recipe = _recipe_of_resumed(folder, name, overrides, allow_imports)
     with files.only_one(folder, CheckpointError):
         if (folder / "DONE").exists():
-            print(f"{folder} is finished: nothing to resume", file=sys.stderr)
+            say(f"{folder} is finished: nothing to resume")
             return folder
         session = build_session(recipe)
         session.check_data()
@@ -67,7 +67,7 @@ def _start(session: Session, allow_imports: Collection[str]) -> None:
     if session.recipe.start_from is not None:
         folder = Path(session.recipe.start_from)
         which, step = runs.load_weights(session, folder, runs.recipe_of(folder, allow_imports=allow_imports))
-        print(f"weights of {folder}, its {which} checkpoint (step {step:,})", file=sys.stderr)
+        say(f"weights of {folder}, its {which} checkpoint (step {step:,})")
     session.count_ids()  # last: it goes through the data
 
 
@@ -82,11 +82,10 @@ def _run(folder: Path, session: Session, content: dict[str, Any] | None) -> None
             session.load_state(content)
             loop.load_state_dict(content)
             del content  # or it would hold a second copy of every table until the end
-        print(f"run {folder}: {_describe(session, loop.total_steps)}" + (f", from step {start:,}" if start else ""),
-              file=sys.stderr)
+        say(f"run {folder}: {_describe(session, loop.total_steps)}" + (f", from step {start:,}" if start else ""))
         position = loop.run()
         if position.stopped:
-            print(f"stopped at step {position.step}: {position.stopped}", file=sys.stderr)
+            say(f"stopped at step {position.step}: {position.stopped}")
         _finish(folder, session, loop, log)
     except KeyboardInterrupt:
         raise TrainError(folder, found="interrupted", do=f"clickwise train --resume {folder}") from None

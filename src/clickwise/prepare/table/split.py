@@ -15,9 +15,9 @@ from clickwise.errors import PrepareError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare.encode import read, read_column
 from clickwise.prepare.engine import Engine
-from clickwise.prepare.folder import PreparationFolder, say
+from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.table.raw_columns import null_if_missing
-from clickwise.progress import Progress
+from clickwise.progress import Progress, say
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig

@@ -1,0 +1,204 @@
+"""clickwise from Python: fit a model on a table, load one, score raw rows.
+
+    model = clickwise.fit(frame, label="click", time="ts", validation=0.1)
+    model.predict_proba(new_frame)
+
+Tables are pandas or polars frames, Arrow tables, dicts of columns, or the path of a CSV or Parquet file. Everything here
+is what the command line does, by the same functions.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from clickwise import prepare
+from clickwise.data.loader import Loader
+from clickwise.encoding import Encoder, Encoding
+from clickwise.encoding.raw_file import RawFile
+from clickwise.errors import DataError, UsageError, nearest
+from clickwise.recipe import load as load_recipe_file
+from clickwise.run import folder as runs
+from clickwise.run.facts import RunFacts
+from clickwise.run.scores import BLOCK_ROWS, scores
+from clickwise.run.whole_model import ENCODING, inputs, model_columns, own_spec
+from clickwise.tables import as_table
+from clickwise.train.evaluate import evaluate as measure
+
+Data = Any  # a frame, an Arrow table, a dict of columns, or a path
+
+
+class Model:
+    """A trained model that takes raw rows. `folder` is its run folder, `metrics` those of its training, by mapping."""
+
+    def __init__(self, folder: str | Path, *, allow_imports: Collection[str] = ()) -> None:
+        self.folder = Path(folder)
+        if (spec := own_spec(self.folder)) is None or not (self.folder / ENCODING).exists():
+            raise DataError(self.folder, found="no encoding of raw rows", do="prepare and train again",
+                            expected="a run on data that was prepared from a table or Criteo with this version")
+        self._session, self.checkpoint, self.step = runs.open_run(self.folder, allow_imports=allow_imports, spec=spec)
+        self._spec, self._encoding = spec, Encoding.load(self.folder / ENCODING)
+        self._encoder = Encoder(self._encoding, inputs(self._session.reads))
+        self._temporary: tempfile.TemporaryDirectory | None = None
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float | None]]:
+        return RunFacts.load(self.folder).mappings if (self.folder / "metrics.json").exists() else {}
+
+    def predict_logit(self, data: Data) -> np.ndarray:
+        """The logit of every row, float32."""
+        return self._scores(data)["logit"]
+
+    def predict_proba(self, data: Data) -> np.ndarray:
+        """The probability of a click of every row, float64: the sigmoid of `predict_logit`."""
+        logit = self._scores(data)["logit"].astype(np.float64)
+        return 1 / (1 + np.exp(-logit))
+
+    def _scores(self, data: Data) -> dict[str, np.ndarray]:
+        blocks = []
+        for first, table in self._blocks(data, self._encoder):
+            encoded = self._encoder.columns({name: table.column(name) for name in self._encoder.needs}, "rows", first)
+            blocks.append(scores(self._session, self._spec, model_columns(self._spec, encoded, len(table))))
+        return {name: np.concatenate([block[name] for block in blocks]) if blocks else np.zeros(0, np.float32)
+                for name in ("logit", "probability")}
+
+    def _blocks(self, data: Data, encoder: Encoder):
+        """(number of the first row, table) a block at a time, as `clickwise predict` takes them."""
+        if isinstance(data, (str, Path)):
+            needs = {of: str(self._encoding.raw[of]) for of in encoder.needs}
+            tables = RawFile.open(Path(data), needs, self._encoding.layout).blocks(list(needs), BLOCK_ROWS)
+        else:
+            whole = as_table(data)
+            tables = (whole.slice(first, BLOCK_ROWS) for first in range(0, len(whole), BLOCK_ROWS))
+        first = 0
+        for table in tables:
+            for of in encoder.needs:
+                if of not in table.column_names:
+                    raise DataError("rows", found=f"no column {of!r} among {len(table.column_names)}",
+                                    expected=f"{of}: {self._encoding.raw[of]}", do=nearest(of, table.column_names))
+            yield first, table
+            first += len(table)
+
+    def evaluate(self, data: Data) -> dict[str, float]:
+        """Metrics of the recipe by name, on raw rows with their label; rows without one are left out."""
+        spec, session = self._spec, self._session
+        label, display = (spec.channels.get(channel, ()) for channel in ("label", "display"))
+        encoder = Encoder(self._encoding, [*inputs(session.reads), *label, *display])
+        metrics, seen = session.metrics(), 0
+        metrics.reset()
+        for first, table in self._blocks(data, encoder):
+            raw = {name: table.column(name) for name in encoder.needs}
+            known = ~np.isnan(encoder.values(label[0], raw, "rows", first).astype(float))
+            raw = {name: column.filter(pa.array(known)) for name, column in raw.items()}
+            columns = model_columns(spec, encoder.columns(raw, "rows", first), int(known.sum()))
+            loader = Loader(columns, spec, batch_size=session.evaluation_batch_size,
+                            channels={*session.reads, "label", "display"})
+            measure(session.model, loader.epoch(0), metrics, precision=session.recipe.train.precision,
+                    device=session.device)
+            seen += columns.rows
+        if not seen:
+            raise DataError("rows", found="no rows with a label", expected="at least one row")
+        return metrics.compute()
+
+    def save(self, folder: str | Path) -> Path:
+        """Copies the run folder to `folder`, which `load` and the command line read."""
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise UsageError(folder, found="a folder with things in it", expected="a new or empty folder")
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        return folder
+
+    def __repr__(self) -> str:
+        measured = "; ".join(f"{mapping} " + ", ".join(
+            f"{name} {value:.4f}" for name, value in values.items() if name in ("auc", "log_loss") and value is not None)
+            for mapping, values in self.metrics.items())
+        return f"<clickwise {self._session.recipe.model_name}, step {self.step:,}{'; ' if measured else ''}{measured}>"
+
+    def _repr_html_(self) -> str:
+        """The report, in a notebook."""
+        path = self.folder / "report.html"
+        if not path.exists():
+            return f"<pre>{self!r}</pre>"
+        from html import escape
+
+        return (f'<iframe srcdoc="{escape(path.read_text(encoding="utf-8"))}" width="100%" height="700" '
+                'style="border: 0"></iframe>')
+
+
+def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None, display: str | None = None,
+        validation: float = 0.1, test: float = 0.0, model: str = "dcnv2", categorical: Sequence[str] = (),
+        numerical: Sequence[str] = (), multi_hot: Mapping[str, str] | None = None, ignore: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None, prepare_settings: Mapping[str, Any] | None = None,
+        out: str | Path | None = None, seed: int = 0) -> Model:
+    """A model of the column `label`, trained until the validation rows gain no more.
+
+    positive          the value of the label that counts, unless it is 0 and 1 or true and false
+    time              a column in whose order the last rows validate and test; else they are drawn by `seed`
+    display           the column that groups rows, for metrics within groups
+    validation, test  shares of the rows; `test` rows are only measured on, in the end
+    model             of the shipped recipes `table/<model>`
+    categorical, numerical, ignore, multi_hot   corrections of what columns are taken for; multi_hot: {"tags": "|"}, the
+                      text between the values of a list
+    settings          overrides of the training recipe, {"train.epochs": 5}; prepare_settings: of the preparation,
+                      {"frequency_limit": 2}
+    out               a new folder that keeps spec, columns and run; else they go with the model
+
+    Raises ClickwiseError for what a person can mend.
+    """
+    from clickwise.prepare.infer import infer
+    from clickwise.verbs.train import train
+
+    recipe = f"table/{model}"
+    load_recipe_file(recipe)  # an unknown model speaks before any work
+    temporary = tempfile.TemporaryDirectory(prefix="clickwise-") if out is None else None
+    folder = Path(temporary.name if temporary else out)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = _rows_file(data, folder, multi_hot or {}, ignore)
+    draft = infer(rows, label=label, display=display, categorical=categorical, numerical=numerical)
+    draft.save(folder / "spec")
+    dataset = {"name": "table", "spec": str(folder / "spec"), "test_share": test, "validation_share": validation,
+               "seed": seed, **({"order_by": time} if time else {}), **(prepare_settings or {})}
+    if positive is not None:
+        dataset["label_is"] = positive.item() if isinstance(positive, np.generic) else positive
+    columns = prepare.run({"dataset": dataset, "out": str(folder / "columns")}, "fit")
+    mappings = {"data.validation": "validation" if validation else "null", "data.test": "test" if test else
+                "validation" if validation else "train"}
+    overrides = {"data.path": str(columns), **mappings, "train.seed": seed, **(settings or {})}
+    run = train(recipe, [f"{key}={value}" for key, value in overrides.items()], out=folder / "runs")
+    found = Model(run)
+    found._temporary = temporary
+    return found
+
+
+def _rows_file(data: Data, folder: Path, multi_hot: Mapping[str, str], ignore: Sequence[str]) -> list[Path]:
+    if isinstance(data, (str, Path)) and not multi_hot and not ignore:
+        return [Path(data)]
+    table = as_table(data, multi_hot=multi_hot, ignore=ignore)
+    path = folder / "rows.parquet"
+    parquet.write_table(table, path)
+    return [path]
+
+
+def load(folder: str | Path, *, allow_imports: Collection[str] = ()) -> Model:
+    """The model in a run folder or where `Model.save` put it."""
+    return Model(folder, allow_imports=allow_imports)
+
+
+def fit_recipe(name: str, settings: Mapping[str, Any] | None = None, *, out: str | Path = "runs") -> Path:
+    """The run folder of a training recipe, a file or a shipped name, with `settings`: {"train.batch_size": 2048}."""
+    from clickwise.verbs.train import train
+
+    return train(name, [f"{key}={value}" for key, value in (settings or {}).items()], out=Path(out))
+
+
+def prepare_recipe(name: str, settings: Mapping[str, Any] | None = None, *, overwrite: bool = False) -> Path:
+    """The folder that a preparation recipe, a file or a shipped name, writes."""
+    overrides = [f"{key}={value}" for key, value in (settings or {}).items()]
+    return prepare.run(load_recipe_file(name, overrides), name, overwrite)

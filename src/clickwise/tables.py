@@ -1,0 +1,56 @@
+"""Frames of other libraries as Arrow tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clickwise.errors import DataError, UsageError, nearest
+
+
+def as_table(data: Any, *, multi_hot: Mapping[str, str] | None = None, ignore: Sequence[str] = ()) -> pa.Table:
+    """An Arrow table of a pandas or polars frame, a dict of columns, a list of dicts, or a path; the index of a frame is
+    no column. Texts of `multi_hot` columns are split into lists, columns of `ignore` left out. Raises DataError."""
+    table = _table(data)
+    for name in table.column_names:
+        if table.column_names.count(name) > 1:
+            raise DataError("the table", found=f"two columns named {name!r}", expected="every name once",
+                            do="rename one of them")
+    for name in (*ignore, *(multi_hot or {})):
+        if name not in table.column_names:
+            raise UsageError("ignore" if name in ignore else "multi_hot", found=f"no column {name!r}",
+                             expected="a column of the table", do=nearest(name, table.column_names))
+    table = table.drop_columns(list(ignore))
+    for name, delimiter in (multi_hot or {}).items():
+        column = table.column(name)
+        if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
+            parts = pc.split_pattern(column.cast(pa.string()), delimiter)
+            table = table.set_column(table.column_names.index(name), name, parts)
+    return table
+
+
+def _table(data: Any) -> pa.Table:
+    if isinstance(data, pa.Table):
+        return data
+    if isinstance(data, pa.RecordBatch):
+        return pa.Table.from_batches([data])
+    try:
+        if type(data).__module__.partition(".")[0] == "pandas":
+            data = data.rename(columns=str)
+            if data.columns.duplicated().any():
+                name = data.columns[data.columns.duplicated()][0]
+                raise DataError("the table", found=f"two columns named {name!r}", expected="every name once",
+                                do="rename one of them")
+            return pa.Table.from_pandas(data, preserve_index=False)
+        if isinstance(data, Mapping):
+            return pa.table(dict(data))
+        if isinstance(data, list):
+            return pa.Table.from_pylist(data)
+        return pa.table(data)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise DataError("the table", found=str(error).splitlines()[0][:200],
+                        expected="a pandas or polars frame, an Arrow table or a dict of columns, each of one type",
+                        do="cast a column of mixed values to text") from None
