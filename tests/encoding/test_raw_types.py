@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import math
 import struct
 
@@ -34,15 +35,19 @@ STORED = {
     "float": (pa.float32(), st.floats(width=32)),
     "bool": (pa.bool_(), st.booleans()),
     "decimal": (pa.decimal128(12, 2), st.decimals(-10**9, 10**9, places=2)),
+    "large_decimal": (pa.decimal128(38, 1), st.integers(-2**65, 2**65).map(decimal.Decimal)
+                      | st.decimals(-10**20, 10**20, places=1)),
+    "clock": (pa.time64("us"), st.times()),
     "timestamp": (pa.timestamp("us"), times),
     "timestamp_utc": (pa.timestamp("us", "UTC"), times.map(lambda t: t.replace(tzinfo=datetime.UTC))),
     "date": (pa.date32(), st.dates(datetime.date(1900, 1, 1), datetime.date(2200, 1, 1))),
 }
 FITS = {"text": tuple(STORED),
-        "integer": ("string", "int64", "int8", "uint64", "double", "float", "bool", "decimal"),
-        "float": ("string", "int64", "int8", "double", "float", "bool", "decimal"),
-        "boolean": ("string", "int64", "int8", "bool"),
-        "time": ("string", "timestamp", "timestamp_utc", "date")}
+        "integer": ("string", "int64", "int8", "uint64", "double", "float", "bool", "decimal",
+                    "large_decimal", "timestamp", "date", "clock"),
+        "float": ("string", "int64", "int8", "double", "float", "bool", "decimal", "timestamp", "date", "clock"),
+        "boolean": ("string", "int64", "int8", "bool", "double", "float", "decimal", "date"),
+        "time": ("string", "timestamp", "timestamp_utc", "date", "int64", "double", "decimal", "bool", "clock")}
 CASES = [(name, stored) for name, kinds in FITS.items() for stored in kinds]
 
 
