@@ -3,12 +3,13 @@
     model = clickwise.fit(frame, label="click", time="ts", validation=0.1)
     model.predict_proba(new_frame)
 
-Tables are pandas or polars frames, Arrow tables, dicts of columns, or the path of a CSV or Parquet file. Everything here
-is what the command line does, by the same functions.
+Tables are pandas or polars frames, Arrow tables, dicts of columns, or the path of a CSV or Parquet file. Everything
+here is what the command line does, by the same functions.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -116,10 +117,9 @@ class Model:
         return folder
 
     def __repr__(self) -> str:
-        measured = "; ".join(f"{mapping} " + ", ".join(
-            f"{name} {value:.4f}" for name, value in values.items() if name in ("auc", "log_loss") and value is not None)
-            for mapping, values in self.metrics.items())
-        return f"<clickwise {self._session.recipe.model_name}, step {self.step:,}{'; ' if measured else ''}{measured}>"
+        shown = [f"{mapping} " + ", ".join(f"{name} {values[name]:.4f}" for name in ("auc", "log_loss")
+                                           if values.get(name) is not None) for mapping, values in self.metrics.items()]
+        return "<clickwise " + "; ".join([f"{self._session.recipe.model_name}, step {self.step:,}", *shown]) + ">"
 
     def _repr_html_(self) -> str:
         """The report, in a notebook."""
@@ -168,10 +168,10 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     if positive is not None:
         dataset["label_is"] = positive.item() if isinstance(positive, np.generic) else positive
     columns = prepare.run({"dataset": dataset, "out": str(folder / "columns")}, "fit")
-    mappings = {"data.validation": "validation" if validation else "null", "data.test": "test" if test else
-                "validation" if validation else "train"}
-    overrides = {"data.path": str(columns), **mappings, "train.seed": seed, **(settings or {})}
-    run = train(recipe, [f"{key}={value}" for key, value in overrides.items()], out=folder / "runs")
+    measured = "test" if test else "validation" if validation else "train"
+    chosen = {"data.path": str(columns), "data.validation": "validation" if validation else None,
+              "data.test": measured, "train.seed": seed, **(settings or {})}
+    run = train(recipe, _overrides(chosen), out=folder / "runs")
     found = Model(run)
     found._temporary = temporary
     return found
@@ -195,10 +195,14 @@ def fit_recipe(name: str, settings: Mapping[str, Any] | None = None, *, out: str
     """The run folder of a training recipe, a file or a shipped name, with `settings`: {"train.batch_size": 2048}."""
     from clickwise.verbs.train import train
 
-    return train(name, [f"{key}={value}" for key, value in (settings or {}).items()], out=Path(out))
+    return train(name, _overrides(settings), out=Path(out))
 
 
 def prepare_recipe(name: str, settings: Mapping[str, Any] | None = None, *, overwrite: bool = False) -> Path:
     """The folder that a preparation recipe, a file or a shipped name, writes."""
-    overrides = [f"{key}={value}" for key, value in (settings or {}).items()]
-    return prepare.run(load_recipe_file(name, overrides), name, overwrite)
+    return prepare.run(load_recipe_file(name, _overrides(settings)), name, overwrite)
+
+
+def _overrides(settings: Mapping[str, Any] | None) -> list[str]:
+    """Settings as the command line has them: `section.key=value`, the value in JSON, which YAML reads."""
+    return [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]

@@ -12,8 +12,9 @@ from clickwise.errors import DataError, UsageError, nearest
 
 
 def as_table(data: Any, *, multi_hot: Mapping[str, str] | None = None, ignore: Sequence[str] = ()) -> pa.Table:
-    """An Arrow table of a pandas or polars frame, a dict of columns, a list of dicts, or a path; the index of a frame is
-    no column. Texts of `multi_hot` columns are split into lists, columns of `ignore` left out. Raises DataError."""
+    """An Arrow table of a pandas or polars frame, an Arrow table, a dict of columns or a list of dicts; the index of a
+    frame is no column. Texts of `multi_hot` columns are split into lists, columns of `ignore` left out. Raises
+    DataError."""
     table = _table(data)
     for name in table.column_names:
         if table.column_names.count(name) > 1:
