@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,7 +63,12 @@ class Import:
         return "" if names[0] != "clickwise" else names[1] if len(names) > 1 else "__init__"
 
 
-def imports_of(file: Path, package: Path) -> Iterator[Import]:
+@functools.cache
+def imports_of(file: Path, package: Path) -> tuple[Import, ...]:
+    return tuple(_imports_of(file, package))
+
+
+def _imports_of(file: Path, package: Path) -> Iterator[Import]:
     """Every import of a file, also inside functions; `from a import b` counts as a.b where b is a module of ours. What
     stands under `if TYPE_CHECKING` is never run."""
     tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
