@@ -11,6 +11,7 @@ __version__ = "0.2.0"
 _NAMES = {
     "feature_spec": ("Feature", "FeatureSpec"),
     "api": ("Model", "fit", "fit_recipe", "load", "prepare_recipe"),
+    "classifier": ("CTRClassifier",),
     "encoding": ("Encoder", "Encoding"),
     "batch": ("Batch", "Ragged"),
     "data.loader": ("Loader",),
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from clickwise.api import Model, fit, fit_recipe, load, prepare_recipe
     from clickwise.batch import Batch, Ragged
     from clickwise.build import build_model, parts_of
+    from clickwise.classifier import CTRClassifier
     from clickwise.data.columns import read_columns
     from clickwise.data.dataset import DataConfig, Dataset
     from clickwise.data.loader import Loader

@@ -25,6 +25,7 @@ from clickwise.data.loader import Loader
 from clickwise.encoding import Encoder, Encoding
 from clickwise.encoding.raw_file import RawFile
 from clickwise.errors import DataError, UsageError, nearest
+from clickwise.progress import say
 from clickwise.recipe import load as load_recipe_file
 from clickwise.run import folder as runs
 from clickwise.run.facts import RunFacts
@@ -33,6 +34,7 @@ from clickwise.run.whole_model import ENCODING, inputs, model_columns, own_spec
 from clickwise.tables import as_table
 from clickwise.train.evaluate import evaluate as measure
 
+BATCHES = 16  # in an epoch, at least: small data has smaller batches than its recipe
 Data = Any  # a frame, an Arrow table, a dict of columns, or a path
 
 
@@ -171,6 +173,10 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     measured = "test" if test else "validation" if validation else "train"
     chosen = {"data.path": str(columns), "data.validation": "validation" if validation else None,
               "data.test": measured, "train.seed": seed, **(settings or {})}
+    few = prepare.summary(columns)["rows"]["train"] // BATCHES
+    if "train.batch_size" not in chosen and few < load_recipe_file(recipe)["train"]["batch_size"]:
+        chosen["train.batch_size"] = max(1, few)
+        say(f"train.batch_size: {max(1, few)}, since there are few rows")
     run = train(recipe, _overrides(chosen), out=folder / "runs")
     found = Model(run)
     found._temporary = temporary

@@ -35,7 +35,7 @@ LEVEL_2 = {
 BELOW_WIRING = {*WORDS, *STATIONS, *LEVEL_2}
 WIRING = {"training_recipe": BELOW_WIRING - {"prepare"}, "build": {*BELOW_WIRING, "training_recipe"} - {"prepare"},
           "run": {*BELOW_WIRING, "training_recipe", "build"} - {"prepare"}, "report": {"recipe", "feature_spec", "run"}}
-DOOR = {name: {*BELOW_WIRING, *WIRING, "cli", "verbs"} for name in ("api", "cli", "verbs")}
+DOOR = {name: {*BELOW_WIRING, *WIRING, "api", "cli", "verbs"} for name in ("api", "classifier", "cli", "verbs")}
 TABLE = {**{name: set() for name in GROUND}, **WORDS, **STATIONS, **LEVEL_2, **WIRING, **DOOR}
 
 TORCH_FREE = ("prepare", "feature_spec", "encoding", "recipe", "errors", "files", "progress", "report")

@@ -1,0 +1,127 @@
+"""clickwise from Python: a frame in, a model out, and the same bits as the command line."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import clickwise as cw
+from clickwise.errors import ClickwiseError
+
+SETTINGS = {"train.epochs": 1, "train.batch_size": 64, "model.cross_rank": 4, "model.bottom_mlp": [8],
+            "model.top_mlp": [8]}
+
+
+def frame(rows=600, seed=0):
+    dice = random.Random(seed)
+    made = [{"age": dice.choice([None, *range(18, 60)]), "town": dice.choice(["Oslo", "Bonn", None, "São Paulo"]),
+             "shop": dice.choice([1005000, 7, 8]), "member": dice.choice([True, False]),
+             "tags": "|".join(dice.choices("abc", k=dice.randrange(3))), "row_id": f"r{index}",
+             "when": pd.Timestamp("2024-01-01", tz="Europe/Oslo") + pd.Timedelta(minutes=index)}
+            for index in range(rows)]
+    data = pd.DataFrame(made)
+    data["click"] = [int(dice.random() < (0.8 if town == "Oslo" else 0.2)) for town in data.town]
+    return data.set_index(pd.Index(range(5, rows + 5), name="index"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return cw.fit(frame(), label="click", multi_hot={"tags": "|"}, ignore=["row_id"], settings=SETTINGS, seed=3)
+
+
+def test_a_frame_in_probabilities_out(model):
+    data = frame(50, 1)
+    probability = model.predict_proba(data)
+    assert probability.dtype == np.float64 and probability.shape == (50,)
+    np.testing.assert_array_equal(model.predict_proba(pa.Table.from_pandas(data)), probability)
+    backwards = data.drop(columns="click")[::-1].reset_index()
+    np.testing.assert_array_equal(model.predict_proba(backwards)[::-1], probability)
+    np.testing.assert_allclose([model.predict_proba(data[i:i + 1])[0] for i in range(50)], probability, atol=1e-6)
+    np.testing.assert_allclose(1 / (1 + np.exp(-model.predict_logit(data).astype(float))), probability)
+    assert model.predict_proba(data[:0]).shape == (0,)
+
+
+def test_it_measures_and_says_what_it_is(model):
+    measured = model.evaluate(frame(300, 2))
+    assert measured["rows"] == 300 and measured["auc"] > 0.55
+    assert "dcnv2" in repr(model) and f"{model.metrics['validation']['auc']:.4f}" in repr(model)
+    assert "<iframe" in model._repr_html_() and "<svg" in model._repr_html_().replace("&lt;", "<")
+
+
+def test_saved_and_loaded_it_is_the_same(model, tmp_path):
+    data = frame(50, 1)
+    model.save(tmp_path / "m")
+    np.testing.assert_array_equal(cw.load(tmp_path / "m").predict_proba(data), model.predict_proba(data))
+    with pytest.raises(ClickwiseError, match="things in it"):
+        model.save(tmp_path / "m")
+
+
+def test_nothing_stays_and_nothing_is_printed_where_no_folder_is_named(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    fitted = cw.fit(frame(200), label="click", settings=SETTINGS)
+    folder = fitted.folder
+    assert folder.exists() and not list(tmp_path.iterdir()) and capfd.readouterr().out == ""
+    del fitted
+    assert not folder.exists()
+
+
+def test_python_and_the_command_line_give_the_same_bits(clickwise, tmp_path):
+    data = frame(400).drop(columns=["when", "row_id", "tags"])
+    data.to_csv(tmp_path / "rows.csv", index=False)
+    data.to_csv(tmp_path / "new.csv", index=False)
+    by_path = cw.fit(tmp_path / "rows.csv", label="click", test=0.2, settings=SETTINGS, out=tmp_path / "kept")
+    by_frame = cw.fit(data, label="click", test=0.2, settings=SETTINGS)
+    clickwise("spec", "infer", "rows.csv", "--label", "click", "--out", "spec")
+    clickwise("prepare", "table/prepare", "dataset.spec=spec", "out=columns")
+    words = [f"{key}={json.dumps(value)}" for key, value in SETTINGS.items()]
+    run = json.loads(clickwise("train", "table/dcnv2", "data.path=columns", *words, "--json").out)["run"]
+    found = cw.load(run)
+    for other in (by_path, by_frame):
+        np.testing.assert_array_equal(other.predict_proba(tmp_path / "new.csv"), found.predict_proba(data))
+    assert by_path.metrics["test"]["auc"] == found.metrics["test"]["auc"]
+    assert (tmp_path / "kept/spec/feature_spec.yaml").exists()
+    result = clickwise("predict", run, "--input", "new.csv", "--out", "p.csv")
+    assert result.code == 0
+    np.testing.assert_array_equal(pd.read_csv("p.csv", dtype="float32").logit, found.predict_logit(data))
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda data: data.assign(click=1), ["labels of both kinds"]),
+    (lambda data: data.assign(click="x"), ["click"]),
+    (lambda data: data[:0], ["no rows"]),
+    (lambda data: data.drop(columns="click"), ["click"]),
+    (lambda data: pd.concat([data, data[["age"]]], axis=1), ["two columns named 'age'"]),
+    (lambda data: data.assign(town=[1, "a", b"c", *[None] * (len(data) - 3)]), ["town"])])
+def test_one_message(change, words):
+    with pytest.raises(ClickwiseError) as caught:
+        cw.fit(change(frame(100)), label="click", settings=SETTINGS)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_what_a_frame_may_hold(model):
+    data = frame(40, 1)
+    logit = model.predict_logit(data)
+    data["town"] = data["town"].astype("category")
+    data["age"] = data["age"].astype("Int64")
+    data["member"] = data["member"].astype("boolean")
+    data["shop"] = data["shop"].astype(str)
+    np.testing.assert_array_equal(model.predict_logit(data), logit)
+
+
+def test_a_column_that_is_missing_or_cannot_be_read(model):
+    with pytest.raises(ClickwiseError, match="no column 'age'"):
+        model.predict_proba(frame(5).drop(columns="age"))
+    with pytest.raises(ClickwiseError, match="column 'age', row 2"):
+        model.predict_proba(frame(5).assign(age=["1", "2", "x", "4", ""]))
+    with pytest.raises(ClickwiseError, match="did you mean 'table/dcnv2'"):
+        cw.fit(frame(50), label="click", model="dcnv3")
+
+
+def test_time_orders_the_split(tmp_path):
+    fitted = cw.fit(frame(400), label="click", time="when", validation=0.25, settings=SETTINGS)
+    assert fitted.metrics["validation"]["rows"] == 100
