@@ -112,6 +112,56 @@ def prepare(recipe: RecipeName, overrides: Overrides = None,
     _print_json(prepare.summary(folder)) if as_json else print(folder)
 
 
+recipes_app = typer.Typer(rich_markup_mode=None, help="Shipped recipes: list, show, copy; check one of your own.")
+app.add_typer(recipes_app, name="recipes")
+
+
+@recipes_app.callback(invoke_without_command=True)
+def recipes(context: typer.Context) -> None:
+    """List the shipped recipes."""
+    if context.invoked_subcommand is None:
+        from clickwise.verbs.recipes import list_recipes
+
+        for name, title in list_recipes():
+            print(f"{name:<32} {title}")
+
+
+@recipes_app.command()
+def show(recipe: RecipeName, as_json: AsJson = False) -> None:
+    """Every key of a recipe: its value, default, meaning, and where it is defined."""
+    from clickwise.verbs.recipes import show
+
+    found = show(recipe)
+    if as_json:
+        _print_json(found)
+        return
+    for key in found:
+        default = "" if key["value"] == key["default"] else f"   (default {json.dumps(key['default'])})"
+        print(f"{key['key']}: {json.dumps(key['value'])}{default}\n    {key['meaning']}  [{key['where']}]")
+
+
+@recipes_app.command()
+def copy(recipe: RecipeName, file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")]) -> None:
+    """Copy a shipped recipe, to change it."""
+    from clickwise.verbs.recipes import copy
+
+    copy(recipe, file)
+    print(file)
+
+
+@recipes_app.command()
+def check(recipe: RecipeName) -> None:
+    """Check a recipe: all that is wrong with it at once."""
+    from clickwise.verbs.recipes import check
+
+    errors = check(recipe)
+    for error in errors:
+        print(f"{error}\n", file=sys.stderr)
+    if errors:
+        raise typer.Exit(2)
+    print(f"{recipe}: nothing wrong")
+
+
 spec_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Feature Specs: infer drafts one from a file.")
 app.add_typer(spec_app, name="spec")
 

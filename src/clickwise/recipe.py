@@ -113,7 +113,7 @@ def parse(cls: type[T], mapping: Any, where: str) -> T:
     for name, field in fields.items():
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if name not in values and no_default:
-            raise RecipeError(f"{where}.{name}", found="nothing", expected=f"a value ({_describe(hints[name])})")
+            raise RecipeError(f"{where}.{name}", found="nothing", expected=f"a value ({described(hints[name])})")
     try:
         return cls(**values)
     except Invalid as error:
@@ -145,17 +145,18 @@ def _visible(cls: type) -> list[str]:
     return [field.name for field in dataclasses.fields(cls) if field.init and not field.metadata.get("hidden")]
 
 
-def _describe(hint: Any) -> str:
+def described(hint: Any) -> str:
+    """What a type hint asks for, in words."""
     if hint is type(None):
         return "null"
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return " or ".join(_describe(part) for part in typing.get_args(hint))
+        return " or ".join(described(part) for part in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:
         return " | ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) in (tuple, list):
-        return f"a list of {_describe(typing.get_args(hint)[0])}"
+        return f"a list of {described(typing.get_args(hint)[0])}"
     if typing.get_origin(hint) is dict:
-        return f"a mapping to {_describe(typing.get_args(hint)[1])}"
+        return f"a mapping to {described(typing.get_args(hint)[1])}"
     names = {int: "an integer", float: "a number", str: "a text", bool: "true or false", dict: "a mapping"}
     return names.get(hint) or ("a section" if dataclasses.is_dataclass(hint) else str(hint))
 
@@ -182,7 +183,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     elif origin is typing.Literal:
         if any(value == choice and type(value) is type(choice) for choice in arguments):
             return value
-        raise RecipeError(where, found=repr(value), expected=_describe(hint), do=nearest(value, arguments))
+        raise RecipeError(where, found=repr(value), expected=described(hint), do=nearest(value, arguments))
     elif origin in (tuple, list):
         if isinstance(value, (list, tuple)):
             return tuple(_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
@@ -199,4 +200,4 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return int(value)
     elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    raise RecipeError(where, found=repr(value), expected=_describe(hint))
+    raise RecipeError(where, found=repr(value), expected=described(hint))

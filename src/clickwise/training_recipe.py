@@ -23,6 +23,7 @@ from clickwise.train.loop import TrainConfig
 class EmbeddingConfig:
     """The `embedding` section: which engine holds the tables, and how their rows are updated.
 
+    engine           reference (plain torch) · fused (Triton, one GPU) · auto: fused where it works · a dotted path
     hash_indices     ids are taken modulo the rows of their table, which then may be fewer than there are ids
     max_table_size   the most rows that a table has; needs hash_indices
     table_dtype      the type that rows are stored in: float32, or bfloat16, which halves them and is slow on a CPU
@@ -68,6 +69,7 @@ class Recipe:
     parts        part of the model → how it is trained, where that differs from the rest
     freeze       parts of the model that stay as they are: `top`, `top.0`, `embeddings`, `embeddings.<table>`
     start_from   a run folder whose weights (of its best checkpoint, else its last) training starts from
+    metrics      what evaluations measure; docs/metrics.md
     examples     so many raw rows of the test mapping go into the run with their scores, where its data has an encoding
     """
 

@@ -19,6 +19,7 @@ GROUND = {"__init__", "arrow_files", "tables", "errors", "files", "progress", "m
           "registry"}
 # `recipe` gives the sections their strict checks, so that every station may import it.
 STATIONS = {
+    "recipe_keys": {"recipe"},
     "prepare": {"feature_spec", "encoding", "recipe"},
     "data": {"feature_spec", "batch", "recipe"},
     "embedding": {"feature_spec", "batch", "kernels", "recipe"},

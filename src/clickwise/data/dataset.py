@@ -32,6 +32,7 @@ class DataConfig:
     validation    the mapping that guides training (best checkpoint, early stop); null: the test mapping does
     test          the mapping of the final metrics
     shuffle       none | batches (their order) | rows (inside windows of `window_rows`)
+    window_rows   rows that are in memory to be shuffled; the more, the better they are mixed
     drop_last     leave out a last training batch that is not full
     prefetch      batches that a thread reads ahead
     histories     how long they are, and what is drawn for them

@@ -85,6 +85,7 @@ class TableOptimizer:
     """How rows are updated; g is the sum of a row's gradients over the batch, plus `weight_decay` · row, plus
     `minibatch_l2` / n · row where the batch looks the row up (once, however often it does).
 
+    name             the rule, one of the following
     sgd              row −= lr · g
     adagrad          a += g²          row −= lr · g / (√a + eps)
     rowwise_adagrad  a += mean(g²)    row −= lr · g / (√a + eps), one a per row
@@ -100,6 +101,11 @@ class TableOptimizer:
                      equations 4 to 6: g = mean over the batch of ∂L/∂row + λ · α / n · row, where α is 1 for rows that
                      the batch holds, else 0, and n how often the row's ids occur in all training samples (`count`, at
                      least 1, which the engine is told by `Embeddings.set_counts`)
+    eps              of adagrad, rowwise_adagrad, adam, rmsprop: keeps a denominator from 0
+    beta1, beta2     of adam: how much of its means a step keeps
+    rho              of rmsprop: how much of its mean square a step keeps
+    l1, l2, beta     of ftrl: its penalties, and what is added to √a
+    initial_accumulator   of adagrad, rowwise_adagrad and ftrl: a before the first step
     lazy             of adam: true steps the rows that a batch touched; false all rows, with g = 0 where there is no
                      gradient, as a dense table under `torch.optim.Adam` (every step reads and writes whole tables)
 

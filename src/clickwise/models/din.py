@@ -35,6 +35,8 @@ class DINConfig:
     history_length    of the history, the latest positions only; null: all
     scores            unit: an MLP on item and target (`unit_mlp`) · dot: inner product
     weights           softmax over the history · none: the scores themselves
+    unit_mlp          widths of the activation unit's hidden layers
+    unit_activation   of the activation unit
     activation        of the top MLP; `unit_activation` of the activation unit
     dropout           before the output layer; `embedding_dropout` on the values of the rows
     """

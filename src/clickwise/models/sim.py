@@ -58,6 +58,8 @@ class SIMConfig:
     hash_bits, hash_group   of simhash (null: 2 · the width of an item) and sdim (null: 48 groups); signs per group
     pooling                 multihead: attention with `heads` of `head_dim` · dot: softmax of the inner products, and
                             the mean, as in compat
+    heads, head_dim         of multihead pooling
+    search_mlp              widths of the hidden layers of the search's own score
     gru_size                H of DIEN; null: 6 · embedding_dim
     augru, attention, mask_padding, auxiliary_over   as in DIEN
     loss_weight             of the log loss

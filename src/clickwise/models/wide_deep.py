@@ -41,6 +41,8 @@ INITS = {  # first values of the wide tables, and of the deep ones
 class WideDeepConfig:
     """The output layer (→ 1) is added to `deep_hidden`.
 
+    deep_hidden      widths of the hidden layers of the deep part
+    cross_buckets    rows of a cross's table
     model_type       which of the two parts there are
     embedding_sizes  feature → dim of its embedding in the deep part, 0: it enters one-hot; or the JSON file of such a
                      mapping, which is read when the recipe is

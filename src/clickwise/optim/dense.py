@@ -19,6 +19,7 @@ from clickwise.recipe import require, require_no_idle
 class DenseOptimizer:
     """The `optimizer` section of a recipe: one of ours, or the dotted path of a torch optimizer, which gets `lr` alone.
 
+    name                    sgd · adagrad · adam · rmsprop · ftrl, or a dotted path
     momentum                of sgd and rmsprop
     beta1, beta2, eps       of adam (eps of adagrad and rmsprop too)
     rho                     of rmsprop: how much of its mean square a step keeps

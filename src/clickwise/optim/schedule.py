@@ -19,8 +19,14 @@ class Schedule:
     with W `warmup_steps`, D `decay_start_step` (null: never decay), N `decay_steps` (0: never decay), p `decay_power`
     and `end` the `end_factor`. W, D and N may be told in epochs instead.
 
-    levels: [[until, factor], …]   instead of plateau and decay: `factor` up to the end of epoch `until`, after the
-                                   last `until` the last factor; `until` may be a fraction
+    warmup_steps, warmup_epochs        W: the rate rises for so long; 0: not at all
+    warmup_factor                      it begins at about 2^-warmup_factor; 0: at 1 / W
+    decay_start_step, decay_start_epoch   D: the rate falls from there on; null: never
+    decay_steps, decay_epochs          N: for so long; 0: never
+    decay_power                        p: 2 falls fast first, 1 evenly
+    end_factor                         what is left of the rate at the end
+    levels                             [[until, factor], …] instead of plateau and decay: `factor` up to the end of
+                                       epoch `until`, after the last `until` the last factor; it may be a fraction
 
     NOTE[DIFF] One of the reference's schedules rises again after the end, the other drops
     to zero at once for N = 0; this one does neither.

@@ -52,6 +52,8 @@ EXPECTED = "40 fields with tabs between them: a label 0 or 1, 13 numbers, 26 hex
 class CriteoConfig(Section):
     """The section `dataset` of a recipe for `name: criteo`. Files are paths or globs, plain or .gz.
 
+    train, test, validation   files and patterns of the mappings
+    fraction         of fraction_last
     split            files: `train`, `test` and `validation` as listed · halve_last: the last file of `train` is divided
                      in line order, its first floor(n/2) lines are the test rows, the rest validation (as the reference
                      does with day_23) · fraction_last: the last `fraction` of that file's lines are the test rows

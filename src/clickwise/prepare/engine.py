@@ -32,6 +32,7 @@ PYTHON_BYTES = 250 * 10**6  # of Python and the libraries
 class EngineConfig:
     """The section `engine` of a recipe.
 
+    name          duckdb
     memory_limit  bounds the whole process; what does not fit goes to disk
     threads       null: one per core
     tables        where tables lie between two steps: disk (a run that was stopped can resume) · memory (a quarter

@@ -26,6 +26,9 @@ class TrainConfig:
     """The `train` section of a recipe.
 
     batch_size            samples in a step, over all devices
+    evaluation_batch_size   samples at a time in evaluation and prediction; null: as in training
+    precision             fp32 · tf32 (fp32 whose products a GPU rounds) · bf16 · fp16 with a loss scale
+    device                auto: the GPU where there is one · cpu · cuda · cuda:1
     epochs, steps         where training ends; with both, at the earlier
     evaluate_every        500: every so many steps; 0.25: every quarter of an epoch; null: once per epoch
     checkpoint_every      steps between checkpoints besides those at evaluations; null: none

@@ -27,7 +27,7 @@ class KuaiRandConfig(Section):
     log, users, videos  files or patterns in that folder, .csv, .csv.gz or .parquet
     train_from, validation_from, test_from   the first day of each mapping (yyyymmdd); train_from null: all there is,
                         validation_from null: no validation
-    train_on_validation the training rows end where the test begins, validation days included
+    train_on_validation   the training rows end where the test begins, validation days included
     numerical, categorical   the features, in their order, out of NUMERICAL and CATEGORICAL
     frequency_limit     a value keeps an id of its own if it occurs at least so often in the training rows;
                         `frequency_limits` overrides it by feature

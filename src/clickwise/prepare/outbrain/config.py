@@ -19,8 +19,8 @@ class OutbrainConfig(Section):
     folder           where the raw files lie
     files            raw table -> a file or pattern in that folder, where it has another name than Kaggle's
     feature_set      clickwise (ours) · as published: v1_spark, v1_nvtabular (26 features), multihot (29), profiles (54)
-    test_share       of the displays before day `test_from_day` (day 0 is 14 June), chosen by a hash with `seed`; later
-                     days are test entirely
+    test_share       of the displays before day `test_from_day`, chosen by a hash with `seed`
+    test_from_day    from this day on (0 is 14 June) all displays are test
     test_displays    a file with the column display_id: those displays are the test, whatever their day
     folds            clickwise: click rates of a training display are those of the other folds; 0: of all training rows,
                      its own labels included, as published

@@ -17,7 +17,8 @@ class TableConfig(Section):
     spec                the Feature Spec of the raw files: its folder, or the YAML file
     label_is            the value that is the positive label · label_above: numbers above this are · neither: the label
                         is 0 or 1, true or false. Rows without a label are left out
-    test_share          of the rows of `train`, unless the spec has a mapping `test`; `validation_share` likewise
+    test_share          of the rows of `train`, unless the spec has a mapping `test`
+    validation_share    of the rows of `train`, unless the spec has a mapping `validation`
     split_by            null: rows are assigned by a hash of their number and `seed`. A column: by a hash of its value,
                         so that all rows of a user, say, stay together
     order_by            instead: the rows with the greatest values of this column, a time, are the test rows, those
