@@ -122,6 +122,47 @@ def test_a_column_that_is_missing_or_cannot_be_read(model):
         cw.fit(frame(50), label="click", model="dcnv3")
 
 
+def test_what_is_interrupted_leaves_the_model_of_its_best_checkpoint(monkeypatch):
+    from clickwise.train.step import TrainStep
+
+    step, taken = TrainStep.__call__, []
+
+    def interrupted(self, batch):
+        taken.append(1)
+        if len(taken) == 25:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(TrainStep, "__call__", interrupted)
+    settings = SETTINGS | {"train.batch_size": 32, "train.epochs": 9, "train.evaluate_every": 5}
+    fitted = cw.fit(frame(400), label="click", settings=settings)
+    assert 0 < fitted.step < 25 and fitted.metrics == {} and fitted.predict_proba(frame(5)).shape == (5,)
+    assert "step" in repr(fitted) and "<pre>" in fitted._repr_html_()
+    taken.clear()
+    with pytest.raises(ClickwiseError, match="interrupted"):
+        cw.fit(frame(400), label="click", settings=settings | {"train.evaluate_every": None, "train.batch_size": 2})
+
+
+def test_the_index_of_a_frame_is_no_feature(tmp_path):
+    from clickwise.prepare.infer import infer
+
+    data = frame(100)
+    data.index = pd.Index([f"i{index}" for index in range(100)])
+    data.to_parquet(tmp_path / "rows.parquet")
+    draft = infer([tmp_path / "rows.parquet"], label="click")
+    assert draft.guesses["__index_level_0__"].channel == "" and "index" in draft.guesses["__index_level_0__"].why
+    fitted = cw.fit(tmp_path / "rows.parquet", label="click", settings=SETTINGS)
+    assert "__index_level_0__" not in fitted._encoder.needs
+    with pytest.raises(ClickwiseError, match="a frame"):
+        cw.fit(tmp_path / "rows.parquet", label="click", ignore=["town"])
+
+
+def test_metrics_of_arrays():
+    label, score = np.array([0, 1, 1, 0]), np.array([-1.0, 2.0, -0.5, -2.0])
+    assert cw.measure(label, score, metrics=["auc"])["auc"] == 1.0
+    assert cw.measure(label, score, np.array([1, 1, 2, 2]), metrics=["gauc"])["gauc"] == 1.0
+
+
 def test_time_orders_the_split(tmp_path):
     fitted = cw.fit(frame(400), label="click", time="when", validation=0.25, settings=SETTINGS)
     assert fitted.metrics["validation"]["rows"] == 100

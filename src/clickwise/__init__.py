@@ -25,7 +25,7 @@ _NAMES = {
     "models.din": ("DIN", "DINConfig"),
     "models.dien": ("DIEN", "DIENConfig"),
     "models.sim": ("SIM", "SIMConfig"),
-    "metrics": ("Metric", "MetricSet", "build_metrics"),
+    "metrics": ("Metric", "MetricSet", "build_metrics", "measure"),
     "optim.dense": ("DenseOptimizer",),
     "optim.schedule": ("Schedule",),
     "train.loop": ("TrainConfig",),
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from clickwise.encoding import Encoder, Encoding
     from clickwise.errors import ClickwiseError
     from clickwise.feature_spec import Feature, FeatureSpec
-    from clickwise.metrics import Metric, MetricSet, build_metrics
+    from clickwise.metrics import Metric, MetricSet, build_metrics, measure
     from clickwise.models.ctr_model import CTRModel
     from clickwise.models.dcnv2 import DCNv2, DCNv2Config
     from clickwise.models.dien import DIEN, DIENConfig

@@ -24,7 +24,7 @@ from clickwise import prepare
 from clickwise.data.loader import Loader
 from clickwise.encoding import Encoder, Encoding
 from clickwise.encoding.raw_file import RawFile
-from clickwise.errors import DataError, UsageError, nearest
+from clickwise.errors import DataError, TrainError, UsageError, nearest
 from clickwise.progress import say
 from clickwise.recipe import load as load_recipe_file
 from clickwise.run import folder as runs
@@ -152,7 +152,8 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
                       {"frequency_limit": 2}
     out               a new folder that keeps spec, columns and run; else they go with the model
 
-    Raises ClickwiseError for what a person can mend.
+    A training that is interrupted leaves the model of its best checkpoint. Raises ClickwiseError for what a person can
+    mend.
     """
     from clickwise.prepare.infer import infer
     from clickwise.verbs.train import train
@@ -177,14 +178,23 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     if "train.batch_size" not in chosen and few < load_recipe_file(recipe)["train"]["batch_size"]:
         chosen["train.batch_size"] = max(1, few)
         say(f"train.batch_size: {max(1, few)}, since there are few rows")
-    run = train(recipe, _overrides(chosen), out=folder / "runs")
+    try:
+        run = train(recipe, _overrides(chosen), out=folder / "runs")
+    except TrainError as error:
+        run = next((folder / "runs").glob("*/*"))
+        if error.found != "interrupted" or not (run / "checkpoint" / "last.pt").exists():
+            raise
+        say(f"{error.found}: the model is that of the best checkpoint until then")
     found = Model(run)
     found._temporary = temporary
     return found
 
 
 def _rows_file(data: Data, folder: Path, multi_hot: Mapping[str, str], ignore: Sequence[str]) -> list[Path]:
-    if isinstance(data, (str, Path)) and not multi_hot and not ignore:
+    if isinstance(data, (str, Path)):
+        if multi_hot or ignore:
+            raise UsageError("multi_hot" if multi_hot else "ignore", found=f"a file, {data}", expected="a frame",
+                             do="read the file, or leave columns out of its Feature Spec on the command line")
         return [Path(data)]
     table = as_table(data, multi_hot=multi_hot, ignore=ignore)
     path = folder / "rows.parquet"

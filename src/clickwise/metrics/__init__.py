@@ -12,7 +12,8 @@ tests (tests/contracts/test_metrics_contract.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -30,7 +31,8 @@ from clickwise.metrics.slices import Slices
 
 __all__ = ["AUC", "Accuracy", "ByDisplay", "Calibration", "Counts", "ExactAUC", "GAUC", "HitRate", "Kept", "LogLoss",
            "MAP", "METRICS", "MRR", "Metric", "MetricSet", "NDCG", "NormalizedEntropy", "RankingMetric",
-           "ReportMaterial", "Scored", "Slices", "Sums", "build_metric", "build_metrics"]
+           "ReportMaterial", "Scored", "Slices", "Sums", "build_metric", "build_metrics",
+           "measure"]
 
 METRICS: dict[str, type[Metric]] = {name: registry.resolve("metric", name, "metrics")
                                     for name in registry.NAMES["metric"]}
@@ -62,6 +64,14 @@ def build_metric(name: str, where: str = "metrics") -> Metric:
         raise RecipeError(where, found=repr(name), expected="names of metrics, such as auc or map_at_12",
                           do=nearest(name, [*examples, "map_at_12", "ndcg_at_5"]))
     return metric(k=int(parts["k"]) if parts["k"] else None, ties=parts["ties"] or "average")
+
+
+def measure(labels: Any, scores: Any, displays: Any = None, *,
+            metrics: Sequence[str] = ("auc", "log_loss", "normalized_entropy", "calibration")) -> dict[str, float]:
+    """Metrics of whole arrays: labels 0 or 1, scores as logits, the ids of displays where a metric asks for them."""
+    found = MetricSet(build_metrics(metrics))
+    found.update(*(None if column is None else torch.as_tensor(column) for column in (scores, labels, displays)))
+    return found.compute()
 
 
 class MetricSet(Metric):

@@ -18,6 +18,7 @@ from clickwise.strict_yaml import dump_line
 LABEL_NAMES = ("label", "target", "y", "click", "clicked", "is_click", "is_clicked", "conversion", "converted")
 _DISPLAY = re.compile(r"(display|session|impression|query|request|search|slate|group)(_?id)?", re.IGNORECASE)
 _ID = re.compile(r"(^|.*_)(id|code|zip|zipcode|postcode)", re.IGNORECASE)
+_INDEX = re.compile(r"__index_level_\d+__")  # as pandas names it in Parquet
 _MAPPING = re.compile(r"(?:^|[^a-z])(train|test|valid|val)(?:ing|ation)?(?=[^a-z]|$)", re.IGNORECASE)
 CHANNELS = ("label", "numerical", "categorical", "display", LEFT_OUT)
 FEW = 50  # so many integers at most are taken for names of categories
@@ -162,6 +163,8 @@ def _display(found: ColumnProfile) -> Guess:
 
 def _guess(name: str, found: ColumnProfile, table: TableProfile, list_delimiter: str) -> Guess:
     said = _described(found)
+    if _INDEX.fullmatch(name):
+        return Guess("", why="the index of a frame")
     if found.unknown:
         return Guess("", why=f"values of the type {found.unknown}")
     if found.parts is not None:
