@@ -12,7 +12,7 @@ import pyarrow as pa
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_feature_names, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from clickwise.api import Model, fit
 from clickwise.tables import as_table
@@ -87,9 +87,7 @@ class CTRClassifier(ClassifierMixin, BaseEstimator):
         """X as a table, and the columns that are numbers since X is a matrix."""
         if not issparse(X) and (isinstance(X, (pa.Table, Mapping)) or hasattr(X, "columns")):
             table = as_table(X)
-            _check_feature_names(self, X, reset=reset)
-            if reset:
-                self.n_features_in_ = table.num_columns
+            validate_data(self, X if hasattr(X, "shape") else table, reset=reset, skip_check_array=True)
             return table, []
         X = validate_data(self, X, reset=reset, dtype="numeric")
         names = [f"x{index}" for index in range(X.shape[1])]
