@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from clickwise.encoding import Column
+from clickwise.encoding import Column, vocabulary_file
 from clickwise.encoding.operations import (
     OPERATIONS,
     Above,
@@ -47,6 +47,13 @@ CASES = {
     "is of integers": (Is(7), pa.int64(), integers),
     "above": (Above(2.5), pa.float64(), numbers),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_values_are_looked_up_as_many_are():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vocabulary_file, "FEW", 0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +127,11 @@ def test_vocabulary_file_of_texts(tmp_path_factory, known, others):
     file, ids = VocabularyFile(path), {text: id_ for id_, text in enumerate(known, 1)}
     asked = known[::-1] + others
     assert [file.find(text) for text in asked] == [ids.get(text, 0) for text in asked]
-    assert file.find_all(pa.array(["?", *asked], pa.string()).slice(1)).tolist() == [ids.get(text, 0) for text in asked]
+    found = file.find_all(pa.array(["?", *asked], pa.string()).slice(1)).tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vocabulary_file, "FEW", 10**6)
+        one_by_one = file.find_all(pa.array(asked, pa.string())).tolist()
+    assert found == one_by_one == [ids.get(text, 0) for text in asked]
 
 
 def test_hash60_is_what_any_program_works_out():

@@ -17,7 +17,9 @@ BLOCK_ROWS = 1 << 18  # rows that are scored at a time: the same rows in the sam
 
 def scores(session: Session, spec: FeatureSpec, columns: Columns) -> dict[str, np.ndarray]:
     """`logit` and `probability` of every row, float32, in batches of the evaluation's size."""
-    loader = Loader(columns, spec, batch_size=session.evaluation_batch_size, channels=session.reads)
+    batch_size = session.evaluation_batch_size
+    loader = Loader(columns, spec, batch_size=batch_size, channels=session.reads,
+                    prefetch=0 if columns.rows <= batch_size else 2)  # a thread costs a millisecond
     logit_B = torch.cat([logit_B.cpu() for logit_B, _ in predictions(
         session.model, loader.epoch(0), precision=session.recipe.train.precision, device=session.device)])
     return dict(zip(SCORES, (logit_B.numpy(), logit_B.double().sigmoid().numpy().astype(np.float32)), strict=True))
