@@ -174,11 +174,11 @@ def _ours(name: str, dim: int, table_rows: int, batches: list, bf16: bool, chang
     import torch
 
     from clickwise.batch import Batch
-    from clickwise.build import build_engines
     from clickwise.embedding import TableOptimizer
     from clickwise.feature_spec import Feature
     from clickwise.optim.dense import DenseOptimizer
     from clickwise.training_recipe import find_model
+    from clickwise.wiring import build_engines
 
     _take_away(changes)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from clickwise.batch import Batch, Ragged
-from clickwise.build import build_engines
 from clickwise.embedding.table import TableOptimizer
 from clickwise.feature_spec import Feature, FeatureSpec
 from clickwise.models.ctr_model import CTRModel
+from clickwise.wiring import build_engines
 
 
 def spec_of(numerical: int, cardinalities, max_hotness=()) -> FeatureSpec:

@@ -157,6 +157,21 @@ def test_the_index_of_a_frame_is_no_feature(tmp_path):
         cw.fit(tmp_path / "rows.parquet", label="click", ignore=["town"])
 
 
+def test_a_model_in_memory_learns_from_batches_of_ones_own():
+    import torch
+
+    torch.manual_seed(0)
+    spec = cw.FeatureSpec.of(numerical=["age"], cardinalities={"town": 3, "shop": 50})
+    model, step = cw.build("dlrm", spec, {"model.embedding_dim": 4, "model.bottom_mlp": [4], "model.top_mlp": [8],
+                                          "optimizer": {"name": "adam", "lr": 0.01}, "train.device": "cpu"})
+    town = torch.randint(0, 3, (256,), dtype=torch.int8)
+    batch = cw.Batch(numerical=torch.rand(256, 1), categorical=(town, torch.randint(0, 50, (256,), dtype=torch.int8)),
+                     label=town == 1)
+    losses = [float(sum(step(batch).values())) for _ in range(300)]
+    assert losses[-1] < 0.7 * losses[0] and model(batch).shape == (256,)
+    assert repr(spec) == "<FeatureSpec feature_spec.yaml: numerical 1, categorical 2, label 1; mappings none>"
+
+
 def test_metrics_of_arrays():
     label, score = np.array([0, 1, 1, 0]), np.array([-1.0, 2.0, -0.5, -2.0])
     assert cw.measure(label, score, metrics=["auc"])["auc"] == 1.0

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from clickwise.build import find_device
 from clickwise.errors import EngineError, RecipeError
+from clickwise.wiring import find_device
 
 
 @pytest.fixture

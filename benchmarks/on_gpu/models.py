@@ -13,13 +13,13 @@ from on_gpu.machine import Card, Rehearsal
 from on_gpu.sizes import Sizes
 
 from clickwise.batch import Batch
-from clickwise.build import build_model, engines_of, parts_of
 from clickwise.data.synthetic.generate import CRITEO_NUMERICALS, VARIANTS, click_spec
 from clickwise.embedding.table import Table
 from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.models.ctr_model import CTRModel
 from clickwise.train.step import TrainStep
 from clickwise.training_recipe import Recipe, load_recipe
+from clickwise.wiring import build_model, engines_of, parts_of
 
 RECIPES = {"dlrm": "criteo/dlrm", "dcnv2": "criteo/dcnv2", "wide_deep": "outbrain/wide_deep", "din": "amazon_books/din",
            "dien": "amazon_books/dien", "sim": "amazon_books/sim"}

@@ -10,7 +10,7 @@ __version__ = "0.2.0"
 # The public names by the module they live in; each is imported when first asked for: `import clickwise` is light.
 _NAMES = {
     "feature_spec": ("Feature", "FeatureSpec"),
-    "api": ("Model", "fit", "fit_recipe", "load", "prepare_recipe"),
+    "api": ("Model", "build", "fit", "fit_recipe", "load", "prepare_recipe"),
     "classifier": ("CTRClassifier",),
     "encoding": ("Encoder", "Encoding"),
     "batch": ("Batch", "Ragged"),
@@ -31,7 +31,7 @@ _NAMES = {
     "train.loop": ("TrainConfig",),
     "train.step": ("TrainStep",),
     "training_recipe": ("EmbeddingConfig", "PartConfig", "Recipe", "load_recipe"),
-    "build": ("build_model", "parts_of"),
+    "wiring": ("build_model", "parts_of"),
     "run.session": ("Session", "build_session"),
     "errors": ("ClickwiseError",),
 }
@@ -41,9 +41,8 @@ _SOURCES = {name: (f"clickwise.{module}", name) for module, names in _NAMES.item
 __all__ = ["__version__", *_SOURCES]
 
 if TYPE_CHECKING:
-    from clickwise.api import Model, fit, fit_recipe, load, prepare_recipe
+    from clickwise.api import Model, build, fit, fit_recipe, load, prepare_recipe
     from clickwise.batch import Batch, Ragged
-    from clickwise.build import build_model, parts_of
     from clickwise.classifier import CTRClassifier
     from clickwise.data.columns import read_columns
     from clickwise.data.dataset import DataConfig, Dataset
@@ -67,6 +66,7 @@ if TYPE_CHECKING:
     from clickwise.train.loop import TrainConfig
     from clickwise.train.step import TrainStep
     from clickwise.training_recipe import EmbeddingConfig, PartConfig, Recipe, load_recipe
+    from clickwise.wiring import build_model, parts_of
 
 
 def __getattr__(name: str) -> object:

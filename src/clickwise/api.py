@@ -25,14 +25,20 @@ from clickwise.data.loader import Loader
 from clickwise.encoding import Encoder, Encoding
 from clickwise.encoding.raw_file import RawFile
 from clickwise.errors import DataError, TrainError, UsageError, nearest
+from clickwise.feature_spec import FeatureSpec
+from clickwise.models.ctr_model import CTRModel
 from clickwise.progress import say
+from clickwise.recipe import apply_override
 from clickwise.recipe import load as load_recipe_file
 from clickwise.run import folder as runs
 from clickwise.run.facts import RunFacts
 from clickwise.run.scores import BLOCK_ROWS, scores
+from clickwise.run.session import build_session
 from clickwise.run.whole_model import ENCODING, inputs, model_columns, own_spec
 from clickwise.tables import as_table
 from clickwise.train.evaluate import evaluate as measure
+from clickwise.train.step import TrainStep
+from clickwise.training_recipe import parse_recipe
 
 BATCHES = 16  # in an epoch, at least: small data has smaller batches than its recipe
 Data = Any  # a frame, an Arrow table, a dict of columns, or a path
@@ -217,6 +223,16 @@ def fit_recipe(name: str, settings: Mapping[str, Any] | None = None, *, out: str
 def prepare_recipe(name: str, settings: Mapping[str, Any] | None = None, *, overwrite: bool = False) -> Path:
     """The folder that a preparation recipe, a file or a shipped name, writes."""
     return prepare.run(load_recipe_file(name, _overrides(settings)), name, overwrite)
+
+
+def build(model: str, spec: FeatureSpec, settings: Mapping[str, Any] | None = None) -> tuple[CTRModel, TrainStep]:
+    """A model for a Feature Spec, in memory, and the step that trains it: `step(batch)` gives the losses. `settings`
+    are overrides as in a recipe: {"model.embedding_dim": 16, "optimizer.lr": 0.01}."""
+    sections: dict[str, Any] = {"data": {"path": str(spec.folder)}, "model": {"name": model}}
+    for override in _overrides(settings):
+        apply_override(sections, override)
+    session = build_session(parse_recipe(sections, "build"), spec)
+    return session.model, session.step
 
 
 def _overrides(settings: Mapping[str, Any] | None) -> list[str]:

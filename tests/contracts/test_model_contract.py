@@ -8,7 +8,7 @@ import pytest
 import torch
 from model_inputs import batch_of, history_spec, model_of, spec_of
 
-from clickwise import build, registry
+from clickwise import registry, wiring
 from clickwise.batch import Batch
 from clickwise.models.dcnv2 import DCNv2
 from clickwise.models.dien import DIEN
@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_model_and_every_input_counts(name):
     batch = batch_of(spec, 8)
     assert torch.equal(one(batch), other(batch))
     with torch.no_grad():
-        for engine in build.engines_of(one):
+        for engine in wiring.engines_of(one):
             for table in engine.tables:
                 engine.set_rows(table.name, engine.rows_of(table.name).mul_(10))
         before = one(batch)

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from clickwise.batch import Batch
-from clickwise.build import build_model
 from clickwise.data.synthetic import synthetic_spec
 from clickwise.embedding import Table, TableOptimizer, backward, build_embeddings, lookup, tables
 from clickwise.errors import EngineError
 from clickwise.recipe import Invalid
 from clickwise.training_recipe import load_recipe
+from clickwise.wiring import build_model
 
 TABLE = Table(name="t", rows=3, dim=2, features=("f",))
 

@@ -180,7 +180,7 @@ def test_kernels_that_fail_their_self_test_are_not_taken(monkeypatch, caplog):
 
 def test_without_a_gpu_nothing_loads_triton():
     code = """
-import sys, torch, clickwise, clickwise.build
+import sys, torch, clickwise, clickwise.wiring
 from clickwise.embedding import Table, TableOptimizer, build_embeddings
 from clickwise.kernels.dot_interaction import dot_interaction
 from clickwise.layers.cross import CrossNetwork

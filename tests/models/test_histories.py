@@ -7,7 +7,7 @@ import pytest
 import torch
 from model_inputs import batch_of, history_spec, model_of, spec_of
 
-from clickwise import build
+from clickwise import wiring
 from clickwise.embedding import TableOptimizer
 from clickwise.errors import RecipeError, SpecError
 from clickwise.layers import search
@@ -32,7 +32,7 @@ SPEC = history_spec([9], [30, 5], [30, 5], gaps=[6], length=8)
 def make(name, spec=SPEC, **more):
     model_class, settings = SMALL[name]
     model = model_of(model_class, spec, **{**settings, **more})
-    for engine in build.engines_of(model):
+    for engine in wiring.engines_of(model):
         for table in engine.tables:
             engine.set_rows(table.name, engine.rows_of(table.name).mul_(5))
     return model

@@ -4,7 +4,7 @@ import pytest
 import torch
 from model_inputs import batch_of, model_of, spec_of
 
-from clickwise import build
+from clickwise import wiring
 from clickwise.embedding import TableOptimizer
 from clickwise.layers import mlp
 from clickwise.layers.mlp import MLP
@@ -35,7 +35,7 @@ def step(model, batch):
     logit_B = model.train()(batch)
     model.zero_grad()
     logit_B.square().sum().backward()
-    tables = [engine.rows_of(table.name) for engine in build.engines_of(model) for table in engine.tables]
+    tables = [engine.rows_of(table.name) for engine in wiring.engines_of(model) for table in engine.tables]
     return logit_B.detach(), [parameter.grad for parameter in model.parameters()], [rows.clone() for rows in tables]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from model_inputs import batch_of, dense_parameters, model_of, spec_of
 
-from clickwise import build
+from clickwise import wiring
 from clickwise.batch import Ragged
 from clickwise.errors import RecipeError
 from clickwise.layers.cross_ids import cross_ids
@@ -71,7 +71,7 @@ def plain_logit(model, spec, batch, row, mean):
 
 def shaken(model):
     """The model with weights that no part of it starts with 0."""
-    for engine in build.engines_of(model):
+    for engine in wiring.engines_of(model):
         for table in engine.tables:
             engine.set_rows(table.name, torch.nn.init.normal_(engine.rows_of(table.name)))
     for parameter in model.parameters():
@@ -156,7 +156,7 @@ def test_a_cross_has_a_weight_for_its_values_together():
                                               ("tf2_2021", 0.05 / 3**0.5, "glorot"), ("tf1", 0.0, None)])
 def test_first_values(init, wide, deep):
     model = model_of(WideDeep, spec_of(4, [5000]), embedding_dim=32, deep_hidden=(64, 64), init=init)
-    of_wide, of_deep = (engine.rows_of("c0") for engine in build.engines_of(model))
+    of_wide, of_deep = (engine.rows_of("c0") for engine in wiring.engines_of(model))
     if deep is None:
         deep = 32**-0.5 * 0.87962566
         assert float(of_deep.abs().max()) <= 2 * 32**-0.5

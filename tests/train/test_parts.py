@@ -8,7 +8,6 @@ from torch import nn
 
 from clickwise import checkpoint
 from clickwise.batch import Batch
-from clickwise.build import parts_of
 from clickwise.embedding import Table, TableOptimizer, build_embeddings
 from clickwise.errors import RecipeError
 from clickwise.models.ctr_model import CTRModel
@@ -16,6 +15,7 @@ from clickwise.optim.dense import DenseOptimizer
 from clickwise.optim.schedule import Schedule
 from clickwise.train.step import OptimizerGroup, TrainStep
 from clickwise.training_recipe import load_recipe
+from clickwise.wiring import parts_of
 
 SMALL = ["data.synthetic.rows={train: 4000, validation: 1000, test: 1000}", "train.epochs=2", "train.batch_size=500",
          "train.log_every=1"]
@@ -181,8 +181,8 @@ def test_an_overflow_in_fp16_skips_every_part():
 
 
 def test_tables_of_a_part_that_the_model_does_not_have():
-    from clickwise.build import build_engines
     from clickwise.errors import EngineError
+    from clickwise.wiring import build_engines
 
     table = Table(name="c", rows=5, dim=2, features=("c",), part="middle")
     with pytest.raises(EngineError, match="middle"):

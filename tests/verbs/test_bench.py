@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clickwise.build import engines_of
 from clickwise.verbs import bench
+from clickwise.wiring import engines_of
 
 SMALL = ["data.synthetic.rows={train: 300, validation: 100, test: 250}", "train.batch_size=100", "model.top_mlp=[4]",
          "--what", "inference", "--steps", 6, "--warmup", 1, "--batch-sizes", "1,100"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ __all__ = ["ALIASES", "AUTO", "CHANNELS", "Chunk", "FILE_NAME", "Feature", "Feat
 FILE_NAME = "feature_spec.yaml"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureSpec:
     """A Feature Spec that holds together: whatever contradicts itself raises SpecError when it is made.
 
@@ -84,6 +84,18 @@ class FeatureSpec:
                 raise SpecError(path.parent, found=f"a folder without {FILE_NAME}", expected="a Feature Spec",
                                 do="give the YAML file, or the folder that holds it")
         return cls(*read_parts(path), path.parent, path.name)
+
+    @classmethod
+    def of(cls, numerical: Sequence[str] = (), cardinalities: Mapping[str, int] | None = None, *,
+           label: str = "label") -> FeatureSpec:
+        """A spec in memory, of rows that are nowhere yet: numericals, and features of ids 0 … cardinality−1."""
+        ids = {name: Feature(name, narrowest_id_dtype(size), size) for name, size in (cardinalities or {}).items()}
+        features = {**{name: Feature(name, "float32") for name in numerical}, **ids, label: Feature(label, "bool")}
+        return cls(features, {}, {"numerical": tuple(numerical), "categorical": tuple(ids), "label": (label,)})
+
+    def __repr__(self) -> str:
+        channels = ", ".join(f"{channel} {len(names)}" for channel, names in self.channels.items())
+        return f"<FeatureSpec {self.path}: {channels}; mappings {', '.join(self.mappings) or 'none'}>"
 
     def save(self, folder: str | Path) -> Path:
         """Writes `feature_spec.yaml` into `folder` and returns its path; loading it gives an equal spec."""

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from clickwise import checkpoint
-from clickwise.build import engines_of
 from clickwise.errors import DataError, UsageError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.recipe import to_dict
 from clickwise.run.session import Session, build_session
 from clickwise.training_recipe import Recipe, load_foreign_recipe
+from clickwise.wiring import engines_of
 
 
 def create(root: Path, name: str) -> Path:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from clickwise.build import build_model, engines_of, find_device, parts_of
 from clickwise.checkpoint import CheckpointFolder
 from clickwise.data.dataset import Dataset
 from clickwise.data.loader import Loader
@@ -26,6 +25,7 @@ from clickwise.train.log import RunLog
 from clickwise.train.loop import Loop
 from clickwise.train.step import TrainStep, set_matmul_precision
 from clickwise.training_recipe import Recipe
+from clickwise.wiring import build_model, engines_of, find_device, parts_of
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from clickwise.build import engines_of
 from clickwise.run.session import build_session
 from clickwise.training_recipe import load_recipe
+from clickwise.wiring import engines_of
 
 SMALL = ["data.synthetic.rows={train: 300, validation: 100, test: 250}", "train.batch_size=100"]
 
@@ -43,7 +43,7 @@ def test_a_trainer_is_freed_when_it_is_deleted(name):
 
 def test_so_is_the_first_one_of_a_process():
     """Whose optimizer is the first: it imports half of torch."""
-    words = "import sys, test_build as t; assert 'torch._dynamo' not in sys.modules; print(t.still_there('tiny/dlrm'))"
+    words = "import sys, test_wiring as t; assert 'torch._dynamo' not in sys.modules; print(t.still_there('tiny/dlrm'))"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, cwd=Path(__file__).parent,
                           env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))})
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
