@@ -308,6 +308,7 @@ def test_a_column_of_a_type_that_is_none_of_a_value(made, clickwise, tmp_path):
     write_parquet(tmp_path / "in.parquet", raw_rows(5, 3))
     table = pq.read_table(tmp_path / "in.parquet")
     for name, column, words in (("price", pa.array([[1.0]] * 5), ("'price'", "list<", "float")),
+                                ("tags", pa.array([[{"a": 1}]] * 5), ("'tags'", "struct", "lists of text")),
                                 ("town", pa.array([{"a": 1}] * 5), ("'town'", "struct", "text"))):
         pq.write_table(table.set_column(table.column_names.index(name), name, column), tmp_path / "bad.parquet")
         result = clickwise("predict", run, "--input", "bad.parquet", "--out", "p.parquet")

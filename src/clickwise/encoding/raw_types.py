@@ -71,7 +71,7 @@ class RawType:
         """By default each different value is read once."""
         if isinstance(column, pa.DictionaryArray):
             column = column.dictionary_decode()
-        codes = column.dictionary_encode() if not pa.types.is_nested(column.type) else None
+        codes = column.dictionary_encode()
         values, read = codes.dictionary, []
         for index, value in enumerate(_python_values(values)):
             try:
