@@ -12,6 +12,7 @@ import pytest
 
 import clickwise as cw
 from clickwise.errors import ClickwiseError
+from clickwise.tables import as_table
 
 SETTINGS = {"train.epochs": 1, "train.batch_size": 64, "model.cross_rank": 4, "model.bottom_mlp": [8],
             "model.top_mlp": [8]}
@@ -111,6 +112,19 @@ def test_what_a_frame_may_hold(model):
     data["member"] = data["member"].astype("boolean")
     data["shop"] = data["shop"].astype(str)
     np.testing.assert_array_equal(model.predict_logit(data), logit)
+
+
+def test_categories_and_views_of_arrow(model):
+    data = frame(40, 1)
+    table = pa.Table.from_pandas(data, preserve_index=False)
+    town = pa.array(table["town"].to_pylist()).dictionary_encode()
+    of_views = pa.DictionaryArray.from_arrays(town.indices, town.dictionary.cast(pa.string_view()))
+    at = table.column_names.index("town")
+    logit = model.predict_logit(data)
+    for column in (town, of_views, table["town"].cast(pa.string_view()), table["town"].cast(pa.large_string())):
+        changed = table.set_column(at, "town", column)
+        np.testing.assert_array_equal(model.predict_logit(changed), logit)
+        assert as_table(changed)["town"].to_pylist() == table["town"].to_pylist()
 
 
 def test_a_column_that_is_missing_or_cannot_be_read(model):

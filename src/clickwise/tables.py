@@ -25,12 +25,23 @@ def as_table(data: Any, *, multi_hot: Mapping[str, str] | None = None, ignore: S
             raise UsageError("ignore" if name in ignore else "multi_hot", found=f"no column {name!r}",
                              expected="a column of the table", do=nearest(name, table.column_names))
     table = table.drop_columns(list(ignore))
+    for index, field in enumerate(table.schema):  # plain values: files and engines do not know all of the others
+        if pa.types.is_dictionary(field.type):
+            chunks = [_plain(chunk.dictionary).take(chunk.indices) for chunk in table.column(index).chunks]
+            type_ = _plain(pa.array([], field.type.value_type)).type
+            table = table.set_column(index, field.name, pa.chunked_array(chunks, type_))
+        elif pa.types.is_string_view(field.type):
+            table = table.set_column(index, field.name, _plain(table.column(index)))
     for name, delimiter in (multi_hot or {}).items():
         column = table.column(name)
         if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
             parts = pc.split_pattern(column.cast(pa.string()), delimiter)
             table = table.set_column(table.column_names.index(name), name, parts)
     return table
+
+
+def _plain(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
 
 
 def _table(data: Any) -> pa.Table:
