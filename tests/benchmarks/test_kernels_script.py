@@ -12,6 +12,7 @@ import pytest
 if importlib.util.find_spec("triton") is None:  # not imported: whether it interprets is decided at its import
     pytest.skip("no Triton here", allow_module_level=True)
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kernels.py"
+pytestmark = pytest.mark.slow
 
 # A rival that raises, then ours; a case that does not fit into memory. No tensor of a row outlives it. Times are told:
 # of each row 0.5 ms more than of the one before.

@@ -25,6 +25,7 @@ def code(tmp_path):
     return line
 
 
+@pytest.mark.slow
 def test_the_engine_of_the_page_joins_the_contract_by_one_line(code, tmp_path):
     contract, line = CONTRACT.read_text(), 'ENGINES = ["reference"]\n'
     assert contract.count(line) == 1 and NAME in code
