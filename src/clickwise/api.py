@@ -24,7 +24,7 @@ from clickwise import prepare
 from clickwise.data.loader import Loader
 from clickwise.encoding import Encoder, Encoding
 from clickwise.encoding.raw_file import RawFile
-from clickwise.errors import DataError, TrainError, UsageError, nearest
+from clickwise.errors import DataError, TrainError, UsageError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.models.ctr_model import CTRModel
 from clickwise.progress import say
@@ -63,35 +63,26 @@ class Model:
 
     def predict_logit(self, data: Data) -> np.ndarray:
         """The logit of every row, float32."""
-        return self._scores(data)["logit"]
+        logits = [np.zeros(0, np.float32)]
+        for first, table in self._blocks(data, self._encoder):
+            columns = model_columns(self._spec, self._encoder.columns(table, first=first), len(table))
+            logits.append(scores(self._session, self._spec, columns)["logit"])
+        return np.concatenate(logits)
 
     def predict_proba(self, data: Data) -> np.ndarray:
         """The probability of a click of every row, float64: the sigmoid of `predict_logit`."""
-        logit = self._scores(data)["logit"].astype(np.float64)
-        return 1 / (1 + np.exp(-logit))
-
-    def _scores(self, data: Data) -> dict[str, np.ndarray]:
-        blocks = []
-        for first, table in self._blocks(data, self._encoder):
-            encoded = self._encoder.columns({name: table.column(name) for name in self._encoder.needs}, "rows", first)
-            blocks.append(scores(self._session, self._spec, model_columns(self._spec, encoded, len(table))))
-        return {name: np.concatenate([block[name] for block in blocks]) if blocks else np.zeros(0, np.float32)
-                for name in ("logit", "probability")}
+        return 1 / (1 + np.exp(-self.predict_logit(data).astype(np.float64)))
 
     def _blocks(self, data: Data, encoder: Encoder):
         """(number of the first row, table) a block at a time, as `clickwise predict` takes them."""
         if isinstance(data, (str, Path)):
-            needs = {of: str(self._encoding.raw[of]) for of in encoder.needs}
-            tables = RawFile.open(Path(data), needs, self._encoding.layout).blocks(list(needs), BLOCK_ROWS)
+            file = RawFile.open(Path(data), encoder.needs, self._encoding.layout)
+            tables = file.blocks(list(encoder.needs), BLOCK_ROWS)
         else:
             whole = as_table(data)
             tables = (whole.slice(first, BLOCK_ROWS) for first in range(0, len(whole), BLOCK_ROWS))
         first = 0
         for table in tables:
-            for of in encoder.needs:
-                if of not in table.column_names:
-                    raise DataError("rows", found=f"no column {of!r} among {len(table.column_names)}",
-                                    expected=f"{of}: {self._encoding.raw[of]}", do=nearest(of, table.column_names))
             yield first, table
             first += len(table)
 
@@ -103,10 +94,8 @@ class Model:
         metrics, seen = session.metrics(), 0
         metrics.reset()
         for first, table in self._blocks(data, encoder):
-            raw = {name: table.column(name) for name in encoder.needs}
-            known = ~np.isnan(encoder.values(label[0], raw, "rows", first).astype(float))
-            raw = {name: column.filter(pa.array(known)) for name, column in raw.items()}
-            columns = model_columns(spec, encoder.columns(raw, "rows", first), int(known.sum()))
+            table = table.filter(pa.array(encoder.has_value(label[0], table, first=first)))
+            columns = model_columns(spec, encoder.columns(table, first=first), len(table))
             loader = Loader(columns, spec, batch_size=session.evaluation_batch_size,
                             channels={*session.reads, "label", "display"})
             measure(session.model, loader.epoch(0), metrics, precision=session.recipe.train.precision,
@@ -165,7 +154,7 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     from clickwise.verbs.train import train
 
     recipe = f"table/{model}"
-    load_recipe_file(recipe)  # an unknown model speaks before any work
+    batch_size = load_recipe_file(recipe)["train"]["batch_size"]  # an unknown model speaks before any work
     temporary = tempfile.TemporaryDirectory(prefix="clickwise-") if out is None else None
     folder = Path(temporary.name if temporary else out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -181,7 +170,7 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     chosen = {"data.path": str(columns), "data.validation": "validation" if validation else None,
               "data.test": measured, "train.seed": seed, **(settings or {})}
     few = prepare.summary(columns)["rows"]["train"] // BATCHES
-    if "train.batch_size" not in chosen and few < load_recipe_file(recipe)["train"]["batch_size"]:
+    if "train.batch_size" not in chosen and few < batch_size:
         chosen["train.batch_size"] = max(1, few)
         say(f"train.batch_size: {max(1, few)}, since there are few rows")
     try:

@@ -1,4 +1,4 @@
-"""Delimited text and Parquet read by Arrow, whatever it finds wrong in our words."""
+"""Delimited text and Parquet read by Arrow, whatever it finds wrong in our words; and what its types have in common."""
 
 from __future__ import annotations
 
@@ -98,3 +98,21 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
             "a Parquet file without its end (PAR1)" if start == b"PAR1" else "no Parquet file"
         raise DataError(path, found=found, expected="a Parquet file that can be read",
                         do="it is damaged or cut off: write or copy it again") from None
+
+
+def is_list(type_: pa.DataType) -> bool:
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+
+
+def is_text(type_: pa.DataType) -> bool:
+    """Whether values of the type are texts, or bytes that are read as UTF-8."""
+    return any(is_it(type_) for is_it in (
+        pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
+        pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
+
+
+def plain(column: pa.Array) -> pa.Array:
+    """The values themselves where a dictionary holds them, and all texts as Arrow's plain type of them."""
+    if isinstance(column, pa.DictionaryArray):
+        return plain(column.dictionary).take(column.indices)
+    return column.cast(pa.string()) if is_text(column.type) or pa.types.is_null(column.type) else column

@@ -297,14 +297,15 @@ def predict(run: RunFolder, overrides: Overrides = None,
                                                                     "Spec says, not raw values.")] = False,
             allow_imports: AllowImports = None, as_json: AsJson = False) -> None:
     """Write probabilities for raw rows; display, target item and columns of your own channels go along."""
+    from clickwise.encoding.encoder import described
     from clickwise.verbs.predict import predict
 
     names = tuple(name.strip() for name in carry.split(",") if name.strip()) if carry else ()
     found = predict(run, source=source, out=out, overrides=overrides or [], carry=names, encoded=encoded,
                     allow_imports=allow_imports or ())
     for kind in ("missing", "unseen"):
-        if shares := sorted(found.get(kind, {}).items(), key=lambda item: -item[1]):
-            print(f"{kind} values: " + ", ".join(f"{name} {share:.2%}" for name, share in shares), file=sys.stderr)
+        if shares := found.get(kind):
+            print(f"{kind} values: {described(shares)}", file=sys.stderr)
     _print_json(found) if as_json else print(f"{found['rows']:,} rows  {found['out']}")
 
 

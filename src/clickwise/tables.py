@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickwise.arrow_files import is_list, plain
 from clickwise.errors import DataError, UsageError, nearest
 
 
@@ -16,32 +17,29 @@ def as_table(data: Any, *, multi_hot: Mapping[str, str] | None = None, ignore: S
     frame is no column. Texts of `multi_hot` columns are split into lists, columns of `ignore` left out. Raises
     DataError."""
     table = _table(data)
-    for name in table.column_names:
-        if table.column_names.count(name) > 1:
-            raise DataError("the table", found=f"two columns named {name!r}", expected="every name once",
-                            do="rename one of them")
+    _check_names(table.column_names)
     for name in (*ignore, *(multi_hot or {})):
         if name not in table.column_names:
             raise UsageError("ignore" if name in ignore else "multi_hot", found=f"no column {name!r}",
                              expected="a column of the table", do=nearest(name, table.column_names))
     table = table.drop_columns(list(ignore))
     for index, field in enumerate(table.schema):  # plain values: files and engines do not know all of the others
-        if pa.types.is_dictionary(field.type):
-            chunks = [_plain(chunk.dictionary).take(chunk.indices) for chunk in table.column(index).chunks]
-            type_ = _plain(pa.array([], field.type.value_type)).type
-            table = table.set_column(index, field.name, pa.chunked_array(chunks, type_))
-        elif pa.types.is_string_view(field.type):
-            table = table.set_column(index, field.name, _plain(table.column(index)))
+        if pa.types.is_dictionary(field.type) or pa.types.is_string_view(field.type):
+            chunks = [plain(chunk) for chunk in table.column(index).chunks]
+            table = table.set_column(index, field.name, pa.chunked_array(chunks, plain(pa.nulls(0, field.type)).type))
     for name, delimiter in (multi_hot or {}).items():
         column = table.column(name)
-        if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
+        if not is_list(column.type):
             parts = pc.split_pattern(column.cast(pa.string()), delimiter)
             table = table.set_column(table.column_names.index(name), name, parts)
     return table
 
 
-def _plain(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError("the table", found=f"two columns named {name!r}", expected="every name once",
+                            do="rename one of them")
 
 
 def _table(data: Any) -> pa.Table:
@@ -52,10 +50,7 @@ def _table(data: Any) -> pa.Table:
     try:
         if type(data).__module__.partition(".")[0] == "pandas":
             data = data.rename(columns=str)
-            if data.columns.duplicated().any():
-                name = data.columns[data.columns.duplicated()][0]
-                raise DataError("the table", found=f"two columns named {name!r}", expected="every name once",
-                                do="rename one of them")
+            _check_names(list(data.columns))
             return pa.Table.from_pandas(data, preserve_index=False)
         if isinstance(data, Mapping):
             return pa.table(dict(data))

@@ -5,6 +5,6 @@
 """
 
 from clickwise.encoding.document import Column, Encoding, RawColumn
-from clickwise.encoding.encoder import Encoded, Encoder
+from clickwise.encoding.encoder import Encoded, Encoder, ValueCounts
 
-__all__ = ["Column", "Encoded", "Encoder", "Encoding", "RawColumn"]
+__all__ = ["Column", "Encoded", "Encoder", "Encoding", "RawColumn", "ValueCounts"]

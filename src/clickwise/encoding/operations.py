@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,7 +21,7 @@ from clickwise.encoding.vocabulary_file import VocabularyFile
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-    ParseHex = Callable[[ir.StringColumn, str], ir.IntegerColumn]  # `engine.parse_hex`
+    from clickwise.encoding.raw_types import ParseHex
 
 OPERATIONS: dict[str, type[Operation]] = {}
 
@@ -124,9 +123,9 @@ class OrZero(Operation, do="or_zero"):
         return np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=-np.inf) if isinstance(x, np.ndarray) else _integers(x)
 
 
-def _integers(x: pa.Array | np.ndarray) -> np.ndarray:
+def _integers(x: pa.Array) -> np.ndarray:
     """int64; 0 where x is missing."""
-    return x if isinstance(x, np.ndarray) else x.fill_null(0).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return x.fill_null(0).cast(pa.int64()).to_numpy(zero_copy_only=False)
 
 
 # ---- ids
@@ -200,8 +199,7 @@ class Is(Operation, do="is"):
         return None if x is None else int(x == self.value)
 
     def many(self, x):
-        equal = np.asarray([None if value is None else value == self.value for value in x.to_pylist()], float)
-        return equal
+        return np.asarray([None if value is None else value == self.value for value in x.to_pylist()], float)
 
 
 @dataclasses.dataclass(frozen=True)

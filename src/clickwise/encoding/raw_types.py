@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import decimal
+import functools
 import math
 import numbers
 import re
@@ -32,7 +33,7 @@ import pyarrow.compute as pc
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-    ParseHex = Callable[[ir.StringColumn, str], ir.IntegerColumn]
+    ParseHex = Callable[[ir.StringColumn, str], ir.IntegerColumn]  # `engine.parse_hex`
 
 SPACE = " \t\n\r\v\f"
 TRUE, FALSE = ("1", "1.0", "true"), ("0", "0.0", "false")
@@ -49,9 +50,11 @@ _DIGITS = bytes(int(chr(byte), 16) if _is_hex(chr(byte)) else 16 for byte in ran
 class Unreadable(ValueError):
     """A value that its type cannot be read from; `index` is its row in an array."""
 
-    def __init__(self, value: object, expected: str, index: int | None = None) -> None:
+    index: int | None = None
+
+    def __init__(self, value: object, expected: str) -> None:
         super().__init__(f"{value!r}, which is not {expected}")
-        self.value, self.expected, self.index = value, expected, index
+        self.value, self.expected = value, expected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +72,8 @@ class RawType:
 
     def array(self, column: pa.Array) -> pa.Array:
         """By default each different value is read once."""
-        if isinstance(column, pa.DictionaryArray):
-            column = column.dictionary_decode()
-        codes = column.dictionary_encode()
-        values, read = codes.dictionary, []
-        for index, value in enumerate(_python_values(values)):
+        codes, read = column.dictionary_encode(), []
+        for index, value in enumerate(_python_values(codes.dictionary)):
             try:
                 read.append(self.one(value))
             except Unreadable as error:
@@ -191,7 +191,7 @@ class Float(RawType):
     missing: Sequence[str] = ()
     bits: int = 64
 
-    @property
+    @functools.cached_property
     def _missing_numbers(self) -> list[float]:
         """The texts of `missing` that are numbers, -1 say: the number is missing, however it is written."""
         found = (_float(word, 64) for word in self.missing)
@@ -216,8 +216,8 @@ class Float(RawType):
             return column.notnull()
         if not column.type().is_string():
             return ibis.literal(False)
-        words = [word for word in ("", "nan", *self.missing) if word is not None]
-        known = rf"^[{SPACE}]*((?i:[+-]?nan)|{'|'.join(map(re.escape, words))})[{SPACE}]*$"
+        words = "|".join(map(re.escape, ("", *self.missing)))
+        known = rf"^[{SPACE}]*((?i:[+-]?nan)|{words})[{SPACE}]*$"
         return column.notnull() & column.try_cast("float64").isnull() & ~column.re_search(known)
 
     def one(self, value):
@@ -275,7 +275,7 @@ def _float(text: str, bits: int) -> float | None:
         return number
     low = struct.unpack("<Q", struct.pack("<d", number))[0] & (2**29 - 1)
     if low == 2**28:  # rounded to the middle of two float32: the text says to which side
-        exact, number = Fraction(text.replace("_", "")), number
+        exact = Fraction(text.replace("_", ""))
         if exact != Fraction(number):
             return _nearest32(math.nextafter(number, math.inf if exact > Fraction(number) else -math.inf))
     return _nearest32(number)

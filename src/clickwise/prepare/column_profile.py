@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from clickwise.arrow_files import is_list
 from clickwise.errors import DataError, UsageError
 from clickwise.feature_spec import MISSING_NUMBERS
 from clickwise.prepare.parquet_kinds import kind_of, widest_kind
@@ -84,7 +85,7 @@ class ColumnProfile:
             self.kinds.setdefault(kind, str(type_))
             if widest_kind(set(self.kinds)) is None:
                 self.unknown = " and ".join(self.kinds.values())
-        if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        if is_list(type_):
             self.rows += len(column)
             self.missing += column.null_count
             self.parts = self.parts or ColumnProfile()

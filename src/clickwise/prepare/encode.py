@@ -82,8 +82,6 @@ def save_states(folder: PreparationFolder, names: Iterable[str]) -> dict[str, st
     return files
 
 
-
-
 def check_examples(folder: PreparationFolder, spec: FeatureSpec) -> None:
     """Raises AssertionError, for a mistake of ours, where the examples, encoded row by row as a server does, are not
     what was written of the test mapping."""
@@ -91,9 +89,8 @@ def check_examples(folder: PreparationFolder, spec: FeatureSpec) -> None:
     if not path.exists():
         return
     examples = parquet.read_table(path)
-    raw = {name: examples.column(name).combine_chunks() for name in examples.column_names}
     encoder = Encoder(Encoding.load(folder.preparation))
-    encoded = encoder.columns(raw, str(path)).arrays
+    encoded = encoder.columns(examples, str(path)).arrays
     ones = [encoder.row(row) for row in examples.slice(0, 20).to_pylist()]
     for chunk in spec.mappings["test"]:
         written = [_mapped(folder.dataset / file, "uint8") for file in chunk.files]

@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from clickwise.encoding import Encoded, Encoder, Encoding
+from clickwise.encoding import Encoded, Encoder, Encoding, ValueCounts
 from clickwise.encoding.document import FILE
+from clickwise.encoding.encoder import described
 from clickwise.encoding.raw_file import RawFile
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import Chunk, FeatureSpec, split_binary_chunks
 from clickwise.prepare.folder import PreparationFolder
+from clickwise.prepare.raw_files import named
 from clickwise.progress import Progress, say
 
 BLOCK_ROWS = 1 << 17
@@ -70,8 +72,8 @@ def write_further(folder: PreparationFolder, given: Given, sources: Mapping[str,
         shutil.copytree(names, folder.preparation / "vocabularies", dirs_exist_ok=True)
     for mapping, facts in found.items():
         for kind in ("missing", "unseen"):
-            if shares := sorted(facts[kind].items(), key=lambda item: -item[1]):
-                say(f"{mapping}, {kind} values: " + ", ".join(f"{name} {share:.2%}" for name, share in shares))
+            if facts[kind]:
+                say(f"{mapping}, {kind} values: {described(facts[kind])}")
         if facts["unlabelled"]:
             say(f"{mapping}: {facts['unlabelled']:,} rows without a label are left out")
     return {"rows": {mapping: facts["rows"] for mapping, facts in found.items()}, "with": str(given.folder),
@@ -91,43 +93,39 @@ def _write_mapping(folder: PreparationFolder, given: Given, mapping: str, source
     encoding, spec = given.encoding, given.spec
     (label,) = spec.channels.get("label") or (None,)
     names = [name for name in encoding.columns if name in spec.features and name != label]
-    needs = {of: str(encoding.raw[of]) for of in encoding.needs(names)}
-    files = [RawFile.open(path, needs, source.layout or encoding.layout) for path in source.files]
-    if label is not None and (of := encoding.columns[label].of):
+    encoder = Encoder(encoding, names)
+    files = [RawFile.open(path, encoder.needs, source.layout or encoding.layout) for path in source.files]
+    if label is not None:
+        of = encoding.columns[label].of
         having = [of in file.columns for file in files]
         if any(having) and not all(having):
             raise PrepareError(files[having.index(False)].path, found=f"no column {of!r}, which other files have",
                                expected="a label in all files of a mapping, or in none")
-        names += [label] if any(having) else []
-        needs |= {of: str(encoding.raw[of])} if any(having) else {}
-    encoder, chunks = Encoder(encoding, names), _chunks(spec, mapping, names)
+        if any(having):
+            encoder = Encoder(encoding, [*names, label])
+    chunks = _chunks(spec, mapping, encoder.names)
     (folder.dataset / mapping).mkdir(parents=True, exist_ok=True)
-    counts = {"rows": 0, "unlabelled": 0, "missing": Counter(), "unseen": Counter()}
+    counts, unlabelled = ValueCounts(), 0
     ends: Counter[str] = Counter()
     with Progress(f"writing {mapping}", total=_total(files), unit="rows") as bar, contextlib.ExitStack() as stack:
         out = {name: stack.enter_context(open(folder.dataset / name, "wb")) for chunk in chunks for name in chunk.files}
         for file in files:
             first = 0
-            for table in file.blocks(list(needs), BLOCK_ROWS):
-                raw = {name: table.column(name) for name in table.column_names}
-                if label in names:
-                    known = ~np.isnan(encoder.values(label, raw, str(file.path), first).astype(float))
-                    counts["unlabelled"] += int((~known).sum())
-                    raw = {name: column.filter(pa.array(known)) for name, column in raw.items()}
+            for table in file.blocks(list(encoder.needs), BLOCK_ROWS):
+                raw = table
+                if label in encoder.names:
+                    raw = table.filter(pa.array(encoder.has_value(label, table, str(file.path), first)))
+                    unlabelled += len(table) - len(raw)
                 encoded = encoder.columns(raw, str(file.path), first)
                 _append(out, chunks, encoded, ends)
-                if mapping == "test" and not counts["rows"]:
-                    parquet.write_table(pa.table(raw).slice(0, EXAMPLES), folder.preparation / "examples.parquet")
-                counts["rows"] += len(next(iter(raw.values())))
-                counts["missing"].update(encoded.missing)
-                counts["unseen"].update(encoded.unseen)
+                if mapping == "test" and not counts.rows:
+                    parquet.write_table(raw.slice(0, EXAMPLES), folder.preparation / "examples.parquet")
+                counts.add(len(raw), encoded)
                 first += len(table)
                 bar.advance(len(table), file.path.name)
-    if not counts["rows"]:
-        raise PrepareError(", ".join(str(path) for path in source.files), found="no rows", expected="at least one")
-    shares = {kind: {name: count / counts["rows"] for name, count in counts[kind].items() if count}
-              for kind in ("missing", "unseen")}
-    return {**counts, **shares, "features": names}
+    if not counts.rows:
+        raise PrepareError(named(source.files), found="no rows", expected="at least one")
+    return {"rows": counts.rows, "unlabelled": unlabelled, **counts.shares(), "features": list(encoder.names)}
 
 
 def _total(files: Sequence[RawFile]) -> int | None:

@@ -6,21 +6,21 @@ from collections.abc import Set
 
 import pyarrow as pa
 
+from clickwise.arrow_files import is_list, is_text
+
 NUMBER = "number"  # int64 where all values of a column are whole numbers, else float64
 _NUMBERS = {"boolean", "int64", "uint64", "decimal", "float64"}
 _KINDS = {"null": pa.types.is_null, "boolean": pa.types.is_boolean, "uint64": pa.types.is_uint64,
           "int64": pa.types.is_integer, "float64": pa.types.is_floating, "decimal": pa.types.is_decimal,
           "timestamp": lambda type_: pa.types.is_timestamp(type_) or pa.types.is_date(type_), "time": pa.types.is_time,
-          "string": lambda type_: pa.types.is_string(type_) or pa.types.is_large_string(type_)
-          or pa.types.is_string_view(type_) or pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
-          or pa.types.is_binary_view(type_)}
+          "string": is_text}
 
 
 def kind_of(type_: pa.DataType) -> str:
     """A key of `_KINDS`, or array<…> of one; the name of any other type, whose values cannot be read."""
     if pa.types.is_dictionary(type_):
         return kind_of(type_.value_type)
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+    if is_list(type_):
         return f"array<{kind_of(type_.value_type)}>"
     return next((kind for kind, holds in _KINDS.items() if holds(type_)), str(type_))
 

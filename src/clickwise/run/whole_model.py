@@ -49,7 +49,7 @@ def save_examples(folder: Path, session: Session) -> None:
         return
     examples = parquet.read_table(source).slice(0, session.recipe.examples)
     encoder = Encoder(Encoding.load(folder / ENCODING), inputs(session.reads))
-    columns = model_columns(session.dataset.spec, encode(encoder, examples, str(source)), len(examples))
+    columns = model_columns(session.dataset.spec, encoder.columns(examples, str(source)), len(examples))
     found = scores(session, session.dataset.spec, columns)
     with whole_file(folder / EXAMPLES) as temporary:
         kept = {name: examples[name] for name in examples.column_names if name not in SCORES}
@@ -58,10 +58,6 @@ def save_examples(folder: Path, session: Session) -> None:
 
 def inputs(reads: Mapping[str, Collection[str]]) -> list[str]:
     return [name for names in reads.values() for name in names]
-
-
-def encode(encoder: Encoder, table: pa.Table, where: str, first: int = 0) -> Encoded:
-    return encoder.columns({name: table.column(name) for name in table.column_names}, where, first)
 
 
 def model_columns(spec: FeatureSpec, encoded: Encoded, rows: int) -> Columns:

@@ -57,7 +57,8 @@ def predict(folder: Path, *, source: Path, out: Path | None = None, overrides: l
             bar.advance(columns.rows)
         if writer is None:
             raise DataError(source, found="no rows", expected="at least one row")
-    return {"rows": count, "out": str(out), **rows.values.shares()}
+    shares = rows.values.shares() if rows.values.rows else {}
+    return {"rows": count, "out": str(out), **shares}
 
 
 def _rows(folder: Path, source: Path, overrides: list[str], carry: tuple[str, ...], encoded: bool,

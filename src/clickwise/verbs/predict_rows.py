@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from clickwise.arrow_files import first_fields, open_parquet
 from clickwise.data.arrays import Array, RaggedArray
 from clickwise.data.check import check_block
 from clickwise.data.columns import Columns, side_by_side, stream_chunk
-from clickwise.encoding import Encoded, Encoder, Encoding
+from clickwise.encoding import Encoder, Encoding, ValueCounts
 from clickwise.encoding.document import FILE
 from clickwise.encoding.raw_file import RawFile
 from clickwise.errors import UsageError, nearest
@@ -21,28 +20,9 @@ from clickwise.feature_spec import CHANNELS, Chunk, FeatureSpec
 from clickwise.progress import say
 from clickwise.run.scores import BLOCK_ROWS, SCORES
 from clickwise.run.session import Session
-from clickwise.run.whole_model import ENCODING, encode, inputs, model_columns
+from clickwise.run.whole_model import ENCODING, inputs, model_columns
 
 Blocks = Iterator[tuple[Columns, dict[str, pa.Array]]]
-
-
-@dataclasses.dataclass
-class Values:
-    """How many values of raw columns were missing, or not in the vocabulary."""
-
-    rows: int = 0
-    missing: Counter = dataclasses.field(default_factory=Counter)
-    unseen: Counter = dataclasses.field(default_factory=Counter)
-
-    def add(self, rows: int, encoded: Encoded) -> None:
-        self.rows += rows
-        self.missing.update(encoded.missing)
-        self.unseen.update(encoded.unseen)
-
-    def shares(self) -> dict[str, dict[str, float]]:
-        """`missing` and `unseen`: raw column → share of the rows, those above 0; {} where nothing was counted."""
-        return {key: {name: count / self.rows for name, count in counts.items() if count}
-                for key, counts in (("missing", self.missing), ("unseen", self.unseen)) if self.rows}
 
 
 @dataclasses.dataclass
@@ -53,7 +33,7 @@ class Rows:
     spec: FeatureSpec
     blocks: Blocks
     total: int | None
-    values: Values = dataclasses.field(default_factory=Values)
+    values: ValueCounts = dataclasses.field(default_factory=ValueCounts)
 
 
 def rows_of_mapping(session: Session, mapping: str, carry: tuple[str, ...]) -> Rows:
@@ -125,28 +105,22 @@ def rows_of_raw_file(session: Session, folder: Path, source: Path, carry: tuple[
                             "train again (kuairand, amazon_books, outbrain and transcoded data have no encoding yet)")
     encoding, spec = Encoding.load(folder / ENCODING), session.dataset.spec
     encoder = Encoder(encoding, inputs(session.reads))
-    needs = {of: _use(encoding, encoder, of) for of in encoder.needs}
-    file = RawFile.open(source, needs, encoding.layout)
+    file = RawFile.open(source, encoder.needs, encoding.layout)
     carried = _carried(spec, file.columns, carry, f"a column of {source}")
-    known = {*needs, *carried, *(column.of for column in encoding.columns.values())}
+    known = {*encoder.needs, *carried, *(column.of for column in encoding.columns.values())}
     if ignored := [name for name in file.columns if name not in known]:
         say(f"{source}: not read: {', '.join(ignored[:10])}{', …' * (len(ignored) > 10)}")
-    values = Values()
+    values = ValueCounts()
 
     def blocks() -> Blocks:
         first = 0
-        for table in file.blocks(list(dict.fromkeys([*needs, *carried])), BLOCK_ROWS):
-            encoded = encode(encoder, table, str(source), first)
+        for table in file.blocks(list(dict.fromkeys([*encoder.needs, *carried])), BLOCK_ROWS):
+            encoded = encoder.columns(table, str(source), first)
             values.add(len(table), encoded)
             first += len(table)
             yield model_columns(spec, encoded, len(table)), {name: _one_array(table[name]) for name in carried}
 
     return Rows(session, spec, blocks(), file.rows(), values)
-
-
-def _use(encoding: Encoding, encoder: Encoder, of: str) -> str:
-    made = [name for name in encoder.names if encoding.columns[name].of == of]
-    return str(encoding.raw[of]) + ("" if made == [of] else f", of which {', '.join(made)} is made")
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:
