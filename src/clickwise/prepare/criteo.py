@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,8 +24,8 @@ from clickwise.encoding.raw_types import Boolean, Float, Hex32
 from clickwise.errors import PrepareError, nearest
 from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import whole_file, write_text
-from clickwise.prepare import steps, write
-from clickwise.prepare.encode import check_examples, count_unseen, encode, save_states
+from clickwise.prepare import steps
+from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, save_encoding, write_encoded
 from clickwise.prepare.engine import BadInput, Engine
 from clickwise.prepare.further import Source
 from clickwise.prepare.preparation import Preparation
@@ -43,7 +43,6 @@ RAW_TYPES = {LABEL: "int8", **dict.fromkeys(NUMERICAL, "float32"), **dict.fromke
 RAW = {LABEL: RawColumn(Boolean()), **dict.fromkeys(NUMERICAL, RawColumn(Float(bits=32))),
        **dict.fromkeys(CATEGORICAL, RawColumn(Hex32()))}
 STAGED_ROW_BYTES = 170
-EXAMPLES = 1000
 LOG_SHIFT = 3.0  # ln(x + 3): missing and x <= -3 become 0
 EXPECTED = "40 fields with tabs between them: a label 0 or 1, 13 numbers, 26 hexadecimal values of up to 8 digits"
 
@@ -172,28 +171,24 @@ class Criteo(Preparation):
         self.folder.stage("encoding", self._save_encoding)
 
     def _save_encoding(self) -> None:
-        replace(self.encoding, states=save_states(self.folder, CATEGORICAL)).save(self.folder.preparation)
+        save_encoding(self.folder, self.encoding)
         if "test" in self.parts:
-            rows = _rows(self.engine, self.parts["test"], list(RAW)).order_by("row").limit(EXAMPLES)
+            rows = _rows(self.engine, self.parts["test"], list(RAW)).order_by("row").limit(EXAMPLE_ROWS)
             (batch,) = pa.Table.from_batches(self.engine.batches(rows.drop("row"))).combine_chunks().to_batches()
             texts = {name: pa.array([None if value is None else f"{value:08x}" for value in batch[name].to_pylist()])
                      for name in CATEGORICAL}
-            with whole_file(self.folder.preparation / "examples.parquet") as temporary:
+            with whole_file(self.folder.preparation / EXAMPLES) as temporary:
                 parquet.write_table(pa.table({name: texts.get(name, batch[name]) for name in RAW}), temporary)
 
     def write(self) -> None:
-        def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
-            return encode(self.engine, _rows(self.engine, self.parts[mapping], names),
-                          {name: self.encoding.columns[name] for name in names})
-
-        written = write.write_dataset(self.folder, columns, features=self.features, channels=CHANNELS, rows=self.rows,
-                                      shuffle_seed=self.config.seed if self.config.shuffle else None)
+        written, self.values = write_encoded(
+            self.folder, self.encoding, lambda mapping, names: _rows(self.engine, self.parts[mapping], names),
+            features=self.features, channels=CHANNELS, rows=self.rows,
+            shuffle_seed=self.config.seed if self.config.shuffle else None)
         if set(self.parts) > {"train", "test"}:  # NVIDIA's loaders refuse a spec with any other mapping
             two = {mapping: written.mappings[mapping] for mapping in ("train", "test")}
             spec = FeatureSpec(self.features, two, CHANNELS, folder=self.folder.dataset)
             write_text(self.folder.dataset / "feature_spec_train_test.yaml", to_yaml(spec.to_dict()))
-        self.values = count_unseen(self.folder, written, self.rows)
-        check_examples(self.folder, written)
 
     @property
     def rows(self) -> dict[str, int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import ibis
@@ -13,14 +14,18 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from clickwise.encoding import Column, Encoder, Encoding, RawColumn
+from clickwise.encoding.document import STATES
 from clickwise.encoding.operations import Hash60, Vocabulary
 from clickwise.encoding.raw_types import Hex32
 from clickwise.encoding.vocabulary_file import write_vocabulary
-from clickwise.feature_spec import FeatureSpec
-from clickwise.prepare import steps
+from clickwise.feature_spec import Feature, FeatureSpec
+from clickwise.prepare import steps, write
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.progress import say
+
+EXAMPLES, EXAMPLE_ROWS = "examples.parquet", 1000  # raw rows of the test mapping, beside encoding.json
+SHOWN = 8  # columns of a mapping whose shares are said
 
 
 def read(table: ir.Table, raw: Mapping[str, RawColumn], engine: Engine) -> dict[str, ir.Column]:
@@ -43,13 +48,16 @@ def encode(engine: Engine, table: ir.Table, columns: Mapping[str, Column]) -> ir
         ((name, column),) = columns.items()
         if any(isinstance(step, Vocabulary) for step in column.steps):
             return _encode_ids(engine, table, name, column)
-    encoded = {}
-    for name, column in columns.items():
-        value = table[column.of]
-        for step in column.steps:
-            value = step.bulk(value, engine.parse_hex)
-        encoded[name] = value.cast(column.number) if column.number else value
-    return table.select("row", **encoded)
+    encoded = {name: through(column, table[column.of], engine) for name, column in columns.items()}
+    return table.select("row", **{name: value.cast(columns[name].number) if columns[name].number else value
+                                  for name, value in encoded.items()})
+
+
+def through(column: Column, value: ir.Value, engine: Engine) -> ir.Value:
+    """What a raw type reads through a column's steps, before it is rounded as it is stored."""
+    for step in column.steps:
+        value = step.bulk(value, engine.parse_hex)
+    return value
 
 
 def _encode_ids(engine: Engine, table: ir.Table, name: str, column: Column) -> ir.Table:
@@ -69,23 +77,45 @@ def _encode_ids(engine: Engine, table: ir.Table, name: str, column: Column) -> i
                               "list_ids")
 
 
-def save_states(folder: PreparationFolder, names: Iterable[str]) -> dict[str, str]:
-    """Writes the vocabularies `names` of preparation/vocabularies once more, as states of an encoding; name → file."""
+def save_encoding(folder: PreparationFolder, encoding: Encoding) -> None:
+    """Writes preparation/encoding.json, and the vocabularies of preparation/vocabularies once more as its states."""
     files: dict[str, str] = {}
-    (folder.preparation / "states").mkdir(exist_ok=True)
-    for index, name in enumerate(names):
-        files[name] = f"states/{index}.vocabulary"
+    (folder.preparation / STATES).mkdir(exist_ok=True)
+    for index, name in enumerate(step.state for step in _vocabularies(encoding).values()):
+        files[name] = f"{STATES}/{index}.vocabulary"
         with parquet.ParquetFile(folder.preparation / "vocabularies" / f"{name}.parquet") as written:
             write_vocabulary(folder.preparation / files[name],
                              [batch.column(0) for batch in written.iter_batches(columns=["value"])]
                              or [pa.array([], written.schema_arrow.field("value").type)])
-    return files
+    dataclasses.replace(encoding, states=files).save(folder.preparation)
+
+
+def _vocabularies(encoding: Encoding) -> dict[str, Vocabulary]:
+    """Column of ids → its vocabulary."""
+    return {name: step for name, column in encoding.columns.items() for step in column.steps
+            if isinstance(step, Vocabulary)}
+
+
+def write_encoded(folder: PreparationFolder, encoding: Encoding, rows_of: Callable[[str, Sequence[str]], ir.Table], *,
+                  features: Mapping[str, Feature], channels: Mapping[str, Sequence[str]], rows: Mapping[str, int],
+                  shuffle_seed: int | None) -> tuple[FeatureSpec, dict[str, dict[str, float]]]:
+    """Writes every mapping as `write.write_dataset` does and looks at what was written; its Feature Spec, and the
+    shares of `count_unseen`. `rows_of(mapping, names)` gives `row` and raw columns, read as their types say."""
+    def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
+        return encode(folder.engine, rows_of(mapping, encoding.needs(names)),
+                      {name: encoding.columns[name] for name in names})
+
+    spec = write.write_dataset(folder, columns, features=features, channels=channels, rows=rows,
+                               shuffle_seed=shuffle_seed)
+    shares = count_unseen(folder, spec, encoding, rows)
+    check_examples(folder, spec)
+    return spec, shares
 
 
 def check_examples(folder: PreparationFolder, spec: FeatureSpec) -> None:
     """Raises AssertionError, for a mistake of ours, where the examples, encoded row by row as a server does, are not
     what was written of the test mapping."""
-    path = folder.preparation / "examples.parquet"
+    path = folder.preparation / EXAMPLES
     if not path.exists():
         return
     examples = parquet.read_table(path)
@@ -109,21 +139,19 @@ def check_examples(folder: PreparationFolder, spec: FeatureSpec) -> None:
                 assert [row[name] for row in ones] == values[:len(ones)].tolist(), name
 
 
-SHOWN = 8  # columns of a mapping whose shares are said
-
-
-def count_unseen(folder: PreparationFolder, spec: FeatureSpec, rows: Mapping[str, int],
-                 hash_buckets: Mapping[str, int] | None = None) -> dict[str, dict[str, float]]:
+def count_unseen(folder: PreparationFolder, spec: FeatureSpec, encoding: Encoding,
+                 rows: Mapping[str, int]) -> dict[str, dict[str, float]]:
     """Mapping → feature of ids → the share of its rows without an id: missing, rare or unseen. Says the greatest of
     them, and where no value is one of the vocabulary: behind it lie the ids of `hash_buckets`."""
     shares: dict[str, dict[str, float]] = {}
+    vocabularies = _vocabularies(encoding)
     for mapping, chunks in spec.mappings.items():
         shares[mapping] = {}
         for chunk in chunks:
             name, feature = chunk.features[0], spec.features[chunk.features[0]]
-            if feature.cardinality is None:
+            if name not in vocabularies:
                 continue
-            size = feature.cardinality - 1 - (hash_buckets or {}).get(name, 0)
+            size = feature.cardinality - 1 - vocabularies[name].hash_buckets
             ids = _mapped(folder.dataset / chunk.files[0], feature.dtype)
             known, with_id = int(np.count_nonzero((ids > 0) & (ids <= size))), int(np.count_nonzero(ids))
             if feature.is_multi_hot:

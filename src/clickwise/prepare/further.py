@@ -20,12 +20,12 @@ from clickwise.encoding.encoder import described
 from clickwise.encoding.raw_file import RawFile
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import Chunk, FeatureSpec, split_binary_chunks
+from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.raw_files import named
 from clickwise.progress import Progress, say
 
 BLOCK_ROWS = 1 << 17
-EXAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _write_mapping(folder: PreparationFolder, given: Given, mapping: str, source
                 encoded = encoder.columns(raw, str(file.path), first)
                 _append(out, chunks, encoded, ends)
                 if mapping == "test" and not counts.rows:
-                    parquet.write_table(raw.slice(0, EXAMPLES), folder.preparation / "examples.parquet")
+                    parquet.write_table(raw.slice(0, EXAMPLE_ROWS), folder.preparation / EXAMPLES)
                 counts.add(len(raw), encoded)
                 first += len(table)
                 bar.advance(len(table), file.path.name)

@@ -7,7 +7,6 @@ training rows → raw columns. `clickwise spec infer` drafts the spec; docs/add_
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from clickwise.encoding import Column, Encoding, RawColumn
 from clickwise.encoding.operations import Above, Hash60, Is, Operation, OrZero, SignedLog, Standardize, Vocabulary
 from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.feature_spec import LEFT_OUT, Feature, FeatureSpec, narrowest_id_dtype
-from clickwise.prepare import steps, write
-from clickwise.prepare.encode import check_examples, count_unseen, encode, save_states
+from clickwise.prepare import steps
+from clickwise.prepare.encode import save_encoding, write_encoded
 from clickwise.prepare.further import Source
 from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import find_files
@@ -86,7 +85,7 @@ class Table(Preparation):
         self.scales = self.folder.stage("scales", lambda: fit_scales(
             self.engine, self._numbers(numerical), numerical)) if numerical else {}
         self.features, self.encoding = self._encoding()
-        self.folder.stage("encoding", self._save_encoding)
+        self.folder.stage("encoding", lambda: save_encoding(self.folder, self.encoding))
 
     def _fit_vocabularies(self) -> dict[str, int]:
         """Fits one vocabulary per feature of ids; feature -> cardinality."""
@@ -128,23 +127,16 @@ class Table(Preparation):
             columns[name] = Column(name, chain, features[name].dtype, feature.max_hotness if size else None)
         return features, Encoding(self.raw, columns)
 
-    def _save_encoding(self) -> None:
-        states = save_states(self.folder, self.sizes)
-        replace(self.encoding, states=states).save(self.folder.preparation)
-
     # ---- ids and numbers -> columns on disk
 
     def write(self) -> None:
         channels = {channel: names for channel, names in self.spec.channels.items() if channel != LEFT_OUT and names}
 
-        def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
-            rows = self.engine.numbered(self.engine.table(f"rows_{mapping}"), *self.encoding.needs(names))
-            return encode(self.engine, rows, {name: self.encoding.columns[name] for name in names})
+        def rows_of(mapping: str, names: Sequence[str]) -> ir.Table:
+            return self.engine.numbered(self.engine.table(f"rows_{mapping}"), *names)
 
-        spec = write.write_dataset(self.folder, columns, features=self.features, channels=channels, rows=self.rows,
-                                   shuffle_seed=self.config.seed if self.config.shuffle else None)
-        self.values = count_unseen(self.folder, spec, self.rows, self.config.hash_buckets)
-        check_examples(self.folder, spec)
+        _, self.values = write_encoded(self.folder, self.encoding, rows_of, features=self.features, channels=channels,
+                                       rows=self.rows, shuffle_seed=self.config.seed if self.config.shuffle else None)
 
     def summary(self) -> dict[str, Any]:
         return {"rows": self.rows, "bad_rows_skipped": self.bad_rows, "rows_without_label": self.unlabelled,

@@ -94,17 +94,19 @@ def null_if_missing(column: ir.StringColumn, missing: Sequence[str]) -> ir.Strin
 
 def raw_columns(spec: FeatureSpec, config: TableConfig, types: Mapping[str, str]) -> dict[str, RawColumn]:
     """Every column that is read, as its raw type; `types` are those of `fit_types`."""
-    numbers = Float(missing=tuple(config.missing))
-    ids, (label,) = {feature.name: feature for feature in encoded(spec)}, spec.channels["label"]
-    columns: dict[str, RawColumn] = {}
-    for names in (names for channel, names in spec.channels.items() if channel != LEFT_OUT):
-        for name in names:
-            type_: RawType = RAW_TYPES[types[name]]() if name in types else numbers
-            if name not in types and name == label and config.label_above is None:
-                type_ = Boolean()
-            elif name not in types and name not in (label, *spec.channels.get("numerical", ())):
-                feature = spec.features[name]
-                type_ = Text() if feature.is_raw_text else numbers if "float" in feature.dtype else Integer()
-            is_list = name in ids and ids[name].is_multi_hot
-            columns[name] = RawColumn(type_, list_delimiter(spec, name, "train") if is_list else None)
-    return columns
+    numbers, (label,) = Float(missing=tuple(config.missing)), spec.channels["label"]
+    amounts = {*spec.channels.get("numerical", ()), *([label] if config.label_above is not None else [])}
+    lists = {feature.name for feature in encoded(spec) if feature.is_multi_hot}
+
+    def type_of(name: str) -> RawType:
+        feature = spec.features[name]
+        if name in types:
+            return RAW_TYPES[types[name]]()
+        if name in amounts:
+            return numbers
+        if name == label:
+            return Boolean()
+        return Text() if feature.is_raw_text else numbers if "float" in feature.dtype else Integer()
+
+    return {name: RawColumn(type_of(name), list_delimiter(spec, name, "train") if name in lists else None)
+            for channel, names in spec.channels.items() if channel != LEFT_OUT for name in names}

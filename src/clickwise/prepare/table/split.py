@@ -13,7 +13,7 @@ from clickwise.encoding.operations import Hash60
 from clickwise.encoding.raw_types import Float, Text
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import FeatureSpec
-from clickwise.prepare.encode import read, read_column
+from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, read, read_column, through
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.table.raw_columns import null_if_missing
@@ -21,9 +21,6 @@ from clickwise.progress import Progress, say
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig
-
-EXAMPLES = 1000
-
 
 def split(folder: PreparationFolder, spec: FeatureSpec, config: TableConfig, encoding: Encoding,
           where: str) -> tuple[dict[str, int], int]:
@@ -57,7 +54,8 @@ def split(folder: PreparationFolder, spec: FeatureSpec, config: TableConfig, enc
             engine.drop(f"raw_{mapping}")
             engine.drop("assigned")
     train = engine.table("rows_train")
-    positive = engine.row(train.aggregate(n=_steps(train[label], label, encoding, engine).cast("int64").sum()))["n"]
+    is_positive = through(encoding.columns[label], train[label], engine)
+    positive = engine.row(train.aggregate(n=is_positive.cast("int64").sum()))["n"]
     if positive in (0, rows["train"]):
         raise PrepareError(where, found=f"{positive:,} positive labels in {rows['train']:,} training rows",
                            expected="labels of both kinds", do="correct label_is or label_above")
@@ -73,20 +71,14 @@ def _save_examples(folder: PreparationFolder, raw: ir.Table, part: int, columns:
     engine = folder.engine
     assigned = engine.numbered(engine.table("assigned"))
     wanted = assigned.filter(assigned["__label"].notnull() & (assigned["__part"] == part))
-    wanted = wanted.select("row").order_by("row").limit(EXAMPLES)
+    wanted = wanted.select("row").order_by("row").limit(EXAMPLE_ROWS)
     engine.write_parquet(raw.semi_join(wanted, "row").order_by("row").select(*columns),
-                         folder.preparation / "examples.parquet")
+                         folder.preparation / EXAMPLES)
 
 
 def _label(table: ir.Table, label: str, encoding: Encoding, engine: Engine) -> ir.Value:
     """1 for the positive label, 0 for any other, missing where there is none."""
-    return _steps(read_column(table[label], encoding.raw[label], engine), label, encoding, engine)
-
-
-def _steps(value: ir.Value, label: str, encoding: Encoding, engine: Engine) -> ir.Value:
-    for step in encoding.columns[label].steps:
-        value = step.bulk(value, engine.parse_hex)
-    return value
+    return through(encoding.columns[label], read_column(table[label], encoding.raw[label], engine), engine)
 
 
 def check_label(engine: Engine, spec: FeatureSpec, config: TableConfig, encoding: Encoding, where: str) -> None:
