@@ -8,12 +8,16 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clickwise import registry
 from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.progress import say
 from clickwise.recipe import load, parse
+
+if TYPE_CHECKING:
+    from clickwise.prepare.engine import EngineConfig
+    from clickwise.prepare.preparation import Preparation
 
 KEYS = ("dataset", "engine", "out")
 
@@ -28,32 +32,36 @@ def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False, given: s
     already holds the result of the same recipe and input files is left as it is; another dataset is replaced only with
     `overwrite`. What was done and what comes next is logged. Raises RecipeError and PrepareError.
     """
+    preparation, engine, out = parse_recipe(recipe, where)
+    from clickwise.prepare.further import Given
+
+    if given is None and getattr(preparation.config, "input", ()):
+        raise RecipeError(f"{where}.dataset.input", found="raw rows and no encoding to write them in",
+                          expected="--with FOLDER: a prepared folder or a run")
+    folder = preparation.run(out, engine, overwrite, None if given is None else Given.load(Path(given)))
+    command = _next_command(out, preparation.trained_by) if given is None else \
+        f"clickwise predict RUN --input MAPPING {shlex.quote(f'data.path={out}')}"
+    say(_report(out, summary(folder), command))
+    return folder
+
+
+def parse_recipe(recipe: Mapping[str, Any], where: str) -> tuple[Preparation, EngineConfig, Path]:
+    """What a recipe asks for: the preparation with its settings, the engine and the folder to write, all checked."""
     for key in recipe:
         if key not in KEYS:
             raise RecipeError(f"{where}.{key}", found=f"the unknown key {key!r}", expected=", ".join(KEYS),
                               do=nearest(key, KEYS))
     section, out = recipe.get("dataset"), recipe.get("out")
-    if not isinstance(section, Mapping) or "name" not in section:
-        raise RecipeError(f"{where}.dataset", found=repr(section), expected="a section with the key name",
-                          do=f"name: one of {', '.join(registry.NAMES['dataset'])}")
-    if not isinstance(out, str) or not out:
-        raise RecipeError(f"{where}.out", found=repr(out), expected="the folder to write into",
-                          do="for example out: data/prepared/criteo")
-    dataset = _dataset(section["name"], where)
+    dataset = find_dataset(section, where)
     options = {key: value for key, value in section.items() if key != "name"}
     preparation = dataset(parse(dataset.Config, options, f"{where}.dataset"), section["name"], f"{where}.dataset")
     from clickwise.prepare.engine import EngineConfig
-    from clickwise.prepare.further import Given
 
     engine = parse(EngineConfig, recipe.get("engine"), f"{where}.engine")
-    if given is None and getattr(preparation.config, "input", ()):
-        raise RecipeError(f"{where}.dataset.input", found="raw rows and no encoding to write them in",
-                          expected="--with FOLDER: a prepared folder or a run")
-    folder = preparation.run(Path(out), engine, overwrite, None if given is None else Given.load(Path(given)))
-    command = _next_command(Path(out), preparation.trained_by) if given is None else \
-        f"clickwise predict RUN --input MAPPING {shlex.quote(f'data.path={out}')}"
-    say(_report(Path(out), summary(folder), command))
-    return folder
+    if not isinstance(out, str) or not out:
+        raise RecipeError(f"{where}.out", found=repr(out), expected="the folder to write into",
+                          do="for example out: data/prepared/criteo")
+    return preparation, engine, Path(out)
 
 
 def summary(folder: str | Path) -> dict[str, Any]:
@@ -95,11 +103,14 @@ def _check_packages() -> None:
                            expected="what reads and encodes raw logs", do="pip install 'ibis-framework[duckdb]'")
 
 
-def _dataset(name: object, where: str) -> Any:
-    """The subclass of `preparation.Preparation` that a module names as DATASET."""
+def find_dataset(section: object, where: str) -> type[Preparation]:
+    """The class that a recipe's section `dataset` names: the DATASET of a module."""
+    if not isinstance(section, Mapping) or "name" not in section:
+        raise RecipeError(f"{where}.dataset", found=repr(section), expected="a section with the key name",
+                          do=f"name: one of {', '.join(registry.NAMES['dataset'])}")
     _check_packages()
-    found = registry.resolve("dataset", name, f"{where}.dataset.name")
+    found = registry.resolve("dataset", section["name"], f"{where}.dataset.name")
     if not hasattr(found, "DATASET"):
-        raise RecipeError(f"{where}.dataset.name", found=f"{name!r} without DATASET",
+        raise RecipeError(f"{where}.dataset.name", found=f"{section['name']!r} without DATASET",
                           expected="a module that names its Preparation as DATASET")
     return found.DATASET

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clickwise import registry
+from clickwise import prepare
 from clickwise.errors import RecipeError, UsageError
 from clickwise.files import write_text
-from clickwise.recipe import find, load, parse, shipped_recipes, to_dict
+from clickwise.recipe import find, load, shipped_recipes, to_dict
 from clickwise.recipe_keys import Key, keys_of
 
 
@@ -44,7 +44,7 @@ def _keys(values: Mapping[str, Any], where: str) -> Iterator[Key]:
     if "dataset" in values:
         from clickwise.prepare.engine import EngineConfig
 
-        dataset = registry.resolve("dataset", values["dataset"]["name"], f"{where}.dataset.name").DATASET
+        dataset = prepare.find_dataset(values["dataset"], where)
         yield Key("dataset.name", "a text", None, True, "the dataset, or the dotted path of a module of your own",
                   "clickwise.registry")
         yield from keys_of(dataset.Config, "dataset.")
@@ -71,31 +71,24 @@ def copy(name: str, file: Path) -> None:
 
 def check(name: str) -> list[RecipeError]:
     """All that is wrong with a recipe: after each error the key it stands at is taken away, and the rest looked at."""
-    values, errors = load(name), []
+    values = load(name)
+    parse, errors = _parser(values), {}
     while True:
         try:
-            _parse(values, name)
-            return errors
+            parse(values, name)
+            return list(errors.values())
         except RecipeError as error:
-            errors.append(error)
+            errors.setdefault(error.where, error)  # a key that was taken away may be missed then
             if not _without(values, error.where.removeprefix(f"{name}.")):
-                return errors
+                return list(errors.values())
 
 
-def _parse(values: dict[str, Any], where: str) -> None:
+def _parser(values: Mapping[str, Any]) -> Callable[[dict[str, Any], str], object]:
     if "dataset" in values and "model" not in values:
-        from clickwise.prepare.engine import EngineConfig
-
-        for key in values.keys() - {"dataset", "engine", "out"}:
-            raise RecipeError(f"{where}.{key}", found=f"the unknown key {key!r}", expected="dataset, engine, out")
-        dataset = registry.resolve("dataset", values["dataset"].get("name"), f"{where}.dataset.name").DATASET
-        parse(dataset.Config, {key: value for key, value in values["dataset"].items() if key != "name"},
-              f"{where}.dataset")
-        parse(EngineConfig, values.get("engine"), f"{where}.engine")
-        return
+        return prepare.parse_recipe
     from clickwise.training_recipe import parse_recipe
 
-    parse_recipe(values, where)
+    return parse_recipe
 
 
 def _without(values: Any, path: str) -> bool:
