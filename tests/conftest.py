@@ -1,3 +1,4 @@
+import contextlib
 import os
 import sys
 
@@ -36,3 +37,12 @@ def clickwise(capsys, monkeypatch, tmp_path):
         return Result(code, out, err)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """One DuckDB engine for the tests of a file."""
+    from clickwise.prepare.engine import DuckDBEngine  # loaded only where a test asks for it
+
+    with contextlib.closing(DuckDBEngine(memory_limit="500MB", threads=2)) as engine:
+        yield engine

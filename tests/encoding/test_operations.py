@@ -10,6 +10,7 @@ import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
+from engine_rows import by_row
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,6 @@ from clickwise.encoding.operations import (
 )
 from clickwise.encoding.vocabulary_file import VocabularyFile, write_vocabulary
 from clickwise.prepare.encode import encode
-from clickwise.prepare.engine import DuckDBEngine
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -56,23 +56,12 @@ def few_values_are_looked_up_as_many_are():
         yield
 
 
-@pytest.fixture(scope="module")
-def engine():
-    engine = DuckDBEngine(memory_limit="500MB", threads=2)
-    yield engine
-    engine.close()
-
-
 def stored(engine, values, arrow):
     return engine.materialise(ibis.memtable(pa.table({"row": range(len(values)), "x": pa.array(values, arrow)})), "t")
 
 
 def bits(value):
     return struct.pack("<d", float(value)) if value is not None else None
-
-
-def in_order(engine, table):
-    return [row["x"] for row in sorted(engine.rows(table), key=lambda row: row["row"])]
 
 
 def test_every_operation_is_here():
@@ -86,7 +75,7 @@ def test_forms_agree(engine, case, data):
     operation, arrow, values = CASES[case]
     values = data.draw(st.lists(values, min_size=1, max_size=30))
     table = stored(engine, values, arrow)
-    bulk = in_order(engine, table.select("row", x=operation.bulk(table.x, engine.parse_hex)))
+    bulk = by_row(engine, table.select("row", x=operation.bulk(table.x, engine.parse_hex)))
     one = [operation.one(value) for value in values]
     assert [*map(bits, bulk)] == [*map(bits, one)]
     column = pa.array(values, arrow)
@@ -113,7 +102,7 @@ def test_vocabulary_forms_agree(engine, tmp_path_factory, arrow, values, data, h
     engine.materialise(ibis.memtable(pa.table({"value": pa.array(known, arrow), "id": pa.array(
         range(1, len(known) + 1), pa.int32())})), "vocabulary_x")
     encoded = encode(engine, stored(engine, given, arrow), {"x": Column("x", (operation,), "int32")})
-    assert in_order(engine, encoded) == one
+    assert by_row(engine, encoded) == one
 
 
 @QUICK

@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clickwise.encoding.raw_types import RAW_TYPES, Float, Unreadable
-from clickwise.prepare.engine import DuckDBEngine
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -50,13 +49,6 @@ FITS = {"text": tuple(STORED),
         "boolean": ("string", "int64", "int8", "bool", "double", "float", "decimal", "date"),
         "time": ("string", "timestamp", "timestamp_utc", "date", "int64", "double", "decimal", "bool", "clock")}
 CASES = [(name, stored) for name, kinds in FITS.items() for stored in kinds]
-
-
-@pytest.fixture(scope="module")
-def engine():
-    engine = DuckDBEngine(memory_limit="500MB", threads=2)
-    yield engine
-    engine.close()
 
 
 def bits(value):

@@ -19,7 +19,6 @@ from prepared_columns import read
 
 from clickwise.errors import PrepareError
 from clickwise.prepare import run
-from clickwise.prepare.engine import DuckDBEngine
 from clickwise.prepare.infer import infer
 from clickwise.prepare.scales import fit_scales
 
@@ -435,13 +434,6 @@ def exact_scale(values):
     numbers = [Fraction(value) for value in values if value is not None]
     mean = sum(numbers) / len(numbers)
     return mean, sum((number - mean) ** 2 for number in numbers) / len(numbers)
-
-
-@pytest.fixture(scope="module")
-def engine():
-    engine = DuckDBEngine(memory_limit="500MB", threads=2)
-    yield engine
-    engine.close()
 
 
 sizes = st.floats(allow_nan=False, allow_infinity=False) | st.floats(-1000, 1000) | st.integers(-9, 9).map(float)

@@ -3,31 +3,19 @@ from __future__ import annotations
 from collections import Counter
 
 import ibis
-import pytest
+from engine_rows import by_row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clickwise.prepare import steps
-from clickwise.prepare.engine import DuckDBEngine
 
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 words = st.none() | st.sampled_from(["a", "b", "c", "d", "é", ""])
 
 
-@pytest.fixture(scope="module")
-def engine():
-    engine = DuckDBEngine(memory_limit="500MB", threads=2)
-    yield engine
-    engine.close()
-
-
 def stored(engine, rows, type_):
     table = ibis.memtable({"row": range(len(rows)), "x": rows}, schema={"row": "int64", "x": type_})
     return engine.materialise(table, "t")
-
-
-def by_row(engine, table):
-    return [row["x"] for row in sorted(engine.rows(table), key=lambda row: row["row"])]
 
 
 def ids_by_hand(values, limit):
