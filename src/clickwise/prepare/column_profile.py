@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,6 @@ DISTINCT_LIMIT = 100_000  # values of a column that are remembered; a million te
 BLOCK_BYTES = 1 << 22
 DELIMITERS = ",\t;|"
 LIST_DELIMITERS = "|;,"
-_NUMBER_OF = {"true": "1", "false": "0"}
 _TIME = r"^\d{4}-\d\d?-\d\d?([T ]\d\d?:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?$"
 
 
@@ -33,7 +33,7 @@ class ColumnProfile:
 
     kind      integer, number, truth, text, time, or empty (no value at all); `unknown` holds an Arrow type that none of
               these describes, or types of several files that none holds
-    values    the distinct values as text, all of them unless `more`
+    typed     the distinct values of typed columns, and `texts` those of texts: all of them unless `more`
     low, high of numbers; `has_parts`: not all of them are whole
     longest   the most values in a row, of list columns; `parts` is the profile of the lists' values
     split     delimiter -> the rows with it, the most parts of a row, and the profile of the parts
@@ -43,7 +43,8 @@ class ColumnProfile:
     missing: int = 0
     kind: str = "empty"
     unknown: str = ""
-    values: set[str] = field(default_factory=set)
+    typed: set[object] = field(default_factory=set)
+    texts: set[str] = field(default_factory=set)
     more: bool = False
     stands_for_missing: int = 0
     low: float | None = None
@@ -68,15 +69,25 @@ class ColumnProfile:
         """Whether all values are whole numbers, however they are stored or written."""
         return self.is_number and not self.has_parts
 
-    @property
+    @functools.cached_property
+    def values(self) -> set[str]:
+        """The distinct values as text."""
+        return self.texts.union(map(self._spelled, self.typed))
+
+    @functools.cached_property
     def distinct(self) -> int:
+        """How many values there are; 7 and 7.0 are one, as Python has it too."""
+        if not self.texts and (self.is_number or not self.typed):
+            return len(self.typed)
         if not self.is_number:
             return len(self.values)
         known = self.values - set(MISSING_NUMBERS)
-        return len(known if self.kind == "integer" else {float(value) for value in known})  # 7 and 7.0 are one
+        return len(known if self.kind == "integer" else {float(value) for value in known})
 
     def add(self, column: pa.Array) -> None:
         """Takes in the next rows."""
+        for derived in ("values", "distinct"):
+            self.__dict__.pop(derived, None)
         if isinstance(column, pa.DictionaryArray):
             column = column.dictionary_decode()
         type_ = column.type
@@ -115,13 +126,11 @@ class ColumnProfile:
         unique = pc.unique(column.drop_null())
         if not len(unique):
             return
-        before, self.kind = self.kind, self._joined(kind)
-        if self.is_number and before == "truth":  # true among numbers is 1
-            self.values = {_NUMBER_OF.get(value, value) for value in self.values}
+        self.kind = self._joined(kind)
         if kind in ("integer", "number"):
             self._stretch(unique)
         if not self.more:
-            self._remember([self._spelled(value) for value in unique.to_pylist()])
+            self._remember(self.typed, unique.to_pylist())
 
     def _joined(self, other: str) -> str:
         """The kind that also holds typed values of the kind `other`, as preparation reads them."""
@@ -148,14 +157,14 @@ class ColumnProfile:
         self.stands_for_missing += pc.sum(counts.filter(for_missing)).as_py() or 0
         self._narrow(unique.filter(pc.invert(for_missing)))
         if not self.more:
-            self._remember(unique.to_pylist())
+            self._remember(self.texts, unique.to_pylist())
         if self.kind == "text":
             for delimiter in LIST_DELIMITERS:
                 self._add_parts(delimiter, unique, counts)
 
-    def _remember(self, values: list[str]) -> None:
-        self.values.update(values)
-        self.more = len(self.values) > DISTINCT_LIMIT
+    def _remember(self, known: set, values: list) -> None:
+        known.update(values)
+        self.more = len(self.typed) + len(self.texts) > DISTINCT_LIMIT
 
     def _stretch(self, numbers: pa.Array) -> None:
         ends = pc.min_max(numbers).as_py()

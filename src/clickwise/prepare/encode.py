@@ -43,14 +43,25 @@ def read_column(column: ir.Column, raw: RawColumn, engine: Engine) -> ir.Column:
 
 def encode(engine: Engine, table: ir.Table, columns: Mapping[str, Column]) -> ir.Table:
     """`row` and `columns`, of a table with `row` and raw columns as `read` gives them. The rows may come back in any
-    order. One column at a time where it has a vocabulary, which is in the engine as `vocabulary_<state>`."""
+    order. Vocabularies are in the engine as `vocabulary_<state>`; a column of lists stands alone."""
     if len(columns) == 1:
         ((name, column),) = columns.items()
-        if any(isinstance(step, Vocabulary) for step in column.steps):
-            return _encode_ids(engine, table, name, column)
-    encoded = {name: through(column, table[column.of], engine) for name, column in columns.items()}
-    return table.select("row", **{name: value.cast(columns[name].number) if columns[name].number else value
-                                  for name, value in encoded.items()})
+        if column.most is not None:
+            return _encode_lists(engine, table, name, column)
+    ids = {name: step for name, column in columns.items() if (step := _vocabulary_of(column))}
+    joined = table
+    for index, (name, step) in enumerate(ids.items()):  # joins without a selection between them are fast to compile
+        vocabulary = engine.table(f"vocabulary_{step.state}")
+        joined = joined.left_join(vocabulary.select(**{f"__value_{index}": "value", f"__{name}": "id"}),
+                                  [(columns[name].of, f"__value_{index}")])
+
+    def encoded(name: str, column: Column) -> ir.Value:
+        if name in ids:
+            return ibis.coalesce(joined[f"__{name}"], _unknown(engine, ids[name])(joined[column.of]))
+        value = through(column, joined[column.of], engine)
+        return value.cast(column.number) if column.number else value
+
+    return joined.select("row", **{name: encoded(name, column) for name, column in columns.items()})
 
 
 def through(column: Column, value: ir.Value, engine: Engine) -> ir.Value:
@@ -60,21 +71,25 @@ def through(column: Column, value: ir.Value, engine: Engine) -> ir.Value:
     return value
 
 
-def _encode_ids(engine: Engine, table: ir.Table, name: str, column: Column) -> ir.Table:
+def _vocabulary_of(column: Column) -> Vocabulary | None:
+    return next((step for step in column.steps if isinstance(step, Vocabulary)), None)
+
+
+def _encode_lists(engine: Engine, table: ir.Table, name: str, column: Column) -> ir.Table:
     (step,) = column.steps  # a chain of ids is the vocabulary alone
-    vocabulary, values = engine.table(f"vocabulary_{step.state}"), table.select("row", **{name: table[column.of]})
-    unknown = None
-    if step.hash_buckets:
-        first = engine.count(vocabulary) + 1
+    return engine.materialise(steps.encode_list(
+        table.select("row", **{name: table[column.of]}), name, engine.table(f"vocabulary_{step.state}"),
+        drop_unknown=True, unknown=_unknown(engine, step)), "list_ids")
 
-        def unknown(value: ir.Value) -> ir.Value:
-            return ibis.cases((value.notnull(), (Hash60().bulk(value, engine.parse_hex) % step.hash_buckets + first)
-                               .cast("int32")), else_=ibis.literal(0, "int32"))
 
-    if column.most is None:
-        return steps.encode(values, name, vocabulary, unknown)
-    return engine.materialise(steps.encode_list(values, name, vocabulary, drop_unknown=True, unknown=unknown),
-                              "list_ids")
+def _unknown(engine: Engine, step: Vocabulary) -> Callable[[ir.Value], ir.Value]:
+    """The id of a value that is missing or not in the vocabulary: 0, or of a present one that of its bucket."""
+    none = ibis.literal(0, "int32")
+    if not step.hash_buckets:
+        return lambda value: none
+    first = engine.count(engine.table(f"vocabulary_{step.state}")) + 1
+    return lambda value: ibis.cases((value.notnull(), (Hash60().bulk(value, engine.parse_hex) % step.hash_buckets
+                                                       + first).cast("int32")), else_=none)
 
 
 def save_encoding(folder: PreparationFolder, encoding: Encoding) -> None:
@@ -92,8 +107,7 @@ def save_encoding(folder: PreparationFolder, encoding: Encoding) -> None:
 
 def _vocabularies(encoding: Encoding) -> dict[str, Vocabulary]:
     """Column of ids → its vocabulary."""
-    return {name: step for name, column in encoding.columns.items() for step in column.steps
-            if isinstance(step, Vocabulary)}
+    return {name: step for name, column in encoding.columns.items() if (step := _vocabulary_of(column))}
 
 
 def write_encoded(folder: PreparationFolder, encoding: Encoding, rows_of: Callable[[str, Sequence[str]], ir.Table], *,
@@ -106,7 +120,7 @@ def write_encoded(folder: PreparationFolder, encoding: Encoding, rows_of: Callab
                       {name: encoding.columns[name] for name in names})
 
     spec = write.write_dataset(folder, columns, features=features, channels=channels, rows=rows,
-                               shuffle_seed=shuffle_seed)
+                               shuffle_seed=shuffle_seed, one_pass=True)
     shares = count_unseen(folder, spec, encoding, rows)
     check_examples(folder, spec)
     return spec, shares

@@ -12,6 +12,7 @@ from typing import Any
 from clickwise.errors import UsageError, nearest
 from clickwise.feature_spec import FILE_NAME, LEFT_OUT, FeatureSpec, narrowest_id_dtype
 from clickwise.files import whole_file
+from clickwise.prepare import column_profile
 from clickwise.prepare.column_profile import LIST_DELIMITERS, ColumnProfile, TableProfile, read_table
 from clickwise.strict_yaml import dump_line
 
@@ -237,7 +238,7 @@ def _described(found: ColumnProfile, rows: int | None = None) -> str:
         return f"{_described(found.parts, found.rows)}, up to {found.longest} in a row"
     if found.kind == "empty":
         return "no values"
-    count = f"more than {len(found.values) - 1:,} values" if found.more else \
+    count = f"more than {column_profile.DISTINCT_LIMIT:,} values" if found.more else \
         f"{found.distinct:,} value" + "s" * (found.distinct != 1)
     kind = {"integer": "integers", "number": "numbers", "truth": "true or false", "text": "text", "time": "times"}
     text = kind[found.kind]

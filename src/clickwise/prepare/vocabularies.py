@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import ibis.expr.types as ir
+from pyarrow import parquet
 
 from clickwise.prepare import steps
 from clickwise.prepare.folder import PreparationFolder
@@ -30,11 +31,12 @@ def store_vocabulary(folder: PreparationFolder, name: str, table: ir.Table, limi
     """Stores the vocabulary (`steps.vocabulary`) of the column `name` of `table` as `<prefix><name>`, and writes it to
     preparation/vocabularies/<name>.parquet; the cardinality."""
     vocabulary = folder.engine.materialise(steps.vocabulary(table, name, limit, weight=weight), prefix + name)
-    write_vocabulary(folder, name, vocabulary)
-    return folder.engine.count(vocabulary) + 1
+    return write_vocabulary(folder, name, vocabulary) + 1
 
 
-def write_vocabulary(folder: PreparationFolder, name: str, vocabulary: ir.Table) -> None:
+def write_vocabulary(folder: PreparationFolder, name: str, vocabulary: ir.Table) -> int:
+    """Writes it; how many values it has."""
     path = folder.preparation / "vocabularies" / f"{name}.parquet"
     path.parent.mkdir(exist_ok=True)
     folder.engine.write_parquet(vocabulary.order_by("id"), path)
+    return parquet.read_metadata(path).num_rows

@@ -25,6 +25,7 @@ from clickwise.prepare.scatter import RowOrder, ScatterFile
 from clickwise.progress import Progress
 
 BUFFER_BYTES = 256 * 2**20
+VALUE_BYTES = 128  # of a vocabulary in an engine's join
 
 
 class ChunkWriter(Protocol):
@@ -37,18 +38,19 @@ class ChunkWriter(Protocol):
 
 def write_dataset(folder: PreparationFolder, columns: Callable[[str, tuple[str, ...]], ir.Table | ChunkWriter], *,
                   features: Mapping[str, Feature], channels: Mapping[str, Sequence[str]], rows: Mapping[str, int],
-                  shuffle_seed: int | None) -> FeatureSpec:
+                  shuffle_seed: int | None, one_pass: bool = False) -> FeatureSpec:
     """The Feature Spec of the dataset in `folder`, of which every mapping of `rows` is now written.
 
-    `columns(mapping, names)` gives the table as `write_mapping` asks for it; with `shuffle_seed` the rows of `train`
-    are permuted. A mapping that an earlier, interrupted run has written is left as it is.
+    `columns(mapping, names)` gives the table as `write_mapping` asks for it, with `one_pass` too; with `shuffle_seed`
+    the rows of `train` are permuted. A mapping that an earlier, interrupted run has written is left as it is.
     """
     def write_one(mapping: str, chunks: Sequence[Chunk]) -> None:
         with Progress(f"writing {mapping}", total=rows[mapping] * len(chunks), unit="values") as bar:
             write_mapping(folder.engine, folder.dataset, mapping, functools.partial(columns, mapping),
                           features=features, channels=channels, rows=rows[mapping],
                           shuffle_seed=shuffle_seed if mapping == "train" else None,
-                          buffer_bytes=folder.buffer_bytes, spill_folder=folder.work / "spill", report=bar.advance)
+                          buffer_bytes=folder.buffer_bytes, spill_folder=folder.work / "spill", one_pass=one_pass,
+                          report=bar.advance)
 
     mappings = {mapping: split_binary_chunks(features, channels, mapping) for mapping in rows}
     for mapping, chunks in mappings.items():
@@ -68,11 +70,11 @@ def write_mapping(engine: Engine, folder: Path, mapping: str,
 
     `columns(names)` gives the table with `row` and the columns `names`: ids for a feature with a cardinality (a list
     of ids where it is multi-hot), numbers otherwise. It is asked once per file (twice for a multi-hot one: hand out a
-    stored table), so that only one vocabulary is in memory at a time; with `one_pass`, for stored columns, once for as
-    many files as the buffer holds. Or it gives what writes the files itself, which knows the order of the rows. With
-    `shuffle_seed` the rows are permuted; the same seed and number of rows give the same permutation everywhere. At most
-    about `buffer_bytes` are held; larger files are put together from pieces in `spill_folder`. `report` is called with
-    rows done and file name.
+    stored table), so that only one vocabulary is in memory at a time; with `one_pass` once for as many files as the
+    buffer holds with their vocabularies. Or it gives what writes the files itself, which knows the order of the rows.
+    With `shuffle_seed` the rows are permuted; the same seed and number of rows give the same permutation everywhere. At
+    most about `buffer_bytes` are held; larger files are put together from pieces in `spill_folder`. `report` is called
+    with rows done and file name.
     """
     (folder / mapping).mkdir(parents=True, exist_ok=True)
     spill_folder.mkdir(parents=True, exist_ok=True)
@@ -95,12 +97,13 @@ def write_mapping(engine: Engine, folder: Path, mapping: str,
 
 
 def _passes(chunks: Sequence[Chunk], features: Mapping[str, Feature], rows: int, held_bytes: int) -> list[list[Chunk]]:
-    """The chunks in groups that are written side by side: as many as take `held_bytes` together; lists alone."""
+    """The chunks in groups that are written side by side: as many as take `held_bytes` together, each with a
+    vocabulary; lists alone."""
     groups: list[list[Chunk]] = []
     held = 0
     for chunk in chunks:
         first = features[chunk.features[0]]
-        size = rows * len(chunk.features) * np.dtype(first.dtype).itemsize
+        size = rows * len(chunk.features) * np.dtype(first.dtype).itemsize + VALUE_BYTES * (first.cardinality or 0)
         held = held_bytes + 1 if first.is_multi_hot else held + size
         if not groups or held > held_bytes:
             groups.append([])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ibis
 import ibis.expr.types as ir
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig
 
 ENCODED = tuple(channel for channel in ID_CHANNELS if "history" not in channel)
-SAMPLE = 10_000  # rows that tell which types a column cannot have; all rows decide
+SAMPLE = 1_000  # rows that tell which types a column cannot have; all rows decide
 _PLAIN_WHOLE = r"^[+-]?(0|[1-9][0-9]*)(\.0*)?$"  # "007" is a name
 
 
@@ -45,43 +45,64 @@ def fit_types(engine: Engine, spec: FeatureSpec, config: TableConfig) -> dict[st
     hashed = {name for channel, found in spec.channels.items() if channel not in (LEFT_OUT, "label") for name in found
               if name not in names and spec.features[name].is_raw_text}
     names |= dict.fromkeys(sorted(hashed), False)
-    table, types, texts = engine.table("raw_train"), {}, {}
-    for name, is_list in names.items():
-        column = table[name]
-        if is_list:
-            if not column.type().is_array():
-                column = column.cast("string").split(list_delimiter(spec, name, "train"))
-            column = column.unnest()
+    table, types = engine.table("raw_train"), {}
+    singles = [name for name, is_list in names.items() if not is_list]
+    groups = [table.select(*singles)] if singles else []
+    groups += [_values_of_list(table, spec, name) for name, is_list in names.items() if is_list]
+    for values in groups:
+        types |= _types_of_numbers(engine, values)
+        texts = [name for name in values.columns if values[name].type().is_string() and name not in hashed]
+        types |= _types_of_texts(engine, values.select(*texts), config) if texts else {}
+    return {name: type_ for name in names if (type_ := types.get(name)) and (name not in hashed or
+                                                                            type_ == Integer.name)}
+
+
+def _values_of_list(table: ir.Table, spec: FeatureSpec, name: str) -> ir.Table:
+    column = table[name]
+    if not column.type().is_array():
+        column = column.cast("string").split(list_delimiter(spec, name, "train"))
+    return table.select(**{name: column.unnest()})
+
+
+def _types_of_numbers(engine: Engine, values: ir.Table) -> dict[str, str]:
+    """Name → raw type of the columns that are no texts: numbers that are not all whole are names, thus texts."""
+    types, odd = {}, {}
+    for name in values.columns:
+        column = values[name]
         type_ = column.type()
-        if type_.is_string():
-            texts[name] = column
-        elif type_.is_numeric() and not type_.is_boolean():
-            values = table.select(x=column)
-            odd = values.x % 1 != 0 if type_.is_floating() else Integer().bulk(values.x).isnull()
-            odd = engine.count(values.filter(Text().bulk(values.x).notnull() & odd).limit(1))
-            types[name] = Text.name if odd else Integer.name
-        else:
+        if type_.is_numeric() and not type_.is_boolean():
+            is_odd = column % 1 != 0 if type_.is_floating() else Integer().bulk(column).isnull()
+            odd[name] = values.count(where=Text().bulk(column).notnull() & is_odd)
+        elif not type_.is_string():
             types[name] = (Boolean if type_.is_boolean() else
                            Time if type_.is_timestamp() or type_.is_date() else Text).name
-    types |= {name: _type_of_texts(engine, table.select(x=column), config) for name, column in texts.items()
-              if name not in hashed}
-    return {name: type_ for name, type_ in types.items() if name not in hashed or type_ == Integer.name}
+    counts = _counted(engine, values, odd)
+    return types | {name: Text.name if counts[name] else Integer.name for name in odd}
 
 
-def _type_of_texts(engine: Engine, values: ir.Table, config: TableConfig) -> str:
-    candidates = [Integer.name, Boolean.name, Time.name]
+def _types_of_texts(engine: Engine, values: ir.Table, config: TableConfig) -> dict[str, str]:
+    candidates = dict.fromkeys(values.columns, (Integer.name, Boolean.name, Time.name))
     for part in (values.limit(SAMPLE), values):
-        text = Text().bulk(part.x)
-        known = null_if_missing(text, config.missing)
-        fits = {Integer.name: known.re_search(_PLAIN_WHOLE) & Integer().bulk(part.x).notnull(),
-                Boolean.name: Boolean().bulk(part.x).notnull(), Time.name: Time().bulk(part.x).notnull()}
-        found = engine.row(part.aggregate(texts=text.count(), known=known.count(), **{
-            name: part.count(where=fits[name]) for name in candidates}))
-        least = {Integer.name: found["known"]}
-        candidates = [name for name in candidates if found[name] >= max(1, least.get(name, found["texts"]))]
-        if not candidates:
-            break
-    return candidates[0] if candidates else Text.name
+        counts = {}
+        for name in (name for name, left in candidates.items() if left):
+            text = Text().bulk(part[name])
+            known = null_if_missing(text, config.missing)
+            fits = {Integer.name: known.re_search(_PLAIN_WHOLE) & Integer().bulk(part[name]).notnull(),
+                    Boolean.name: Boolean().bulk(part[name]).notnull(), Time.name: Time().bulk(part[name]).notnull()}
+            counts |= {(name, "texts"): text.count(), (name, "known"): known.count()}
+            counts |= {(name, type_): part.count(where=fits[type_]) for type_ in candidates[name]}
+        found = _counted(engine, part, counts)
+        for name, left in candidates.items():
+            candidates[name] = tuple(type_ for type_ in left if found[name, type_] >= max(
+                1, found[name, "known" if type_ == Integer.name else "texts"]))
+    return {name: left[0] if left else Text.name for name, left in candidates.items()}
+
+
+def _counted(engine: Engine, table: ir.Table, counts: Mapping[Any, ir.IntegerScalar]) -> dict[Any, int]:
+    """All the counts in one query."""
+    found = engine.row(table.aggregate(**{str(index): count for index, count in enumerate(counts.values())})) \
+        if counts else {}
+    return dict(zip(counts, found.values(), strict=True))
 
 
 def null_if_missing(column: ir.StringColumn, missing: Sequence[str]) -> ir.StringColumn:
