@@ -38,9 +38,10 @@ _NAMES = {
 _SOURCES = {name: (f"clickwise.{module}", name) for module, names in _NAMES.items() for name in names} | {
     "build_trainer": ("clickwise.run.session", "build_session"),  # its earlier name
 }
-__all__ = ["__version__", *_SOURCES]
+__all__ = ["__version__", "metrics", *_SOURCES]
 
 if TYPE_CHECKING:
+    from clickwise import metrics
     from clickwise.api import Model, build, fit, fit_recipe, load, prepare_recipe
     from clickwise.batch import Batch, Ragged
     from clickwise.classifier import CTRClassifier
@@ -70,6 +71,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
+    if name == "metrics":
+        return importlib.import_module("clickwise.metrics")
     if name not in _SOURCES:
         raise AttributeError(f"module 'clickwise' has no attribute {name!r}")
     module, attribute = _SOURCES[name]

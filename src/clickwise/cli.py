@@ -190,6 +190,8 @@ def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="C
         print(f"  {channel:<12} {', '.join(names)}")
     if found["left_out"]:
         print(f"  {'left out':<12} {', '.join(found['left_out'])}")
+    for name, check in found["check"].items():
+        print(f"  please check {name}: {check}")
     print(f"read it, correct it, then: {found['next']}")
 
 

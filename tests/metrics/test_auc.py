@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickwise.metrics import AUC, ExactAUC
-from clickwise.metrics.auc import exact_auc
+from clickwise.metrics.roc import exact_auc
 
 
 def streamed(logit_B, label_B, **options):

@@ -8,7 +8,7 @@ import torch
 
 from clickwise.errors import DataError
 from clickwise.metrics import ReportMaterial
-from clickwise.metrics.auc import exact_auc
+from clickwise.metrics.roc import exact_auc
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGIT = torch.randn(3_000, generator=GENERATOR) - 1

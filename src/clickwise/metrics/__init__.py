@@ -15,24 +15,40 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from clickwise import registry
 from clickwise.errors import RecipeError, nearest
-from clickwise.metrics.auc import AUC, ExactAUC
-from clickwise.metrics.calibration import Calibration
+from clickwise.metrics.arrays import (
+    accuracy,
+    auc,
+    by_display,
+    calibration,
+    gauc,
+    hit_rate,
+    ids_of,
+    log_loss,
+    map,
+    mrr,
+    ndcg,
+    normalized_entropy,
+)
+from clickwise.metrics.auc_in_groups import GAUC
 from clickwise.metrics.displays import ByDisplay, in_one_pass
-from clickwise.metrics.gauc import GAUC
-from clickwise.metrics.log_loss import Accuracy, Counts, LogLoss, NormalizedEntropy
+from clickwise.metrics.losses import Accuracy, Counts, LogLoss, NormalizedEntropy
 from clickwise.metrics.metric import Flaws, Kept, Metric, Scored, Sums
 from clickwise.metrics.ranking import MAP, MRR, NDCG, HitRate, RankingMetric
+from clickwise.metrics.reliability import Calibration
 from clickwise.metrics.report_material import ReportMaterial
+from clickwise.metrics.roc import AUC, ExactAUC
 from clickwise.metrics.slices import Slices
 
 __all__ = ["AUC", "Accuracy", "ByDisplay", "Calibration", "Counts", "ExactAUC", "GAUC", "HitRate", "Kept", "LogLoss",
            "MAP", "METRICS", "MRR", "Metric", "MetricSet", "NDCG", "NormalizedEntropy", "RankingMetric",
-           "ReportMaterial", "Scored", "Slices", "Sums", "build_metric", "build_metrics",
-           "measure"]
+           "ReportMaterial", "Scored", "Slices", "Sums", "accuracy", "auc", "build_metric", "build_metrics",
+           "by_display", "calibration", "gauc", "hit_rate", "log_loss", "map", "measure", "mrr", "ndcg",
+           "normalized_entropy"]
 
 METRICS: dict[str, type[Metric]] = {name: registry.resolve("metric", name, "metrics")
                                     for name in registry.NAMES["metric"]}
@@ -68,9 +84,11 @@ def build_metric(name: str, where: str = "metrics") -> Metric:
 
 def measure(labels: Any, scores: Any, displays: Any = None, *,
             metrics: Sequence[str] = ("auc", "log_loss", "normalized_entropy", "calibration")) -> dict[str, float]:
-    """Metrics of whole arrays: labels 0 or 1, scores as logits, the ids of displays where a metric asks for them."""
+    """Several metrics of whole arrays at once: labels 0 or 1, scores as logits, and which rows were shown together where
+    a metric asks for it. `clickwise.metrics.auc`, `.log_loss`, … give one of them, also from probabilities."""
     found = MetricSet(build_metrics(metrics))
-    found.update(*(None if column is None else torch.as_tensor(column) for column in (scores, labels, displays)))
+    found.update(*(column if isinstance(column, torch.Tensor) else torch.from_numpy(np.array(column))
+                   for column in (scores, labels)), None if displays is None else torch.from_numpy(ids_of(displays)))
     return found.compute()
 
 

@@ -115,6 +115,10 @@ class ByDisplay(Metric):
         """Sums over some whole displays."""
 
     @abc.abstractmethod
+    def of_displays(self, ranks: ClickRanks) -> np.ndarray:
+        """The value of every display, float64, NaN where it has none."""
+
+    @abc.abstractmethod
     def results(self, total: np.ndarray) -> dict[str, float]:
         """What `compute` returns, from the tally of all displays, float64."""
 

@@ -44,13 +44,19 @@ class RankingMetric(ByDisplay):
         super().__init__()
 
     @abc.abstractmethod
-    def of_runs(self, ranks: ClickRanks) -> np.ndarray:
-        """What each run of tied rows that holds a click (or each position in it) adds to the sum over displays."""
+    def of_runs(self, ranks: ClickRanks) -> tuple[np.ndarray, np.ndarray]:
+        """What each run of tied rows that holds a click (or each position in it) adds to its display, and which that
+        is."""
 
     def tally(self, ranks: ClickRanks) -> list[float]:
         items_G, clicks_G = ranks.items_G, ranks.clicks_G
         counts = [np.count_nonzero(some_G) for some_G in (clicks_G == 0, items_G == 1, clicks_G == items_G)]
-        return [self.of_runs(ranks.broken(self.ties)).sum(), len(items_G), *counts]
+        return [self.of_runs(ranks.broken(self.ties))[0].sum(), len(items_G), *counts]
+
+    def of_displays(self, ranks: ClickRanks) -> np.ndarray:
+        gained, display = self.of_runs(ranks.broken(self.ties))
+        gained_G = np.bincount(display, weights=gained, minlength=len(ranks.items_G))
+        return np.where(ranks.clicks_G > 0, gained_G, math.nan)
 
     def results(self, total: np.ndarray) -> dict[str, float]:
         gained, displays, without_click, of_one, all_clicked = total.tolist() if total.ndim else [0] * 5
@@ -82,12 +88,12 @@ class MAP(RankingMetric):
 
     measure = "map"
 
-    def of_runs(self, ranks: ClickRanks) -> np.ndarray:
+    def of_runs(self, ranks: ClickRanks) -> tuple[np.ndarray, np.ndarray]:
         above_R, rows_R, clicks_R, reach_R = ranks.above_R, ranks.rows_R, ranks.clicks_R, self.reach(ranks)
         inverse_R = between(lambda rank: 1 / rank, above_R, reach_R)
         companions_R = (clicks_R - 1) / np.maximum(rows_R - 1, 1)
         precision_R = (ranks.clicks_above_R + 1) * inverse_R + companions_R * (reach_R - (above_R + 1) * inverse_R)
-        return clicks_R / rows_R * precision_R / self.best_clicks(ranks)
+        return clicks_R / rows_R * precision_R / self.best_clicks(ranks), ranks.display_R
 
 
 class NDCG(RankingMetric):
@@ -99,13 +105,13 @@ class NDCG(RankingMetric):
 
     measure = "ndcg"
 
-    def of_runs(self, ranks: ClickRanks) -> np.ndarray:
+    def of_runs(self, ranks: ClickRanks) -> tuple[np.ndarray, np.ndarray]:
         def discount(rank: np.ndarray) -> np.ndarray:
             return 1 / np.log2(rank + 1)
 
         gain_R = ranks.clicks_R / ranks.rows_R * between(discount, ranks.above_R, self.reach(ranks))
         best_R = self.best_clicks(ranks)
-        return gain_R / between(discount, np.zeros_like(best_R), best_R)
+        return gain_R / between(discount, np.zeros_like(best_R), best_R), ranks.display_R
 
 
 class MRR(RankingMetric):
@@ -113,9 +119,9 @@ class MRR(RankingMetric):
 
     measure = "mrr"
 
-    def of_runs(self, ranks: ClickRanks) -> np.ndarray:
-        rank_V, probability_V = first_click(ranks, self.reach(ranks))
-        return probability_V / rank_V
+    def of_runs(self, ranks: ClickRanks) -> tuple[np.ndarray, np.ndarray]:
+        rank_V, probability_V, display_V = first_click(ranks, self.reach(ranks))
+        return probability_V / rank_V, display_V
 
 
 class HitRate(RankingMetric):
@@ -126,8 +132,8 @@ class HitRate(RankingMetric):
     def __init__(self, k: int, ties: str = "average") -> None:
         super().__init__(k, ties)
 
-    def of_runs(self, ranks: ClickRanks) -> np.ndarray:
-        return first_click(ranks, self.reach(ranks))[1]
+    def of_runs(self, ranks: ClickRanks) -> tuple[np.ndarray, np.ndarray]:
+        return first_click(ranks, self.reach(ranks))[1:]
 
 
 def between(term, above_R: np.ndarray, reach_R: np.ndarray) -> np.ndarray:
@@ -137,8 +143,9 @@ def between(term, above_R: np.ndarray, reach_R: np.ndarray) -> np.ndarray:
     return sums[above_R + reach_R] - sums[above_R]
 
 
-def first_click(ranks: ClickRanks, reach_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ranks that a display's first click can have, and the probability of each; V of them over all displays.
+def first_click(ranks: ClickRanks, reach_R: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ranks that a display's first click can have, the probability of each, and the display; V of them over all
+    displays.
 
     The first click lies in the first run with a click. There it is at j with probability
     c/(m−j+1) · Π_{i<j} (m−c−i+1)/(m−i+1), the factors being those of drawing one non-click after another.
@@ -153,4 +160,4 @@ def first_click(ranks: ClickRanks, reach_R: np.ndarray) -> tuple[np.ndarray, np.
     so_far_V = np.cumsum(missed_V)
     before_F = so_far_V[(np.cumsum(reach_F) - reach_F)[reach_F > 0]]
     none_yet_V = np.exp(so_far_V - np.repeat(before_F, reach_F[reach_F > 0]))
-    return above_V + j_V, clicks_V / (rows_V - j_V + 1) * none_yet_V
+    return above_V + j_V, clicks_V / (rows_V - j_V + 1) * none_yet_V, np.repeat(ranks.display_R[first], reach_F)

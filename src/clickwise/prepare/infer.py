@@ -11,7 +11,7 @@ from typing import Any
 
 from clickwise.errors import UsageError, nearest
 from clickwise.feature_spec import FILE_NAME, LEFT_OUT, FeatureSpec, narrowest_id_dtype
-from clickwise.files import whole_file
+from clickwise.files import whole_file, write_json
 from clickwise.prepare import column_profile
 from clickwise.prepare.column_profile import LIST_DELIMITERS, ColumnProfile, TableProfile, read_table
 from clickwise.strict_yaml import dump_line
@@ -23,15 +23,18 @@ _INDEX = re.compile(r"__index_level_\d+__")  # as pandas names it in Parquet
 _MAPPING = re.compile(r"(?:^|[^a-z])(train|test|valid|val)(?:ing|ation)?(?=[^a-z]|$)", re.IGNORECASE)
 CHANNELS = ("label", "numerical", "categorical", "display", LEFT_OUT)
 FEW = 50  # so many integers at most are taken for names of categories
+COLUMNS = "columns.json"  # beside the spec: what each column is taken for, why, and what to check
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What a column is taken for: a channel ("" leaves it out), its entry of feature_spec, and why."""
+    """What a column is taken for: a channel ("" leaves it out), its entry of feature_spec, why, and where that is in
+    doubt what a person should check."""
 
     channel: str
     entry: dict[str, Any] = field(default_factory=dict)
     why: str = ""
+    check: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ class Draft:
             found.setdefault("validation" if word.startswith("val") else word, []).append(file)
         return found if "train" in found else {"train": list(self.table.files)}
 
+    @property
+    def checks(self) -> dict[str, str]:
+        """What a person should check, by column."""
+        return {name: guess.check for name, guess in self.guesses.items() if guess.check}
+
     def text(self, folder: Path) -> str:
         """The Feature Spec as commented YAML that stands in `folder`."""
         rows, files = self.table.rows, ", ".join(file.name for file in self.table.files)
@@ -66,7 +74,8 @@ class Draft:
                  "feature_spec:"]
         for name, guess in self.guesses.items():
             if guess.channel:
-                lines.append(f"  {dump_line(name)}: {dump_line(guess.entry)}  # {_one_line(guess.why)}")
+                check = f". Please check: {guess.check}" if guess.check else ""
+                lines.append(f"  {dump_line(name)}: {dump_line(guess.entry)}  # {_one_line(guess.why + check)}")
             else:
                 lines.append(f"  # {_one_line(name)}: left out: {_one_line(guess.why)}")
         lines.append("source_spec:")
@@ -84,10 +93,12 @@ class Draft:
         return "\n".join([*lines, "metadata: {}", ""])
 
     def save(self, folder: Path) -> FeatureSpec:
-        """Writes `feature_spec.yaml` into `folder`; it has been loaded once before it is there."""
+        """Writes `feature_spec.yaml`, which has been loaded once before it is there, and columns.json into `folder`."""
         with whole_file(folder / FILE_NAME) as temporary:
             temporary.write_text(self.text(folder), encoding="utf-8")
             FeatureSpec.load(temporary)
+        write_json(folder / COLUMNS, {name: {"channel": guess.channel or LEFT_OUT, "why": guess.why,
+                                             "check": guess.check} for name, guess in self.guesses.items()})
         return FeatureSpec.load(folder)
 
 
@@ -125,7 +136,7 @@ def infer(files: Sequence[Path], *, label: str | None = None, display: str | Non
         else:
             guesses[name] = _guess(name, column, table, list_delimiter)
         if not guesses[name].channel and not table.has_header:  # the columns of the file are counted off
-            guesses[name] = Guess(LEFT_OUT, {"dtype": "str"}, f"not used: {guesses[name].why}")
+            guesses[name] = Guess(LEFT_OUT, {"dtype": "str"}, f"not used: {guesses[name].why}", guesses[name].check)
     return Draft(table, guesses, list_delimiter)
 
 
@@ -189,7 +200,8 @@ def _guess(name: str, found: ColumnProfile, table: TableProfile, list_delimiter:
         return Guess("categorical", _ids(found), said)
     if found.kind == "truth" or (found.kind == "integer" and _names_categories(found)):
         return Guess("categorical", _ids(found), said)
-    return Guess("numerical", {"dtype": "float32"}, said)
+    check = "are these amounts, or names? Names are categorical" if found.is_whole else ""
+    return Guess("numerical", {"dtype": "float32"}, said, check)
 
 
 def _names_categories(found: ColumnProfile) -> bool:

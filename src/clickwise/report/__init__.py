@@ -1,7 +1,7 @@
 """Run folders -> one self-contained HTML page: of a run, or comparing several.
 
-Reads only what a run folder holds (recipe.yaml, log.jsonl, metrics.json, scores.npz), any of which may be missing, and
-imports no torch.
+Reads only what a run folder holds (recipe.yaml, log.jsonl, metrics.json, scores.npz, columns.json), any of which may be
+missing, and imports no torch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from clickwise import files
 from clickwise.errors import UsageError
 from clickwise.report import curves, page, scores
+from clickwise.report.columns import columns
 from clickwise.report.run import Run, is_number, read_run
 from clickwise.run.facts import RunFacts
 
@@ -56,6 +57,7 @@ def render(run: Run) -> str:
             curves.plain_curve(run, "samples_per_s", "Throughput", "samples/s", from_zero=True),
             *(curves.plain_curve(run, name, f"Learning rate{name[2:].replace('_', ', ')}", "")
               for name in sorted({key for line in run.of_kind("train") for key in line if key.startswith("lr")}))])),
+        columns(run),
         *_predictions(run),
         page.section("Metrics", _metrics_table(run)),
         page.section("Circumstances", page.facts(_circumstances(run))),

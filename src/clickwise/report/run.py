@@ -23,6 +23,7 @@ class Run:
     """lines    the log, oldest first
     facts    None while the run is not finished
     scores   mapping -> the arrays of scores.npz (`metrics.ReportMaterial.arrays` says which)
+    columns  of data from a table: column -> what it was taken for, why, what to check, how many ids it has
     """
 
     folder: Path
@@ -30,6 +31,7 @@ class Run:
     lines: tuple[dict[str, Any], ...] = ()
     facts: RunFacts | None = None
     scores: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+    columns: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -84,6 +86,7 @@ def read_run(folder: Path) -> Run:
         scores.setdefault(mapping, {})[name] = values
     return Run(folder=folder, scores=scores, recipe=_load(folder / "recipe.yaml", _text, ""),
                lines=tuple(_load(folder / "log.jsonl", _lines, ())),
+               columns=_load(folder / "columns.json", lambda path: json.loads(_text(path)), {}),
                facts=_load(folder / FACTS, lambda path: RunFacts.load(path.parent), None))
 
 

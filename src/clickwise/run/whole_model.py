@@ -2,6 +2,7 @@
 
     feature_spec.yaml   features and channels; no columns
     encoding/           encoding.json and states, read-only: raw rows to what the model reads
+    columns.json        what each column of a table is taken for, and why
     examples.parquet    raw rows of the test mapping, with `logit` and `probability` as this model scores them
 """
 
@@ -20,11 +21,11 @@ from clickwise.data.columns import Columns, side_by_side
 from clickwise.encoding import Encoded, Encoder, Encoding
 from clickwise.encoding.document import FILE
 from clickwise.feature_spec import FILE_NAME, FeatureSpec
-from clickwise.files import whole_file
+from clickwise.files import whole_file, write_text
 from clickwise.run.scores import SCORES, scores
 from clickwise.run.session import Session
 
-ENCODING, EXAMPLES, PREPARATION = "encoding", "examples.parquet", "preparation"
+ENCODING, EXAMPLES, PREPARATION, COLUMNS = "encoding", "examples.parquet", "preparation", "columns.json"
 
 
 def keep_preparation(folder: Path, session: Session) -> None:
@@ -35,6 +36,8 @@ def keep_preparation(folder: Path, session: Session) -> None:
     source = spec.folder / PREPARATION
     if session.recipe.data.path is not None and (source / FILE).exists() and not (folder / ENCODING / FILE).exists():
         Encoding.load(source).copy_to(folder / ENCODING)
+        if (source / COLUMNS).exists():
+            write_text(folder / COLUMNS, (source / COLUMNS).read_text(encoding="utf-8"))
 
 
 def own_spec(folder: Path) -> FeatureSpec | None:

@@ -6,6 +6,7 @@ training rows → raw columns. `clickwise spec infer` drafts the spec; docs/add_
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from clickwise.encoding import Column, Encoding, RawColumn
 from clickwise.encoding.operations import Above, Hash60, Is, Operation, OrZero, SignedLog, Standardize, Vocabulary
 from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.feature_spec import LEFT_OUT, Feature, FeatureSpec, narrowest_id_dtype
+from clickwise.files import write_json
 from clickwise.prepare import steps
 from clickwise.prepare.encode import save_encoding, write_encoded
 from clickwise.prepare.further import Source
+from clickwise.prepare.infer import COLUMNS
 from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import find_files
 from clickwise.prepare.scales import fit_scales
@@ -137,6 +140,30 @@ class Table(Preparation):
 
         _, self.values = write_encoded(self.folder, self.encoding, rows_of, features=self.features, channels=channels,
                                        rows=self.rows, shuffle_seed=self.config.seed if self.config.shuffle else None)
+        write_json(self.folder.preparation / COLUMNS, self._columns())
+
+    def _columns(self) -> dict[str, dict[str, Any]]:
+        """Of every column what it is taken for, why, what to check, how many ids it has, and the share of rows without
+        one. The reasons are those of `clickwise spec infer`, where a person has not decided otherwise."""
+        path, spec = self.spec.folder / COLUMNS, self.spec
+        try:
+            drafted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            drafted = {name: {key: str(told[key]) for key in ("channel", "why", "check")}
+                       for name, told in drafted.items()}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise PrepareError(path, found="other than what clickwise spec infer wrote", expected="that",
+                               do="remove it: it holds only the reasons of the draft") from None
+        found = {}
+        for name in dict.fromkeys([*drafted, *spec.features]):
+            channel = next((channel for channel, names in spec.channels.items() if name in names), LEFT_OUT)
+            told = drafted.get(name, {})
+            if told and told["channel"] != channel:
+                told = {"why": f"as the Feature Spec says; drafted as {told['channel']}"}
+            found[name] = {"channel": channel, "why": told.get("why", ""), "check": told.get("check", ""),
+                           "ids": self.sizes.get(name),
+                           "without_an_id": {mapping: shares[name] for mapping, shares in self.values.items()
+                                             if name in shares}}
+        return found
 
     def summary(self) -> dict[str, Any]:
         return {"rows": self.rows, "bad_rows_skipped": self.bad_rows, "rows_without_label": self.unlabelled,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from clickwise.metrics.bins import shift_to
-from clickwise.metrics.log_loss import ratio
+from clickwise.metrics.losses import ratio
 from clickwise.metrics.metric import Scored, Sums
 
 

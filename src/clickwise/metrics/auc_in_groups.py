@@ -20,6 +20,9 @@ class GAUC(ByDisplay):
 
     name = "gauc"
 
+    def of_displays(self, ranks: ClickRanks) -> np.ndarray:
+        return aucs(ranks)
+
     def tally(self, ranks: ClickRanks) -> list[float]:
         auc_G = aucs(ranks)
         has_auc_G = ~np.isnan(auc_G)
