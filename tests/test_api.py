@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -51,6 +52,7 @@ def test_it_measures_and_says_what_it_is(model):
     measured = model.evaluate(frame(300, 2))
     assert measured["rows"] == 300 and measured["auc"] > 0.55
     assert "dcnv2" in repr(model) and f"{model.metrics['validation']['auc']:.4f}" in repr(model)
+    assert repr(model._session) == "<Session: dcnv2 on columns, fp32 on cpu>"
     assert "<iframe" in model._repr_html_() and "<svg" in model._repr_html_().replace("&lt;", "<")
 
 
@@ -112,6 +114,32 @@ def test_what_a_frame_may_hold(model):
     data["member"] = data["member"].astype("boolean")
     data["shop"] = data["shop"].astype(str)
     np.testing.assert_array_equal(model.predict_logit(data), logit)
+
+
+def test_polars(model):
+    data = frame(40, 1)
+    logit = model.predict_logit(data)
+    polars_frame = pl.from_arrow(pa.Table.from_pandas(data, preserve_index=False))
+    np.testing.assert_array_equal(model.predict_logit(polars_frame), logit)
+    odd = polars_frame.with_columns(pl.col("town").cast(pl.Categorical), pl.col("tags").str.split("|"),
+                                    pl.col("age").cast(pl.Int8), pl.col("shop").cast(pl.String))
+    np.testing.assert_array_equal(model.predict_logit(odd), logit)
+    fitted = cw.fit(pl.from_pandas(frame(200).drop(columns="row_id")).with_columns(pl.col("town").cast(pl.Categorical)),
+                    label="click", time="when", multi_hot={"tags": "|"}, settings=SETTINGS)
+    assert set(fitted._encoder.needs) == {"age", "town", "shop", "member", "tags"}
+
+
+def test_it_tells_what_each_column_was_taken_for(model):
+    told = model.columns
+    assert {name: column["channel"] for name, column in told.items()} == {
+        "age": "numerical", "town": "categorical", "shop": "categorical", "member": "categorical",
+        "tags": "categorical", "when": "left_out", "click": "label"}
+    assert told["age"]["check"] and not told["town"]["check"] and "3 values" in told["town"]["why"]
+    assert told["town"]["ids"] == 4 and 0.1 < told["town"]["without_an_id"]["validation"] < 0.5
+    report = (model.folder / "report.html").read_text(encoding="utf-8")
+    assert "Please check" in report and told["when"]["why"] in report
+    corrected = cw.fit(frame(200), label="click", categorical=["age"], ignore=["row_id"], settings=SETTINGS)
+    assert corrected.columns["age"]["why"].startswith("as asked") and not corrected.columns["age"]["check"]
 
 
 def test_categories_and_views_of_arrow(model):

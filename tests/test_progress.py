@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 
 from clickwise import progress
@@ -55,3 +58,25 @@ def test_nothing_for_short_work_and_for_work_that_failed(clock, capsys):
         clock[0] += 60
         raise ValueError
     assert capsys.readouterr().err == ""
+
+
+def test_a_bar_in_a_notebook_that_goes_away(clock, monkeypatch):
+    shown = []
+
+    class Output:
+        def update(self, html):
+            shown.append(html)
+
+    def display(html, display_id):
+        shown.append(html)
+        return Output()
+
+    shell = types.SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(HTML=str, display=display))
+    with Progress("a < b", total=100) as bar:
+        for _ in range(3):
+            clock[0] += 0.15  # a bar is written anew every 0.2 s
+            bar.advance(10)
+    first, last = (f'a &lt; b <progress value="{done}" max="100"></progress> 67 rows/s ' for done in (10, 30))
+    assert shown == ["", first, last, ""]

@@ -93,6 +93,9 @@ def make_run(folder, auc_offset: float = 0.0):
              samples_per_s=123456.7, wall_s=83.2, peak_memory_bytes=2**31, date="2026-01-02T03:04:05+00:00",
              parameters={"dense": 1000, "tables": 2_000_000}, commit="abcdef",
              machine={"processor": "A <b>fast</b> one"}, versions={"torch": "9.9.9"}).save(folder)
+    told = {"channel": "categorical", "why": EVIL, "check": "", "ids": 12_345, "without_an_id": {"test": 0.125}}
+    (folder / "columns.json").write_text(json.dumps({
+        "town": told, "age": {**told, "channel": "left_out", "check": EVIL, "ids": None, "without_an_id": {}}}))
     (folder / "DONE").touch()
     return folder
 
@@ -102,7 +105,8 @@ def test_the_page_holds_the_numbers(run):
     assert path == run / "report.html"
     page = Page(path.read_text(encoding="utf-8"))
     for words in ("kuairand-dlrm · 20260102-030405", "0.71235", "123 k", "1 min 23 s", "2.00 M", "2.00 GiB", "9.9.9",
-                  "batch_size: 64", "0.712346", "tab", "all others", "MAP@12 (pessimistic)"):
+                  "batch_size: 64", "0.712346", "tab", "all others", "MAP@12 (pessimistic)", "12,345", "12.5 %",
+                  "left out", "Please check"):
         assert words in page.text, words
     titles = re.findall(r"<figcaption><b>([^<]*)", path.read_text(encoding="utf-8"))
     assert titles == ["Loss", "AUC", "Throughput", "Learning rate", "ROC", "Reliability", "Scores by label"]
@@ -125,7 +129,7 @@ def test_what_people_named_is_escaped(run):
     assert EVIL in " ".join(Page(text).words)
 
 
-@pytest.mark.parametrize("missing", ["recipe.yaml", "log.jsonl", "metrics.json", "scores.npz"])
+@pytest.mark.parametrize("missing", ["recipe.yaml", "log.jsonl", "metrics.json", "scores.npz", "columns.json"])
 def test_any_part_may_be_missing(run, missing):
     (run / missing).unlink()
     text = write_report(run).read_text(encoding="utf-8")
@@ -183,7 +187,7 @@ def test_a_folder_that_is_no_run(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "scores.npz"])
+@pytest.mark.parametrize("name", ["metrics.json", "scores.npz", "columns.json"])
 def test_a_damaged_file_is_named(run, name):
     (run / name).write_bytes(b"{damaged")
     with pytest.raises(DataError, match=re.escape(name)):

@@ -40,34 +40,60 @@ _SOURCES = {name: (f"clickwise.{module}", name) for module, names in _NAMES.item
 }
 __all__ = ["__version__", "metrics", *_SOURCES]
 
-if TYPE_CHECKING:
-    from clickwise import metrics
-    from clickwise.api import Model, build, fit, fit_recipe, load, prepare_recipe
-    from clickwise.batch import Batch, Ragged
-    from clickwise.classifier import CTRClassifier
-    from clickwise.data.columns import read_columns
-    from clickwise.data.dataset import DataConfig, Dataset
-    from clickwise.data.loader import Loader
-    from clickwise.embedding import Embeddings, Table, TableOptimizer, build_embeddings
-    from clickwise.encoding import Encoder, Encoding
-    from clickwise.errors import ClickwiseError
-    from clickwise.feature_spec import Feature, FeatureSpec
-    from clickwise.metrics import Metric, MetricSet, build_metrics, measure
-    from clickwise.models.ctr_model import CTRModel
-    from clickwise.models.dcnv2 import DCNv2, DCNv2Config
-    from clickwise.models.dien import DIEN, DIENConfig
-    from clickwise.models.din import DIN, DINConfig
-    from clickwise.models.dlrm import DLRM, DLRMConfig
-    from clickwise.models.sim import SIM, SIMConfig
-    from clickwise.models.wide_deep import WideDeep, WideDeepConfig
-    from clickwise.optim.dense import DenseOptimizer
-    from clickwise.optim.schedule import Schedule
-    from clickwise.run.session import Session, build_session
+if TYPE_CHECKING:  # `as` says that a name is exported
+    from clickwise import metrics as metrics
+    from clickwise.api import Model as Model
+    from clickwise.api import build as build
+    from clickwise.api import fit as fit
+    from clickwise.api import fit_recipe as fit_recipe
+    from clickwise.api import load as load
+    from clickwise.api import prepare_recipe as prepare_recipe
+    from clickwise.batch import Batch as Batch
+    from clickwise.batch import Ragged as Ragged
+    from clickwise.classifier import CTRClassifier as CTRClassifier
+    from clickwise.data.columns import read_columns as read_columns
+    from clickwise.data.dataset import DataConfig as DataConfig
+    from clickwise.data.dataset import Dataset as Dataset
+    from clickwise.data.loader import Loader as Loader
+    from clickwise.embedding import Embeddings as Embeddings
+    from clickwise.embedding import Table as Table
+    from clickwise.embedding import TableOptimizer as TableOptimizer
+    from clickwise.embedding import build_embeddings as build_embeddings
+    from clickwise.encoding import Encoder as Encoder
+    from clickwise.encoding import Encoding as Encoding
+    from clickwise.errors import ClickwiseError as ClickwiseError
+    from clickwise.feature_spec import Feature as Feature
+    from clickwise.feature_spec import FeatureSpec as FeatureSpec
+    from clickwise.metrics import Metric as Metric
+    from clickwise.metrics import MetricSet as MetricSet
+    from clickwise.metrics import build_metrics as build_metrics
+    from clickwise.metrics import measure as measure
+    from clickwise.models.ctr_model import CTRModel as CTRModel
+    from clickwise.models.dcnv2 import DCNv2 as DCNv2
+    from clickwise.models.dcnv2 import DCNv2Config as DCNv2Config
+    from clickwise.models.dien import DIEN as DIEN
+    from clickwise.models.dien import DIENConfig as DIENConfig
+    from clickwise.models.din import DIN as DIN
+    from clickwise.models.din import DINConfig as DINConfig
+    from clickwise.models.dlrm import DLRM as DLRM
+    from clickwise.models.dlrm import DLRMConfig as DLRMConfig
+    from clickwise.models.sim import SIM as SIM
+    from clickwise.models.sim import SIMConfig as SIMConfig
+    from clickwise.models.wide_deep import WideDeep as WideDeep
+    from clickwise.models.wide_deep import WideDeepConfig as WideDeepConfig
+    from clickwise.optim.dense import DenseOptimizer as DenseOptimizer
+    from clickwise.optim.schedule import Schedule as Schedule
+    from clickwise.run.session import Session as Session
+    from clickwise.run.session import build_session as build_session
     from clickwise.run.session import build_session as build_trainer
-    from clickwise.train.loop import TrainConfig
-    from clickwise.train.step import TrainStep
-    from clickwise.training_recipe import EmbeddingConfig, PartConfig, Recipe, load_recipe
-    from clickwise.wiring import build_model, parts_of
+    from clickwise.train.loop import TrainConfig as TrainConfig
+    from clickwise.train.step import TrainStep as TrainStep
+    from clickwise.training_recipe import EmbeddingConfig as EmbeddingConfig
+    from clickwise.training_recipe import PartConfig as PartConfig
+    from clickwise.training_recipe import Recipe as Recipe
+    from clickwise.training_recipe import load_recipe as load_recipe
+    from clickwise.wiring import build_model as build_model
+    from clickwise.wiring import parts_of as parts_of
 
 
 def __getattr__(name: str) -> object:

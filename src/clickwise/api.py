@@ -34,7 +34,7 @@ from clickwise.run import folder as runs
 from clickwise.run.facts import RunFacts
 from clickwise.run.scores import BLOCK_ROWS, scores
 from clickwise.run.session import build_session
-from clickwise.run.whole_model import ENCODING, inputs, model_columns, own_spec
+from clickwise.run.whole_model import COLUMNS, ENCODING, inputs, model_columns, own_spec
 from clickwise.tables import as_table
 from clickwise.train.evaluate import evaluate as measure
 from clickwise.train.step import TrainStep
@@ -60,6 +60,13 @@ class Model:
     @property
     def metrics(self) -> dict[str, dict[str, float | None]]:
         return RunFacts.load(self.folder).mappings if (self.folder / "metrics.json").exists() else {}
+
+    @property
+    def columns(self) -> dict[str, dict[str, Any]]:
+        """Column → what it was taken for (`channel`), `why`, what to `check`, how many `ids` it has, the share of rows
+        `without_an_id` by mapping; empty where the data were no table."""
+        path = self.folder / COLUMNS
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def predict_logit(self, data: Data) -> np.ndarray:
         """The logit of every row, float32."""
@@ -161,6 +168,8 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     rows = _rows_file(data, folder, multi_hot or {}, ignore)
     draft = infer(rows, label=label, display=display, categorical=categorical, numerical=numerical)
     draft.save(folder / "spec")
+    for name, check in draft.checks.items():
+        say(f"please check {name}: {check}")
     dataset = {"name": "table", "spec": str(folder / "spec"), "test_share": test, "validation_share": validation,
                "seed": seed, **({"order_by": time} if time else {}), **(prepare_settings or {})}
     if positive is not None:

@@ -162,6 +162,14 @@ def check(recipe: RecipeName) -> None:
     print(f"{recipe}: nothing wrong")
 
 
+@recipes_app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, by which editors of YAML complete and check them."""
+    from clickwise.recipe_schema import schema
+
+    _print_json(schema())
+
+
 spec_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Feature Specs: infer drafts one from a file.")
 app.add_typer(spec_app, name="spec")
 

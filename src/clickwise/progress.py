@@ -1,11 +1,12 @@
-"""What long work says: a bar with rate and ETA on a terminal, and lines for the log `clickwise`, which the command line
-shows on stderr."""
+"""What long work says: a bar with rate and ETA on a terminal and in a notebook, and lines for the log `clickwise`,
+which the command line shows on stderr."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from html import escape
 
 _log = logging.getLogger("clickwise")
 
@@ -27,28 +28,67 @@ class _Stderr(logging.Handler):
         print(record.getMessage(), file=sys.stderr, flush=True)
 
 
+class _TerminalBar:
+    def __init__(self, title: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
+                             TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self._bar.start()
+        self._task = self._bar.add_task(title, total=None, text="")
+
+    def show(self, done: int, total: int | None, text: str) -> None:
+        self._bar.update(self._task, completed=done, total=total, text=text)
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+
+class _NotebookBar:
+    """One output of the cell, which is written anew and goes away in the end."""
+
+    EVERY_S = 0.2
+
+    def __init__(self, title: str) -> None:
+        from IPython.display import HTML, display
+
+        self.title, self._html, self._shown = title, HTML, 0.0
+        self._output = display(HTML(""), display_id=True)
+
+    def show(self, done: int, total: int | None, text: str) -> None:
+        if time.monotonic() - self._shown >= self.EVERY_S:
+            self._shown = time.monotonic()
+            of = f'value="{done}" max="{total}"' if total else ""
+            self._output.update(self._html(f"{escape(self.title)} <progress {of}></progress> {escape(text)}"))
+
+    def stop(self) -> None:
+        self._output.update(self._html(""))
+
+
+def _kind_of_bar() -> type[_TerminalBar | _NotebookBar] | None:
+    """The bar that a person would see; None where nobody looks."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if getattr(shell, "kernel", None) is not None:
+        return _NotebookBar
+    return _TerminalBar if sys.stderr.isatty() and _log.isEnabledFor(logging.INFO) else None
+
+
 class Progress:
     """`with Progress("reading", total=rows, unit="rows") as bar: bar.advance(n)`.
 
-    `total` may be None (unknown: a rate without ETA). Off a terminal a line appears every `every_s` seconds.
+    `total` may be None (unknown: a rate without ETA). Where there is no bar, a line appears every `every_s` seconds.
     """
 
     def __init__(self, title: str, *, total: int | None = None, unit: str = "rows", every_s: float = 10.0) -> None:
         self.title, self.total, self.unit, self.every_s = title, total, unit, every_s
-        self.done, self.skipped, self.note, self._bar = 0, 0, "", None
+        self.done, self.skipped, self.note = 0, 0, ""
+        self._bar: _TerminalBar | _NotebookBar | None = None
 
     def __enter__(self) -> Progress:
         self.started = self._last_line = time.monotonic()
-        if sys.stderr.isatty() and _log.isEnabledFor(logging.INFO):
-            from rich.console import Console
-            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            text = TextColumn("{task.fields[rate]} {task.fields[note]}")
-            self._bar = Bar(TextColumn("{task.description}"), BarColumn(), text, TimeElapsedColumn(),
-                            TimeRemainingColumn(), console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task(self.title, total=self.total, rate="", note="")
+        if (bar := _kind_of_bar()) is not None:
+            self._bar = bar(self.title)
         return self
 
     def skip(self, amount: int) -> None:
@@ -61,8 +101,8 @@ class Progress:
         self.done += amount
         self.note = note or self.note
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done if self.total is None else min(self.done, self.total),
-                             total=self.total, rate=self._rate(), note=self.note)
+            self._bar.show(self.done if self.total is None else min(self.done, self.total), self.total,
+                           f"{self._rate()} {self.note}")
         elif time.monotonic() - self._last_line >= self.every_s:
             self._last_line = time.monotonic()
             self._print_line()

@@ -677,6 +677,24 @@ def test_deferred_gradients_of_several_backwards_are_summed_and_applied_once(eng
 
 
 @every_engine
+def test_pending_gradients_are_those_of_the_step_that_follows(engine):
+    embeddings = build(engine, TableOptimizer(name="sgd", lr=0.5))
+    before = weights(embeddings)
+    assert all(gradient._nnz() == 0 for gradient in embeddings.pending_gradients().values())
+    embeddings.defer_updates(True)
+    train(embeddings, EXAMPLE, random_grad(EXAMPLE))
+    train(embeddings, EXAMPLE, random_grad(EXAMPLE, 1))
+    gradients = embeddings.pending_gradients()
+    assert list(gradients) == [table.name for table in embeddings.tables]
+    assert any(gradient._nnz() for gradient in gradients.values())
+    assert all(gradient.dtype == torch.float32 and gradient.is_coalesced() for gradient in gradients.values())
+    embeddings.apply_updates()
+    stepped = {name: before[name] - 0.5 * gradient.to_dense().cpu() for name, gradient in gradients.items()}
+    assert_same_tables(weights(embeddings), stepped, rtol=1e-5, atol=1e-6)
+    assert all(gradient._nnz() == 0 for gradient in embeddings.pending_gradients().values())
+
+
+@every_engine
 @every_optimizer
 def test_a_skipped_step_leaves_no_trace(engine, optimizer):
     embeddings = build(engine, optimizer)

@@ -36,7 +36,7 @@ class Dealt(Embeddings):
     def forward(self, columns, *, before=None):
         raise NotImplementedError
 
-    apply_updates = defer_updates = pending_gradients_finite = forward
+    apply_updates = defer_updates = pending_gradients = pending_gradients_finite = forward
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

@@ -38,7 +38,8 @@ def test_log_loss_is_scikit_learns_and_one_of_certainty_is_none():
     assert cw.metrics.log_loss([0, 1], [0.0, 1.0]) == 0 and cw.metrics.log_loss([0, 1], [1.0, 1.0]) == math.inf
 
 
-@pytest.mark.parametrize("scores", [SCORE, PROBABILITY, SCORE.astype(np.float64) * 1e-9 + 1, (SCORE * 100).round().astype(int)])
+@pytest.mark.parametrize("scores", [SCORE, PROBABILITY, SCORE.astype(np.float64) * 1e-9 + 1,
+                                    (SCORE * 100).round().astype(int)])
 def test_scores_of_any_scale(scores):
     expected = sklearn.metrics.roc_auc_score(LABEL, scores)
     assert cw.metrics.auc(LABEL, scores) == pytest.approx(expected, abs=1e-12)

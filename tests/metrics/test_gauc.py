@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from clickwise.errors import DataError
 from clickwise.metrics import GAUC
-from clickwise.metrics.roc import exact_auc
-from clickwise.metrics.displays import rank_clicks
 from clickwise.metrics.auc_in_groups import aucs
+from clickwise.metrics.displays import rank_clicks
+from clickwise.metrics.roc import exact_auc
 
 SCORES = st.sampled_from([-math.inf, -3.0, -0.0, 0.0, 1e-40, 2.5, math.inf]) | st.floats(width=32, allow_nan=False)
 ROWS = st.lists(st.tuples(st.integers(-3, 3), SCORES, st.booleans()), min_size=1, max_size=60)

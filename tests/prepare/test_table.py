@@ -169,6 +169,22 @@ def test_every_value_as_worked_out_row_by_row(prepare):
     assert set(json.loads((out / "preparation/summary.json").read_text())["rows"]) == {"train", "validation", "test"}
 
 
+def test_the_reasons_of_a_draft_are_kept_where_nobody_decided_otherwise(prepare, tmp_path):
+    (tmp_path / "raw").mkdir()
+    drafted = {"age": {"channel": "numerical", "why": "numbers 18 … 59", "check": "names?"},
+               "city": {"channel": "numerical", "why": "as numbers", "check": "sure?"},
+               "note": {"channel": "left_out", "why": "another value in every row", "check": ""}}
+    (tmp_path / "raw/columns.json").write_text(json.dumps(drafted))
+    told = json.loads((prepare(TABLE) / "preparation/columns.json").read_text())
+    assert told["age"] == {**drafted["age"], "ids": None, "without_an_id": {}}
+    assert told["city"]["why"] == "as the Feature Spec says; drafted as numerical" and told["city"]["check"] == ""
+    assert told["city"]["ids"] > 3 and set(told["city"]["without_an_id"]) == {"train", "validation", "test"}
+    assert told["note"]["channel"] == "left_out" and set(told) == set(FEATURES)
+    (tmp_path / "raw/columns.json").write_text("[1]")
+    with pytest.raises(ClickwiseError, match="columns.json"):
+        prepare(TABLE, name="other")
+
+
 @pytest.mark.parametrize("hash_only", [[], ["city", "tags"]], ids=["after the vocabulary", "instead of it"])
 def test_rare_and_unseen_values_are_hashed(prepare, hash_only):
     buckets = {"city": 5, "tags": 3, "zip": 1}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 
+import jsonschema
 import pytest
 
 from clickwise import registry
+from clickwise.errors import RecipeError
 from clickwise.prepare.engine import EngineConfig
 from clickwise.recipe import load, shipped_recipes
 from clickwise.recipe_keys import keys_of
-from clickwise.training_recipe import PartConfig, Recipe, find_model
+from clickwise.training_recipe import PartConfig, Recipe, find_model, parse_recipe
 
 SECTIONS = {"": Recipe, "parts.": PartConfig, "engine.": EngineConfig,
             **{f"model[{name}].": find_model(name, "test").Config for name in registry.NAMES["model"]},
@@ -22,6 +24,31 @@ SECTIONS = {"": Recipe, "parts.": PartConfig, "engine.": EngineConfig,
 def test_every_key_has_its_meaning(prefix):
     keys = [key for key in keys_of(SECTIONS[prefix], prefix) if key.path != "model"]
     assert keys and not [key.path for key in keys if not key.meaning]
+
+
+def test_the_schema_takes_what_recipes_may_say_and_nothing_else(clickwise):
+    validator = jsonschema.Draft7Validator(json.loads(clickwise("recipes", "schema").out))
+    validator.check_schema(validator.schema)
+    for name in shipped_recipes():
+        found = load(name)
+        if name == "table/prepare":  # its spec is given on the command line
+            found["dataset"]["spec"] = "my_data"
+        assert not list(validator.iter_errors(found)), name
+    for override in ("train.batch_sise=5", "train.batch_size=many", "model.name=dlrn", "model.cross_layers=2",
+                     "optimizer.name=7", "metrics=auc", "embedding.optimizer.lr=fast", "parts.top.rate=1"):
+        assert not validator.is_valid(load("kuairand/dlrm", [override])), override
+        assert check_all("kuairand/dlrm", override), override
+    assert not validator.is_valid(load("criteo/prepare", ["dataset.split=thirds"]))
+    assert not validator.is_valid(load("criteo/prepare", ["engine.memory=4GB"]))
+    assert validator.is_valid(load("kuairand/dlrm", ["model={name: my.Model, depth: 3}"]))
+
+
+def check_all(name, override):
+    sections = load(name, [override])
+    try:
+        parse_recipe(sections, name)
+    except RecipeError as error:
+        return error
 
 
 def test_the_list_names_all_of_them(clickwise):

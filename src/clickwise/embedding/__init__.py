@@ -108,6 +108,11 @@ class Embeddings(nn.Module, abc.ABC):
     def pending_gradients_finite(self) -> torch.Tensor:
         """Whether every kept gradient is finite, a bool on the device: what loss scaling makes `skip` from."""
 
+    @abc.abstractmethod
+    def pending_gradients(self) -> dict[str, torch.Tensor]:
+        """The kept gradients, summed, as `apply_updates` will step with them (before its scale): by trained table a
+        sparse tensor [rows, dim], float32, coalesced. For research: to log, to clip by looking, to test."""
+
     # State: by table, so that it goes from any engine to any other ----------------------------------------------------
 
     @abc.abstractmethod

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from clickwise.batch import Column, Ragged
 from clickwise.embedding import WIDEST
-from clickwise.embedding.lookup import check_ids_of
+from clickwise.embedding.lookup import Group, check_ids_of
 from clickwise.embedding.table import Table, TableOptimizer
-from clickwise.embedding.tables import TablesInMemory
+from clickwise.embedding.tables import Received, TablesInMemory
 from clickwise.errors import EngineError
 from clickwise.kernels import gpu
 from clickwise.kernels.embedding_bag import FeatureLookup, Ids
@@ -146,6 +146,14 @@ class FusedEmbeddings(TablesInMemory):
         for group, of_group in zip(self._trained, touched, strict=True):
             update(self._weight(group), self._states(group), of_group.key_V, grad, self.optimizer,
                    at_V=of_group.at_V, unit=of_group.unit, factor_V=of_group.factor_V, **time)
+
+    def _gradients(self, received: list[Received]) -> Iterator[tuple[Group, torch.Tensor, torch.Tensor]]:
+        grad, touched = _joined(received) if received else (None, ())
+        for group, of_group in zip(self._trained, touched, strict=bool(received)):
+            first_V = of_group.at_V.long() * of_group.unit
+            grad_VD = grad.reshape(-1)[first_V[:, None] + torch.arange(group.dim, device=grad.device)].float()
+            factor_V = of_group.factor_V
+            yield group, of_group.key_V, grad_VD if factor_V is None else grad_VD * factor_V[:, None]
 
 
 def _plain(columns: Sequence[Column]) -> tuple[Ids, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -74,14 +74,22 @@ class ReferenceEmbeddings(TablesInMemory):
             return
         self.step += 1
         lr = self.optimizer.lr * self.lr_factor
-        for index, group in enumerate(self._groups):
-            if not group.trainable:
-                continue
-            lookup = joined([lookups[index] for lookups, _, _ in received])
-            grads = [self._grad_of(group, widths, grad) for _, widths, grad in received]
-            grad_GD = grads[0] if len(grads) == 1 else torch.cat(grads)
+        for group, lookup, grad_GD in self._by_group(received):
             sparse_update(self._weight(group), self._states(group), lookup.rows_V, grad_GD, self.optimizer, lr=lr,
                           step=self.step, bag_V=lookup.bag_V, weight_V=lookup.weight_V, scale=float(scale))
+
+    def _gradients(self, received: list[Received]) -> Iterator[tuple[Group, torch.Tensor, torch.Tensor]]:
+        for group, lookup, grad_GD in self._by_group(received) if received else ():
+            grad_VD = (grad_GD if lookup.bag_V is None else grad_GD[lookup.bag_V]).float()
+            yield group, lookup.rows_V, grad_VD if lookup.weight_V is None else grad_VD * lookup.weight_V[:, None]
+
+    def _by_group(self, received: list[Received]) -> Iterator[tuple[Group, Lookup, torch.Tensor]]:
+        """(group, what was looked up in it, the gradient of each bag) of every group that is trained."""
+        for index, group in enumerate(self._groups):
+            if group.trainable:
+                grads = [self._grad_of(group, widths, grad) for _, widths, grad in received]
+                yield (group, joined([lookups[index] for lookups, _, _ in received]),
+                       grads[0] if len(grads) == 1 else torch.cat(grads))
 
     def _grad_of(self, group: Group, widths: tuple[int, ...], grad: torch.Tensor) -> torch.Tensor:
         """The gradient of the group's bags [G, dim] out of the gradient of the result."""

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -93,6 +93,10 @@ class TablesInMemory(Embeddings):
     def _update(self, received: list[Received], scale: float | torch.Tensor = 1.0,
                 skip: torch.Tensor | None = None) -> None:
         """One optimizer step with all that a backward brought."""
+
+    @abc.abstractmethod
+    def _gradients(self, received: list[Received]) -> Iterator[tuple[Group, torch.Tensor, torch.Tensor]]:
+        """(group, rows_V of its joint matrix, grad_VD of each, float32) of every group that is trained."""
 
     @abc.abstractmethod
     def _check_ids(self, columns: Mapping[str, Column]) -> None:
@@ -183,6 +187,19 @@ class TablesInMemory(Embeddings):
             device = self._weight(self._groups[0]).device if self._groups else "cpu"
             return torch.ones((), dtype=torch.bool, device=device)
         return torch.stack([columns_of_rows(widths, grad).isfinite().all() for _, widths, grad in self._deferred]).all()
+
+    @torch.no_grad()
+    def pending_gradients(self) -> dict[str, torch.Tensor]:
+        found = {table.name: self._held(table.name).new_zeros(table.rows, table.dim, dtype=torch.float32,
+                                                              layout=torch.sparse_coo).coalesce()
+                 for table in self.tables if table.trainable}
+        for group, rows_V, grad_VD in self._gradients(self._deferred or []):
+            for table in group.tables:
+                row_V = rows_V.long() - group.first_row[table.name]
+                mine = (row_V >= 0) & (row_V < table.rows)
+                found[table.name] = torch.sparse_coo_tensor(row_V[mine][None], grad_VD[mine], (table.rows, table.dim),
+                                                            check_invariants=False).coalesce()
+        return found
 
     def _held(self, table: str, state: str = "weight") -> torch.Tensor:
         for group in self._groups:

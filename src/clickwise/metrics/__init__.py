@@ -84,8 +84,8 @@ def build_metric(name: str, where: str = "metrics") -> Metric:
 
 def measure(labels: Any, scores: Any, displays: Any = None, *,
             metrics: Sequence[str] = ("auc", "log_loss", "normalized_entropy", "calibration")) -> dict[str, float]:
-    """Several metrics of whole arrays at once: labels 0 or 1, scores as logits, and which rows were shown together where
-    a metric asks for it. `clickwise.metrics.auc`, `.log_loss`, … give one of them, also from probabilities."""
+    """Several metrics of whole arrays at once: labels 0 or 1, scores as logits, and which rows were shown together
+    where a metric asks for it. `clickwise.metrics.auc`, `.log_loss`, … give one of them, also from probabilities."""
     found = MetricSet(build_metrics(metrics))
     found.update(*(column if isinstance(column, torch.Tensor) else torch.from_numpy(np.array(column))
                    for column in (scores, labels)), None if displays is None else torch.from_numpy(ids_of(displays)))

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from clickwise.metrics.bins import edges
-from clickwise.metrics.reliability import Calibration
 from clickwise.metrics.metric import Flaws, Scored, blocks, column
+from clickwise.metrics.reliability import Calibration
 from clickwise.metrics.slices import OTHER, Slices
 
 

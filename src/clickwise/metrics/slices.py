@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from clickwise.metrics.roc import auc_of_counts
 from clickwise.metrics.bins import shift_to
 from clickwise.metrics.metric import Scored, Sums
+from clickwise.metrics.roc import auc_of_counts
 
 OTHER = -1
 

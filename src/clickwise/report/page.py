@@ -53,7 +53,8 @@ thead th { white-space: normal; vertical-align: bottom; }
 thead th, table > tbody:first-child > tr:first-child > td { border-top: 0; }
 th:first-child, td:first-child, .left td, .left th { text-align: left; }
 .left td { white-space: normal; overflow-wrap: anywhere; }
-td.text { text-align: left; white-space: normal; min-width: 260px; } .columns td:nth-child(2) { text-align: left; }
+td.text { white-space: normal; min-width: 260px; }
+.columns :is(th, td):is(:nth-child(2), :last-child) { text-align: left; }
 td:first-child { max-width: 320px; overflow: hidden; text-overflow: ellipsis; }
 tbody + tbody tr:first-child th { padding-top: 16px; } tbody th { color: var(--text); font-weight: 650; }
 td.bar { background: linear-gradient(90deg, var(--bar) var(--share), transparent var(--share)); }

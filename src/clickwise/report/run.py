@@ -86,7 +86,7 @@ def read_run(folder: Path) -> Run:
         scores.setdefault(mapping, {})[name] = values
     return Run(folder=folder, scores=scores, recipe=_load(folder / "recipe.yaml", _text, ""),
                lines=tuple(_load(folder / "log.jsonl", _lines, ())),
-               columns=_load(folder / "columns.json", lambda path: json.loads(_text(path)), {}),
+               columns=_load(folder / "columns.json", _columns, {}),
                facts=_load(folder / FACTS, lambda path: RunFacts.load(path.parent), None))
 
 
@@ -106,6 +106,11 @@ def _load(path: Path, read, otherwise):
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
+
+
+def _columns(path: Path) -> dict[str, dict[str, Any]]:
+    return {name: {**{key: str(told[key]) for key in ("channel", "why", "check")}, "ids": told["ids"],
+                   "without_an_id": dict(told["without_an_id"])} for name, told in json.loads(_text(path)).items()}
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

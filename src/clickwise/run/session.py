@@ -40,6 +40,10 @@ class Session:
     step: TrainStep
     device: torch.device
 
+    def __repr__(self) -> str:
+        recipe = self.recipe
+        return f"<Session: {recipe.model_name} on {recipe.data.name}, {recipe.train.precision} on {self.device}>"
+
     @property
     def evaluation_batch_size(self) -> int:
         return self.recipe.train.evaluation_batch_size or self.recipe.train.batch_size
