@@ -129,6 +129,26 @@ def test_polars(model):
     assert set(fitted._encoder.needs) == {"age", "town", "shop", "member", "tags"}
 
 
+def test_a_few_rows_are_encoded_as_many_are(model):
+    data = as_table(frame(60, 4), multi_hot={"tags": "|"})
+    encoder = model._encoder
+    kinds = {"town": pa.large_string(), "shop": pa.float64(), "age": pa.float32()}
+    for schema in ({}, kinds, {"shop": pa.string(), "age": pa.string()}):
+        table = data
+        for name, type_ in schema.items():
+            table = table.set_column(table.column_names.index(name), name, table[name].cast(type_))
+        many = encoder.columns(table).arrays
+        for first in range(0, 60, 7):
+            few = encoder.arrays(table.slice(first, 7), first)
+            for name, column in few.items():
+                if isinstance(column, tuple):
+                    ends = many[name][1][first:first + len(column[1])]
+                    assert column[0].tobytes() == many[name][0][ends[0]:ends[-1]].tobytes()
+                    assert (column[1] == ends - ends[0]).all() and column[0].dtype == many[name][0].dtype
+                else:
+                    assert column.tobytes() == many[name][first:first + 7].tobytes()
+
+
 def test_it_tells_what_each_column_was_taken_for(model):
     told = model.columns
     assert {name: column["channel"] for name, column in told.items()} == {

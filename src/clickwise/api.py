@@ -72,7 +72,7 @@ class Model:
         """The logit of every row, float32."""
         logits = [np.zeros(0, np.float32)]
         for first, table in self._blocks(data, self._encoder):
-            columns = model_columns(self._spec, self._encoder.columns(table, first=first), len(table))
+            columns = model_columns(self._spec, self._encoder.arrays(table, first), len(table))
             logits.append(scores(self._session, self._spec, columns)["logit"])
         return np.concatenate(logits)
 
@@ -86,7 +86,7 @@ class Model:
             file = RawFile.open(Path(data), encoder.needs, self._encoding.layout)
             tables = file.blocks(list(encoder.needs), BLOCK_ROWS)
         else:
-            whole = as_table(data)
+            whole = as_table(data, only=encoder.needs)
             tables = (whole.slice(first, BLOCK_ROWS) for first in range(0, len(whole), BLOCK_ROWS))
         first = 0
         for table in tables:
@@ -102,7 +102,7 @@ class Model:
         metrics.reset()
         for first, table in self._blocks(data, encoder):
             table = table.filter(pa.array(encoder.has_value(label[0], table, first=first)))
-            columns = model_columns(spec, encoder.columns(table, first=first), len(table))
+            columns = model_columns(spec, encoder.arrays(table, first), len(table))
             loader = Loader(columns, spec, batch_size=session.evaluation_batch_size,
                             channels={*session.reads, "label", "display"})
             measure(session.model, loader.epoch(0), metrics, precision=session.recipe.train.precision,

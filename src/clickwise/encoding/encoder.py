@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -14,9 +15,10 @@ import pyarrow.compute as pc
 from clickwise.arrow_files import is_list, plain
 from clickwise.encoding.document import Column, Encoding, RawColumn
 from clickwise.encoding.operations import Vocabulary
-from clickwise.encoding.raw_types import Float, Text, Unreadable
+from clickwise.encoding.raw_types import Float, Text, Unreadable, python_values
 from clickwise.errors import DataError, nearest
 
+FEW = 8  # rows
 Lists = tuple[np.ndarray, np.ndarray]  # values, and offsets int64 [rows + 1]
 Raw = pa.Table | Mapping[str, pa.Array]  # raw columns by name
 
@@ -148,6 +150,22 @@ class Encoder:
                 ends = np.concatenate([[0], np.cumsum(kept)])[offsets]
                 found.arrays[name] = found.arrays[name][kept], ends
         return found
+
+    def arrays(self, raw: pa.Table, first: int = 0) -> dict[str, np.ndarray | Lists]:
+        """The arrays of `columns`. A few rows are encoded one by one, which is faster and gives the same."""
+        if 0 < len(raw) <= FEW:
+            with contextlib.suppress(DataError):  # raised once more below, with the number of the row
+                values = {of: python_values(self._given(of, raw, "rows")) for of in self.needs}
+                rows = [self.row(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
+                return {name: self._array(name, [row[name] for row in rows]) for name in self.names}
+        return self.columns(raw, first=first).arrays
+
+    def _array(self, name: str, values: list[Any]) -> np.ndarray | Lists:
+        dtype = self.encoding.columns[name].dtype
+        if name not in self._lists:
+            return np.array(values, dtype)
+        offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
+        return np.array([id_ for ids in values for id_ in ids], dtype), offsets
 
     def has_value(self, name: str, raw: Raw, where: str = "rows", first: int = 0) -> np.ndarray:
         """Which rows have a value of a column, a label say; bool [rows]."""

@@ -73,7 +73,7 @@ class RawType:
     def array(self, column: pa.Array) -> pa.Array:
         """By default each different value is read once."""
         codes, read = column.dictionary_encode(), []
-        for index, value in enumerate(_python_values(codes.dictionary)):
+        for index, value in enumerate(python_values(codes.dictionary)):
             try:
                 read.append(self.one(value))
             except Unreadable as error:
@@ -82,7 +82,7 @@ class RawType:
         return pa.array(read, self.arrow).take(codes.indices)
 
 
-def _python_values(values: pa.Array) -> list:
+def python_values(values: pa.Array) -> list:
     """As `to_pylist`; of times those that Python can hold, to the microsecond."""
     if pa.types.is_timestamp(values.type):
         values = values.cast(pa.timestamp("us", values.type.tz), safe=False)

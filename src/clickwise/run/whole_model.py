@@ -18,8 +18,9 @@ from pyarrow import parquet
 
 from clickwise.data.arrays import RaggedArray
 from clickwise.data.columns import Columns, side_by_side
-from clickwise.encoding import Encoded, Encoder, Encoding
+from clickwise.encoding import Encoder, Encoding
 from clickwise.encoding.document import FILE
+from clickwise.encoding.encoder import Lists
 from clickwise.feature_spec import FILE_NAME, FeatureSpec
 from clickwise.files import whole_file, write_text
 from clickwise.run.scores import SCORES, scores
@@ -52,7 +53,7 @@ def save_examples(folder: Path, session: Session) -> None:
         return
     examples = parquet.read_table(source).slice(0, session.recipe.examples)
     encoder = Encoder(Encoding.load(folder / ENCODING), inputs(session.reads))
-    columns = model_columns(session.dataset.spec, encoder.columns(examples, str(source)), len(examples))
+    columns = model_columns(session.dataset.spec, encoder.columns(examples, str(source)).arrays, len(examples))
     found = scores(session, session.dataset.spec, columns)
     with whole_file(folder / EXAMPLES) as temporary:
         kept = {name: examples[name] for name in examples.column_names if name not in SCORES}
@@ -63,8 +64,7 @@ def inputs(reads: Mapping[str, Collection[str]]) -> list[str]:
     return [name for names in reads.values() for name in names]
 
 
-def model_columns(spec: FeatureSpec, encoded: Encoded, rows: int) -> Columns:
-    """The columns as a loader takes them."""
-    arrays = {name: array if isinstance(array, np.ndarray) else RaggedArray(*array)
-              for name, array in encoded.arrays.items()}
+def model_columns(spec: FeatureSpec, arrays: Mapping[str, np.ndarray | Lists], rows: int) -> Columns:
+    """What an encoder gave, as a loader takes it."""
+    arrays = {name: array if isinstance(array, np.ndarray) else RaggedArray(*array) for name, array in arrays.items()}
     return side_by_side(spec, arrays, rows)

@@ -118,7 +118,7 @@ def rows_of_raw_file(session: Session, folder: Path, source: Path, carry: tuple[
             encoded = encoder.columns(table, str(source), first)
             values.add(len(table), encoded)
             first += len(table)
-            yield model_columns(spec, encoded, len(table)), {name: _one_array(table[name]) for name in carried}
+            yield model_columns(spec, encoded.arrays, len(table)), {name: _one_array(table[name]) for name in carried}
 
     return Rows(session, spec, blocks(), file.rows(), values)
 
