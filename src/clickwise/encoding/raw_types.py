@@ -295,8 +295,10 @@ class Boolean(RawType):
     def bulk(self, column):
         import ibis
 
-        if column.type().is_decimal() or column.type().is_floating():
-            number = column.cast("float64")
+        if column.type().is_boolean():
+            return column
+        if column.type().is_numeric():
+            number = column if column.type().is_integer() else column.cast("float64")
             return ibis.cases((number == 1, True), (number == 0, False), else_=ibis.null("boolean"))
         text = stripped(column.cast("string")).lower()
         return ibis.cases((text.isin(TRUE), True), (text.isin(FALSE), False), else_=ibis.null("boolean"))

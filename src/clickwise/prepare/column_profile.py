@@ -33,7 +33,8 @@ class ColumnProfile:
 
     kind      integer, number, truth, text, time, or empty (no value at all); `unknown` holds an Arrow type that none of
               these describes, or types of several files that none holds
-    typed     the distinct values of typed columns, and `texts` those of texts: all of them unless `more`
+    typed     the distinct values of typed columns, `floats` those of floats, and `texts` those of texts: all of them
+              unless `more`
     low, high of numbers; `has_parts`: not all of them are whole
     longest   the most values in a row, of list columns; `parts` is the profile of the lists' values
     split     delimiter -> the rows with it, the most parts of a row, and the profile of the parts
@@ -44,6 +45,7 @@ class ColumnProfile:
     kind: str = "empty"
     unknown: str = ""
     typed: set[object] = field(default_factory=set)
+    floats: pa.Array = field(default_factory=lambda: pa.array([], pa.float64()))
     texts: set[str] = field(default_factory=set)
     more: bool = False
     stands_for_missing: int = 0
@@ -72,13 +74,13 @@ class ColumnProfile:
     @functools.cached_property
     def values(self) -> set[str]:
         """The distinct values as text."""
-        return self.texts.union(map(self._spelled, self.typed))
+        return self.texts.union(map(self._spelled, self.typed), map(self._spelled, self.floats.to_pylist()))
 
     @functools.cached_property
     def distinct(self) -> int:
         """How many values there are; 7 and 7.0 are one, as Python has it too."""
-        if not self.texts and (self.is_number or not self.typed):
-            return len(self.typed)
+        if not self.texts and self.is_number:
+            return len(self.typed.union(self.floats.to_pylist())) if self.typed else len(self.floats)
         if not self.is_number:
             return len(self.values)
         known = self.values - set(MISSING_NUMBERS)
@@ -130,7 +132,11 @@ class ColumnProfile:
         if kind in ("integer", "number"):
             self._stretch(unique)
         if not self.more:
-            self._remember(self.typed, unique.to_pylist())
+            if kind == "number":
+                self.floats = pc.unique(pa.concat_arrays([self.floats, unique]))
+            else:
+                self.typed.update(unique.to_pylist())
+            self._stop_at_the_limit()
 
     def _joined(self, other: str) -> str:
         """The kind that also holds typed values of the kind `other`, as preparation reads them."""
@@ -157,14 +163,14 @@ class ColumnProfile:
         self.stands_for_missing += pc.sum(counts.filter(for_missing)).as_py() or 0
         self._narrow(unique.filter(pc.invert(for_missing)))
         if not self.more:
-            self._remember(self.texts, unique.to_pylist())
+            self.texts.update(unique.to_pylist())
+            self._stop_at_the_limit()
         if self.kind == "text":
             for delimiter in LIST_DELIMITERS:
                 self._add_parts(delimiter, unique, counts)
 
-    def _remember(self, known: set, values: list) -> None:
-        known.update(values)
-        self.more = len(self.typed) + len(self.texts) > DISTINCT_LIMIT
+    def _stop_at_the_limit(self) -> None:
+        self.more = len(self.typed) + len(self.floats) + len(self.texts) > DISTINCT_LIMIT
 
     def _stretch(self, numbers: pa.Array) -> None:
         ends = pc.min_max(numbers).as_py()

@@ -81,21 +81,34 @@ def _types_of_numbers(engine: Engine, values: ir.Table) -> dict[str, str]:
 
 
 def _types_of_texts(engine: Engine, values: ir.Table, config: TableConfig) -> dict[str, str]:
-    candidates = dict.fromkeys(values.columns, (Integer.name, Boolean.name, Time.name))
-    for part in (values.limit(SAMPLE), values):
-        counts = {}
-        for name in (name for name, left in candidates.items() if left):
-            text = Text().bulk(part[name])
-            known = null_if_missing(text, config.missing)
-            fits = {Integer.name: known.re_search(_PLAIN_WHOLE) & Integer().bulk(part[name]).notnull(),
-                    Boolean.name: Boolean().bulk(part[name]).notnull(), Time.name: Time().bulk(part[name]).notnull()}
-            counts |= {(name, "texts"): text.count(), (name, "known"): known.count()}
-            counts |= {(name, type_): part.count(where=fits[type_]) for type_ in candidates[name]}
-        found = _counted(engine, part, counts)
-        for name, left in candidates.items():
-            candidates[name] = tuple(type_ for type_ in left if found[name, type_] >= max(
-                1, found[name, "known" if type_ == Integer.name else "texts"]))
-    return {name: left[0] if left else Text.name for name, left in candidates.items()}
+    """A look at a few rows says which types a column cannot have; all rows say which of the others it has."""
+    some = engine.rows(values.limit(SAMPLE))
+    candidates = {name: _fitting([row[name] for row in some], config.missing) for name in values.columns}
+    counts = {}
+    for name in (name for name, left in candidates.items() if left):
+        column = values[name]
+        text = Text().bulk(column)
+        known = null_if_missing(text, config.missing)
+        fits = {Integer.name: known.re_search(_PLAIN_WHOLE) & Integer().bulk(column).notnull(),
+                Boolean.name: Boolean().bulk(column).notnull(), Time.name: Time().bulk(column).notnull()}
+        counts |= {(name, "texts"): text.count(), (name, "known"): known.count()}
+        counts |= {(name, type_): values.count(where=fits[type_]) for type_ in candidates[name]}
+    found = _counted(engine, values, counts)
+    types = {}
+    for name, left in candidates.items():
+        left = [type_ for type_ in left if found[name, type_] >= max(
+            1, found[name, "known" if type_ == Integer.name else "texts"])]
+        types[name] = left[0] if left else Text.name
+    return types
+
+
+def _fitting(texts: Sequence[str | None], missing: Sequence[str]) -> list[str]:
+    """The types as which all the texts can be read: whole numbers but for texts of `missing`, truths, times."""
+    texts = [text for text in map(Text().one, texts) if text is not None]
+    known = [text for text in texts if text not in missing]
+    fits = {Integer.name: all(re.search(_PLAIN_WHOLE, text) and Integer().one(text) is not None for text in known)}
+    fits |= {type_.name: all(type_().one(text) is not None for text in texts) for type_ in (Boolean, Time)}
+    return [name for name, fit in fits.items() if fit]
 
 
 def _counted(engine: Engine, table: ir.Table, counts: Mapping[Any, ir.IntegerScalar]) -> dict[Any, int]:
