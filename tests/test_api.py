@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -91,6 +92,24 @@ def test_python_and_the_command_line_give_the_same_bits(clickwise, tmp_path):
     result = clickwise("predict", run, "--input", "new.csv", "--out", "p.csv")
     assert result.code == 0
     np.testing.assert_array_equal(pd.read_csv("p.csv", dtype="float32").logit, found.predict_logit(data))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file, infer, prepare, arguments", [
+    ("adult/adult.csv.gz", ["--label", "income", "--categorical", "capital-gain"], ["dataset.label_is='>50K'"],
+     {"label": "income", "positive": ">50K", "categorical": ["capital-gain"]}),
+    ("nycflights13/flights.csv.gz", ["--label", "arr_delay", "--categorical", "flight"],
+     ["dataset.label_above=15", "dataset.order_by=time_hour"],
+     {"label": "arr_delay", "categorical": ["flight"], "time": "time_hour", "prepare_settings": {"label_above": 15}})])
+def test_real_tables_have_the_auc_of_the_command_line(clickwise, file, infer, prepare, arguments):
+    file = str(Path(__file__).parents[1] / "data" / file)
+    clickwise("spec", "infer", file, *infer, "--out", "spec")
+    clickwise("prepare", "table/prepare", "dataset.spec=spec", *prepare, "out=columns")
+    found = json.loads(clickwise("train", "table/dcnv2", "data.path=columns", "train.epochs=2", "--json").out)
+    for data in (file, pd.read_csv(file)):
+        fitted = cw.fit(data, test=0.2, settings={"train.epochs": 2}, **arguments)
+        for mapping in ("validation", "test"):
+            assert fitted.metrics[mapping]["auc"] == found["mappings"][mapping]["auc"]
 
 
 @pytest.mark.parametrize("change, words", [
