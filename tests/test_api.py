@@ -118,11 +118,17 @@ def test_real_tables_have_the_auc_of_the_command_line(clickwise, file, infer, pr
     (lambda data: data[:0], ["no rows"]),
     (lambda data: data.drop(columns="click"), ["click"]),
     (lambda data: pd.concat([data, data[["age"]]], axis=1), ["two columns named 'age'"]),
-    (lambda data: data.assign(town=[1, "a", b"c", *[None] * (len(data) - 3)]), ["town"])])
+    (lambda data: data.assign(town=[1, "a", b"c", *[None] * (len(data) - 3)]), ["column 'town'"]),
+    (lambda data: data.assign(age=[np.inf, *np.arange(99) / 7]), ["the table, column 'age', row 0", "finite"]),
+    (lambda data: data.assign(click=["no", "yes"] * 50), ["positive\n", "positive=VALUE"]),
+    (lambda data: data.rename(columns={"age": "a\nb"}), ["the table: feature_spec", "rename it"]),
+    (lambda data: data.rename(columns={"age": "Town"}), ["upper and lower case"]),
+    (lambda data: data["age"], ["a pandas or polars frame"]), (lambda data: data[:5], ["validation", "too few rows"])])
 def test_one_message(change, words):
     with pytest.raises(ClickwiseError) as caught:
         cw.fit(change(frame(100)), label="click", settings=SETTINGS)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert "clickwise-" not in str(caught.value) and "--" not in str(caught.value)
 
 
 def test_what_a_frame_may_hold(model):
@@ -132,6 +138,8 @@ def test_what_a_frame_may_hold(model):
     data["age"] = data["age"].astype("Int64")
     data["member"] = data["member"].astype("boolean")
     data["shop"] = data["shop"].astype(str)
+    np.testing.assert_array_equal(model.predict_logit(data), logit)
+    data["shop"] = pd.arrays.SparseArray(frame(40, 1)["shop"])
     np.testing.assert_array_equal(model.predict_logit(data), logit)
 
 

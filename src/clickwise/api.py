@@ -9,10 +9,11 @@ here is what the command line does, by the same functions.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from clickwise import prepare
 from clickwise.data.loader import Loader
 from clickwise.encoding import Encoder, Encoding
 from clickwise.encoding.raw_file import RawFile
-from clickwise.errors import DataError, TrainError, UsageError
+from clickwise.errors import ClickwiseError, DataError, TrainError, UsageError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.models.ctr_model import CTRModel
 from clickwise.progress import say
@@ -40,6 +41,7 @@ from clickwise.train.evaluate import evaluate as measure
 from clickwise.train.step import TrainStep
 from clickwise.training_recipe import parse_recipe
 
+ROWS = "rows.parquet"  # of a frame, in the folder of its fit
 BATCHES = 16  # in an epoch, at least: small data has smaller batches than its recipe
 Data = Any  # a frame, an Arrow table, a dict of columns, or a path
 
@@ -165,16 +167,17 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     temporary = tempfile.TemporaryDirectory(prefix="clickwise-") if out is None else None
     folder = Path(temporary.name if temporary else out)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = _rows_file(data, folder, multi_hot or {}, ignore)
-    draft = infer(rows, label=label, display=display, categorical=categorical, numerical=numerical)
-    draft.save(folder / "spec")
-    for name, check in draft.checks.items():
-        say(f"please check {name}: {check}")
     dataset = {"name": "table", "spec": str(folder / "spec"), "test_share": test, "validation_share": validation,
                "seed": seed, **({"order_by": time} if time else {}), **(prepare_settings or {})}
     if positive is not None:
         dataset["label_is"] = positive.item() if isinstance(positive, np.generic) else positive
-    columns = prepare.run({"dataset": dataset, "out": str(folder / "columns")}, "fit")
+    with _in_words_of_fit(folder):
+        rows = _rows_file(data, folder, multi_hot or {}, ignore)
+        draft = infer(rows, label=label, display=display, categorical=categorical, numerical=numerical)
+        draft.save(folder / "spec")
+        for name, check in draft.checks.items():
+            say(f"please check {name}: {check}")
+        columns = prepare.run({"dataset": dataset, "out": str(folder / "columns")}, "fit")
     measured = "test" if test else "validation" if validation else "train"
     chosen = {"data.path": str(columns), "data.validation": "validation" if validation else None,
               "data.test": measured, "train.seed": seed, **(settings or {})}
@@ -194,6 +197,30 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     return found
 
 
+# What errors call the things that the command line knows by other names than `fit`.
+_WORDS = {"--label": "label", "--display": "display", "--categorical": "categorical", "--numerical": "numerical",
+          "column of the file": "column of the table", "fit.dataset.label_is": "positive",
+          "dataset.label_is=VALUE": "positive=VALUE", "fit.dataset.order_by": "time", "fit.dataset.test_share": "test",
+          "fit.dataset.validation_share": "validation", "test_share, validation_share": "test, validation",
+          "dataset.label_above=NUMBER": 'prepare_settings={"label_above": NUMBER}',
+          "fit.dataset": "the split"}
+
+
+@contextlib.contextmanager
+def _in_words_of_fit(folder: Path) -> Iterator[None]:
+    """Errors of `spec infer` and `prepare` as the arguments of `fit` have them; a frame is "the table"."""
+    words = {f"{folder}/spec/../{ROWS}": "the table", f"{folder}/{ROWS}": "the table",
+             f"{folder}/spec/feature_spec.yaml": "the table", **_WORDS}
+    try:
+        yield
+    except ClickwiseError as error:
+        texts = [error.where, error.found, error.expected, error.do]
+        for old, new in words.items():
+            texts = [text.replace(old, new) for text in texts]
+        where, found, expected, do = texts
+        raise type(error)(where, found=found, expected=expected, do=do) from None
+
+
 def _rows_file(data: Data, folder: Path, multi_hot: Mapping[str, str], ignore: Sequence[str]) -> list[Path]:
     if isinstance(data, (str, Path)):
         if multi_hot or ignore:
@@ -201,7 +228,7 @@ def _rows_file(data: Data, folder: Path, multi_hot: Mapping[str, str], ignore: S
                              do="read the file, or leave columns out of its Feature Spec on the command line")
         return [Path(data)]
     table = as_table(data, multi_hot=multi_hot, ignore=ignore)
-    path = folder / "rows.parquet"
+    path = folder / ROWS
     parquet.write_table(table, path)
     return [path]
 

@@ -36,6 +36,14 @@ for _class in (_StrictLoader, _StrictDumper):
     )
 
 
+def _text(dumper: _StrictDumper, text: str) -> yaml.Node:
+    """Texts with line ends and other control characters in one line, as escapes."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_StrictDumper.add_representer(str, _text)
+
+
 def parse_yaml(text: str, where: str, error: type[ClickwiseError] = RecipeError) -> Any:
     """The value of a YAML text, as plain dicts and lists; raises `error` with the line that is wrong."""
     try:
@@ -56,7 +64,7 @@ def dump_yaml(value: Any) -> str:
 
 
 def dump_line(value: Any) -> str:
-    """The same on one line, letters of any language as they are; values without control characters."""
+    """The same on one line, letters of any language as they are."""
     text = yaml.dump(value, Dumper=_StrictDumper, sort_keys=False, default_flow_style=True, width=10**9,
                      allow_unicode=True)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -49,7 +49,7 @@ def _table(data: Any, only: Collection[str] = ()) -> pa.Table:
     if isinstance(data, pa.RecordBatch):
         return pa.Table.from_batches([data])
     try:
-        if type(data).__module__.partition(".")[0] == "pandas":
+        if type(data).__module__.partition(".")[0] == "pandas" and hasattr(data, "columns"):
             return _of_pandas(data, only)
         if isinstance(data, Mapping):
             return pa.table(dict(data))
@@ -70,8 +70,11 @@ def _of_pandas(data: Any, only: Collection[str]) -> pa.Table:
         names = list(only)
     arrays = {}
     for name in names:
+        column = data[name]
         try:
-            arrays[str(name)] = pa.array(data[name], from_pandas=True)
+            if hasattr(column, "sparse"):
+                column = column.sparse.to_dense()
+            arrays[str(name)] = pa.array(column, from_pandas=True)
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise DataError(f"the table, column {str(name)!r}", found=str(error).splitlines()[0][:200],
                             expected="values of one type", do="cast a column of mixed values to text") from None

@@ -18,7 +18,7 @@ from clickwise.arrow_files import is_list
 from clickwise.errors import DataError, UsageError
 from clickwise.feature_spec import MISSING_NUMBERS
 from clickwise.prepare.parquet_kinds import kind_of, widest_kind
-from clickwise.progress import Progress
+from clickwise.progress import Progress, say
 
 DISTINCT_LIMIT = 100_000  # values of a column that are remembered; a million texts would take 100 MB
 BLOCK_BYTES = 1 << 22
@@ -265,6 +265,8 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
             raise DataError(files[0], found=f"two columns named {name!r}", do="rename one of them",
                             expected="a name of its own for every column")
     columns, rows = {name: ColumnProfile() for name in names if name}, {}
+    if "" in names and type_ == "parquet":
+        say("a column without a name is left out")
     with Progress("reading", unit="rows") as bar:
         for file in files:
             other = _names(file, type_, delimiter, has_header)[0]

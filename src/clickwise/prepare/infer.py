@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clickwise.errors import UsageError, nearest
+from clickwise.errors import SpecError, UsageError, nearest
 from clickwise.feature_spec import FILE_NAME, LEFT_OUT, FeatureSpec, narrowest_id_dtype
 from clickwise.files import whole_file, write_json
 from clickwise.prepare import column_profile
@@ -96,7 +96,11 @@ class Draft:
         """Writes `feature_spec.yaml`, which has been loaded once before it is there, and columns.json into `folder`."""
         with whole_file(folder / FILE_NAME) as temporary:
             temporary.write_text(self.text(folder), encoding="utf-8")
-            FeatureSpec.load(temporary)
+            try:
+                FeatureSpec.load(temporary)
+            except SpecError as error:
+                where = error.where.replace(str(temporary), str(folder / FILE_NAME))
+                raise SpecError(where, found=error.found, expected=error.expected, do=error.do) from None
         write_json(folder / COLUMNS, {name: {"channel": guess.channel or LEFT_OUT, "why": guess.why,
                                              "check": guess.check} for name, guess in self.guesses.items()})
         return FeatureSpec.load(folder)
