@@ -242,8 +242,12 @@ def test_the_index_of_a_frame_is_no_feature(tmp_path):
     assert draft.guesses["__index_level_0__"].channel == "" and "index" in draft.guesses["__index_level_0__"].why
     fitted = cw.fit(tmp_path / "rows.parquet", label="click", settings=SETTINGS)
     assert "__index_level_0__" not in fitted._encoder.needs
+    fitted = cw.fit(tmp_path / "rows.parquet", label="click", ignore=["town"], settings=SETTINGS)
+    assert fitted.columns["town"]["channel"] == "left_out" and fitted.columns["town"]["why"] == "as asked"
+    with pytest.raises(ClickwiseError, match="ignore twn"):
+        cw.fit(tmp_path / "rows.parquet", label="click", ignore=["twn"])
     with pytest.raises(ClickwiseError, match="a frame"):
-        cw.fit(tmp_path / "rows.parquet", label="click", ignore=["town"])
+        cw.fit(tmp_path / "rows.parquet", label="click", multi_hot={"tags": "|"})
 
 
 def test_a_model_in_memory_learns_from_batches_of_ones_own():

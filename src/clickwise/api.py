@@ -173,7 +173,8 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
         dataset["label_is"] = positive.item() if isinstance(positive, np.generic) else positive
     with _in_words_of_fit(folder):
         rows = _rows_file(data, folder, multi_hot or {}, ignore)
-        draft = infer(rows, label=label, display=display, categorical=categorical, numerical=numerical)
+        draft = infer(rows, label=label, display=display, categorical=categorical, numerical=numerical,
+                      ignore=ignore if isinstance(data, (str, Path)) else ())
         draft.save(folder / "spec")
         for name, check in draft.checks.items():
             say(f"please check {name}: {check}")
@@ -199,6 +200,7 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
 
 # What errors call the things that the command line knows by other names than `fit`.
 _WORDS = {"--label": "label", "--display": "display", "--categorical": "categorical", "--numerical": "numerical",
+          "--ignore": "ignore",
           "column of the file": "column of the table", "fit.dataset.label_is": "positive",
           "dataset.label_is=VALUE": "positive=VALUE", "fit.dataset.order_by": "time", "fit.dataset.test_share": "test",
           "fit.dataset.validation_share": "validation", "test_share, validation_share": "test, validation",
@@ -223,9 +225,8 @@ def _in_words_of_fit(folder: Path) -> Iterator[None]:
 
 def _rows_file(data: Data, folder: Path, multi_hot: Mapping[str, str], ignore: Sequence[str]) -> list[Path]:
     if isinstance(data, (str, Path)):
-        if multi_hot or ignore:
-            raise UsageError("multi_hot" if multi_hot else "ignore", found=f"a file, {data}", expected="a frame",
-                             do="read the file, or leave columns out of its Feature Spec on the command line")
+        if multi_hot:
+            raise UsageError("multi_hot", found=f"a file, {data}", expected="a frame", do="read the file into one")
         return [Path(data)]
     table = as_table(data, multi_hot=multi_hot, ignore=ignore)
     path = folder / ROWS

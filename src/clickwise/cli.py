@@ -181,6 +181,7 @@ def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="C
           display: Annotated[str | None, typer.Option(help="The column that groups rows for GAUC.")] = None,
           categorical: Annotated[list[str] | None, typer.Option(help="A column of categories; repeatable.")] = None,
           numerical: Annotated[list[str] | None, typer.Option(help="A column of numbers; repeatable.")] = None,
+          ignore: Annotated[list[str] | None, typer.Option(help="A column to leave out; repeatable.")] = None,
           delimiter: Annotated[str | None, typer.Option(help="Of CSV; found by itself.")] = None,
           header: Annotated[bool | None, typer.Option(help="Whether CSV has one; found by itself.")] = None,
           overwrite: Annotated[bool, typer.Option(help="Replace a spec that is there.")] = False,
@@ -189,7 +190,8 @@ def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="C
     from clickwise.verbs.spec import infer
 
     found = infer(files, out=out, label=label, display=display, categorical=categorical or [],
-                  numerical=numerical or [], delimiter=delimiter, header=header, overwrite=overwrite)
+                  numerical=numerical or [], ignore=ignore or [], delimiter=delimiter, header=header,
+                  overwrite=overwrite)
     if as_json:
         _print_json(found)
         return

@@ -107,15 +107,15 @@ class Draft:
 
 
 def infer(files: Sequence[Path], *, label: str | None = None, display: str | None = None,
-          categorical: Sequence[str] = (), numerical: Sequence[str] = (), delimiter: str | None = None,
-          header: bool | None = None) -> Draft:
-    """A draft for files of one kind, read once. What the other arguments name is not guessed.
+          categorical: Sequence[str] = (), numerical: Sequence[str] = (), ignore: Sequence[str] = (),
+          delimiter: str | None = None, header: bool | None = None) -> Draft:
+    """A draft for files of one kind, read once. What the other arguments name is not guessed; `ignore` is left out.
 
     Raises DataError for files that cannot be read, UsageError where a named column or a label is missing.
     """
     table = read_table(files, delimiter=delimiter, header=header)
     asked = [("--label", label), ("--display", display), *(("--categorical", name) for name in categorical),
-             *(("--numerical", name) for name in numerical)]
+             *(("--numerical", name) for name in numerical), *(("--ignore", name) for name in ignore)]
     for option, name in asked:
         if name is not None and name not in table.columns:
             raise UsageError(f"{option} {name}", found="no such column", expected="a column of the file",
@@ -128,6 +128,8 @@ def infer(files: Sequence[Path], *, label: str | None = None, display: str | Non
     for name, column in table.columns.items():
         if name == label:
             guesses[name] = _label(name, column)
+        elif name in ignore:
+            guesses[name] = Guess("", why="as asked")
         elif name in categorical:
             guesses[name] = Guess("categorical", _ids(column), f"as asked: {_described(column)}")
         elif name in numerical:

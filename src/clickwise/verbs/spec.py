@@ -15,8 +15,8 @@ from clickwise.strict_yaml import parse_yaml
 
 
 def infer(files: list[Path], *, out: Path, label: str | None = None, display: str | None = None,
-          categorical: Sequence[str] = (), numerical: Sequence[str] = (), delimiter: str | None = None,
-          header: bool | None = None, overwrite: bool = False) -> dict[str, Any]:
+          categorical: Sequence[str] = (), numerical: Sequence[str] = (), ignore: Sequence[str] = (),
+          delimiter: str | None = None, header: bool | None = None, overwrite: bool = False) -> dict[str, Any]:
     """What was written: `spec` (the file), `rows`, `channels` (channel -> features), `left_out`, `check` (column ->
     what a person should check), and `next`, the command that goes on from there."""
     if out.exists() and not out.is_dir():
@@ -28,7 +28,7 @@ def infer(files: list[Path], *, out: Path, label: str | None = None, display: st
     if delimiter is not None and len(delimiter) != 1:
         raise UsageError("--delimiter", found=repr(delimiter), expected="one character")
     draft = draft_of(files, label=label, display=display, categorical=categorical, numerical=numerical,
-                     delimiter=delimiter, header=header)
+                     ignore=ignore, delimiter=delimiter, header=header)
     spec = draft.save(out)
     return {"spec": str(path), "rows": draft.table.rows,
             "channels": {channel: list(names) for channel, names in spec.channels.items()},
