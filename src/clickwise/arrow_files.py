@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import re
 from collections.abc import Iterator
@@ -14,25 +13,40 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from clickwise.errors import DataError
+from clickwise.text_files import PlainText
 
 BLOCK_BYTES = 1 << 16  # read at a time, at least
+LONGEST_LINE = (1 << 31) - 1
 
 
-def text_batches(path: Path, delimiter: str, columns: list[str], has_header: bool, types: dict[str, pa.DataType],
-                 rows: int) -> Iterator[pa.RecordBatch]:
-    """The columns of `types` of a file of text that has `columns`, at most `rows` rows at a time."""
-    block = max(BLOCK_BYTES, min(rows * 8 * len(columns), 1 << 26))  # bytes: about 8 for a value
-    read = pa_csv.ReadOptions(use_threads=False, column_names=columns, skip_rows=int(has_header), block_size=block)
-    parse = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+def text_batches(plain: PlainText, columns: list[str], types: dict[str, pa.DataType], *, rows: int | None = None,
+                 block_bytes: int = BLOCK_BYTES, named: Path | None = None) -> Iterator[pa.RecordBatch]:
+    """The columns of `types` of plain text that has `columns`, at most `rows` rows at a time; errors name the file
+    `named`, of which it may be a copy."""
+    if rows is not None:
+        block_bytes = max(block_bytes, min(rows * 8 * len(columns), 1 << 26))  # about 8 for a value
+    layout, done = plain.layout, 0
+    parse = pa_csv.ParseOptions(delimiter=layout.delimiter, quote_char=layout.quote or False,
+                                newlines_in_values=bool(layout.quote))
     convert = pa_csv.ConvertOptions(column_types=types, include_columns=list(types), strings_can_be_null=False)
-    try:
-        with pa.input_stream(str(path), compression="detect") as stream, \
-                pa_csv.open_csv(stream, read, parse, convert) as reader:
-            for batch in reader:
-                for start in range(0, len(batch), rows):
-                    yield batch.slice(start, rows)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _explained(path, columns, str(error)) from None
+    while True:
+        read = pa_csv.ReadOptions(use_threads=False, column_names=columns, skip_rows=int(bool(layout.header)),
+                                  block_size=block_bytes)
+        first = 0
+        try:
+            with pa.input_stream(str(plain.path), compression="detect") as stream, \
+                    pa_csv.open_csv(stream, read, parse, convert) as reader:
+                for batch in reader:
+                    new = batch.slice(max(done - first, 0))
+                    first += len(batch)
+                    done = max(done, first)
+                    for start in range(0, len(new), rows or max(len(new), 1)):
+                        yield new.slice(start, rows)
+            return
+        except (pa.ArrowInvalid, OSError) as error:
+            if "straddling" not in str(error) or block_bytes >= LONGEST_LINE:
+                raise _explained(plain.path, columns, str(error), named or plain.path) from None
+            block_bytes = min(16 * block_bytes, LONGEST_LINE)  # a line is longer than a block: once more from the start
 
 
 _ARROW_ERROR = re.compile(r"(In CSV column #(?P<column>\d+)|CSV parse error): (Row #(?P<row>\d+): )?(?P<what>.*)", re.S)
@@ -40,12 +54,12 @@ _BAD_VALUE = re.compile(r"CSV conversion error to (?P<kind>\w+): invalid value '
 _BAD_LENGTH = re.compile(r"Expected \d+ columns, got (?P<fields>\d+)(: (?P<line>.*))?", re.S)
 
 
-def _explained(path: Path, columns: list[str], text: str) -> DataError:
+def _explained(path: Path, columns: list[str], text: str, named: Path) -> DataError:
     """Arrow's error with the name of the column and the line of the file."""
     parts = _ARROW_ERROR.match(text)
     if parts is None:
-        return DataError(path, found=text.splitlines()[0], expected="rows of " + ", ".join(columns[:8]))
-    where, what = str(path), parts["what"]
+        return DataError(named, found=text.splitlines()[0][:160], expected="rows of " + ", ".join(columns[:8]))
+    where, what = str(named), parts["what"]
     if parts["column"] is not None:
         where += f", column {columns[int(parts['column'])]!r}"
     if parts["row"] is not None:
@@ -68,19 +82,6 @@ def _line_of_row(path: Path, row: int) -> int:
             if row == 0:
                 return number
     return number
-
-
-def first_fields(path: Path, delimiter: str = ",") -> list[str]:
-    """The fields of the first line: the names of the columns, where the file has a header. Raises DataError."""
-    try:
-        with pa.input_stream(str(path), compression="detect") as stream:
-            line = stream.read(1 << 16).split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(path, found=f"no text: {error}", expected="a csv file") from None
-    if not line:
-        raise DataError(f"{path}, line 1", found="an empty file" if path.stat().st_size == 0 else "an empty line",
-                        expected="rows, or a header and rows")
-    return [field.strip() for field in next(csv.reader([line], delimiter=delimiter))]
 
 
 @contextlib.contextmanager

@@ -331,11 +331,17 @@ RULES = {  # what is wrong: (the content, then words that the message must hold)
     "empty file": ("", "empty file"),
     "numpy in the YAML": ("feature_spec: {a: {cardinality: !!python/object/apply:numpy.int64 [3]}}",
                           "line 1", "write the number itself"),
-    "csv delimiter of two letters": (
+    "csv delimiter of many letters": (
         "feature_spec: {a: {}}\nchannel_spec: {numerical: [a]}\n"
-        "source_spec: {t: [{type: csv, features: [a], files: [f], delimiter: '::'}]}", "delimiter", "one character"),
+        "source_spec: {t: [{type: csv, features: [a], files: [f], delimiter: and more}]}", "delimiter", "a character"),
+    "csv without a decimal": (
+        "feature_spec: {a: {}}\nchannel_spec: {numerical: [a]}\n"
+        "source_spec: {t: [{type: csv, features: [a], files: [f], decimal: ';'}]}", "decimal", ". or ,"),
+    "csv in no encoding": (
+        "feature_spec: {a: {}}\nchannel_spec: {numerical: [a]}\n"
+        "source_spec: {t: [{type: csv, features: [a], files: [f], encoding: utf-9}]}", "encoding", "an encoding"),
     "csv with one delimiter for all": (
-        "feature_spec: {a: {}}\nchannel_spec: {numerical: [a]}\n"
+        "feature_spec: {a: {cardinality: 9, dtype: int8, max_hotness: 2}}\nchannel_spec: {categorical: [a]}\n"
         "source_spec: {t: [{type: csv, features: [a], files: [f], delimiter: '|'}]}", "list_delimiter"),
 }
 

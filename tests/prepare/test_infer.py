@@ -234,8 +234,8 @@ def test_a_spec_that_is_there_is_not_lost(clickwise, tmp_path):
     ("a,label\n1,0\n", {"display": "b"}, ["--display b", "no such column"]),
     ("a,label\nx,0\ny,1\n", {"numerical": ["a"]}, ["--numerical a", "'x' and 'y'"]),
     ("a,label\nx,0\ny,1\n", {"categorical": ["label"], "label": "label"}, ["label", "named twice"]),
-    ("a,label\n1,0\n1,2,3\n", {}, ["rows.csv", "Expected 2 columns, got 3"]),
-    (b"a,label\n\xff\xfe,1\n", {}, ["rows.csv", "a CSV file in UTF-8"]),
+    ("a,label\n1,0\n1,2,3\n", {}, ["rows.csv, line 3", "3 field(s)"]),
+    (b"a,label\n\x00\xfe,1\n", {}, ["rows.csv", "zero bytes"]),
 ])
 def test_one_message_for_a_mistake(tmp_path, text, options, words):
     path = tmp_path / "rows.csv"

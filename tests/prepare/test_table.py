@@ -373,7 +373,7 @@ def test_one_message_for_a_mistake(prepare, tmp_path, options, words):
     (lambda folder: (folder / "rows.csv").unlink(), ["rows.csv", "no such file"]),
     (lambda folder: (folder / "rows.csv").write_bytes(b"\xff\xfe\x00"), ["rows.csv, line 1", "no text"]),
     (lambda folder: (folder / "rows.csv").write_text(""), ["rows.csv", "an empty file"]),
-    (lambda folder: (folder / "rows.csv").rename(folder / "rows.csv.gz")
+    (lambda folder: (folder / "rows.csv.gz").write_bytes(b"\x1f\x8bnothing of the kind")
      and write_spec(folder, {"train": [{"type": "csv", "files": ["rows.csv.gz"], "features": list(FEATURES)}]}),
      ["rows.csv.gz, line 1", "no text"]),
     (lambda folder: write_spec(folder, {"train": [{"type": "parquet", "files": ["rows.csv"],

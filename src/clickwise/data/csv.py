@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,17 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickwise.arrow_files import first_fields, text_batches
+from clickwise.arrow_files import text_batches
 from clickwise.data.arrays import Block, chunk_files
 from clickwise.data.parquet import to_array
 from clickwise.errors import DataError, SpecError, nearest
 from clickwise.feature_spec import Chunk, Feature, FeatureSpec
+from clickwise.text_files import TextLayout, first_row, plain_text
 
 
 def stream_csv(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 << 20,
                wide_ids: bool = False, carry: tuple[str, ...] = ()) -> Iterator[Block]:
     """Blocks of about `rows` rows of the features `names`; the columns are the chunk's features in their order, or
-    those that a header names. Options of the chunk: `delimiter` (,), `list_delimiter` (|), `header` (seen by itself).
+    those that a header names. Options of the chunk: those of a `TextLayout`, and `list_delimiter` (|).
     The columns `carry` travel along, as numbers where they are features of the spec, else as text.
 
     Raises DataError with the row for a value that is no number, a row of another length, or a wrong delimiter.
@@ -27,11 +29,11 @@ def stream_csv(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 
     labels = spec.channels.get("label", ())
     list_delimiter = chunk.options.get("list_delimiter", "|")
     for path in chunk_files(spec, chunk):
-        columns, has_header = _columns(path, chunk)
+        columns, layout = _columns(path, chunk)
         types = {name: _arrow_type(spec, spec.features[name]) if name in spec.features else pa.string()
                  for name in (*names, *carry)}
         first = 0
-        for batch in text_batches(path, chunk.options.get("delimiter", ","), columns, has_header, types, rows):
+        for batch in _batches(path, layout, columns, types, rows):
             arrays = {}
             for feature in names:
                 column, where = batch.column(feature), f"{path}, column {feature!r}"
@@ -46,21 +48,28 @@ def stream_csv(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 
             raise SpecError(path, found="no rows", expected="at least one row")
 
 
-def _columns(path: Path, chunk: Chunk) -> tuple[list[str], bool]:
-    """The names of the columns, and whether the first line is a header; checks the number of fields."""
-    delimiter = chunk.options.get("delimiter", ",")
-    fields = first_fields(path, delimiter)
+def _batches(path: Path, layout: TextLayout, columns: list[str], types: dict[str, pa.DataType],
+             rows: int) -> Iterator[pa.RecordBatch]:
+    with plain_text(path, layout) as plain:
+        yield from text_batches(plain, columns, types, rows=rows, named=path)
+
+
+def _columns(path: Path, chunk: Chunk) -> tuple[list[str], TextLayout]:
+    """The names of the columns, and how the file is written; checks the number of fields."""
+    layout = TextLayout.of(chunk.options)
+    delimiter, fields = layout.delimiter, first_row(path, layout)
     has_header = chunk.options.get("header", set(chunk.features) <= set(fields))
+    layout = dataclasses.replace(layout, header=has_header)
     if not has_header and len(fields) == len(chunk.features):
-        return list(chunk.features), False
+        return list(chunk.features), layout
     if has_header and set(chunk.features) <= set(fields):
         for name in chunk.features:
             if fields.count(name) > 1:
                 raise DataError(f"{path}, line 1", found=f"{fields.count(name)} times the column {name!r}",
                                 expected="one column for every feature")
-        return fields, True
+        return fields, layout
     for other in ",\t;| ":
-        parts = first_fields(path, other)
+        parts = first_row(path, dataclasses.replace(layout, delimiter=other))
         if other != delimiter and len(parts) > 1 and len(parts) == len(chunk.features):
             raise DataError(f"{path}, line 1", found=f"{len(fields)} field(s) between {delimiter!r}",
                             expected=f"{len(chunk.features)}", do=f"set delimiter: {other!r} in the chunk")

@@ -9,21 +9,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from clickwise.arrow_files import first_fields, open_parquet, text_batches
+from clickwise.arrow_files import open_parquet, text_batches
 from clickwise.errors import DataError, nearest
+from clickwise.text_files import DELIMITERS, TextLayout, find_layout, first_row, plain_text
 
 TEXT_ENDINGS = {".csv": ",", ".tsv": "\t", ".txt": "\t", "": "\t"}
-DELIMITERS = ",\t;|"
 
 
 @dataclasses.dataclass(frozen=True)
 class RawFile:
-    """A file with named `columns`; `delimiter` is None for Parquet, `has_header` of text."""
+    """A file with named `columns`; `text` is how it is written, None for Parquet."""
 
     path: Path
     columns: tuple[str, ...]
-    delimiter: str | None = None
-    has_header: bool = True
+    text: TextLayout | None = None
 
     @classmethod
     def open(cls, path: Path, needs: Mapping[str, object], layout: Mapping[str, Any] | None = None) -> RawFile:
@@ -52,7 +51,7 @@ class RawFile:
 
     def rows(self) -> int | None:
         """How many there are, where the file says so."""
-        if self.delimiter is not None:
+        if self.text is not None:
             return None
         with open_parquet(self.path) as file:
             return file.metadata.num_rows
@@ -73,7 +72,7 @@ class RawFile:
             yield pa.Table.from_batches(pending).combine_chunks()
 
     def _batches(self, columns: list[str], rows: int) -> Iterable[pa.RecordBatch]:
-        if self.delimiter is None:
+        if self.text is None:
             with open_parquet(self.path) as file:
                 try:
                     yield from file.iter_batches(min(rows, 1 << 16), columns=columns)
@@ -81,19 +80,23 @@ class RawFile:
                     raise DataError(self.path, found=str(error).splitlines()[0], expected="a whole Parquet file",
                                     do="write or copy it again") from None
             return
-        yield from text_batches(self.path, self.delimiter, list(self.columns), self.has_header,
-                                dict.fromkeys(columns, pa.string()), rows)
+        with plain_text(self.path, self.text) as plain:
+            yield from text_batches(plain, list(self.columns), dict.fromkeys(columns, pa.string()), rows=rows,
+                                    named=self.path)
 
 
 def _text_file(path: Path, delimiter: str, needs: Mapping[str, object], layout: Mapping[str, Any] | None) -> RawFile:
     for other in (delimiter, *DELIMITERS):
-        fields = first_fields(path, other)
+        text = find_layout(path, delimiter=other, header=True)
+        fields = first_row(path, text)
         if set(needs) <= set(fields):
-            return RawFile(path, tuple(fields), other)
+            return RawFile(path, tuple(fields), text)
     if layout is not None:
-        columns, fields = list(layout["columns"]), first_fields(path, layout["delimiter"])
+        text = find_layout(path, delimiter=layout["delimiter"], header=False, quote=layout.get("quote"))
+        columns, fields = list(layout["columns"]), first_row(path, text)
         if len(fields) == len(columns) - 1 and layout.get("label") in columns:
             columns.remove(layout["label"])
         if len(fields) == len(columns):
-            return RawFile(path, tuple(columns), layout["delimiter"], has_header=False)
-    return RawFile(path, tuple(first_fields(path, delimiter)), delimiter)
+            return RawFile(path, tuple(columns), text)
+    text = find_layout(path, delimiter=delimiter, header=True)
+    return RawFile(path, tuple(first_row(path, text)), text)

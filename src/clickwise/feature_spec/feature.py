@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from clickwise import text_files
+
 ID_CHANNELS = ("categorical", "user", "target_item", "history", "negative_history")
 CHANNELS = ("numerical", *ID_CHANNELS, "display", "label")
 LEFT_OUT = "left_out"  # a channel of columns that stand in files without a header and that nobody wants
 CHUNK_KEYS = ("type", "features", "files")
-CSV_KEYS = ("delimiter", "list_delimiter", "header")
+CSV_KEYS = (*text_files.KEYS, "list_delimiter")
 EVENTS_KEYS = ("negatives",)
 CHUNK_TYPES = ("split_binary", "parquet", "csv", "events", "tfrecord", "split_tfrecords")
 RAW_TEXT = "str"  # the dtype of values that `prepare` encodes; only in csv and parquet

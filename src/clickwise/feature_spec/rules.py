@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import numbers
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -200,7 +201,7 @@ def _check_mapping(spec: FeatureSpec, mapping: str, chunks: tuple[Chunk, ...], c
         if chunk.type == "split_binary":
             _check_split_binary(spec, where, chunk, channel_of)
         if chunk.type == "csv":
-            _check_csv(where, chunk)
+            _check_csv(spec, where, chunk)
         if chunk.type == "events":
             check_events(spec, where, chunk)
     for channel in ("numerical", *ID_CHANNELS, "label"):
@@ -236,19 +237,41 @@ def _check_split_binary(spec: FeatureSpec, where: str, chunk: Chunk, channel_of:
                         expected="two: its values and its offsets")
 
 
-def _check_csv(where: str, chunk: Chunk) -> None:
+def _check_csv(spec: FeatureSpec, where: str, chunk: Chunk) -> None:
     for key in chunk.options:
         value = chunk.options[key]
         if key not in CSV_KEYS:
             raise SpecError(f"{where}.{key}", found=f"the unknown key {key!r}", expected=", ".join(CSV_KEYS),
                             do=nearest(key, CSV_KEYS))
-        if key == "header" and not isinstance(value, bool):
-            raise SpecError(f"{where}.header", found=repr(value), expected="true or false")
-        if key != "header" and not (isinstance(value, str) and len(value) == 1):
-            raise SpecError(f"{where}.{key}", found=repr(value), expected="one character")
+        expected, holds = _CSV_RULES[key]
+        if not holds(value):
+            raise SpecError(f"{where}.{key}", found=repr(value), expected=expected)
     options = {"delimiter": ",", "list_delimiter": "|", **chunk.options}
-    if options["delimiter"] == options["list_delimiter"]:
+    has_lists = "list_delimiter" in chunk.options or any(spec.features[name].is_multi_hot for name in chunk.features)
+    if has_lists and options["delimiter"] == options["list_delimiter"]:
         raise SpecError(f"{where}.list_delimiter", found=repr(options["delimiter"]), expected="not the delimiter")
+
+
+def _is_text(value: object, least: int, most: int) -> bool:
+    return isinstance(value, str) and least <= len(value) <= most and not {"\n", "\r"} & set(value)
+
+
+def _is_encoding(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(codecs.lookup(value))
+    except LookupError:
+        return False
+
+
+_CSV_RULES: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "delimiter": ("a character, or a few", lambda value: _is_text(value, 1, 4)),
+    "list_delimiter": ("one character", lambda value: _is_text(value, 1, 1)),
+    "quote": ("one character, or '' for none", lambda value: _is_text(value, 0, 1)),
+    "escape": ("one character, or '' for none", lambda value: _is_text(value, 0, 1)),
+    "encoding": ("an encoding, as utf-8 or cp1252", _is_encoding),
+    "decimal": (". or ,", lambda value: value in (".", ",")),
+    "header": ("true or false", lambda value: isinstance(value, bool)),
+    "skip": ("a number of lines", lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0)}
 
 
 def _is_count(value: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Sequence
@@ -11,18 +11,17 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from clickwise.arrow_files import is_list
+from clickwise.arrow_files import is_list, text_batches
 from clickwise.errors import DataError, UsageError
 from clickwise.feature_spec import MISSING_NUMBERS
 from clickwise.prepare.parquet_kinds import kind_of, widest_kind
 from clickwise.progress import Progress, say
+from clickwise.text_files import TextLayout, find_layout, first_row, plain_text, rows_of
 
 DISTINCT_LIMIT = 100_000  # values of a column that are remembered; a million texts would take 100 MB
 BLOCK_BYTES = 1 << 22
-DELIMITERS = ",\t;|"
 LIST_DELIMITERS = "|;,"
 _TIME = r"^\d{4}-\d\d?-\d\d?([T ]\d\d?:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?$"
 
@@ -37,6 +36,7 @@ class ColumnProfile:
               unless `more`
     low, high of numbers; `has_parts`: not all of them are whole
     longest   the most values in a row, of list columns; `parts` is the profile of the lists' values
+    line_ends how many different texts hold a line end
     split     delimiter -> the rows with it, the most parts of a row, and the profile of the parts
     """
 
@@ -55,6 +55,7 @@ class ColumnProfile:
     has_leading_zeros: bool = False
     longest: int | None = None
     parts: ColumnProfile | None = None
+    line_ends: int = 0
     split: dict[str, Split] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
 
@@ -166,6 +167,7 @@ class ColumnProfile:
             self.texts.update(unique.to_pylist())
             self._stop_at_the_limit()
         if self.kind == "text":
+            self.line_ends += pc.sum(pc.match_substring(unique, "\n")).as_py() or 0
             for delimiter in LIST_DELIMITERS:
                 self._add_parts(delimiter, unique, counts)
 
@@ -235,21 +237,25 @@ def _are_times(unique: pa.StringArray) -> bool:
 
 @dataclass(frozen=True)
 class TableProfile:
-    """Columns by name of files that hold rows of the same columns; `delimiter` and `has_header` of CSV."""
+    """Columns by name of files that hold rows of the same columns; `layout` of delimited text."""
 
     type: str
     files: dict[Path, int]
     columns: dict[str, ColumnProfile]
-    delimiter: str = ","
-    has_header: bool = True
+    layout: TextLayout = TextLayout(header=True)
 
     @property
     def rows(self) -> int:
         return sum(self.files.values())
 
+    @property
+    def has_header(self) -> bool:
+        return bool(self.layout.header)
 
-def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: bool | None = None) -> TableProfile:
-    """Reads every row once. `delimiter` and `header` (None: looked for) say how CSV is written.
+
+def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: bool | None = None,
+               quote: str | None = None) -> TableProfile:
+    """Reads every row once. `delimiter`, `header` and `quote` (None: looked for) say how text is written.
 
     Columns without a header are called column_1, column_2, … Raises DataError for a file that is missing, empty,
     unreadable or unlike the others, and for names that occur twice; UsageError for mixed types.
@@ -258,30 +264,44 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
     if len(types) > 1:
         raise UsageError("FILE", found="CSV and Parquet at once", expected="files of one type")
     (type_,) = types
-    delimiter = delimiter or (_find_delimiter(files[0]) if type_ == "csv" else ",")
-    names, has_header = _names(files[0], type_, delimiter, header)
+    layout = find_layout(files[0], delimiter=delimiter, header=header, quote=quote) if type_ == "csv" else \
+        TextLayout(header=True)
+    if layout.encoding not in ("utf-8", "utf-8-sig"):
+        say(f"{files[0]}: read as {layout.encoding}, since it is no UTF-8")
+    names = _names(files[0], type_, layout)
     for name in names:
         if name and names.count(name) > 1:
             raise DataError(files[0], found=f"two columns named {name!r}", do="rename one of them",
                             expected="a name of its own for every column")
     columns, rows = {name: ColumnProfile() for name in names if name}, {}
-    if "" in names and type_ == "parquet":
+    if "" in names:
         say("a column without a name is left out")
-    with Progress("reading", unit="rows") as bar:
-        for file in files:
-            other = _names(file, type_, delimiter, has_header)[0]
-            if set(other) != set(names) or (type_ == "csv" and len(other) != len(names)):
-                raise DataError(file, found=f"the columns {', '.join(other[:8])}", do="describe each kind in a run",
-                                expected=f"those of {files[0]}: {', '.join(names[:8])}")
-            rows[file] = 0
-            for batch in _blocks(file, type_, delimiter, has_header, other):
-                for name, profile in columns.items():
-                    profile.add(batch.column(name))
-                rows[file] += len(batch)
-                bar.advance(len(batch), file.name)
-            if not rows[file]:
-                raise DataError(file, found="no rows", expected="at least one row")
-    return TableProfile(type_, rows, columns, delimiter, has_header)
+    try:
+        with Progress("reading", unit="rows") as bar:
+            for file in files:
+                other = _names(file, type_, layout)
+                if set(other) != set(names) or (type_ == "csv" and len(other) != len(names)):
+                    raise DataError(file, found=f"the columns {', '.join(other[:8])}", do="describe each kind in a run",
+                                    expected=f"those of {files[0]}: {', '.join(names[:8])}")
+                rows[file] = 0
+                for batch in _blocks(file, type_, layout, other):
+                    for name, profile in columns.items():
+                        profile.add(batch.column(name))
+                    rows[file] += len(batch)
+                    bar.advance(len(batch), file.name)
+                if not rows[file]:
+                    raise DataError(file, found="no rows", expected="at least one row")
+    except DataError:
+        if quote is None and type_ == "csv" and layout.quote and _has_rows_by_line(files, layout):
+            return read_table(files, delimiter=layout.delimiter, header=layout.header, quote="")
+        raise
+    line_ends = sum(profile.line_ends for profile in columns.values())
+    if line_ends and quote is None and _has_rows_by_line(files, layout):
+        say(f"{files[0]}: without quotes all lines have as many fields: they are read so, quotes being letters")
+        return read_table(files, delimiter=layout.delimiter, header=layout.header, quote="")
+    if line_ends:
+        say(f"{line_ends:,} different values hold line ends, inside quotes")
+    return TableProfile(type_, rows, columns, layout)
 
 
 def _checked(file: Path) -> Path:
@@ -293,67 +313,33 @@ def _checked(file: Path) -> Path:
     return file
 
 
-def _first_lines(file: Path, count: int = 50) -> list[str]:
-    try:
-        with pa.input_stream(str(file), compression="detect") as stream:
-            head = stream.read(1 << 20)
-        lines = head.decode("utf-8-sig", errors="strict" if len(head) < 1 << 20 else "ignore").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(file, found=f"no text: {error}", expected="a CSV file in UTF-8, or .parquet") from None
-    lines = [line for line in lines if line.strip()][:count]
-    if not lines:
-        raise DataError(file, found="no lines", expected="at least one row")
-    return lines
-
-
-def _find_delimiter(file: Path) -> str:
-    """The delimiter that cuts the first lines into the same number of fields, into the most if several do."""
-    lines, best = _first_lines(file), (1, ",")
-    for delimiter in DELIMITERS:
-        widths = {len(row) for row in csv.reader(lines, delimiter=delimiter)}
-        if len(widths) == 1 and (width := widths.pop()) > best[0]:
-            best = (width, delimiter)
-    return best[1]
-
-
-def _names(file: Path, type_: str, delimiter: str, header: bool | None) -> tuple[list[str], bool]:
-    """The names of a file's columns, and whether its first line gives them."""
+def _names(file: Path, type_: str, layout: TextLayout) -> list[str]:
+    """The names of a file's columns."""
     if type_ == "parquet":
         try:
-            return pq.read_schema(file).names, True
+            return pq.read_schema(file).names
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(file, found=str(error).splitlines()[0], expected="a Parquet file") from None
-    first, *others = csv.reader(_first_lines(file), delimiter=delimiter)
-    first = [text.strip() for text in first]
-    if header is None:
-        header = not any(map(_is_number, first)) and (len(set(first)) == len(first) or any(
-            _is_number(field) for row in others for field in row))
-    return (first, True) if header else ([f"column_{number}" for number in range(1, len(first) + 1)], False)
+    first = first_row(file, layout)
+    return first if layout.header else [f"column_{number}" for number in range(1, len(first) + 1)]
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text.strip().lower().lstrip("+-") not in ("nan", "inf", "infinity")
+def _has_rows_by_line(files: Sequence[Path], layout: TextLayout) -> bool:
+    """Whether all lines of the files have as many fields, quotes being letters."""
+    plain = dataclasses.replace(layout, quote="")
+    widths = {len(fields) for file in files for _, fields in rows_of(file, plain, lambda number, reason: None)}
+    return len(widths) == 1 and widths != {1}
 
 
-def _blocks(file: Path, type_: str, delimiter: str, has_header: bool, names: list[str]) -> Iterator[pa.RecordBatch]:
-    try:
-        if type_ == "parquet":
+def _blocks(file: Path, type_: str, layout: TextLayout, names: list[str]) -> Iterator[pa.RecordBatch]:
+    if type_ == "parquet":
+        try:
             with pq.ParquetFile(file) as parquet:
                 yield from parquet.iter_batches(batch_size=1 << 16, use_threads=False)
-            return
-        names = [name or f"\0{index}" for index, name in enumerate(names)]
-        read = pa_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=int(has_header),
-                                  block_size=BLOCK_BYTES)
-        parse = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-        convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-        with pa.input_stream(str(file), compression="detect") as stream, \
-                pa_csv.open_csv(stream, read, parse, convert) as reader:
-            yield from reader
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(file, found=str(error).splitlines()[0][:160], expected=f"a readable {type_} file",
-                        do=f"fields between {delimiter!r}: another one is --delimiter" if type_ == "csv" else "") \
-            from None
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(file, found=str(error).splitlines()[0][:160], expected="a readable parquet file") from None
+        return
+    names = [name or f"\0{index}" for index, name in enumerate(names)]
+    types = dict.fromkeys(names, pa.string())
+    with plain_text(file, layout) as plain:
+        yield from text_batches(plain, names, types, block_bytes=BLOCK_BYTES, named=file)

@@ -81,8 +81,7 @@ class Draft:
         lines.append("source_spec:")
         chunk: dict[str, Any] = {"features": [name for name, guess in self.guesses.items() if guess.channel]}
         if self.table.type == "csv":
-            chunk |= {"header": self.table.has_header}
-            chunk |= {"delimiter": self.table.delimiter} if self.table.delimiter != "," else {}
+            chunk |= {"header": self.table.has_header} | self.table.layout.options()
             chunk |= {"list_delimiter": self.list_delimiter} if self.list_delimiter != "|" else {}
         for mapping, paths in self.mappings.items():
             names = [Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix() for path in paths]
@@ -233,7 +232,7 @@ def _list_delimiter(table: TableProfile) -> str:
     if table.type == "parquet":
         return "|"
     counts = {delimiter: sum(_is_list(column, delimiter) for column in table.columns.values())
-              for delimiter in LIST_DELIMITERS if delimiter != table.delimiter}
+              for delimiter in LIST_DELIMITERS if delimiter != table.layout.delimiter}
     return max(counts, key=counts.get) if any(counts.values()) else "|"
 
 

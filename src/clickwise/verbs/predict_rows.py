@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from clickwise.arrow_files import first_fields, open_parquet
+from clickwise.arrow_files import open_parquet
 from clickwise.data.arrays import Array, RaggedArray
 from clickwise.data.check import check_block
 from clickwise.data.columns import Columns, side_by_side, stream_chunk
@@ -21,6 +21,7 @@ from clickwise.progress import say
 from clickwise.run.scores import BLOCK_ROWS, SCORES
 from clickwise.run.session import Session
 from clickwise.run.whole_model import ENCODING, inputs, model_columns
+from clickwise.text_files import TextLayout, first_row
 
 Blocks = Iterator[tuple[Columns, dict[str, pa.Array]]]
 
@@ -91,7 +92,7 @@ def _spec_of_file(spec: FeatureSpec, source: Path, type_: str, reads: dict[str, 
 def _columns_of(source: Path, type_: str) -> tuple[list[str], int | None]:
     """The names of a file's columns, and of Parquet how many rows it has."""
     if type_ == "csv":
-        return first_fields(source), None
+        return first_row(source, TextLayout()), None
     with open_parquet(source) as file:
         return file.schema_arrow.names, file.metadata.num_rows
 

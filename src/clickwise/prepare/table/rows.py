@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,14 +18,15 @@ from clickwise.encoding.raw_types import Float, Integer, Text
 from clickwise.errors import PrepareError, nearest
 from clickwise.feature_spec import LEFT_OUT, Chunk, FeatureSpec
 from clickwise.prepare.encode import read_column
-from clickwise.prepare.engine import Engine
+from clickwise.prepare.engine import BadInput, Engine
 from clickwise.prepare.folder import PreparationFolder
-from clickwise.prepare.named_columns import bad_line, first_fields, parquet_schema
+from clickwise.prepare.named_columns import parquet_schema
 from clickwise.prepare.parquet_kinds import NUMBER
 from clickwise.prepare.raw_files import BadRows, named
 from clickwise.prepare.table.parquet_types import parquet_types, widest_types
 from clickwise.prepare.table.raw_columns import ENCODED, null_if_missing
-from clickwise.progress import Progress
+from clickwise.progress import Progress, say
+from clickwise.text_files import BadLine, PlainText, TextLayout, first_row, plain_text, scan, write_plain
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig
@@ -35,7 +39,8 @@ def store_rows(folder: PreparationFolder, spec: FeatureSpec, config: TableConfig
     engine, bad_rows = folder.engine, BadRows(config.max_bad_rows, folder.work)
     for mapping, chunks in spec.mappings.items():
         with Progress(f"reading {mapping}", unit="rows") as bar:
-            _Reader(engine, bad_rows, _numbers(spec, config)).store(spec, chunks, columns, f"raw_{mapping}")
+            reader = _Reader(engine, bad_rows, _numbers(spec, config), folder.work)
+            reader.store(spec, chunks, columns, f"raw_{mapping}")
             bar.advance(engine.count(engine.table(f"raw_{mapping}")))
     return bad_rows.found
 
@@ -51,14 +56,15 @@ class _Reader:
     """Reads chunks; `bad_rows` are the lines of CSV that cannot be read, over all of them. `numbers` are the columns
     that are read as numbers."""
 
-    def __init__(self, engine: Engine, bad_rows: BadRows, numbers: Sequence[str]) -> None:
-        self.engine, self.bad_rows, self.numbers = engine, bad_rows, numbers
+    def __init__(self, engine: Engine, bad_rows: BadRows, numbers: Sequence[str], work: Path) -> None:
+        self.engine, self.bad_rows, self.numbers, self.work = engine, bad_rows, numbers, work
 
     def store(self, spec: FeatureSpec, chunks: Sequence[Chunk], columns: Sequence[str], name: str) -> None:
         left, stored = list(columns), []
         for index, chunk in enumerate(chunks):
             files = [spec.folder / file for file in chunk.files]
-            headers = {file: _header(file, chunk) for file in files}
+            layouts = {file: _layout(file, chunk) for file in files}
+            headers = {file: _header(file, chunk, layouts[file]) for file in files}
             wanted = [column for column in left if all(column in header for header in headers.values())]
             for column in (column for column in chunk.features if column in left and column not in wanted):
                 file, header = next((file, header) for file, header in headers.items() if column not in header)
@@ -66,7 +72,7 @@ class _Reader:
                                    do=nearest(column, header))
             left = [column for column in left if column not in wanted]
             if wanted:
-                self._store(chunk, headers, wanted, f"{name}_{index}" if len(chunks) > 1 else name)
+                self._store(chunk, headers, layouts, wanted, f"{name}_{index}" if len(chunks) > 1 else name)
                 stored.append(f"{name}_{index}")
         if left and (missing := [column for column in left if column not in spec.features]):
             raise PrepareError(f"{spec.folder / chunks[0].files[0]}", found=f"no column {missing[0]!r}",
@@ -91,35 +97,61 @@ class _Reader:
         for part in parts:
             engine.drop(part)
 
-    def _store(self, chunk: Chunk, headers: Mapping[Path, list[str]], columns: Sequence[str], name: str) -> None:
-        delimiter = chunk.options.get("delimiter", ",")
-
-        def reason(file: Path) -> Callable[[bytes], str | None]:
-            return lambda line: bad_line(line, headers[file], delimiter=delimiter)
-
-        def load(files: list[Path]) -> None:
+    def _store(self, chunk: Chunk, headers: Mapping[Path, list[str]], layouts: Mapping[Path, TextLayout],
+               columns: Sequence[str], name: str) -> None:
+        def load(files: Sequence[PlainText]) -> None:
             self._materialise(chunk, dict(zip(files, headers.values(), strict=True)), columns, name)
 
-        expected = "values of the types that the files say" if chunk.type == "parquet" else \
-            f"{len(next(iter(headers.values())))} fields with {delimiter!r} between them"
-        self.bad_rows.read(name[4:], list(headers), load, reason, expected)
+        if chunk.type == "parquet":
+            expected = "values of the types that the files say"
+            try:
+                load([PlainText(file, TextLayout(), 0) for file in headers])
+            except BadInput as error:
+                raise PrepareError(named(headers), found=str(error), expected=expected) from None
+            return
+        some = next(iter(layouts.values()))
+        expected = f"{len(next(iter(headers.values())))} fields with {some.delimiter!r} between them"
 
-    def _materialise(self, chunk: Chunk, headers: Mapping[Path, list[str]], columns: Sequence[str], name: str) -> None:
+        def bad(file: Path) -> BadLine:
+            return lambda number, reason: self.bad_rows.add(file, number, reason, expected)
+
+        self.work.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(plain_text(file, layout, bad(file), self.work))
+                     for file, layout in layouts.items()]
+            try:
+                return load(files)
+            except BadInput as error:
+                say(f"reading {name[4:]}: a row cannot be read ({error}); looking at every line")
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.work)))
+            for index, file in enumerate(layouts):
+                if files[index].path == file:  # of the others the bad rows are known
+                    copy = folder / f"{index}.csv"
+                    layout = write_plain(file, layouts[file], copy, bad(file), len(headers[file]))
+                    files[index] = PlainText(copy, layout, scan(copy).longest)
+            try:
+                load(files)
+            except BadInput as error:
+                raise PrepareError(named(headers), found=str(error), expected=expected) from None
+
+    def _materialise(self, chunk: Chunk, headers: Mapping[PlainText, list[str]], columns: Sequence[str],
+                     name: str) -> None:
         tables, groups = [], []
-        types: dict[str, str] = widest_types(list(headers), columns, self.numbers) if chunk.type == "parquet" else {}
-        for file, header in headers.items():  # files with the same columns are read at once
-            kind = (header, parquet_types(file, columns)) if types else header
+        originals = [plain.path for plain in headers]
+        types: dict[str, str] = widest_types(originals, columns, self.numbers) if chunk.type == "parquet" else {}
+        for plain, header in headers.items():  # files with the same columns are read at once
+            kind = (header, parquet_types(plain.path, columns) if types else plain.layout)
             if groups and groups[-1][0] == kind:
-                groups[-1][2].append(file)
+                groups[-1][2].append(plain.path)
             else:
-                groups.append((kind, header, [file]))
-        for _, header, files in groups:
+                groups.append((kind, header, [plain.path]))
+        for (_, layout), header, files in groups:
             if chunk.type == "parquet":
                 table = self.engine.read_parquet(files)
             else:
                 fields = {name or f"__{index}": "string" for index, name in enumerate(header)}
-                table = self.engine.read_text(files, fields, delimiter=chunk.options.get("delimiter", ","), quote='"',
-                                              header=_has_header(files[0], chunk))
+                table = self.engine.read_text(files, fields, delimiter=layout.delimiter, quote=layout.quote,
+                                              header=bool(layout.header))
             tables.append(table)
         if len(tables) == 1:
             self.engine.materialise(tables[0].select(*columns), name)
@@ -182,17 +214,20 @@ def _as_type(column: ir.Column, type_: str | None) -> ir.Column:
     return column.cast(type_) if read is None else read(column)
 
 
-def _has_header(file: Path, chunk: Chunk) -> bool:
-    fields = first_fields(file, chunk.options.get("delimiter", ","))
-    return chunk.options.get("header", set(chunk.features) <= set(fields))
+def _layout(file: Path, chunk: Chunk) -> TextLayout:
+    """How the file is written, as its chunk says; whether it has a header may be seen in it."""
+    layout = TextLayout.of(chunk.options)
+    if chunk.type == "csv" and layout.header is None:
+        layout = dataclasses.replace(layout, header=set(chunk.features) <= set(first_row(file, layout)))
+    return layout
 
 
-def _header(file: Path, chunk: Chunk) -> list[str]:
+def _header(file: Path, chunk: Chunk, layout: TextLayout) -> list[str]:
     """The names of a file's columns."""
     if chunk.type == "parquet":
         return parquet_schema(file, expected="a Parquet file, the type of its chunk").names
-    fields = first_fields(file, chunk.options.get("delimiter", ","))
-    if not _has_header(file, chunk):
+    fields = first_row(file, layout)
+    if not layout.header:
         if len(fields) != len(chunk.features):
             raise PrepareError(f"{file}, line 1", found=f"{len(fields)} fields", expected=f"{len(chunk.features)}, the "
                                "features of its chunk", do="correct delimiter, header or features of the chunk")
