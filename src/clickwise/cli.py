@@ -198,6 +198,8 @@ def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="C
     print(f"{found['spec']}  {found['rows']:,} rows")
     for channel, names in found["channels"].items():
         print(f"  {channel:<12} {', '.join(names)}")
+    for mapping, names in found["files"].items() if len(files) > 1 else ():
+        print(f"  {mapping:<12} {', '.join(names)}")
     if found["left_out"]:
         print(f"  {'left out':<12} {', '.join(found['left_out'])}")
     for name, check in found["check"].items():

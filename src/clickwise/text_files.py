@@ -289,7 +289,7 @@ def scan(path: Path) -> Scan:
                 length = length + len(chunk) if end < 0 else len(chunk) - end
     except _NO_GZIP as error:
         return Scan(damage=str(error) or "cut off")
-    return Scan(uniform=not cr or cr == crlf == lf, longest=max(longest, length))
+    return Scan(uniform=not cr or cr == crlf == lf, longest=max(longest, length) + 1)
 
 
 @dataclasses.dataclass(frozen=True)

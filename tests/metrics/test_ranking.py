@@ -142,3 +142,20 @@ def test_a_set_keeps_the_rows_once():
 def test_displays_are_needed():
     with pytest.raises(DataError, match="(?s)metrics: map_at_12.*channel 'display'"):
         MAP(12).update(torch.zeros(3), torch.zeros(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int8])
+def test_rows_without_a_display_are_in_no_group(dtype):
+    logit_B, label_B = torch.randn(60, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3 == 0
+    display_B = (torch.arange(60) // 4).to(dtype)
+    display_B[:20] = torch.iinfo(dtype).min
+    names = ["gauc", "map", "hit_rate_at_1"]
+    whole, known = (MetricSet(build_metrics(names)) for _ in range(2))
+    whole.update(logit_B, label_B, display_B)
+    known.update(logit_B[20:], label_B[20:], display_B[20:])
+    left_out = ("rows", "base_rate")
+    assert {name: value for name, value in whole.compute().items() if name not in left_out} == {
+        name: value for name, value in known.compute().items() if name not in left_out}
+    none = MetricSet(build_metrics(names))
+    none.update(logit_B[:20], label_B[:20], display_B[:20])
+    assert math.isnan(none.compute()["map"]) and none.compute()["rows"] == 20

@@ -123,9 +123,32 @@ class OrZero(Operation, do="or_zero"):
         return np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=-np.inf) if isinstance(x, np.ndarray) else _integers(x)
 
 
-def _integers(x: pa.Array) -> np.ndarray:
-    """int64; 0 where x is missing."""
-    return x.fill_null(0).cast(pa.int64()).to_numpy(zero_copy_only=False)
+@dataclasses.dataclass(frozen=True)
+class OrLeast(Operation, do="or_least"):
+    """x, a whole number; the least number of the integer type `dtype` where it is missing. Rows without a display have
+    it: metrics of rankings leave them out."""
+
+    dtype: str
+
+    @property
+    def least(self) -> int:
+        return int(np.iinfo(self.dtype).min)
+
+    def bulk(self, x, parse_hex=None):
+        import ibis
+
+        return ibis.coalesce(x.cast("int64"), ibis.literal(self.least, "int64"))
+
+    def one(self, x):
+        return self.least if x is None else x
+
+    def many(self, x):
+        return _integers(x, self.least)
+
+
+def _integers(x: pa.Array, missing: int = 0) -> np.ndarray:
+    """int64; `missing` where x is."""
+    return x.cast(pa.int64()).fill_null(missing).to_numpy(zero_copy_only=False)
 
 
 # ---- ids

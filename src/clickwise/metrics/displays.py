@@ -17,6 +17,7 @@ from clickwise.errors import DataError
 from clickwise.metrics.kept_rows import NO_ROWS, Rows, in_id_order, joined, packed, starts
 from clickwise.metrics.metric import Flaws, Metric, Scored
 
+NO_DISPLAY = -(1 << 63)  # of a row that was shown alone or whose display is not known
 PENDING = 1 << 20  # rows that wait, on the device they came from, until they are moved and packed together
 CHUNK = 1 << 16  # rows that are ranked at a time: the temporaries stay in the cache
 
@@ -104,7 +105,8 @@ class ByDisplay(Metric):
     """A metric of whole displays. A subclass says what each display adds up to (`tally`, `results`).
 
     It keeps 5 bytes per row, and 12 per stretch of consecutive rows of one display; equal input gives the very same
-    bits in any order. A batch without display ids is a DataError.
+    bits in any order. Rows whose display is the least number of its type have none, and are left out. A batch without
+    display ids is a DataError.
     """
 
     needs_display = True
@@ -133,7 +135,10 @@ class ByDisplay(Metric):
             raise DataError(f"metrics: {self.name}", found="impressions without displays",
                             expected="the channel 'display'",
                             do=f"name the grouping feature in channel_spec, or leave {self.name} out")
-        self.pending.append((scored.logit_B.clone(), scored.label_B, scored.display_B.to(torch.int64, copy=True)))
+        display_B = scored.display_B.to(torch.int64, copy=True)
+        if scored.display_B.dtype in (torch.int8, torch.int16, torch.int32):  # no display: left out when packed
+            display_B.masked_fill_(display_B == torch.iinfo(scored.display_B.dtype).min, NO_DISPLAY)
+        self.pending.append((scored.logit_B.clone(), scored.label_B, display_B))
         self.pending_rows += len(scored)
         if self.pending_rows >= PENDING:
             self.pack()
@@ -141,7 +146,11 @@ class ByDisplay(Metric):
     def pack(self) -> None:
         """Moves what is pending to the CPU, in as few bytes as it needs."""
         if self.pending_rows:
-            self.parts.append(packed(*(torch.cat(parts).cpu().numpy() for parts in zip(*self.pending, strict=True))))
+            logit_B, label_B, display_B = (torch.cat(parts).cpu().numpy() for parts in zip(*self.pending, strict=True))
+            if (has_B := display_B != NO_DISPLAY).all():
+                self.parts.append(packed(logit_B, label_B, display_B))
+            elif has_B.any():
+                self.parts.append(packed(logit_B[has_B], label_B[has_B], display_B[has_B]))
         self.pending, self.pending_rows = [], 0
 
     def merge(self, other: ByDisplay) -> None:

@@ -183,6 +183,17 @@ def count_unseen(folder: PreparationFolder, spec: FeatureSpec, encoding: Encodin
     return shares
 
 
+def say_without_display(folder: PreparationFolder, spec: FeatureSpec, name: str) -> None:
+    """Says in how many rows of each mapping there is no display: they are in no group of the metrics of rankings."""
+    dtype = spec.features[name].dtype
+    for mapping, chunks in spec.mappings.items():
+        for chunk in chunks:
+            if chunk.features == (name,):
+                ids = _mapped(folder.dataset / chunk.files[0], dtype)
+                if without := int(np.count_nonzero(ids == np.iinfo(dtype).min)):
+                    say(f"{mapping}: {without:,} of {len(ids):,} rows without {name!r} are in no group of rankings")
+
+
 def _mapped(path: Path, dtype: str) -> np.ndarray:
     """A column on disk; a file without any value cannot be mapped."""
     return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)

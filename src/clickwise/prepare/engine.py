@@ -25,6 +25,7 @@ from clickwise.progress import Progress
 from clickwise.recipe import require
 
 BATCH_ROWS = 1 << 17
+LONG_LINE = 1_900_000  # bytes; longer ones DuckDB has to be told of, since its buffers are many times that
 PYTHON_BYTES = 250 * 10**6  # of Python and the libraries
 
 
@@ -99,9 +100,10 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def read_text(self, files: Sequence[Path], columns: Mapping[str, str], *, delimiter: str = "\t",
-                  header: bool = False, quote: str = "", missing: Sequence[str] = ("",)) -> ir.Table:
+                  header: bool = False, quote: str = "", missing: Sequence[str] = ("",),
+                  longest: int = 0) -> ir.Table:
         """Delimited text, plain or gz, the files one after another; `columns` maps name -> Ibis type, `missing` are
-        the texts that stand for a missing value."""
+        the texts that stand for a missing value, `longest` is how long a line may be (bytes), where any is long."""
 
     @abc.abstractmethod
     def read_parquet(self, files: Sequence[Path]) -> ir.Table:
@@ -194,10 +196,11 @@ class DuckDBEngine(Engine):
         with contextlib.suppress(duckdb.Error):  # without time zones all times are in UTC already
             self.duckdb.execute("SET TimeZone='UTC'")
 
-    def read_text(self, files, columns, *, delimiter="\t", header=False, quote="", missing=("",)):
+    def read_text(self, files, columns, *, delimiter="\t", header=False, quote="", missing=("",), longest=0):
         types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}
         return self.ibis.read_csv([str(file) for file in files], columns=types, delim=delimiter, header=header,
-                                  quote=quote, escape=quote, nullstr=list(missing), auto_detect=False)
+                                  quote=quote, escape=quote, nullstr=list(missing), auto_detect=False,
+                                  **({"max_line_size": longest} if longest > LONG_LINE else {}))
 
     def read_json_lines(self, files, columns):
         types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}

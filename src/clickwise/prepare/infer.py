@@ -20,7 +20,10 @@ LABEL_NAMES = ("label", "target", "y", "click", "clicked", "is_click", "is_click
 _DISPLAY = re.compile(r"(display|session|impression|query|request|search|slate|group)(_?id)?", re.IGNORECASE)
 _ID = re.compile(r"(^|.*_)(id|code|zip|zipcode|postcode)", re.IGNORECASE)
 _INDEX = re.compile(r"__index_level_\d+__")  # as pandas names it in Parquet
-_MAPPING = re.compile(r"(?:^|[^a-z])(train|test|valid|val)(?:ing|ation)?(?=[^a-z]|$)", re.IGNORECASE)
+# Words in the names of files, before `set` or `data` too: clicks.test.csv, trainset2.csv, dev_data.csv.
+_MAPPINGS = {**dict.fromkeys(("train", "training", "trn"), "train"),
+             **dict.fromkeys(("valid", "validation", "validate", "val", "dev", "eval", "evaluation"), "validation"),
+             **dict.fromkeys(("test", "testing", "tst", "holdout"), "test")}
 CHANNELS = ("label", "numerical", "categorical", "display", LEFT_OUT)
 FEW = 50  # so many integers at most are taken for names of categories
 COLUMNS = "columns.json"  # beside the spec: what each column is taken for, why, and what to check
@@ -54,12 +57,10 @@ class Draft:
 
     @property
     def mappings(self) -> dict[str, list[Path]]:
-        """Mapping -> its files, by the words train, test and validation in their names; else all are train."""
+        """Mapping -> its files, by words in their names; those without are train, and so are all where none is."""
         found: dict[str, list[Path]] = {}
         for file in self.table.files:
-            word = _MAPPING.search(file.name.split(".")[0])
-            word = word[1].lower() if word else "train"
-            found.setdefault("validation" if word.startswith("val") else word, []).append(file)
+            found.setdefault(_mapping_of(file.name), []).append(file)
         return found if "train" in found else {"train": list(self.table.files)}
 
     @property
@@ -103,6 +104,15 @@ class Draft:
         write_json(folder / COLUMNS, {name: {"channel": guess.channel or LEFT_OUT, "why": guess.why,
                                              "check": guess.check} for name, guess in self.guesses.items()})
         return FeatureSpec.load(folder)
+
+
+def _mapping_of(name: str) -> str:
+    for word in re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.replace("hold-out", "holdout")
+                                            .replace("hold_out", "holdout")).lower()):
+        mapping = _MAPPINGS.get(word) or _MAPPINGS.get(re.sub(r"(set|data|file|split|fold)$", "", word))
+        if mapping is not None:
+            return mapping
+    return "train"
 
 
 def infer(files: Sequence[Path], *, label: str | None = None, display: str | None = None,

@@ -17,8 +17,8 @@ from clickwise.strict_yaml import parse_yaml
 def infer(files: list[Path], *, out: Path, label: str | None = None, display: str | None = None,
           categorical: Sequence[str] = (), numerical: Sequence[str] = (), ignore: Sequence[str] = (),
           delimiter: str | None = None, header: bool | None = None, overwrite: bool = False) -> dict[str, Any]:
-    """What was written: `spec` (the file), `rows`, `channels` (channel -> features), `left_out`, `check` (column ->
-    what a person should check), and `next`, the command that goes on from there."""
+    """What was written: `spec` (the file), `rows`, `channels` (channel -> features), `files` (mapping -> its files),
+    `left_out`, `check` (column -> what a person should check), and `next`, the command that goes on from there."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}", found="a file", expected="a folder, or a name that is free")
     path = out / FILE_NAME
@@ -32,6 +32,7 @@ def infer(files: list[Path], *, out: Path, label: str | None = None, display: st
     spec = draft.save(out)
     return {"spec": str(path), "rows": draft.table.rows,
             "channels": {channel: list(names) for channel, names in spec.channels.items()},
+            "files": {mapping: [str(file) for file in files] for mapping, files in draft.mappings.items()},
             "left_out": draft.of(""), "check": draft.checks, "next": _next_command(draft, spec, out)}
 
 

@@ -14,12 +14,22 @@ from typing import Any
 import ibis.expr.types as ir
 
 from clickwise.encoding import Column, Encoding, RawColumn
-from clickwise.encoding.operations import Above, Hash60, Is, Operation, OrZero, SignedLog, Standardize, Vocabulary
+from clickwise.encoding.operations import (
+    Above,
+    Hash60,
+    Is,
+    Operation,
+    OrLeast,
+    OrZero,
+    SignedLog,
+    Standardize,
+    Vocabulary,
+)
 from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.feature_spec import LEFT_OUT, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import write_json
 from clickwise.prepare import steps
-from clickwise.prepare.encode import save_encoding, write_encoded
+from clickwise.prepare.encode import save_encoding, say_without_display, write_encoded
 from clickwise.prepare.further import Source
 from clickwise.prepare.infer import COLUMNS
 from clickwise.prepare.preparation import Preparation
@@ -126,9 +136,14 @@ class Table(Preparation):
             else:  # of a display, or of a channel of one's own: handed on, texts as 60-bit hashes
                 features[name] = Feature(name, "int64" if feature.is_raw_text or feature.dtype == "bool"
                                          else feature.dtype)
-                chain = (*([Hash60()] if feature.is_raw_text else []), OrZero())
+                hashed = [Hash60()] if feature.is_raw_text else []
+                chain = (*hashed, OrLeast(features[name].dtype) if self._is_display(name) else OrZero())
             columns[name] = Column(name, chain, features[name].dtype, feature.max_hotness if size else None)
         return features, Encoding(self.raw, columns)
+
+    def _is_display(self, name: str) -> bool:
+        is_float = self.spec.features[name].dtype.startswith("float")
+        return name in self.spec.channels.get("display", ()) and not is_float
 
     # ---- ids and numbers -> columns on disk
 
@@ -138,8 +153,11 @@ class Table(Preparation):
         def rows_of(mapping: str, names: Sequence[str]) -> ir.Table:
             return self.engine.numbered(self.engine.table(f"rows_{mapping}"), *names)
 
-        _, self.values = write_encoded(self.folder, self.encoding, rows_of, features=self.features, channels=channels,
-                                       rows=self.rows, shuffle_seed=self.config.seed if self.config.shuffle else None)
+        written, self.values = write_encoded(
+            self.folder, self.encoding, rows_of, features=self.features, channels=channels, rows=self.rows,
+            shuffle_seed=self.config.seed if self.config.shuffle else None)
+        for name in filter(self._is_display, channels.get("display", ())):
+            say_without_display(self.folder, written, name)
         write_json(self.folder.preparation / COLUMNS, self._columns())
 
     def _columns(self) -> dict[str, dict[str, Any]]:

@@ -145,13 +145,14 @@ class _Reader:
                 groups[-1][2].append(plain.path)
             else:
                 groups.append((kind, header, [plain.path]))
+        longest = max(plain.longest for plain in headers)
         for (_, layout), header, files in groups:
             if chunk.type == "parquet":
                 table = self.engine.read_parquet(files)
             else:
                 fields = {name or f"__{index}": "string" for index, name in enumerate(header)}
                 table = self.engine.read_text(files, fields, delimiter=layout.delimiter, quote=layout.quote,
-                                              header=bool(layout.header))
+                                              header=bool(layout.header), longest=longest)
             tables.append(table)
         if len(tables) == 1:
             self.engine.materialise(tables[0].select(*columns), name)
