@@ -18,6 +18,7 @@ from clickwise.encoding import Column, vocabulary_file
 from clickwise.encoding.operations import (
     OPERATIONS,
     Above,
+    Bins,
     Hash60,
     Is,
     LogShifted,
@@ -42,6 +43,8 @@ CASES = {
     "standardize": (Standardize(1.1, 0.3), pa.float64(), numbers),
     "or_zero": (OrZero(), pa.float64(), numbers),
     "or_zero of integers": (OrZero(), pa.int64(), integers),
+    "bins": (Bins((-2.5, 0.0, 1.0, 7.5, 1e300)), pa.float64(), numbers),
+    "one bin": (Bins((0.0,)), pa.float64(), numbers),
     "or_least": (OrLeast("int64"), pa.int64(), integers),
     "hash60": (Hash60(), pa.string(), texts),
     "hash60 of integers": (Hash60(), pa.int64(), integers),

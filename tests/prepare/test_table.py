@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import itertools
 import json
 import math
 import random
@@ -19,6 +20,7 @@ from clickwise.data.columns import read_columns
 from clickwise.errors import ClickwiseError, PrepareError, RecipeError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import run
+from clickwise.prepare.bins import edges_of
 
 COLUMNS = ["bought", "age", "income", "city", "zip", "tags", "session", "user", "when", "note"]
 FEATURES = {
@@ -28,7 +30,8 @@ FEATURES = {
     "user": {"dtype": "str"}, "note": {"dtype": "str"}}
 CHANNELS = {"label": ["bought"], "numerical": ["age", "income"], "categorical": ["city", "zip", "tags"],
             "display": ["session"], "item": ["user"], "left_out": ["note"]}
-SETTINGS = {"label_is": "yes", "frequency_limit": 3, "log_numericals": ["income"], "shuffle": False, "seed": 7}
+SETTINGS = {"label_is": "yes", "bins": 0, "frequency_limit": 3, "log_numericals": ["income"], "shuffle": False,
+            "seed": 7}
 
 
 def rows(count, seed=0):
@@ -192,6 +195,33 @@ def test_rare_and_unseen_values_are_hashed(prepare, hash_only):
     same(out, expected_columns(ASSIGNED, buckets=buckets, hash_only=hash_only))
     cardinality = FeatureSpec.load(out).features["city"].cardinality
     assert cardinality == 6 if hash_only else cardinality > 6
+
+
+def test_bins_stand_beside_numbers(prepare):
+    out = prepare(TABLE, bins=4)
+    spec, train = FeatureSpec.load(out), ASSIGNED["train"]
+    assert spec.channels["categorical"] == ("city", "zip", "tags", "age_bin", "income_bin")
+    assert spec.features["age_bin"].cardinality == 5 and spec.features["age_bin"].dtype == "int8"
+    found = columns_of(out, "train")
+    for name in ("age", "income"):
+        value = np.array([float(row[name]) if row[name] not in ("", "NA") else np.nan for row in train])
+        bins, known = np.array(found[f"{name}_bin"]), ~np.isnan(value)
+        assert (bins[~known] == 0).all() and (bins[known] > 0).all()
+        for low, high in itertools.pairwise(range(1, 5)):
+            assert value[known & (bins == low)].max() < value[known & (bins == high)].min()
+        assert np.bincount(bins[known], minlength=5)[1:].min() > 0.8 * known.sum() / 4
+    names = pq.read_table(out / "preparation/vocabularies/age_bin.parquet")["value"].to_pylist()
+    assert names[0].startswith("18 … < ") and names[-1].endswith(" …")
+    assert "age_bin" not in FeatureSpec.load(prepare(TABLE, name="none")).features
+
+
+@pytest.mark.parametrize("values, counts, most, edges", [
+    ([0, 1, 2, 5, 7], [6, 1, 1, 1, 1], 3, [0, 1, 5]), ([3, 4], [1, 99], 32, [3, 4]), ([1], [5], 4, [1]),
+    ([], [], 4, []), (range(5), [1, 1, 500, 1, 1], 4, [0, 2, 3, 4]),
+    (range(100), [1] * 100, 4, [0, 25, 50, 75]), (range(100), [1] * 99 + [1000], 3, [0, 99])])
+def test_edges_of_bins(values, counts, most, edges):
+    found = edges_of(np.array(values, float), np.array(counts, np.int64), most)
+    assert found == edges
 
 
 def test_limits_by_feature_and_the_label_above_a_number(prepare):

@@ -7,6 +7,7 @@ type has them (`raw_types`), with None for missing ones.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
 import math
@@ -152,6 +153,36 @@ def _integers(x: pa.Array, missing: int = 0) -> np.ndarray:
 
 
 # ---- ids
+
+
+@dataclasses.dataclass(frozen=True)
+class Bins(Operation, do="bins"):
+    """The number of `edges`, which ascend, that x has reached: 1 … len(edges), below the first of them 1; 0 where x is
+    missing."""
+
+    edges: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edges", tuple(self.edges))
+
+    def bulk(self, x, parse_hex=None):
+        import ibis
+
+        def found(first: int, end: int) -> ir.IntegerValue:
+            """The bin, which is one of first … end − 1, by bisection."""
+            if end - first == 1:
+                return ibis.literal(first, "int32")
+            middle = (first + end) // 2
+            return (x < self.edges[middle - 1]).ifelse(found(first, middle), found(middle, end))
+
+        return x.isnull().ifelse(ibis.literal(0, "int32"), found(1, len(self.edges) + 1))
+
+    def one(self, x):
+        return 0 if x is None else max(bisect.bisect_right(self.edges, x), 1)
+
+    def many(self, x):
+        bins = np.maximum(np.searchsorted(self.edges, x, side="right"), 1)
+        return np.where(np.isnan(x), 0, bins)
 
 
 @dataclasses.dataclass(frozen=True)

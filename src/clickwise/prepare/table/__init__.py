@@ -16,6 +16,7 @@ import ibis.expr.types as ir
 from clickwise.encoding import Column, Encoding, RawColumn
 from clickwise.encoding.operations import (
     Above,
+    Bins,
     Hash60,
     Is,
     Operation,
@@ -29,6 +30,7 @@ from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.feature_spec import LEFT_OUT, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import write_json
 from clickwise.prepare import steps
+from clickwise.prepare.bins import fit_bins, write_names
 from clickwise.prepare.encode import save_encoding, say_without_display, write_encoded
 from clickwise.prepare.further import Source
 from clickwise.prepare.infer import COLUMNS
@@ -97,6 +99,10 @@ class Table(Preparation):
         self.sizes = self.folder.stage("vocabularies", self._fit_vocabularies)
         self.scales = self.folder.stage("scales", lambda: fit_scales(
             self.engine, self._numbers(numerical), numerical)) if numerical else {}
+        bins = self.folder.stage("bins", lambda: fit_bins(
+            self.engine, self.engine.table("rows_train"), numerical, self.config.bins)) if self.config.bins else {}
+        self.bins = {self._name_of_bins(name): (name, edges) for name, edges in bins.items()}
+        write_names(self.folder, {feature: edges for feature, (_, edges) in self.bins.items()})
         self.features, self.encoding = self._encoding()
         self.folder.stage("encoding", lambda: save_encoding(self.folder, self.encoding))
 
@@ -110,6 +116,12 @@ class Table(Preparation):
         sizes = store_vocabularies(self.folder, {feature.name: values(feature) for feature in encoded(self.spec)},
                                    self.config.limit)
         return {name: size + self.config.hash_buckets.get(name, 0) for name, size in sizes.items()}
+
+    def _name_of_bins(self, name: str) -> str:
+        name += "_bin"
+        while name.lower() in {other.lower() for other in self.spec.features}:
+            name += "_"
+        return name
 
     def _numbers(self, names: Sequence[str]) -> ir.Table:
         """The numericals of the training rows before they are scaled."""
@@ -139,6 +151,9 @@ class Table(Preparation):
                 hashed = [Hash60()] if feature.is_raw_text else []
                 chain = (*hashed, OrLeast(features[name].dtype) if self._is_display(name) else OrZero())
             columns[name] = Column(name, chain, features[name].dtype, feature.max_hotness if size else None)
+        for name, (of, edges) in self.bins.items():
+            features[name] = Feature(name, narrowest_id_dtype(len(edges) + 1), len(edges) + 1)
+            columns[name] = Column(of, (Bins(edges),), features[name].dtype)
         return features, Encoding(self.raw, columns)
 
     def _is_display(self, name: str) -> bool:
@@ -149,6 +164,8 @@ class Table(Preparation):
 
     def write(self) -> None:
         channels = {channel: names for channel, names in self.spec.channels.items() if channel != LEFT_OUT and names}
+        if self.bins:
+            channels["categorical"] = (*channels.get("categorical", ()), *self.bins)
 
         def rows_of(mapping: str, names: Sequence[str]) -> ir.Table:
             return self.engine.numbered(self.engine.table(f"rows_{mapping}"), *names)

@@ -27,6 +27,8 @@ class TableConfig(Section):
                         `frequency_limits` overrides it by feature. All others, and what is missing, get 0
     hash_buckets        feature -> so many further ids, over which its rare and unseen values are hashed
     hash_only           features of `hash_buckets` without a vocabulary: every value is hashed
+    bins                a numerical has, beside its scaled value, an id that says in which of so many bins it lies, each
+                        with about as many training rows; frequent values have one of their own. 0: none
     log_numericals      numericals with a heavy tail: sign(x) · ln(1 + |x|) before they are scaled
     missing             texts that stand for a missing value in a column of numbers (which becomes the mean); in other
                         columns only the empty text does
@@ -46,6 +48,7 @@ class TableConfig(Section):
     frequency_limits: dict[str, int] = field(default_factory=dict)
     hash_buckets: dict[str, int] = field(default_factory=dict)
     hash_only: list[str] = field(default=())
+    bins: int = 32
     log_numericals: list[str] = field(default=())
     missing: list[str] = field(default=MISSING_NUMBERS)
     shuffle: bool = True
@@ -73,4 +76,5 @@ class TableConfig(Section):
         for name in self.hash_only:
             require(name in self.hash_buckets, "hash_only", found=name, expected="features of hash_buckets",
                     do=nearest(name, self.hash_buckets))
-        self.require_at_least(0, "frequency_limit", "seed", "max_bad_rows", "frequency_limits")
+        require(self.bins != 1 and self.bins < 2**15, "bins", found=self.bins, expected="0, or 2 and more")
+        self.require_at_least(0, "bins", "frequency_limit", "seed", "max_bad_rows", "frequency_limits")

@@ -1,0 +1,57 @@
+"""Quantile bins of numbers, fitted on the training rows: what trees see in a number, as ids for an embedding.
+
+A bin holds about the same number of rows; a value that many rows share, such as a zero, has one of its own, and so has
+every value where there are few. Ten rows 0 0 0 0 0 0 1 2 5 7 in three bins: 0 0 0 0 0 0 | 1 2 | 5 7, edges 0, 1, 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from clickwise.prepare.engine import Engine
+from clickwise.prepare.folder import PreparationFolder
+
+
+def fit_bins(engine: Engine, table: ir.Table, names: Sequence[str], most: int) -> dict[str, list[float]]:
+    """Column → where its bins begin, ascending, at most `most` of them; columns with one value or none are left out."""
+    found = {}
+    for name in names:
+        x = table.select(x=table[name].cast("float64"))
+        counts = x.filter(x.x.notnull()).group_by("x").aggregate(n=lambda rows: rows.count())
+        batches = list(engine.batches(counts))
+        value_U, count_U = (np.concatenate([batch.column(index).to_numpy(zero_copy_only=False) for batch in batches])
+                            if batches else np.empty(0) for index in (0, 1))
+        order = np.argsort(value_U)
+        edges = edges_of(value_U[order], count_U[order].astype(np.int64), most)
+        if len(edges) > 1:
+            found[name] = edges
+    return found
+
+
+def edges_of(value_U: np.ndarray, count_U: np.ndarray, most: int) -> list[float]:
+    """The least value of each bin. A bin takes values until it has its share of the rows that are left."""
+    rows_to_U = np.concatenate([[0], np.cumsum(count_U)])
+    edges, first = [], 0
+    for left in range(most, 0, -1):
+        if first == len(value_U):
+            break
+        edges.append(float(value_U[first]))
+        share = (rows_to_U[-1] - rows_to_U[first]) / left
+        end = max(first + 1, int(np.searchsorted(rows_to_U, rows_to_U[first] + share)))
+        first = end - 1 if end - 1 > first and count_U[end - 1] >= share else end  # a frequent value stands alone
+    return edges
+
+
+def write_names(folder: PreparationFolder, bins: Mapping[str, Sequence[float]]) -> None:
+    """Writes what each bin is called, where vocabularies have the names of their values; `bins` by feature."""
+    for feature, edges in bins.items():
+        names = [f"{first:g} …" if index + 1 == len(edges) else f"{first:g} … < {edges[index + 1]:g}"
+                 for index, first in enumerate(edges)]
+        path = folder.preparation / "vocabularies" / f"{feature}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        parquet.write_table(pa.table({"value": names, "id": pa.array(range(1, len(edges) + 1), pa.int32())}), path)
