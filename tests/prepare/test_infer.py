@@ -256,3 +256,44 @@ def test_files_that_do_not_belong_together(tmp_path):
                         ([tmp_path / "broken.parquet"], "a Parquet file"), ([tmp_path], "a folder")):
         with pytest.raises(ClickwiseError, match=word):
             infer(files)
+
+
+# ---- decisions that once went wrong
+
+
+def decided(tmp_path, **columns):
+    """What a table's columns are taken for, and what a person is asked to check."""
+    size = len(next(iter(columns.values())))
+    path = write_csv(tmp_path / "rows.csv", {**columns, "label": [index % 2 for index in range(size)]})
+    return infer([path]).guesses
+
+
+@pytest.mark.parametrize("name, values, channel", [
+    ("user", [10**6 + 7919 * (index % 500) % 50_000 for index in range(1000)], "categorical"),
+    ("movie", [index % 90 * 11 + 5 for index in range(1000)], "categorical"),
+    ("site_id", [index % 90 * 11 + 5 for index in range(1000)], "categorical"),
+    ("zip", [10_000 + index % 400 * 37 for index in range(1000)], "categorical"),
+    ("x", [1 + index % 400 for index in range(1000)], "categorical"),  # without gaps from 1
+    ("x", [1 + index % 99 for index in range(1000)], "numerical"),  # hours, points
+    ("x", [index**2 % 9973 for index in range(1000)], "numerical"),
+    ("ts", [1_400_000_000 + 60 * index for index in range(1000)], ""),
+    ("x", [1_400_000_000_000 + 60_000 * index for index in range(1000)], ""),
+    ("created", [f"{index % 28 + 1:02}/{index % 12 + 1:02}/2014 10:{index % 60:02}" for index in range(1000)], ""),
+    ("x", [f"{index % 28 + 1} Mar 2014" for index in range(1000)], ""),
+    ("date", [20140101 + index % 28 for index in range(1000)], ""),
+    ("x", [f"{index % 7}:0.5 {index % 5}:{index % 3}.25" for index in range(1000)], ""),
+    ("opens", [f"{index % 24:02}:{index % 4 * 15:02}" for index in range(1000)], "categorical"),
+    ("phone", [7_000_000_000 + 7919 * index for index in range(1000)], "numerical")])
+def test_what_it_is(tmp_path, name, values, channel):
+    guess = decided(tmp_path, **{name: values})[name]
+    assert guess.channel == channel, guess
+    doubtful = channel == "numerical" or (name == "x" and not channel) or name == "created"
+    assert bool(guess.check) == doubtful, guess
+
+
+def test_numbers_that_nobody_scaled_are_never_transcoded(tmp_path, clickwise):
+    for name in ("train.csv", "test.csv"):
+        write_csv(tmp_path / name, {"shop": [index % 60 for index in range(400)], "x": [index * 7.5 for index in
+                                                                                      range(400)], "label": LABEL})
+    found = clickwise("spec", "infer", "train.csv", "test.csv", "--out", "spec").out
+    assert "clickwise prepare" in found and "transcode" not in found

@@ -21,6 +21,7 @@ from clickwise.errors import ClickwiseError, PrepareError, RecipeError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import run
 from clickwise.prepare.bins import edges_of
+from clickwise.prepare.table.config import TableConfig
 
 COLUMNS = ["bought", "age", "income", "city", "zip", "tags", "session", "user", "when", "note"]
 FEATURES = {
@@ -74,7 +75,7 @@ def prepare(tmp_path):
                        features, channels)
             write_csv(spec / "rows.csv", table)
         section = {"name": "table", "spec": str(spec), **SETTINGS, **options}
-        section = {key: value for key, value in section.items() if value is not None}
+        section = {key: value for key, value in section.items() if value is not None or key == "log_numericals"}
         recipe = {"dataset": section, "engine": {"threads": 1, **(engine or {})}, "out": str(tmp_path / name)}
         return run(recipe, "test.yaml", overwrite=overwrite)
 
@@ -435,3 +436,19 @@ def test_names_that_preparation_cannot_tell_apart(prepare, tmp_path, name):
 def test_a_recipe_names_only_what_there_is(prepare):
     with pytest.raises(RecipeError, match="did you mean 'order_by'"):
         prepare(TABLE, orderby="when")
+
+
+def test_a_heavy_tail_gets_a_logarithm_where_nobody_says_otherwise(prepare):
+    dice = random.Random(1)
+    table = [{**row, "income": math.exp(dice.gauss(0, 3)), "age": dice.gauss(40, 5)} for row in TABLE]
+    encoding = {name: json.loads((prepare(table, name=name, log_numericals=logs) / "preparation/encoding.json")
+                                 .read_text())["columns"] for name, logs in (("auto", None), ("none", []))}
+    steps = {name: [step["do"] for step in columns["income"]["steps"]] for name, columns in encoding.items()}
+    assert steps == {"auto": ["signed_log", "standardize"], "none": ["standardize"]}
+    assert [step["do"] for step in encoding["auto"]["age"]["steps"]] == ["standardize"]
+
+
+def test_the_frequency_limit_follows_the_number_of_rows():
+    config = TableConfig(spec="x", frequency_limits={"b": 7})
+    assert [config.limit_among("a", rows) for rows in (100, 19_999, 20_000)] == [2, 2, 5]
+    assert config.limit_among("b", 100) == 7 and TableConfig(spec="x", frequency_limit=3).limit_among("a", 100) == 3

@@ -1,12 +1,14 @@
-"""Quantile bins of numbers, fitted on the training rows: what trees see in a number, as ids for an embedding.
+"""What is fitted of numbers beside their scale: bins, and whether their tail is so heavy that a logarithm comes first.
 
-A bin holds about the same number of rows; a value that many rows share, such as a zero, has one of its own, and so has
-every value where there are few. Ten rows 0 0 0 0 0 0 1 2 5 7 in three bins: 0 0 0 0 0 0 | 1 2 | 5 7, edges 0, 1, 5.
+Quantile bins are what trees see in a number, as ids for an embedding. Each holds about the same number of rows; a value
+that many rows share, such as a zero, has one of its own, and so has every value where there are few. Ten rows
+0 0 0 0 0 0 1 2 5 7 in three bins: 0 0 0 0 0 0 | 1 2 | 5 7, edges 0, 1, 5.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ibis.expr.types as ir
 import numpy as np
@@ -16,9 +18,12 @@ from pyarrow import parquet
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
 
+HEAVY = 5.0  # the skewness of a log-normal number whose logarithm has a standard deviation of 0.9
 
-def fit_bins(engine: Engine, table: ir.Table, names: Sequence[str], most: int) -> dict[str, list[float]]:
-    """Column → where its bins begin, ascending, at most `most` of them; columns with one value or none are left out."""
+
+def fit_numbers(engine: Engine, table: ir.Table, names: Sequence[str], most: int) -> dict[str, dict[str, Any]]:
+    """Column → `edges`: where its bins begin, ascending, at most `most` of them, none for less than two values; `log`:
+    whether its tail is heavy."""
     found = {}
     for name in names:
         x = table.select(x=table[name].cast("float64"))
@@ -27,10 +32,26 @@ def fit_bins(engine: Engine, table: ir.Table, names: Sequence[str], most: int) -
         value_U, count_U = (np.concatenate([batch.column(index).to_numpy(zero_copy_only=False) for batch in batches])
                             if batches else np.empty(0) for index in (0, 1))
         order = np.argsort(value_U)
-        edges = edges_of(value_U[order], count_U[order].astype(np.int64), most)
-        if len(edges) > 1:
-            found[name] = edges
+        value_U, count_U = value_U[order], count_U[order].astype(np.int64)
+        edges = edges_of(value_U, count_U, most)
+        found[name] = {"edges": edges if len(edges) > 1 else [], "log": has_heavy_tail(value_U, count_U)}
     return found
+
+
+def has_heavy_tail(value_U: np.ndarray, count_U: np.ndarray) -> bool:
+    """Whether the skewness is beyond `HEAVY`, and sign(x) · ln(1 + |x|) at least halves it."""
+    skewness = _skewness(value_U, count_U)
+    return abs(skewness) > HEAVY and abs(_skewness(np.sign(value_U) * np.log1p(np.abs(value_U)), count_U)) < \
+        abs(skewness) / 2
+
+
+def _skewness(value_U: np.ndarray, count_U: np.ndarray) -> float:
+    if len(value_U) < 2:
+        return 0.0
+    value_U = value_U / np.abs(value_U).max()  # powers of any number stay finite
+    apart_U = value_U - np.average(value_U, weights=count_U)
+    variance, third = (np.average(apart_U**power, weights=count_U) for power in (2, 3))
+    return float(third / variance**1.5) if variance > 0 else 0.0
 
 
 def edges_of(value_U: np.ndarray, count_U: np.ndarray, most: int) -> list[float]:

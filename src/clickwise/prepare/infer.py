@@ -19,12 +19,24 @@ from clickwise.strict_yaml import dump_line
 LABEL_NAMES = ("label", "target", "y", "click", "clicked", "is_click", "is_clicked", "conversion", "converted")
 _DISPLAY = re.compile(r"(display|session|impression|query|request|search|slate|group)(_?id)?", re.IGNORECASE)
 _ID = re.compile(r"(^|.*_)(id|code|zip|zipcode|postcode)", re.IGNORECASE)
+_THING = re.compile(r"(user|member|customer|account|visitor|device|item|movie|video|song|track|artist|author|product|"
+                    r"sku|ad|advert|advertiser|campaign|creative|site|app|page|url|domain|publisher|store|shop|brand|"
+                    r"category|query|keyword|document|doc|article|city|region|country|zip)s?", re.IGNORECASE)
+_MOMENT = re.compile(r"(.*_)?(time|times|timestamp|ts|date|datetime|day|created|updated|epoch|unix|at)(_.*)?",
+                     re.IGNORECASE)
 _INDEX = re.compile(r"__index_level_\d+__")  # as pandas names it in Parquet
 # Words in the names of files, before `set` or `data` too: clicks.test.csv, trainset2.csv, dev_data.csv.
 _MAPPINGS = {**dict.fromkeys(("train", "training", "trn"), "train"),
              **dict.fromkeys(("valid", "validation", "validate", "val", "dev", "eval", "evaluation"), "validation"),
              **dict.fromkeys(("test", "testing", "tst", "holdout"), "test")}
 CHANNELS = ("label", "numerical", "categorical", "display", LEFT_OUT)
+UNIX = (946_684_800, 2_208_988_800)  # 2000 … 2039 in seconds
+DATES = (19_000_101, 21_001_231)  # as whole numbers
+_DATE = re.compile(r"\d{1,2}[/.-]\d{1,2}[/.-](\d{2}|\d{4})(,? .*)?|\d{4}[/.]\d{1,2}[/.]\d{1,2}(,? .*)?|"
+                   r"(\w{3}, )?(\d{1,2}[ -])?(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[ -]\d{1,4}.*",
+                   re.IGNORECASE)
+_WEIGHTED = re.compile(r"[^\s:,;|]+:[+-]?\d*\.?\d+([ ,;|][^\s:,;|]+:[+-]?\d*\.?\d+)*")
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?")
 FEW = 50  # so many integers at most are taken for names of categories
 COLUMNS = "columns.json"  # beside the spec: what each column is taken for, why, and what to check
 
@@ -202,14 +214,18 @@ def _guess(name: str, found: ColumnProfile, table: TableProfile, list_delimiter:
         return Guess("", why="no values")
     if found.distinct == 1 and not found.missing and not (found.is_number and found.stands_for_missing):
         return Guess("", why=f"one value in every row: {next(iter(found.values))!r}"[:80])
-    if found.kind == "time":
-        return Guess("", why=f"{said}; to split by time: dataset.order_by={name}")
+    if (guess := _moment(name, found, said)) is not None:
+        return guess
+    if found.kind == "text" and all(map(_WEIGHTED.fullmatch, found.values)) and \
+            not all(map(_TIME_OF_DAY.fullmatch, found.values)):
+        return Guess("", why=f"lists with weights, as {min(found.values, key=len)!r}", check="they cannot be read yet: "
+                     "write the values alone, with | between them, and name the column categorical")
     if found.kind == "text" and (split := found.split.get(list_delimiter)) and _is_list(found, list_delimiter):
         said = f"{_described(split.parts, found.rows)}, up to {split.longest} in a row"
         why = f"as {_example(found, list_delimiter)}: {said}"
         return Guess("categorical", _ids(split.parts, multi_hot=True) | {"max_hotness": split.longest}, why)
     unique = found.distinct == found.known if not found.more else False
-    if found.kind == "text" or (_ID.fullmatch(name) and found.is_whole):
+    if found.kind == "text" or ((_ID.fullmatch(name) or _THING.fullmatch(name)) and found.is_whole):
         if unique and found.rows > 1:
             return Guess("", why=f"another value in every row ({said})")
         return Guess("categorical", _ids(found), said)
@@ -220,12 +236,39 @@ def _guess(name: str, found: ColumnProfile, table: TableProfile, list_delimiter:
 
 
 def _names_categories(found: ColumnProfile) -> bool:
-    """Whether integers are names rather than amounts: few in many rows, or from 0 on without gaps, as encoded ids."""
+    """Whether integers are names rather than amounts: few in many rows, or from 0 or 1 on without gaps, as encoded ids.
+    From 1 on, up to 300, they may be amounts as well: ages, hours, points."""
     if found.more:
-        return found.low == 0 and found.high < found.rows / 2
+        return found.low in (0, 1) and found.high < found.rows / 2
     if found.distinct <= FEW:
         return found.known >= 20 * found.distinct
-    return found.low == 0 and found.distinct >= (found.high + 1) / 2 and found.known >= 2 * found.distinct
+    dense = found.distinct >= (found.high + 1) / 2 and found.known >= 2 * found.distinct
+    return dense and (found.low == 0 or (found.low == 1 and found.high > 300))
+
+
+def _moment(name: str, found: ColumnProfile, said: str) -> Guess | None:
+    """The guess for a column of times, however they are written: no feature, but what a split may go by."""
+    split = f"to split by time: dataset.order_by={name}"
+    if found.kind == "time":
+        return Guess("", why=f"{said}; {split}")
+    if found.kind == "text" and all(map(_DATE.fullmatch, found.values)):
+        return Guess("", why=f"dates, as {min(found.values)!r}",
+                     check="not used; to split by time, or make features of them, write them as YYYY-MM-DD")
+    if not found.is_whole or _ID.fullmatch(name) or _THING.fullmatch(name) or found.low is None:
+        return None
+    is_named = _MOMENT.fullmatch(name) is not None
+    for unit, factor in (("seconds", 1), ("milliseconds", 10**3), ("microseconds", 10**6)):
+        if UNIX[0] * factor <= found.low and found.high < UNIX[1] * factor and (is_named or found.distinct > FEW):
+            return Guess("", why=f"{said}: Unix {unit}; {split}", check="" if is_named else
+                         "taken for moments and left out; if it is no time, name it numerical or categorical")
+    if is_named and DATES[0] <= found.low and found.high <= DATES[1] and all(map(_is_date, found.values)):
+        return Guess("", why=f"{said}: dates as YYYYMMDD; {split}")
+    return None
+
+
+def _is_date(text: str) -> bool:
+    month, day = divmod(int(float(text)) % 10_000, 100)
+    return 1 <= month <= 12 and 1 <= day <= 31
 
 
 def _ids(found: ColumnProfile, multi_hot: bool = False) -> dict[str, Any]:

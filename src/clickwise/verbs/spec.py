@@ -36,13 +36,18 @@ def infer(files: list[Path], *, out: Path, label: str | None = None, display: st
             "left_out": draft.of(""), "check": draft.checks, "next": _next_command(draft, spec, out)}
 
 
+SCALED = 30.0  # what numbers are at most, in size, that somebody has brought to one scale
+
+
 def _next_command(draft: Draft, spec: FeatureSpec, out: Path) -> str:
     label = draft.table.columns[draft.label]
     encoded = not any(feature.is_raw_text for feature in spec.features.values()) and \
         spec.features[draft.label].dtype == "bool"
     whole = not any(draft.table.columns[name].rows > draft.table.columns[name].known
                     for name, feature in spec.features.items() if not feature.is_multi_hot)
-    if encoded and whole and "test" in spec.mappings:
+    scaled = all(draft.table.columns[name].high <= SCALED and draft.table.columns[name].low >= -SCALED
+                 for name in spec.channels.get("numerical", ()))
+    if encoded and whole and scaled and "test" in spec.mappings:
         return shlex.join(["clickwise", "transcode", str(out), "--out", str(out / "columns")])
     words = ["clickwise", "prepare", "table/prepare", f"dataset.spec={out}"]
     if label.is_number and label.distinct > 2:

@@ -30,7 +30,7 @@ from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.feature_spec import LEFT_OUT, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import write_json
 from clickwise.prepare import steps
-from clickwise.prepare.bins import fit_bins, write_names
+from clickwise.prepare.bins import fit_numbers, write_names
 from clickwise.prepare.encode import save_encoding, say_without_display, write_encoded
 from clickwise.prepare.further import Source
 from clickwise.prepare.infer import COLUMNS
@@ -42,6 +42,7 @@ from clickwise.prepare.table.config import TableConfig
 from clickwise.prepare.table.raw_columns import encoded, fit_types, raw_columns
 from clickwise.prepare.table.rows import check, store_rows
 from clickwise.prepare.vocabularies import store_vocabularies
+from clickwise.progress import say
 
 BYTES_ON_DISK = {".gz": 10, ".parquet": 8}  # a byte of such a file in the engine's tables, held twice; 2 of plain text
 
@@ -97,11 +98,16 @@ class Table(Preparation):
     def fit(self) -> None:
         numerical = self.spec.channels.get("numerical", ())
         self.sizes = self.folder.stage("vocabularies", self._fit_vocabularies)
+        numbers = self.folder.stage("numbers", lambda: fit_numbers(
+            self.engine, self.engine.table("rows_train"), numerical, self.config.bins))
+        asked = self.config.log_numericals
+        self.logs = [name for name in numerical if (numbers[name]["log"] if asked is None else name in asked)]
+        if self.logs and asked is None:
+            say("a logarithm comes before the scale, for a heavy tail: " + ", ".join(self.logs))
         self.scales = self.folder.stage("scales", lambda: fit_scales(
             self.engine, self._numbers(numerical), numerical)) if numerical else {}
-        bins = self.folder.stage("bins", lambda: fit_bins(
-            self.engine, self.engine.table("rows_train"), numerical, self.config.bins)) if self.config.bins else {}
-        self.bins = {self._name_of_bins(name): (name, edges) for name, edges in bins.items()}
+        self.bins = {self._name_of_bins(name): (name, found["edges"]) for name, found in numbers.items()
+                     if found["edges"]}
         write_names(self.folder, {feature: edges for feature, (_, edges) in self.bins.items()})
         self.features, self.encoding = self._encoding()
         self.folder.stage("encoding", lambda: save_encoding(self.folder, self.encoding))
@@ -114,7 +120,7 @@ class Table(Preparation):
             return table.limit(0 if feature.name in self.config.hash_only else None)
 
         sizes = store_vocabularies(self.folder, {feature.name: values(feature) for feature in encoded(self.spec)},
-                                   self.config.limit)
+                                   lambda name: self.config.limit_among(name, self.rows["train"]))
         return {name: size + self.config.hash_buckets.get(name, 0) for name, size in sizes.items()}
 
     def _name_of_bins(self, name: str) -> str:
@@ -126,8 +132,8 @@ class Table(Preparation):
     def _numbers(self, names: Sequence[str]) -> ir.Table:
         """The numericals of the training rows before they are scaled."""
         table = self.engine.table("rows_train")
-        return table.select(**{name: SignedLog().bulk(table[name]) if name in self.config.log_numericals
-                               else table[name] for name in names})
+        return table.select(**{name: SignedLog().bulk(table[name]) if name in self.logs else table[name]
+                               for name in names})
 
     def _encoding(self) -> tuple[dict[str, Feature], Encoding]:
         """The features as they are stored, and how raw values become them."""
@@ -141,7 +147,7 @@ class Table(Preparation):
                 continue
             if name in self.scales:
                 features[name] = Feature(name, "float32")
-                chain = (*([SignedLog()] if name in config.log_numericals else []), Standardize(**self.scales[name]))
+                chain = (*([SignedLog()] if name in self.logs else []), Standardize(**self.scales[name]))
             elif size is not None:
                 features[name] = Feature(name, narrowest_id_dtype(size), size, feature.max_hotness)
                 chain = (Vocabulary(name, config.hash_buckets.get(name, 0)),)
@@ -203,6 +209,7 @@ class Table(Preparation):
     def summary(self) -> dict[str, Any]:
         return {"rows": self.rows, "bad_rows_skipped": self.bad_rows, "rows_without_label": self.unlabelled,
                 "cardinalities": self.sizes, "without_an_id": self.values,
+                "logarithms": self.logs, "bins": {name: len(edges) for name, (_, edges) in self.bins.items()},
                 "hashed": "first 60 bits of the MD5 sum of the UTF-8 text, modulo hash_buckets"}
 
 
@@ -228,7 +235,7 @@ def _check(spec: FeatureSpec, config: TableConfig, where: str) -> None:
 
     ids, numbers = [feature.name for feature in encoded(spec)], spec.channels.get("numerical", ())
     for key, names, known in (("frequency_limits", config.frequency_limits, ids), ("log_numericals",
-                              config.log_numericals, numbers), ("hash_buckets", config.hash_buckets, ids)):
+                              config.log_numericals or (), numbers), ("hash_buckets", config.hash_buckets, ids)):
         for name in names:
             if name not in known:
                 kind = "numericals" if key == "log_numericals" else "categorical features"

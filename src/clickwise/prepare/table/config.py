@@ -9,6 +9,8 @@ from clickwise.feature_spec import MISSING_NUMBERS
 from clickwise.prepare.section import Section
 from clickwise.recipe import require
 
+LIMIT, LIMIT_OF_FEW, FEW_ROWS = 5, 2, 20_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableConfig(Section):
@@ -23,13 +25,15 @@ class TableConfig(Section):
                         so that all rows of a user, say, stay together
     order_by            instead: the rows with the greatest values of this column, a time, are the test rows, those
                         before them validation; rows of the same moment stay together
-    frequency_limit     a value keeps an id of its own if it occurs at least so often in the training rows;
-                        `frequency_limits` overrides it by feature. All others, and what is missing, get 0
+    frequency_limit     a value keeps an id of its own if it occurs at least so often in the training rows (null: 5
+                        times, or twice where there are less than 20,000); `frequency_limits` overrides it by feature.
+                        All others, and what is missing, get 0
     hash_buckets        feature -> so many further ids, over which its rare and unseen values are hashed
     hash_only           features of `hash_buckets` without a vocabulary: every value is hashed
     bins                a numerical has, beside its scaled value, an id that says in which of so many bins it lies, each
                         with about as many training rows; frequent values have one of their own. 0: none
-    log_numericals      numericals with a heavy tail: sign(x) · ln(1 + |x|) before they are scaled
+    log_numericals      numericals with a heavy tail: sign(x) · ln(1 + |x|) before they are scaled; null: those whose
+                        training rows are skewed by more than 5, where that halves it
     missing             texts that stand for a missing value in a column of numbers (which becomes the mean); in other
                         columns only the empty text does
     shuffle             permute the training rows, by `seed`; the others keep their order
@@ -44,12 +48,12 @@ class TableConfig(Section):
     validation_share: float = 0.1
     split_by: str | None = None
     order_by: str | None = None
-    frequency_limit: int = 5
+    frequency_limit: int | None = None
     frequency_limits: dict[str, int] = field(default_factory=dict)
     hash_buckets: dict[str, int] = field(default_factory=dict)
     hash_only: list[str] = field(default=())
     bins: int = 32
-    log_numericals: list[str] = field(default=())
+    log_numericals: list[str] | None = None
     missing: list[str] = field(default=MISSING_NUMBERS)
     shuffle: bool = True
     seed: int = 0
@@ -69,7 +73,7 @@ class TableConfig(Section):
                 expected=f"less than {1 - self.test_share:g}, what the test rows leave")
         for name, buckets in self.hash_buckets.items():
             require(1 <= buckets < 2**31, f"hash_buckets.{name}", found=buckets, expected="at least 1")
-            limit = self.limit(name)
+            limit = self.limit(name) or LIMIT
             require(limit >= 2 or name in self.hash_only, f"hash_buckets.{name}", found=f"frequency limit {limit}",
                     expected="at least 2, so that training rows use the hashed ids too",
                     do=f"set frequency_limits.{name}, or name {name} in hash_only")
@@ -77,4 +81,10 @@ class TableConfig(Section):
             require(name in self.hash_buckets, "hash_only", found=name, expected="features of hash_buckets",
                     do=nearest(name, self.hash_buckets))
         require(self.bins != 1 and self.bins < 2**15, "bins", found=self.bins, expected="0, or 2 and more")
-        self.require_at_least(0, "bins", "frequency_limit", "seed", "max_bad_rows", "frequency_limits")
+        self.require_at_least(0, "bins", "seed", "max_bad_rows", "frequency_limits",
+                              *(["frequency_limit"] if self.frequency_limit is not None else []))
+
+    def limit_among(self, name: str, rows: int) -> int:
+        """The frequency limit of a feature where there are so many training rows."""
+        limit = self.limit(name)
+        return limit if limit is not None else LIMIT if rows >= FEW_ROWS else LIMIT_OF_FEW
