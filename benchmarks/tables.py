@@ -3,9 +3,10 @@
     python benchmarks/tables.py --save
 
 Both see the same columns, written by `clickwise prepare table/prepare` as the page says, and both stop by the
-validation rows; the bins beside numbers are for ours alone, since trees make their own. Gradient boosting (HistGradientBoostingClassifier, default settings, up to 1000 trees) takes features
-of at most 255 ids as categories and the ids of larger ones, which are ordered by frequency, as numbers; it is also
-shown on the columns of an uncorrected draft, where all that is a number is one.
+validation rows; the bins beside numbers are for ours alone, since trees make their own. Gradient boosting
+(HistGradientBoostingClassifier, default settings, up to 1000 trees) takes features of at most 255 ids as categories and
+the ids of larger ones, which are ordered by frequency, as numbers; it is also shown on the columns of an uncorrected
+draft, where all that is a number is one.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from clickwise.progress import Progress
 
 BUFFER_BYTES = 256 * 2**20
 VALUE_BYTES = 128  # of a vocabulary in an engine's join
+SIDE_BY_SIDE = 16  # files: an engine takes longer to plan a query the more of them it is to fill
 
 
 class ChunkWriter(Protocol):
@@ -105,7 +106,7 @@ def _passes(chunks: Sequence[Chunk], features: Mapping[str, Feature], rows: int,
         first = features[chunk.features[0]]
         size = rows * len(chunk.features) * np.dtype(first.dtype).itemsize + VALUE_BYTES * (first.cardinality or 0)
         held = held_bytes + 1 if first.is_multi_hot else held + size
-        if not groups or held > held_bytes:
+        if not groups or held > held_bytes or len(groups[-1]) == SIDE_BY_SIDE:
             groups.append([])
             held = held_bytes if first.is_multi_hot else size
         groups[-1].append(chunk)
