@@ -374,7 +374,8 @@ def with_(**changes):
     ({"test_share": -0.1}, ["dataset.test_share", "at least 0"]),
     ({"split_by": "user", "order_by": "when"}, ["dataset.order_by", "not both"]),
     ({"split_by": "usr"}, ["no column 'usr'", "did you mean 'user'?"]),
-    ({"order_by": "user", "test_share": 0.99, "validation_share": 0}, ["no rows for the mapping 'train'"]),
+    ({"order_by": "when", "test_share": 0.99, "validation_share": 0}, ["no rows for the mapping 'train'"]),
+    ({"order_by": "user"}, ["order_by", "'u0' in 'user'", "YYYY-MM-DD"]),
     ({"table": with_(age="old")}, ["column 'age', row 0", "found    'old'", "dataset.missing"]),
     ({"table": with_(income="inf")}, ["column 'income', row 0", "'inf'", "finite"]),
     ({"table": with_(session="x1")}, ["column 'session', row 0", "'x1'"]),
@@ -452,3 +453,9 @@ def test_the_frequency_limit_follows_the_number_of_rows():
     config = TableConfig(spec="x", frequency_limits={"b": 7})
     assert [config.limit_among("a", rows) for rows in (100, 19_999, 20_000)] == [2, 2, 5]
     assert config.limit_among("b", 100) == 7 and TableConfig(spec="x", frequency_limit=3).limit_among("a", 100) == 3
+
+
+def test_a_split_by_time_never_goes_by_letters(prepare):
+    table = [{**row, "when": f"{index % 12 + 1}/{index % 28 + 1}/2024"} for index, row in enumerate(TABLE)]
+    with pytest.raises(PrepareError, match="order_by\n.*'1/1/2024' in 'when'\n.*YYYY-MM-DD"):
+        prepare(table, order_by="when")

@@ -10,7 +10,7 @@ import ibis.expr.types as ir
 
 from clickwise.encoding import Encoding
 from clickwise.encoding.operations import Hash60
-from clickwise.encoding.raw_types import Float, Text
+from clickwise.encoding.raw_types import Float, Text, Time
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, read, read_column, through
@@ -139,18 +139,25 @@ def part_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[st
 
 def order_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[str, float], config: TableConfig,
              where: str) -> tuple[ir.Column, list]:
-    """The column `order_by` as numbers or texts, and from which value on the rows belong to each of `shares`."""
+    """The column `order_by`, numbers or times, and from which value on the rows belong to each of `shares`."""
     written = Text().bulk(labelled[config.order_by])
     number, is_word = Float().bulk(written), Float().unread(written)
+    is_time = Time().bulk(written).notnull()
     counts = engine.row(labelled.aggregate(rows=labelled.count(), words=labelled.count(where=is_word),
-                                           without=labelled.count(where=number.isnull() & ~is_word)))
+                                           without=labelled.count(where=number.isnull() & ~is_word),
+                                           others=labelled.count(where=written.notnull() & ~is_time)))
     if counts["without"]:
         raise PrepareError(f"{where}.order_by", found=f"{counts['without']:,} rows without {config.order_by!r}",
                            expected="a value in every row", do="drop those rows, or order by another column")
+    if counts["words"] and counts["others"]:  # the order of letters is none of time: 2/1/2024 comes before 9/1/2023
+        odd = engine.row(labelled.filter(written.notnull() & ~is_time).select(x=written).order_by("x"))["x"]
+        raise PrepareError(f"{where}.order_by", found=f"{odd!r} in {config.order_by!r}",
+                           expected="numbers, or times as YYYY-MM-DD HH:MM:SS",
+                           do="write the column so, or split by another one")
 
     def key(rows: ir.Table) -> ir.Column:
         value = Text().bulk(rows[config.order_by])
-        return value if counts["words"] else Float().bulk(value)
+        return Time().bulk(value) if counts["words"] else Float().bulk(value)
 
     firsts, left = [], counts["rows"]
     ordered = labelled.select(key=key(labelled))
