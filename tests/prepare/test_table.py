@@ -19,7 +19,7 @@ import pytest
 from clickwise.data.columns import read_columns
 from clickwise.errors import ClickwiseError, PrepareError, RecipeError
 from clickwise.feature_spec import FeatureSpec
-from clickwise.prepare import run
+from clickwise.prepare import run, table
 from clickwise.prepare.bins import edges_of
 from clickwise.prepare.table.config import TableConfig
 
@@ -171,6 +171,17 @@ def test_every_value_as_worked_out_row_by_row(prepare):
     ids = {known(row["city"]) for row in ASSIGNED["train"]}
     assert spec.features["city"].cardinality <= len(ids) and {"Oslo", "NA"} <= ids
     assert set(json.loads((out / "preparation/summary.json").read_text())["rows"]) == {"train", "validation", "test"}
+
+
+def test_small_tables_are_written_as_large_ones_are(prepare, monkeypatch):
+    settings = {"bins": 8, "shuffle": True, "hash_buckets": {"city": 5, "tags": 3}, "log_numericals": None}
+    small = prepare(TABLE, name="small", **settings)
+    monkeypatch.setattr(table, "VALUE_BYTES", 10**9)
+    large = prepare(TABLE, name="large", **settings)
+    files = [file.relative_to(small) for file in sorted(small.rglob("*.bin"))]
+    assert len(files) >= 3 * 9
+    assert all((small / file).read_bytes() == (large / file).read_bytes() for file in files)
+    assert (small / "feature_spec.yaml").read_text() == (large / "feature_spec.yaml").read_text()
 
 
 def test_the_reasons_of_a_draft_are_kept_where_nobody_decided_otherwise(prepare, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,10 +19,11 @@ from clickwise.encoding.document import STATES
 from clickwise.encoding.operations import Hash60, Vocabulary
 from clickwise.encoding.raw_types import Hex32
 from clickwise.encoding.vocabulary_file import write_vocabulary
-from clickwise.feature_spec import Feature, FeatureSpec
+from clickwise.feature_spec import Chunk, Feature, FeatureSpec, split_binary_chunks
 from clickwise.prepare import steps, write
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
+from clickwise.prepare.scatter import RowOrder
 from clickwise.progress import say
 
 EXAMPLES, EXAMPLE_ROWS = "examples.parquet", 1000  # raw rows of the test mapping, beside encoding.json
@@ -112,18 +114,63 @@ def _vocabularies(encoding: Encoding) -> dict[str, Vocabulary]:
 
 def write_encoded(folder: PreparationFolder, encoding: Encoding, rows_of: Callable[[str, Sequence[str]], ir.Table], *,
                   features: Mapping[str, Feature], channels: Mapping[str, Sequence[str]], rows: Mapping[str, int],
-                  shuffle_seed: int | None) -> tuple[FeatureSpec, dict[str, dict[str, float]]]:
+                  shuffle_seed: int | None, small: bool = False) -> tuple[FeatureSpec, dict[str, dict[str, float]]]:
     """Writes every mapping as `write.write_dataset` does and looks at what was written; its Feature Spec, and the
-    shares of `count_unseen`. `rows_of(mapping, names)` gives `row` and raw columns, read as their types say."""
+    shares of `count_unseen`. `rows_of(mapping, names)` gives `row` and raw columns, read as their types say. What is
+    `small` goes through the encoder of rows instead, without a query for every column: the same bytes."""
     def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
         return encode(folder.engine, rows_of(mapping, encoding.needs(names)),
                       {name: encoding.columns[name] for name in names})
 
-    spec = write.write_dataset(folder, columns, features=features, channels=channels, rows=rows,
-                               shuffle_seed=shuffle_seed, one_pass=True)
+    if small:
+        spec = _write_small(folder, rows_of, features, channels, rows, shuffle_seed)
+    else:
+        spec = write.write_dataset(folder, columns, features=features, channels=channels, rows=rows,
+                                   shuffle_seed=shuffle_seed, one_pass=True)
     shares = count_unseen(folder, spec, encoding, rows)
     check_examples(folder, spec)
     return spec, shares
+
+
+def _write_small(folder: PreparationFolder, rows_of: Callable[[str, Sequence[str]], ir.Table],
+                 features: Mapping[str, Feature], channels: Mapping[str, Sequence[str]], rows: Mapping[str, int],
+                 shuffle_seed: int | None) -> FeatureSpec:
+    encoder = Encoder(Encoding.load(folder.preparation), features)
+
+    def write_one(mapping: str, chunks: Sequence[Chunk]) -> None:
+        batches = list(folder.engine.batches(rows_of(mapping, list(encoder.needs))))
+        raw = pa.Table.from_batches(batches).combine_chunks()
+        seed = shuffle_seed if mapping == "train" else None
+        order = RowOrder(len(raw), seed, folder.work / f"{mapping}.order", folder.buffer_bytes)
+        row_B = np.empty(len(raw), np.int64)  # of each row that is written, where it stands in `raw`
+        row_B[order(raw["row"].to_numpy())] = np.arange(len(raw))
+        order.remove()
+        arrays = encoder.columns(raw.drop_columns("row"), mapping).arrays
+        (folder.dataset / mapping).mkdir(parents=True, exist_ok=True)
+        for chunk in chunks:
+            paths = [folder.dataset / file for file in chunk.files]
+            if isinstance(lists := arrays[chunk.features[0]], tuple):
+                values, offsets = _lists_of(*lists, row_B)
+                values.tofile(paths[0])
+                offsets.tofile(paths[1])
+            else:
+                write.block([arrays[name] for name in chunk.features], arrays[chunk.features[0]].dtype)[row_B].tofile(
+                    paths[0])
+
+    mappings = {mapping: split_binary_chunks(features, channels, mapping) for mapping in rows}
+    for mapping, chunks in mappings.items():
+        folder.stage(f"{mapping} written", functools.partial(write_one, mapping, chunks))
+    spec = FeatureSpec(features, mappings, channels, folder=folder.dataset)
+    spec.save(folder.dataset)
+    return spec
+
+
+def _lists_of(values: np.ndarray, offsets: np.ndarray, row_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lists of these rows, one after the other: values, and offsets int64 [rows + 1]."""
+    lengths = np.diff(offsets)[row_B]
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    positions = np.repeat(offsets[:-1][row_B] - ends[:-1], lengths) + np.arange(ends[-1])
+    return values[positions], ends
 
 
 def check_examples(folder: PreparationFolder, spec: FeatureSpec) -> None:

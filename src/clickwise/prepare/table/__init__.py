@@ -44,6 +44,7 @@ from clickwise.prepare.table.rows import check, store_rows
 from clickwise.prepare.vocabularies import store_vocabularies
 from clickwise.progress import say
 
+VALUE_BYTES = 64  # of a value, text or number, while rows are encoded in memory
 BYTES_ON_DISK = {".gz": 10, ".parquet": 8}  # a byte of such a file in the engine's tables, held twice; 2 of plain text
 
 
@@ -178,7 +179,8 @@ class Table(Preparation):
 
         written, self.values = write_encoded(
             self.folder, self.encoding, rows_of, features=self.features, channels=channels, rows=self.rows,
-            shuffle_seed=self.config.seed if self.config.shuffle else None)
+            shuffle_seed=self.config.seed if self.config.shuffle else None,
+            small=sum(self.rows.values()) * len(self.features) * VALUE_BYTES <= self.folder.buffer_bytes)
         for name in filter(self._is_display, channels.get("display", ())):
             say_without_display(self.folder, written, name)
         write_json(self.folder.preparation / COLUMNS, self._columns())
