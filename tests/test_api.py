@@ -271,6 +271,21 @@ def test_metrics_of_arrays():
     assert cw.measure(label, score, np.array([1, 1, 2, 2]), metrics=["gauc"])["gauc"] == 1.0
 
 
+@pytest.mark.parametrize("wrong, words", [
+    ({"categorical": "age"}, "categorical=['age']"), ({"ignore": "age"}, "a list of names"),
+    ({"multi_hot": ["tags"]}, 'multi_hot={"tags": "|"}')])
+def test_names_are_lists(wrong, words):
+    with pytest.raises(ClickwiseError) as caught:
+        cw.fit(frame(50), label="click", **wrong)
+    assert words in str(caught.value)
+
+
+def test_rows_as_dicts_may_leave_values_out(model):
+    rows = [{"age": 30, "shop": 7}, {"town": "Oslo", "member": True, "tags": ["a"], "age": None, "shop": 8}]
+    assert as_table(rows).column_names == ["age", "shop", "town", "member", "tags"]
+    assert model.predict_proba(rows).shape == (2,)
+
+
 def test_time_orders_the_split(tmp_path):
     fitted = cw.fit(frame(400), label="click", time="when", validation=0.25, settings=SETTINGS)
     assert fitted.metrics["validation"]["rows"] == 100

@@ -71,7 +71,7 @@ def test_a_bar_in_a_notebook_that_goes_away(clock, monkeypatch):
         shown.append(html)
         return Output()
 
-    shell = types.SimpleNamespace(kernel=object())
+    shell = types.SimpleNamespace(kernel=object(), execution_count=7)
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
     monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(HTML=str, display=display))
     with Progress("a < b", total=100) as bar:
@@ -80,3 +80,10 @@ def test_a_bar_in_a_notebook_that_goes_away(clock, monkeypatch):
             bar.advance(10)
     first, last = (f'a &lt; b <progress value="{done}" max="100"></progress> 67 rows/s ' for done in (10, 30))
     assert shown == ["", first, last, ""]
+    with Progress("more", total=1):
+        pass
+    assert shown[4:] == [""]  # in the same output
+    shell.execution_count = 8
+    with Progress("more", total=1):
+        pass
+    assert shown[5:] == ["", ""]  # of another cell

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from clickwise.threads import let_them_sleep
+
 __version__ = "0.2.0"
 
 # The public names by the module they live in; each is imported when first asked for: `import clickwise` is light.
@@ -101,6 +103,7 @@ def __getattr__(name: str) -> object:
         return importlib.import_module("clickwise.metrics")
     if name not in _SOURCES:
         raise AttributeError(f"module 'clickwise' has no attribute {name!r}")
+    let_them_sleep()  # before torch is loaded, if it is not yet
     module, attribute = _SOURCES[name]
     return getattr(importlib.import_module(module), attribute)
 

@@ -162,6 +162,12 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     from clickwise.prepare.infer import infer
     from clickwise.verbs.train import train
 
+    for key, names in (("categorical", categorical), ("numerical", numerical), ("ignore", ignore)):
+        if isinstance(names, str):
+            raise UsageError(key, found=repr(names), expected="a list of names", do=f"{key}=[{names!r}]")
+    if multi_hot is not None and not isinstance(multi_hot, Mapping):
+        raise UsageError("multi_hot", found=repr(multi_hot), expected="names with what lies between their values",
+                         do='multi_hot={"tags": "|"}')
     recipe = f"table/{model}"
     batch_size = load_recipe_file(recipe)["train"]["batch_size"]  # an unknown model speaks before any work
     temporary = tempfile.TemporaryDirectory(prefix="clickwise-") if out is None else None

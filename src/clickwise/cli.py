@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import signal
 import sys
 from enum import StrEnum
@@ -16,6 +15,7 @@ import typer
 from clickwise import __version__
 from clickwise.errors import ClickwiseError, UsageError
 from clickwise.progress import show_log
+from clickwise.threads import let_them_sleep
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Click-through-rate models from raw click logs: prepare, train, measure, predict.",
@@ -38,12 +38,7 @@ class What(StrEnum):
 
 def main() -> None:
     """Runs the command line; a person's mistake ends in one message and exit code 1 or 2, never in a traceback."""
-    # Threads that wait for each other shall spin for a few microseconds, which is as long as most waits in a step on
-    # idle cores, and then sleep: beside other work on the same cores a thread that goes on spinning keeps the one it
-    # waits for from running (benchmarks/waiting.py). OpenMP reads this when torch is loaded, which is later: GNU's the
-    # number, others the policy.
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")
+    let_them_sleep()
     signal.signal(signal.SIGTERM, _interrupt)
     show_log()
     try:

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from html import escape
+from typing import Any
 
 _log = logging.getLogger("clickwise")
 
@@ -46,15 +47,20 @@ class _TerminalBar:
 
 
 class _NotebookBar:
-    """One output of the cell, which is written anew and goes away in the end."""
+    """One output for all bars of a cell, which is written anew and is empty in the end."""
 
     EVERY_S = 0.2
+    _of_cell: tuple[object, Any] = (None, None)
 
     def __init__(self, title: str) -> None:
+        from IPython import get_ipython
         from IPython.display import HTML, display
 
         self.title, self._html, self._shown = title, HTML, 0.0
-        self._output = display(HTML(""), display_id=True)
+        cell, self._output = _NotebookBar._of_cell
+        if self._output is None or cell != get_ipython().execution_count:
+            self._output = display(HTML(""), display_id=True)
+            _NotebookBar._of_cell = (get_ipython().execution_count, self._output)
 
     def show(self, done: int, total: int | None, text: str) -> None:
         if time.monotonic() - self._shown >= self.EVERY_S:

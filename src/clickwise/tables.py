@@ -54,9 +54,10 @@ def _table(data: Any, only: Collection[str] = ()) -> pa.Table:
         if isinstance(data, Mapping):
             return pa.table(dict(data))
         if isinstance(data, list):
-            return pa.Table.from_pylist(data)
+            names = dict.fromkeys(name for row in data for name in row)  # rows may leave out what they do not have
+            return pa.table({str(name): [row.get(name) for row in data] for name in names})
         return pa.table(data)
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except (pa.ArrowException, AttributeError, TypeError, ValueError) as error:
         raise DataError("the table", found=str(error).splitlines()[0][:200],
                         expected="a pandas or polars frame, an Arrow table or a dict of columns, each of one type",
                         do="cast a column of mixed values to text") from None

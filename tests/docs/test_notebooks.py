@@ -38,7 +38,7 @@ def adult(names: dict) -> None:
     assert (table["AUC"] > 0.92).all() and (table["log loss"] < 0.30).all()
     assert abs(names["gap"]) < 0.01  # "The two are close"
     assert names["low"] < names["gap"] < names["high"]
-    assert (names["folds"]["mean"] > 0.87).all()
+    assert (names["folds"]["mean"] > 0.87).all()  # 0.89 to 0.91 so far
     known, unseen, missing = names["model"].predict_proba(names["people"])
     assert known != unseen == missing
     assert "no column 'occupation'" in str(names["failure"]) and names["same"].all()
@@ -55,7 +55,7 @@ def kuairand(names: dict) -> None:
     assert lead["auc"] > lead["gauc"]  # as the text says
     assert names["measured"]["auc"] == pytest.approx(table["auc"]["clickwise"], abs=1e-5)
     channels = {name: column["channel"] for name, column in names["model"].columns.items()}
-    assert channels["time"] == "left_out" and "date" not in channels
+    assert channels["time_ms"] == channels["date"] == "left_out"
     assert {channels[name] for name in [*names["ids"], *names["codes"], "tag"]} == {"categorical"}
     assert not {"is_like", "play_time_ms", "long_view"} & channels.keys()
     top = names["top"]

@@ -192,7 +192,8 @@ class DuckDBEngine(Engine):
                            do="wait for it to end, or choose another output folder") from None
         self.duckdb = self.ibis.con
         self._tables: dict[str, ir.Table] = {}
-        self.duckdb.execute("SET enable_progress_bar=false")
+        with contextlib.suppress(duckdb.Error):  # in a notebook without ipywidgets it cannot be set: there is none
+            self.duckdb.execute("SET enable_progress_bar=false")
         with contextlib.suppress(duckdb.Error):  # without time zones all times are in UTC already
             self.duckdb.execute("SET TimeZone='UTC'")
 

@@ -248,7 +248,7 @@ def _names_categories(found: ColumnProfile) -> bool:
 
 def _moment(name: str, found: ColumnProfile, said: str) -> Guess | None:
     """The guess for a column of times, however they are written: no feature, but what a split may go by."""
-    split = f"to split by time: dataset.order_by={name}"
+    split = "a split may go by it (dataset.order_by; in Python: time)"
     if found.kind == "time":
         return Guess("", why=f"{said}; {split}")
     if found.kind == "text" and all(map(_DATE.fullmatch, found.values)):
