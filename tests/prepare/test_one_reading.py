@@ -20,7 +20,7 @@ from prepared_columns import read
 from clickwise.errors import PrepareError
 from clickwise.prepare import run
 from clickwise.prepare.infer import infer
-from clickwise.prepare.scales import fit_scales
+from clickwise.prepare.scales import fit_scales, fit_scales_of
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 IDS = {"dtype": "str", "cardinality": "auto"}
@@ -449,6 +449,7 @@ def test_scales_are_those_of_exact_arithmetic(engine, values, tiny):
         values = [None if value is None else value * 1e-310 for value in values]
     table = engine.materialise(ibis.memtable(pa.table({"x": pa.array(values, pa.float64())})), "numbers")
     found = fit_scales(engine, table, ["x"])["x"]
+    assert fit_scales_of({"x": np.array([np.nan if value is None else value for value in values])}) == {"x": found}
     mean, variance = exact_scale(values)
     most = max((abs(Fraction(value)) for value in values if value is not None), default=Fraction(0))
     smallest = Fraction(math.ulp(0.0))
@@ -467,4 +468,4 @@ def test_sums_do_not_depend_on_the_order(engine):
     for _ in range(3):
         table = engine.materialise(ibis.memtable(pa.table({"x": dice.permutation(x)})), "numbers")
         found.append(fit_scales(engine, table, ["x"]))
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1] == found[2] == fit_scales_of({"x": x})

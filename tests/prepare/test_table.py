@@ -344,7 +344,7 @@ def test_goes_on_where_it_was_stopped(prepare, tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("clickwise.prepare.table.fit_scales", stop)
+        patch.setattr("clickwise.prepare.table.in_engine.fit_scales", stop)
         prepare(TABLE, engine={"tables": "disk"})
     monkeypatch.setattr(split, "check_label", stop)  # the split is not made again
     same(prepare(spec=tmp_path / "raw", engine={"tables": "disk"}), expected_columns(ASSIGNED))

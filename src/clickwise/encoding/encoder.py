@@ -64,7 +64,7 @@ class Encoder:
     def __init__(self, encoding: Encoding, names: Iterable[str] | None = None) -> None:
         self.encoding = encoding
         self.names = tuple(encoding.columns if names is None else names)
-        self.needs = {of: self._described(of) for of in encoding.needs(self.names)}
+        self.needs = self._described()
         self._ones: list[tuple[str, str, Callable, tuple[Callable, ...]]] = []
         self._lists: list[str] = []
         floats: dict[tuple[str, str], list[str]] = {}
@@ -127,7 +127,7 @@ class Encoder:
 
         Raises DataError as `row` does, and for a column of a type that cannot be read.
         """
-        raw = {of: self._given(of, raw, where) for of in self.needs}
+        raw = self._given(raw, where)
         canonical = {of: self._read(of, column, where, first) for of, column in raw.items()}
         found = Encoded({}, {}, {})
         for name in self.names:
@@ -155,7 +155,7 @@ class Encoder:
         """The arrays of `columns`. A few rows are encoded one by one, which is faster and gives the same."""
         if 0 < len(raw) <= FEW:
             with contextlib.suppress(DataError):  # raised once more below, with the number of the row
-                values = {of: python_values(self._given(of, raw, "rows")) for of in self.needs}
+                values = {of: python_values(column) for of, column in self._given(raw, "rows").items()}
                 rows = [self.row(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
                 return {name: self._array(name, [row[name] for row in rows]) for name in self.names}
         return self.columns(raw, first=first).arrays
@@ -170,28 +170,26 @@ class Encoder:
     def has_value(self, name: str, raw: Raw, where: str = "rows", first: int = 0) -> np.ndarray:
         """Which rows have a value of a column, a label say; bool [rows]."""
         column = self.encoding.columns[name]
-        values, _ = self._read(column.of, self._given(column.of, raw, where), where, first)
+        values, _ = self._read(column.of, self._given(raw, where, [column.of])[column.of], where, first)
         values = _through(column, values)
         return ~np.isnan((_numbers(values) if isinstance(values, pa.Array) else values).astype(float))
 
-    def _given(self, of: str, raw: Raw, where: str) -> pa.Array:
-        names = raw.column_names if isinstance(raw, pa.Table) else raw
-        if of not in names:
-            raise self._absent(of, names, where)
-        column = raw[of]
-        return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    def _given(self, raw: Raw, where: str, needs: Iterable[str] | None = None) -> dict[str, pa.Array]:
+        """The raw columns `needs`, which are all that are needed where it is None."""
+        given = dict(zip(raw.column_names, raw.columns, strict=True)) if isinstance(raw, pa.Table) else raw
+        found = {}
+        for of in self.needs if needs is None else needs:
+            if of not in given:
+                raise self._absent(of, given, where)
+            column = given[of]
+            found[of] = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        return found
 
     def _read(self, of: str, column: pa.Array, where: str, first: int) -> tuple[pa.Array, np.ndarray | None]:
         """The column as its raw type reads it; of lists their values end to end, and where each row's end."""
         raw, where, offsets = self.encoding.raw[of], f"{where}, column {of!r}", None
         if raw.list is not None:
-            if not is_list(column.type):
-                if not pa.types.is_string(column.type):
-                    column = column.cast(pa.string())
-                column = pc.split_pattern(column.fill_null(""), raw.list)
-            offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(column).fill_null(0).to_numpy(
-                zero_copy_only=False))]).astype(np.int64)
-            column = column.flatten()
+            column, offsets = parts(column, raw.list)
         elif is_list(column.type) or pa.types.is_struct(column.type) or pa.types.is_map(column.type):
             raise DataError(where, found=f"values of the type {column.type}", expected=str(raw))
         try:
@@ -202,10 +200,7 @@ class Encoder:
         except pa.ArrowException as error:
             raise DataError(where, found=f"values of the type {column.type} ({str(error).splitlines()[0][:80]})",
                             expected=str(raw)) from None
-        if offsets is not None and read.null_count:
-            kept = read.is_valid().to_numpy(zero_copy_only=False)
-            offsets, read = np.concatenate([[0], np.cumsum(kept)])[offsets], read.drop_null()
-        return read, offsets
+        return (read, None) if offsets is None else known_parts(read, offsets)
 
     def _stored(self, column: Column, values: Any, raw: pa.Array, where: str, first: int) -> np.ndarray:
         dtype = np.dtype(column.dtype)
@@ -230,12 +225,35 @@ class Encoder:
 
     def _absent(self, of: str, given: Iterable[str], where: str) -> DataError:
         given = list(given)
-        return DataError(where, found=f"no column {of!r} among {len(given)}", expected=f"{of}: {self._described(of)}",
+        return DataError(where, found=f"no column {of!r} among {len(given)}", expected=f"{of}: {self.needs[of]}",
                          do=nearest(of, given))
 
-    def _described(self, of: str) -> str:
-        made = [name for name in self.names if self.encoding.columns[name].of == of]
-        return str(self.encoding.raw[of]) + ("" if made == [of] else f", of which {', '.join(made)} is made")
+    def _described(self) -> dict[str, str]:
+        """Every raw column that is needed, with what it holds."""
+        made: dict[str, list[str]] = {of: [] for of in self.encoding.needs(self.names)}
+        for name in self.names:
+            made[self.encoding.columns[name].of].append(name)
+        return {of: str(self.encoding.raw[of]) + ("" if names == [of] else f", of which {', '.join(names)} is made")
+                for of, names in made.items()}
+
+
+def parts(column: pa.Array, delimiter: str) -> tuple[pa.Array, np.ndarray]:
+    """The values of lists, or of texts with a delimiter between them, end to end, and where each row's begin and end:
+    offsets, int64 [rows + 1]."""
+    if not is_list(column.type):
+        if not pa.types.is_string(column.type):
+            column = column.cast(pa.string())
+        column = pc.split_pattern(column.fill_null(""), delimiter)
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    return column.flatten(), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def known_parts(values: pa.Array, offsets: np.ndarray) -> tuple[pa.Array, np.ndarray]:
+    """The same lists without the values that are missing."""
+    if values.null_count:
+        kept = values.is_valid().to_numpy(zero_copy_only=False)
+        offsets, values = np.concatenate([[0], np.cumsum(kept)])[offsets], values.drop_null()
+    return values, offsets
 
 
 def _missing(raw: RawColumn, column: pa.Array, read: pa.Array) -> int:

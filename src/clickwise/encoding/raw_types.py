@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SPACE = " \t\n\r\v\f"
 TRUE, FALSE = ("1", "1.0", "true"), ("0", "0.0", "false")
 _WHOLE = r"[+-]?[0-9]+(\.0*)?"
+_DIGITS_ALONE = r"^-?[0-9]{1,18}$"  # of a whole number of 64 bits, as most are written
 _CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
 _TIME = rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ T]{_CLOCK}(Z|[+-]([01][0-9])(:?[0-5][0-9])?)?)?"
 _is_whole, _is_time, _is_hex = (re.compile(pattern, re.ASCII).fullmatch
@@ -179,6 +180,8 @@ class Integer(RawType):
 
     def array(self, column):
         if pa.types.is_signed_integer(column.type):
+            return column.cast(pa.int64())
+        if pa.types.is_string(column.type) and pc.all(pc.match_substring_regex(column, _DIGITS_ALONE)).as_py():
             return column.cast(pa.int64())
         return super().array(column)
 

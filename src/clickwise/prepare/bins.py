@@ -7,7 +7,7 @@ that many rows share, such as a zero, has one of its own, and so has every value
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ibis.expr.types as ir
@@ -21,21 +21,27 @@ from clickwise.prepare.folder import PreparationFolder
 HEAVY = 5.0  # the skewness of a log-normal number whose logarithm has a standard deviation of 0.9
 
 
-def fit_numbers(engine: Engine, table: ir.Table, names: Sequence[str], most: int) -> dict[str, dict[str, Any]]:
+def fit_numbers(counts: Callable[[str], tuple[np.ndarray, np.ndarray]], names: Sequence[str],
+                most: int) -> dict[str, dict[str, Any]]:
     """Column → `edges`: where its bins begin, ascending, at most `most` of them, none for less than two values; `log`:
-    whether its tail is heavy."""
+    whether its tail is heavy. `counts(column)` are its different values, ascending, and how many rows have each."""
     found = {}
     for name in names:
-        x = table.select(x=table[name].cast("float64"))
-        counts = x.filter(x.x.notnull()).group_by("x").aggregate(n=lambda rows: rows.count())
-        batches = list(engine.batches(counts))
-        value_U, count_U = (np.concatenate([batch.column(index).to_numpy(zero_copy_only=False) for batch in batches])
-                            if batches else np.empty(0) for index in (0, 1))
-        order = np.argsort(value_U)
-        value_U, count_U = value_U[order], count_U[order].astype(np.int64)
+        value_U, count_U = counts(name)
         edges = edges_of(value_U, count_U, most)
         found[name] = {"edges": edges if len(edges) > 1 else [], "log": has_heavy_tail(value_U, count_U)}
     return found
+
+
+def number_counts(engine: Engine, table: ir.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The different numbers of a column, float64 [U], ascending, and how many rows have each, int64 [U]."""
+    x = table.select(x=table[name].cast("float64"))
+    counts = x.filter(x.x.notnull()).group_by("x").aggregate(n=lambda rows: rows.count())
+    batches = list(engine.batches(counts))
+    value_U, count_U = (np.concatenate([batch.column(index).to_numpy(zero_copy_only=False) for batch in batches])
+                        if batches else np.empty(0) for index in (0, 1))
+    order = np.argsort(value_U)
+    return value_U[order] + 0.0, count_U[order].astype(np.int64)  # + 0.0: never the zero with a minus
 
 
 def has_heavy_tail(value_U: np.ndarray, count_U: np.ndarray) -> bool:

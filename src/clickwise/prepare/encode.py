@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from clickwise.encoding.document import STATES
 from clickwise.encoding.operations import Hash60, Vocabulary
 from clickwise.encoding.raw_types import Hex32
 from clickwise.encoding.vocabulary_file import write_vocabulary
-from clickwise.feature_spec import Chunk, Feature, FeatureSpec, split_binary_chunks
+from clickwise.feature_spec import Feature, FeatureSpec, split_binary_chunks
 from clickwise.prepare import steps, write
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
@@ -114,38 +113,31 @@ def _vocabularies(encoding: Encoding) -> dict[str, Vocabulary]:
 
 def write_encoded(folder: PreparationFolder, encoding: Encoding, rows_of: Callable[[str, Sequence[str]], ir.Table], *,
                   features: Mapping[str, Feature], channels: Mapping[str, Sequence[str]], rows: Mapping[str, int],
-                  shuffle_seed: int | None, small: bool = False) -> tuple[FeatureSpec, dict[str, dict[str, float]]]:
+                  shuffle_seed: int | None) -> tuple[FeatureSpec, dict[str, dict[str, float]]]:
     """Writes every mapping as `write.write_dataset` does and looks at what was written; its Feature Spec, and the
-    shares of `count_unseen`. `rows_of(mapping, names)` gives `row` and raw columns, read as their types say. What is
-    `small` goes through the encoder of rows instead, without a query for every column: the same bytes."""
+    shares of `count_unseen`. `rows_of(mapping, names)` gives `row` and raw columns, read as their types say."""
     def columns(mapping: str, names: tuple[str, ...]) -> ir.Table:
         return encode(folder.engine, rows_of(mapping, encoding.needs(names)),
                       {name: encoding.columns[name] for name in names})
 
-    if small:
-        spec = _write_small(folder, rows_of, features, channels, rows, shuffle_seed)
-    else:
-        spec = write.write_dataset(folder, columns, features=features, channels=channels, rows=rows,
-                                   shuffle_seed=shuffle_seed, one_pass=True)
-    shares = count_unseen(folder, spec, encoding, rows)
-    check_examples(folder, spec)
-    return spec, shares
+    spec = write.write_dataset(folder, columns, features=features, channels=channels, rows=rows,
+                               shuffle_seed=shuffle_seed, one_pass=True)
+    return spec, _looked_at(folder, spec, Encoding.load(folder.preparation), rows)
 
 
-def _write_small(folder: PreparationFolder, rows_of: Callable[[str, Sequence[str]], ir.Table],
-                 features: Mapping[str, Feature], channels: Mapping[str, Sequence[str]], rows: Mapping[str, int],
-                 shuffle_seed: int | None) -> FeatureSpec:
-    encoder = Encoder(Encoding.load(folder.preparation), features)
-
-    def write_one(mapping: str, chunks: Sequence[Chunk]) -> None:
-        batches = list(folder.engine.batches(rows_of(mapping, list(encoder.needs))))
-        raw = pa.Table.from_batches(batches).combine_chunks()
-        seed = shuffle_seed if mapping == "train" else None
-        order = RowOrder(len(raw), seed, folder.work / f"{mapping}.order", folder.buffer_bytes)
-        row_B = np.empty(len(raw), np.int64)  # of each row that is written, where it stands in `raw`
-        row_B[order(raw["row"].to_numpy())] = np.arange(len(raw))
+def write_in_memory(folder: PreparationFolder, tables: Mapping[str, pa.Table], *,
+                    features: Mapping[str, Feature], channels: Mapping[str, Sequence[str]], rows: Mapping[str, int],
+                    shuffle_seed: int | None) -> tuple[FeatureSpec, dict[str, dict[str, float]]]:
+    """The same bytes, of tables in memory: by the encoder of rows, without a query for every column."""
+    encoder = Encoder(encoding := Encoding.load(folder.preparation), features)
+    mappings = {mapping: split_binary_chunks(features, channels, mapping) for mapping in rows}
+    for mapping, chunks in mappings.items():
+        order = RowOrder(rows[mapping], shuffle_seed if mapping == "train" else None, folder.work / f"{mapping}.order",
+                         folder.buffer_bytes)
+        row_B = np.empty(rows[mapping], np.int64)  # of each row that is written, where it stands in its table
+        row_B[order(np.arange(rows[mapping]))] = np.arange(rows[mapping])
         order.remove()
-        arrays = encoder.columns(raw.drop_columns("row"), mapping).arrays
+        arrays = encoder.columns(tables[mapping], mapping).arrays
         (folder.dataset / mapping).mkdir(parents=True, exist_ok=True)
         for chunk in chunks:
             paths = [folder.dataset / file for file in chunk.files]
@@ -156,13 +148,17 @@ def _write_small(folder: PreparationFolder, rows_of: Callable[[str, Sequence[str
             else:
                 write.block([arrays[name] for name in chunk.features], arrays[chunk.features[0]].dtype)[row_B].tofile(
                     paths[0])
-
-    mappings = {mapping: split_binary_chunks(features, channels, mapping) for mapping in rows}
-    for mapping, chunks in mappings.items():
-        folder.stage(f"{mapping} written", functools.partial(write_one, mapping, chunks))
     spec = FeatureSpec(features, mappings, channels, folder=folder.dataset)
     spec.save(folder.dataset)
-    return spec
+    return spec, _looked_at(folder, spec, encoding, rows)
+
+
+def _looked_at(folder: PreparationFolder, spec: FeatureSpec, encoding: Encoding,
+               rows: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """`encoding` is the one that was saved."""
+    shares = count_unseen(folder, spec, encoding, rows)
+    check_examples(folder, spec, encoding)
+    return shares
 
 
 def _lists_of(values: np.ndarray, offsets: np.ndarray, row_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,14 +169,14 @@ def _lists_of(values: np.ndarray, offsets: np.ndarray, row_B: np.ndarray) -> tup
     return values[positions], ends
 
 
-def check_examples(folder: PreparationFolder, spec: FeatureSpec) -> None:
+def check_examples(folder: PreparationFolder, spec: FeatureSpec, encoding: Encoding) -> None:
     """Raises AssertionError, for a mistake of ours, where the examples, encoded row by row as a server does, are not
     what was written of the test mapping."""
     path = folder.preparation / EXAMPLES
     if not path.exists():
         return
     examples = parquet.read_table(path)
-    encoder = Encoder(Encoding.load(folder.preparation))
+    encoder = Encoder(encoding)
     encoded = encoder.columns(examples, str(path)).arrays
     ones = [encoder.row(row) for row in examples.slice(0, 20).to_pylist()]
     for chunk in spec.mappings["test"]:

@@ -131,6 +131,16 @@ class Engine(abc.ABC):
     def batches(self, expression: ir.Table, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """The result in pieces, in no promised order."""
 
+    def in_memory(self, name: str) -> pa.Table:
+        """The rows of the stored table `name`, in their order."""
+        numbered = self.numbered(self.table(name))
+        batches = list(self.batches(numbered))
+        table = pa.Table.from_batches(batches, None if batches else numbered.schema().to_pyarrow())
+        row_B = table["row"].to_numpy()
+        if (row_B[1:] < row_B[:-1]).any():
+            table = table.sort_by("row")
+        return table.drop_columns("row").combine_chunks()
+
     @abc.abstractmethod
     def table(self, name: str) -> ir.Table:
         """The stored table `name`."""

@@ -177,6 +177,11 @@ class PreparationFolder:
         return self._engine
 
     @property
+    def keeps_tables(self) -> bool:
+        """Whether the engine's tables lie on disk, so that a run that was stopped can resume."""
+        return self._kept
+
+    @property
     def scatter_file(self) -> Callable[..., ScatterFile]:
         """`ScatterFile` that holds no more than the writer may: `scatter_file(path, rows, dtype, width=1)`."""
         return functools.partial(ScatterFile, buffer_bytes=self.buffer_bytes, spill_folder=self.work / "spill")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
 from clickwise.prepare import steps
@@ -40,3 +42,16 @@ def write_vocabulary(folder: PreparationFolder, name: str, vocabulary: ir.Table)
     path.parent.mkdir(exist_ok=True)
     folder.engine.write_parquet(vocabulary.order_by("id"), path)
     return parquet.read_metadata(path).num_rows
+
+
+def write_vocabulary_of(folder: PreparationFolder, name: str, values: pa.Array, limit: int) -> int:
+    """Writes the vocabulary of values in memory, as `store_vocabulary` does of a table; the cardinality."""
+    counts = values.drop_null().value_counts()
+    found = pa.table({"value": counts.field(0), "count": counts.field(1)})
+    found = found.filter(pc.greater_equal(found["count"], limit))
+    found = found.sort_by([("count", "descending"), ("value", "ascending")])
+    path = folder.preparation / "vocabularies" / f"{name}.parquet"
+    path.parent.mkdir(exist_ok=True)
+    ids = pa.array(range(1, len(found) + 1), pa.int32())
+    parquet.write_table(pa.table({"value": found["value"], "id": ids, "count": found["count"]}), path)
+    return len(found) + 1

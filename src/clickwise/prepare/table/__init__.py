@@ -7,11 +7,9 @@ training rows → raw columns. `clickwise spec infer` drafts the spec; docs/add_
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import ibis.expr.types as ir
 
 from clickwise.encoding import Column, Encoding, RawColumn
 from clickwise.encoding.operations import (
@@ -29,22 +27,20 @@ from clickwise.encoding.operations import (
 from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.feature_spec import LEFT_OUT, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import write_json
-from clickwise.prepare import steps
 from clickwise.prepare.bins import fit_numbers, write_names
-from clickwise.prepare.encode import save_encoding, say_without_display, write_encoded
+from clickwise.prepare.encode import save_encoding, say_without_display
 from clickwise.prepare.further import Source
 from clickwise.prepare.infer import COLUMNS
 from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import find_files
-from clickwise.prepare.scales import fit_scales
 from clickwise.prepare.table import split
 from clickwise.prepare.table.config import TableConfig
-from clickwise.prepare.table.raw_columns import encoded, fit_types, raw_columns
-from clickwise.prepare.table.rows import check, store_rows
-from clickwise.prepare.vocabularies import store_vocabularies
+from clickwise.prepare.table.in_engine import RowsInEngine
+from clickwise.prepare.table.in_memory import MOST_ROWS, VALUE_BYTES, RowsInMemory
+from clickwise.prepare.table.raw_columns import encoded, raw_columns
+from clickwise.prepare.table.rows import store_rows
 from clickwise.progress import say
 
-VALUE_BYTES = 64  # of a value, text or number, while rows are encoded in memory
 BYTES_ON_DISK = {".gz": 10, ".parquet": 8}  # a byte of such a file in the engine's tables, held twice; 2 of plain text
 
 
@@ -79,62 +75,61 @@ class Table(Preparation):
                    for group in files.values() for file in group)
 
     def store(self, files: Mapping[str, Sequence[Path]]) -> None:
-        spec, config, engine = self.spec, self.config, self.engine
+        spec, config = self.spec, self.config
         self.bad_rows = self.folder.stage("raw files read", lambda: store_rows(
             self.folder, spec, config, used_columns(spec, config)))
-        types = self.folder.stage("types", lambda: fit_types(engine, spec, config))
+        self.table = self._rows()
+        types = self._stage("types", self.table.types)
         self.raw = raw_columns(spec, config, types)
         (label,) = spec.channels["label"]
         self.label = Column(label, _label_steps(config, self.raw[label]), "bool")
-        self.rows, self.unlabelled = self.folder.stage("split", self._split)
+        self.rows, self.unlabelled = self._stage("split", self._split)
+
+    def _rows(self) -> RowsInEngine | RowsInMemory:
+        """The rows as they were read: in memory where they are few, and the engine's tables lie there, too."""
+        kind: type[RowsInEngine | RowsInMemory] = RowsInEngine
+        if not self.folder.keeps_tables:
+            rows = sum(self.engine.count(self.engine.table(f"raw_{mapping}")) for mapping in self.spec.mappings)
+            most = self.folder.buffer_bytes // (VALUE_BYTES * len(used_columns(self.spec, self.config)))
+            kind = RowsInMemory if rows <= min(MOST_ROWS, most) else RowsInEngine
+        return kind(self.folder, self.spec, self.config)
+
+    def _stage(self, name: str, work: Callable[[], Any]) -> Any:
+        """A stage of a preparation that can resume; rows in memory are gone when it stops."""
+        return work() if isinstance(self.table, RowsInMemory) else self.folder.stage(name, work)
 
     def _split(self) -> tuple[dict[str, int], int]:
         for mapping in self.spec.mappings:
-            check(self.engine, self.spec, self.config, self.raw, mapping)
-        return split.split(self.folder, self.spec, self.config, Encoding(self.raw, {self.label.of: self.label}),
-                           self.where)
+            self.table.check(self.raw, mapping)
+        return split.split(self.table, self.engine, self.spec, self.config,
+                           Encoding(self.raw, {self.label.of: self.label}), self.where)
 
     # ---- what is fitted on the training rows
 
     def fit(self) -> None:
         numerical = self.spec.channels.get("numerical", ())
-        self.sizes = self.folder.stage("vocabularies", self._fit_vocabularies)
-        numbers = self.folder.stage("numbers", lambda: fit_numbers(
-            self.engine, self.engine.table("rows_train"), numerical, self.config.bins))
+        sizes = self._stage("vocabularies", lambda: self.table.vocabularies(encoded(self.spec)))
+        self.sizes = {name: size + self.config.hash_buckets.get(name, 0) for name, size in sizes.items()}
+        numbers = self._stage("numbers", lambda: fit_numbers(self.table.number_counts, numerical, self.config.bins))
         asked = self.config.log_numericals
         self.logs = [name for name in numerical if (numbers[name]["log"] if asked is None else name in asked)]
         if self.logs and asked is None:
             say("a logarithm comes before the scale, for a heavy tail: " + ", ".join(self.logs))
-        self.scales = self.folder.stage("scales", lambda: fit_scales(
-            self.engine, self._numbers(numerical), numerical)) if numerical else {}
-        self.bins = {self._name_of_bins(name): (name, found["edges"]) for name, found in numbers.items()
-                     if found["edges"]}
+        self.scales = self._stage("scales", lambda: self.table.scales(numerical, self.logs)) if numerical else {}
+        names = self._names_of_bins(name for name, found in numbers.items() if found["edges"])
+        self.bins = {bins: (name, numbers[name]["edges"]) for name, bins in names.items()}
         write_names(self.folder, {feature: edges for feature, (_, edges) in self.bins.items()})
         self.features, self.encoding = self._encoding()
-        self.folder.stage("encoding", lambda: save_encoding(self.folder, self.encoding))
+        self._stage("encoding", lambda: save_encoding(self.folder, self.encoding))
 
-    def _fit_vocabularies(self) -> dict[str, int]:
-        """Fits one vocabulary per feature of ids; feature -> cardinality."""
-        def values(feature: Feature) -> ir.Table:
-            table = self.engine.table("rows_train").select(feature.name)
-            table = steps.explode(table, feature.name) if feature.is_multi_hot else table
-            return table.limit(0 if feature.name in self.config.hash_only else None)
-
-        sizes = store_vocabularies(self.folder, {feature.name: values(feature) for feature in encoded(self.spec)},
-                                   lambda name: self.config.limit_among(name, self.rows["train"]))
-        return {name: size + self.config.hash_buckets.get(name, 0) for name, size in sizes.items()}
-
-    def _name_of_bins(self, name: str) -> str:
-        name += "_bin"
-        while name.lower() in {other.lower() for other in self.spec.features}:
-            name += "_"
-        return name
-
-    def _numbers(self, names: Sequence[str]) -> ir.Table:
-        """The numericals of the training rows before they are scaled."""
-        table = self.engine.table("rows_train")
-        return table.select(**{name: SignedLog().bulk(table[name]) if name in self.logs else table[name]
-                               for name in names})
+    def _names_of_bins(self, names: Iterable[str]) -> dict[str, str]:
+        """Numerical → a name that no feature has, in upper or lower case either."""
+        taken, found = {name.lower() for name in self.spec.features}, {}
+        for name in names:
+            found[name] = f"{name}_bin"
+            while found[name].lower() in taken:
+                found[name] += "_"
+        return found
 
     def _encoding(self) -> tuple[dict[str, Feature], Encoding]:
         """The features as they are stored, and how raw values become them."""
@@ -174,13 +169,9 @@ class Table(Preparation):
         if self.bins:
             channels["categorical"] = (*channels.get("categorical", ()), *self.bins)
 
-        def rows_of(mapping: str, names: Sequence[str]) -> ir.Table:
-            return self.engine.numbered(self.engine.table(f"rows_{mapping}"), *names)
-
-        written, self.values = write_encoded(
-            self.folder, self.encoding, rows_of, features=self.features, channels=channels, rows=self.rows,
-            shuffle_seed=self.config.seed if self.config.shuffle else None,
-            small=sum(self.rows.values()) * len(self.features) * VALUE_BYTES <= self.folder.buffer_bytes)
+        written, self.values = self.table.write(
+            self.encoding, features=self.features, channels=channels, rows=self.rows,
+            shuffle_seed=self.config.seed if self.config.shuffle else None)
         for name in filter(self._is_display, channels.get("display", ())):
             say_without_display(self.folder, written, name)
         write_json(self.folder.preparation / COLUMNS, self._columns())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ENCODED = tuple(channel for channel in ID_CHANNELS if "history" not in channel)
 SAMPLE = 1_000  # rows that tell which types a column cannot have; all rows decide
-_PLAIN_WHOLE = r"^[+-]?(0|[1-9][0-9]*)(\.0*)?$"  # "007" is a name
+PLAIN_WHOLE = r"^[+-]?(0|[1-9][0-9]*)(\.0*)?$"  # "007" is a name
 
 
 def encoded(spec: FeatureSpec) -> list[Feature]:
@@ -33,18 +33,24 @@ def list_delimiter(spec: FeatureSpec, name: str, mapping: str) -> str:
     return next((chunk.options.get("list_delimiter", "|") for chunk in chunks if name in chunk.features), "|")
 
 
+def named_columns(spec: FeatureSpec, config: TableConfig) -> tuple[dict[str, bool], set[str]]:
+    """The columns whose values have names, name → whether it is one of lists: those of ids, a label that `label_is`
+    speaks of, and texts that are handed on as hashes; the latter once more by themselves."""
+    (label,) = spec.channels["label"]
+    names = {feature.name: feature.is_multi_hot for feature in encoded(spec)}
+    names |= {label: False} if config.label_is is not None else {}
+    hashed = {name for channel, found in spec.channels.items() if channel not in (LEFT_OUT, "label") for name in found
+              if name not in names and spec.features[name].is_raw_text}
+    return names | dict.fromkeys(sorted(hashed), False), hashed
+
+
 def fit_types(engine: Engine, spec: FeatureSpec, config: TableConfig) -> dict[str, str]:
     """Name → raw type of the columns whose values have names: those of ids, and a label that `label_is` speaks of.
 
     A column of texts is one of integers, times or true and false where all its values in `raw_train` are written so.
     Texts that are handed on as hashes are integers where they are stored as whole numbers.
     """
-    (label,) = spec.channels["label"]
-    names = {feature.name: feature.is_multi_hot for feature in encoded(spec)}
-    names |= {label: False} if config.label_is is not None else {}
-    hashed = {name for channel, found in spec.channels.items() if channel not in (LEFT_OUT, "label") for name in found
-              if name not in names and spec.features[name].is_raw_text}
-    names |= dict.fromkeys(sorted(hashed), False)
+    names, hashed = named_columns(spec, config)
     table, types = engine.table("raw_train"), {}
     singles = [name for name, is_list in names.items() if not is_list]
     groups = [table.select(*singles)] if singles else []
@@ -83,13 +89,13 @@ def _types_of_numbers(engine: Engine, values: ir.Table) -> dict[str, str]:
 def _types_of_texts(engine: Engine, values: ir.Table, config: TableConfig) -> dict[str, str]:
     """A look at a few rows says which types a column cannot have; all rows say which of the others it has."""
     some = engine.rows(values.limit(SAMPLE))
-    candidates = {name: _fitting([row[name] for row in some], config.missing) for name in values.columns}
+    candidates = {name: fitting([row[name] for row in some], config.missing) for name in values.columns}
     counts = {}
     for name in (name for name, left in candidates.items() if left):
         column = values[name]
         text = Text().bulk(column)
         known = null_if_missing(text, config.missing)
-        fits = {Integer.name: known.re_search(_PLAIN_WHOLE) & Integer().bulk(column).notnull(),
+        fits = {Integer.name: known.re_search(PLAIN_WHOLE) & Integer().bulk(column).notnull(),
                 Boolean.name: Boolean().bulk(column).notnull(), Time.name: Time().bulk(column).notnull()}
         counts |= {(name, "texts"): text.count(), (name, "known"): known.count()}
         counts |= {(name, type_): values.count(where=fits[type_]) for type_ in candidates[name]}
@@ -102,11 +108,11 @@ def _types_of_texts(engine: Engine, values: ir.Table, config: TableConfig) -> di
     return types
 
 
-def _fitting(texts: Sequence[str | None], missing: Sequence[str]) -> list[str]:
+def fitting(texts: Sequence[str | None], missing: Sequence[str]) -> list[str]:
     """The types as which all the texts can be read: whole numbers but for texts of `missing`, truths, times."""
     texts = [text for text in map(Text().one, texts) if text is not None]
     known = [text for text in texts if text not in missing]
-    fits = {Integer.name: all(re.search(_PLAIN_WHOLE, text) and Integer().one(text) is not None for text in known)}
+    fits = {Integer.name: all(re.search(PLAIN_WHOLE, text) and Integer().one(text) is not None for text in known)}
     fits |= {type_.name: all(type_().one(text) is not None for text in texts) for type_ in (Boolean, Time)}
     return [name for name, fit in fits.items() if fit]
 

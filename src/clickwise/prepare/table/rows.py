@@ -196,13 +196,18 @@ class _Reader:
         return type_.replace(NUMBER, exact)
 
 
+def exact_up_to(bits: int) -> int:
+    """Up to where numbers in so many bits are known to the last digit; beyond that a float stands for several."""
+    return 2**24 if bits < 64 else 2**53
+
+
 def _exact_up_to(type_: dt.DataType) -> int:
-    """Up to where numbers of that type are known to the last digit; beyond that a float stands for several."""
-    return 2**24 if type_.is_float32() or type_.is_float16() else 2**53
+    return exact_up_to(8 * type_.nbytes if type_.is_floating() else 64)
 
 
-def _exact_numbers(type_: dt.DataType) -> str:
-    return f"whole numbers up to 2^{_exact_up_to(type_).bit_length() - 1}, beyond which a float stands for several"
+def _exact_numbers(type_: dt.Floating) -> str:
+    power = _exact_up_to(type_).bit_length() - 1
+    return f"whole numbers up to 2^{power}, beyond which a float stands for several"
 
 
 def _as_type(column: ir.Column, type_: str | None) -> ir.Column:
@@ -269,7 +274,7 @@ def check(engine: Engine, spec: FeatureSpec, config: TableConfig, raw: Mapping[s
             unread, finite = type_.unread(column), name in spec.channels.get("numerical", ()) + spec.channels["label"]
             faults.append((name, unread | type_.bulk(column).isinf() if finite else unread,
                            f"a {'finite ' * finite}number, or a text of dataset.missing"))
-        elif isinstance(type_, Integer) and not _is_id(spec, name):
+        elif isinstance(type_, Integer) and not is_id(spec, name):
             known = null_if_missing(Text().bulk(column), config.missing).notnull()
             faults.append((name, type_.bulk(column).isnull() & known, "a whole number, or a text of dataset.missing"))
     if not faults:
@@ -286,5 +291,5 @@ def check(engine: Engine, spec: FeatureSpec, config: TableConfig, raw: Mapping[s
                                do=f"correct it, or the entry of {name} in {spec.path}")
 
 
-def _is_id(spec: FeatureSpec, name: str) -> bool:
+def is_id(spec: FeatureSpec, name: str) -> bool:
     return any(name in spec.channels.get(channel, ()) for channel in ("label", *ENCODED))

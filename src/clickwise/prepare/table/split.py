@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import ibis
@@ -13,67 +12,48 @@ from clickwise.encoding.operations import Hash60
 from clickwise.encoding.raw_types import Float, Text, Time
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import FeatureSpec
-from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, read, read_column, through
+from clickwise.prepare.encode import read_column, through
 from clickwise.prepare.engine import Engine
-from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.table.raw_columns import null_if_missing
 from clickwise.progress import Progress, say
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig
+    from clickwise.prepare.table.in_engine import RowsInEngine
+    from clickwise.prepare.table.in_memory import RowsInMemory
 
-def split(folder: PreparationFolder, spec: FeatureSpec, config: TableConfig, encoding: Encoding,
-          where: str) -> tuple[dict[str, int], int]:
-    """Mapping -> rows, which are stored as `rows_<mapping>`, each value read once; and how many rows without a label
-    were left out. The first test rows go to preparation/examples.parquet as they are."""
-    engine, rows, unlabelled = folder.engine, {}, 0
+
+def split(rows: RowsInEngine | RowsInMemory, engine: Engine, spec: FeatureSpec, config: TableConfig,
+          encoding: Encoding, where: str) -> tuple[dict[str, int], int]:
+    """Mapping -> how many rows it has, which `rows` keeps, each value read once; and how many rows without a label were
+    left out. The first test rows go to preparation/examples.parquet as they are."""
+    counts: dict[str, tuple[int, int]] = {}
+    unlabelled = 0
     (label,) = spec.channels["label"]
     check_label(engine, spec, config, encoding, where)
     with Progress("splitting", unit="rows") as bar:
         for mapping in spec.mappings:
-            raw = engine.numbered(engine.table(f"raw_{mapping}"))
-            table = raw.mutate(__label=_label(raw, label, encoding, engine))
+            table = rows.to_split(mapping, [name for name in {label, config.split_by, config.order_by} if name])
+            table = table.mutate(__label=_label(table, label, encoding, engine))
             shares = shares_of(spec, config) if mapping == "train" else {}
-            parts = part_of(engine, table.filter(table["__label"].notnull()), table, shares, config, where)
-            # Values are read and parts worked out once: a filter works its expression out again for each mention.
-            assigned = engine.materialise(table.mutate(__part=parts, **read(table, encoding.raw, engine)).drop("row"),
-                                          "assigned")
-            for index, part in enumerate([mapping, *shares]):
-                wanted = assigned.filter(assigned["__label"].notnull() & (assigned["__part"] == index))
-                if part == "test":
-                    _save_examples(folder, raw, index, list(encoding.raw))
-                stored = engine.materialise(wanted.drop("__part", "__label"), f"rows_{part}")
-                rows[part] = engine.count(stored)
-                bar.advance(rows[part])
-                if not rows[part]:
+            part = part_of(engine, table.filter(table["__label"].notnull()), table, shares, config, where)
+            counts |= rows.assign(mapping, [mapping, *shares], table, part, encoding)
+            unlabelled += counts.pop("")[0]
+            for name in (mapping, *shares):
+                bar.advance(counts[name][0])
+                if not counts[name][0]:
                     cause = f"{config.order_by} has too few values" if config.order_by else "too few rows"
-                    raise PrepareError(where, found=f"no rows for the mapping {part!r} ({cause})",
+                    raise PrepareError(where, found=f"no rows for the mapping {name!r} ({cause})",
                                        expected="at least one in every mapping",
                                        do="change test_share, validation_share, or what the split goes by")
-            unlabelled += engine.count(assigned.filter(assigned["__label"].isnull()))
-            engine.drop(f"raw_{mapping}")
-            engine.drop("assigned")
-    train = engine.table("rows_train")
-    is_positive = through(encoding.columns[label], train[label], engine)
-    positive = engine.row(train.aggregate(n=is_positive.cast("int64").sum()))["n"]
-    if positive in (0, rows["train"]):
-        raise PrepareError(where, found=f"{positive:,} positive labels in {rows['train']:,} training rows",
+    train, positive = counts["train"]
+    if positive in (0, train):
+        raise PrepareError(where, found=f"{positive:,} positive labels in {train:,} training rows",
                            expected="labels of both kinds", do="correct label_is or label_above")
     if unlabelled:
         say(f"{unlabelled:,} rows without a label are left out")
-    order = [name for name in ("train", "validation", "test") if name in rows]
-    rows = {name: rows[name] for name in (*order, *(name for name in rows if name not in order))}
-    return rows, unlabelled
-
-
-def _save_examples(folder: PreparationFolder, raw: ir.Table, part: int, columns: Sequence[str]) -> None:
-    """The first rows of a part as they stand in `raw`, whose rows are numbered as those of `assigned`."""
-    engine = folder.engine
-    assigned = engine.numbered(engine.table("assigned"))
-    wanted = assigned.filter(assigned["__label"].notnull() & (assigned["__part"] == part))
-    wanted = wanted.select("row").order_by("row").limit(EXAMPLE_ROWS)
-    engine.write_parquet(raw.semi_join(wanted, "row").order_by("row").select(*columns),
-                         folder.preparation / EXAMPLES)
+    order = [name for name in ("train", "validation", "test") if name in counts]
+    return {name: counts[name][0] for name in (*order, *(name for name in counts if name not in order))}, unlabelled
 
 
 def _label(table: ir.Table, label: str, encoding: Encoding, engine: Engine) -> ir.Value:
@@ -93,6 +73,9 @@ def check_label(engine: Engine, spec: FeatureSpec, config: TableConfig, encoding
     counts = values.filter(values.value.notnull()).group_by("value", "read").aggregate(rows=lambda t: t.count())
     counts = engine.materialise(counts, "label_values")
     most = engine.rows(counts.order_by([ibis.desc("rows"), "value"]).limit(7))
+    if not most and config.label_is is None:
+        raise PrepareError(where, found=f"no label: {name!r} has no value in any row",
+                           expected="0 or 1, or true or false", do="name another column as the label")
     shown = ", ".join(f"{row['value']!r} ({row['rows']:,} rows)" for row in most[:6])
     shown += ", …" * (len(most) > 6) if most else "no value at all"
     if config.label_is is not None:
