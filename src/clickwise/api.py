@@ -10,6 +10,7 @@ here is what the command line does, by the same functions.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -22,16 +23,21 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from clickwise import prepare
+from clickwise.baselines import BASELINES
+from clickwise.data.dataset import Dataset
 from clickwise.data.loader import Loader
 from clickwise.encoding import Encoder, Encoding
 from clickwise.encoding.raw_file import RawFile
 from clickwise.errors import ClickwiseError, DataError, TrainError, UsageError
-from clickwise.feature_spec import FeatureSpec
+from clickwise.feature_spec import FILE_NAME, FeatureSpec
 from clickwise.models.ctr_model import CTRModel
 from clickwise.progress import say
 from clickwise.recipe import apply_override
 from clickwise.recipe import load as load_recipe_file
+from clickwise.report import write_report
 from clickwise.run import folder as runs
+from clickwise.run.baselines import FILE as BASELINES_FILE
+from clickwise.run.baselines import measure_baselines
 from clickwise.run.facts import RunFacts
 from clickwise.run.scores import BLOCK_ROWS, scores
 from clickwise.run.session import build_session
@@ -68,6 +74,31 @@ class Model:
         """Column → what it was taken for (`channel`), `why`, what to `check`, how many `ids` it has, the share of rows
         `without_an_id` by mapping; empty where the data were no table."""
         path = self.folder / COLUMNS
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    @property
+    def baselines(self) -> dict[str, dict[str, float | None]]:
+        """`model`, `constant`, `logistic_regression` and, where scikit-learn is installed, `boosted_trees`: each with
+        its `auc` and `log_loss` on the same rows, those of the recipe's `data.test`.
+
+        `fit` leaves the last two until they are asked for here; that takes seconds and needs the columns of the
+        training, which a model that was saved elsewhere lacks. The report then has them too.
+        """
+        found, data = self._beside(), self._session.recipe.data
+        if not {*BASELINES} <= {*found.get("results", ()), *found.get("not_measured", ())} and data.path is not None \
+                and (Path(data.path) / FILE_NAME).exists():
+            session = dataclasses.replace(self._session, dataset=Dataset(data))
+            found = measure_baselines(self.folder, session, BASELINES, self.metrics.get(data.test, {}))
+            write_report(self.folder)
+        return found.get("results", {})
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is suspicious about the model: worse than a constant, a column that all but tells the label."""
+        return self._beside().get("warnings", [])
+
+    def _beside(self) -> dict[str, Any]:
+        path = self.folder / BASELINES_FILE
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def predict_logit(self, data: Data) -> np.ndarray:
@@ -187,7 +218,7 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
         columns = prepare.run({"dataset": dataset, "out": str(folder / "columns")}, "fit")
     measured = "test" if test else "validation" if validation else "train"
     chosen = {"data.path": str(columns), "data.validation": "validation" if validation else None,
-              "data.test": measured, "train.seed": seed, **(settings or {})}
+              "data.test": measured, "train.seed": seed, "baselines": [], **(settings or {})}
     few = prepare.summary(columns)["rows"]["train"] // BATCHES
     if "train.batch_size" not in chosen and few < batch_size:
         chosen["train.batch_size"] = max(1, few)

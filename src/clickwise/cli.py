@@ -256,23 +256,35 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
 
 
 def _show_run(folder: Path, as_json: bool) -> None:
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics, baselines = (json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).exists() else {}
+                          for name in ("metrics.json", "baselines.json"))
     if as_json:
-        _print_json({"run": str(folder), **metrics})
+        _print_json({"run": str(folder), **metrics, "baselines": baselines})
         return
     print(f"metrics of the {metrics['checkpoint']} checkpoint, step {metrics['checkpoint_step']:,} of "
           f"{metrics['steps']:,}")
     for mapping, values in metrics["mappings"].items():
         _print_metrics(mapping, values)
+    if baselines:
+        _print_baselines(baselines)
     print(f"report      {folder / 'report.html'}")
 
 
-def _print_metrics(mapping: str, values: dict[str, float | None]) -> None:
+def _print_baselines(found: dict[str, Any]) -> None:
+    part = "the same rows" if found["rows"] == found["of"] else f"{found['rows']:,} of {found['of']:,} rows"
+    print(f"{found['mapping']} beside baselines, on {part}:")
+    for name, values in found["results"].items():
+        _print_metrics(f"  {name}", values, 21)
+    for name, reason in found["not_measured"].items():
+        print(f"  {name:<19} not measured: {reason}")
+
+
+def _print_metrics(mapping: str, values: dict[str, float | None], width: int = 11) -> None:
     def shown(value: float | None) -> str:
         return "undefined" if value is None or value != value else f"{value:.5f}" if isinstance(value, float) \
             else f"{value:,}"
 
-    print(f"{mapping:<11} " + "  ".join(f"{name} {shown(value)}" for name, value in values.items()
+    print(f"{mapping:<{width}} " + "  ".join(f"{name} {shown(value)}" for name, value in values.items()
                                         if not name.endswith(("_error_bound", "_undefined"))))
 
 

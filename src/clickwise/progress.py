@@ -17,6 +17,11 @@ def say(text: str) -> None:
     _log.info(text)
 
 
+def warn(text: str) -> None:
+    """One message that a person should not miss: Python shows it on stderr where no log is shown."""
+    _log.warning("warning: " + text)
+
+
 def show_log() -> None:
     """Shows the log on stderr, as it is, whatever `sys.stderr` then is."""
     if not any(isinstance(handler, _Stderr) for handler in _log.handlers):

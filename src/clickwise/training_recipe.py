@@ -71,6 +71,8 @@ class Recipe:
     start_from   a run folder whose weights (of its best checkpoint, else its last) training starts from
     metrics      what evaluations measure; docs/metrics.md
     examples     so many raw rows of the test mapping go into the run with their scores, where its data has an encoding
+    baselines    what is measured beside the model, on the same rows: logistic_regression, boosted_trees (where
+                 scikit-learn is installed); the best constant is always. docs/training.md
     """
 
     data: DataConfig
@@ -84,6 +86,7 @@ class Recipe:
     freeze: tuple[str, ...] = ()
     start_from: str | None = None
     examples: int = 1000
+    baselines: tuple[Literal["logistic_regression", "boosted_trees"], ...] = ("logistic_regression",)
     model_name: str = dataclasses.field(default="", metadata={"hidden": True})
 
     def absolute(self) -> Recipe:
@@ -115,6 +118,7 @@ def parse_recipe(sections: dict[str, Any], where: str) -> Recipe:
                           do=f"name: one of {', '.join(registry.NAMES['model'])}, or a dotted path such as "
                              "my_package.MyModel")
     model_class = find_model(model["name"], where)
+    _refuse_settings_of_another(model, model_class, where)
     config = recipes.parse(model_class.Config, {key: value for key, value in model.items() if key != "name"},
                            f"{where}.model")
     if "model_name" in sections:
@@ -132,6 +136,21 @@ def parse_recipe(sections: dict[str, Any], where: str) -> Recipe:
                           expected=f"one of the recipe's metrics: {', '.join(recipe.metrics)}",
                           do=nearest(recipe.train.metric, recipe.metrics))
     return recipe
+
+
+def _refuse_settings_of_another(model: dict[str, Any], model_class: type[CTRModel], where: str) -> None:
+    """RecipeError where the `model` section holds what is no setting of its model, but of another one: as a rule only
+    the name of a recipe's model was changed."""
+    known = {field.name for field in dataclasses.fields(model_class.Config)}
+    foreign = [key for key in model if key != "name" and key not in known]
+    other = next((name for name in registry.NAMES["model"] if foreign and {*foreign} <= {
+        field.name for field in dataclasses.fields(find_model(name, where).Config)}), None)
+    if other is not None:
+        sibling = f"{where.rpartition('/')[0]}/{model['name']}"
+        raise RecipeError(f"{where}.model.{foreign[0]}", found=f"settings of {other}: {', '.join(foreign)}",
+                          expected=f"those of {model['name']}, the recipe's model.name",
+                          do=f"take the recipe {sibling}" if sibling in recipes.shipped_recipes() and sibling != where
+                          else f"leave them out, or set model.name={other}")
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:

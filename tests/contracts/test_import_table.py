@@ -32,6 +32,7 @@ WORDS = {name: set() for name in ("feature_spec", "recipe", "encoding", "batch",
 LEVEL_2 = {
     "models": {"feature_spec", "batch", "kernels", "recipe", "layers", "embedding"},
     "train": {"batch", "recipe", "optim", "metrics", "checkpoint"},
+    "baselines": {"feature_spec", "batch", "data", "metrics"},
 }
 BELOW_WIRING = {*WORDS, *STATIONS, *LEVEL_2}
 WIRING = {"training_recipe": BELOW_WIRING - {"prepare"}, "wiring": {*BELOW_WIRING, "training_recipe"} - {"prepare"},

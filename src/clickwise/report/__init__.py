@@ -1,7 +1,7 @@
 """Run folders -> one self-contained HTML page: of a run, or comparing several.
 
-Reads only what a run folder holds (recipe.yaml, log.jsonl, metrics.json, scores.npz, columns.json), any of which may be
-missing, and imports no torch.
+Reads only what a run folder holds (recipe.yaml, log.jsonl, metrics.json, baselines.json, scores.npz, columns.json), any
+of which may be missing, and imports no torch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from clickwise import files
 from clickwise.errors import UsageError
 from clickwise.report import curves, page, scores
+from clickwise.report.baselines import baselines, warnings
 from clickwise.report.columns import columns
 from clickwise.report.run import Run, is_number, read_run
 from clickwise.run.facts import RunFacts
@@ -51,7 +52,8 @@ def write_comparison(run_folders: Sequence[Path], path: Path) -> Path:
 def render(run: Run) -> str:
     """The page of one run."""
     return page.page(run.title, [
-        f"<h1>{escape(run.title)}</h1>", _subtitle(run), _unfinished(run), page.cards(_headline(run)),
+        f"<h1>{escape(run.title)}</h1>", _subtitle(run), _unfinished(run), warnings(run), page.cards(_headline(run)),
+        baselines(run),
         page.section("Training", page.figures([
             curves.loss_curve(run), curves.auc_curve(run),
             curves.plain_curve(run, "samples_per_s", "Throughput", "samples/s", from_zero=True),

@@ -24,6 +24,7 @@ class Run:
     facts    None while the run is not finished
     scores   mapping -> the arrays of scores.npz (`metrics.ReportMaterial.arrays` says which)
     columns  of data from a table: column -> what it was taken for, why, what to check, how many ids it has
+    baselines   what baselines.json holds (`run.baselines` says what); {} in a run of an older version
     """
 
     folder: Path
@@ -32,6 +33,7 @@ class Run:
     facts: RunFacts | None = None
     scores: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
     columns: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    baselines: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -87,6 +89,7 @@ def read_run(folder: Path) -> Run:
     return Run(folder=folder, scores=scores, recipe=_load(folder / "recipe.yaml", _text, ""),
                lines=tuple(_load(folder / "log.jsonl", _lines, ())),
                columns=_load(folder / "columns.json", _columns, {}),
+               baselines=_load(folder / "baselines.json", _baselines, {}),
                facts=_load(folder / FACTS, lambda path: RunFacts.load(path.parent), None))
 
 
@@ -111,6 +114,14 @@ def _text(path: Path) -> str:
 def _columns(path: Path) -> dict[str, dict[str, Any]]:
     return {name: {**{key: str(told[key]) for key in ("channel", "why", "check")}, "ids": told["ids"],
                    "without_an_id": dict(told["without_an_id"])} for name, told in json.loads(_text(path)).items()}
+
+
+def _baselines(path: Path) -> dict[str, Any]:
+    told = json.loads(_text(path))
+    return {"mapping": str(told["mapping"]),
+            **{key: int(told[key]) for key in ("rows", "of", "train_rows", "of_train")},
+            "results": {name: dict(values) for name, values in told["results"].items()},
+            "not_measured": dict(told["not_measured"]), "warnings": [str(warning) for warning in told["warnings"]]}
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -9,9 +9,10 @@ from typing import Any
 from clickwise import checkpoint, files, machine, memory, registry
 from clickwise.errors import CheckpointError, TrainError, UsageError
 from clickwise.metrics import build_metrics
-from clickwise.progress import say
+from clickwise.progress import say, warn
 from clickwise.report import write_report
 from clickwise.run import folder as runs
+from clickwise.run.baselines import measure_baselines
 from clickwise.run.facts import RunFacts
 from clickwise.run.session import Session, build_session
 from clickwise.run.slices import Slices
@@ -139,7 +140,8 @@ def _checkpoint_to_resume(folder: Path, session: Session, allow_imports: Collect
 
 
 def _finish(folder: Path, session: Session, loop: Loop, log: RunLog) -> None:
-    """Final metrics of the best checkpoint (of the last, where no validation mapping chose), report and DONE."""
+    """Final metrics of the best checkpoint (of the last, where no validation mapping chose), baselines, report and
+    DONE."""
     recipe, position = session.recipe, loop.at
     chosen = "best" if recipe.data.validation is not None and loop.checkpoints.best.exists() else "last"
     if chosen == "best" and position.best_step != position.step:
@@ -158,6 +160,8 @@ def _finish(folder: Path, session: Session, loop: Loop, log: RunLog) -> None:
         steps=position.step, stopped=position.stopped, samples_per_s=loop.effort.samples_per_s,
         wall_s=round(log.wall_s, 3), peak_memory_bytes=runs.peak_memory_bytes(session.device),
         parameters={"dense": dense, "tables": tables}, **machine.circumstances()).save(folder)
+    for warning in measure_baselines(folder, session, recipe.baselines, metrics[recipe.data.test])["warnings"]:
+        warn(warning)
     write_report(folder)
     files.write_text(folder / "DONE", "")
 
