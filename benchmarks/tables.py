@@ -1,4 +1,4 @@
-"""Test AUC of the two tables of docs/add_a_dataset.md: table/dcnv2 against scikit-learn's gradient boosting.
+"""Test AUC of the two tables of docs/add_a_dataset.md: the recipes of `table/` against scikit-learn's gradient boosting.
 
     python benchmarks/tables.py --save
 
@@ -25,6 +25,7 @@ from measure import arguments, finish
 from clickwise.data.columns import read_columns
 from clickwise.feature_spec import FeatureSpec
 
+RECIPES = ("table/dcnv2", "table/dlrm", "table/wide_deep")
 DATA = Path(__file__).parents[1] / "data"
 AMOUNTS = ["--categorical", "capital-gain", "--categorical", "capital-loss"]
 TABLES = {
@@ -67,8 +68,8 @@ def boosted(spec: FeatureSpec, seed: int) -> dict[str, float]:
     return {"auc": roc_auc_score(y_test, chances), "log_loss": log_loss(y_test, chances)}
 
 
-def trained(spec: FeatureSpec, seed: int, runs: str) -> dict[str, float]:
-    found = json.loads(clickwise("train", "table/dcnv2", f"data.path={spec.folder}", f"train.seed={seed}",
+def trained(spec: FeatureSpec, recipe: str, seed: int, runs: str) -> dict[str, float]:
+    found = json.loads(clickwise("train", recipe, f"data.path={spec.folder}", f"train.seed={seed}", "baselines=[]",
                                  "--out", runs, "--json"))
     return {name: found["mappings"]["test"][name] for name in ("auc", "log_loss")}
 
@@ -82,7 +83,8 @@ def main() -> None:
         for table, ((file, *label), corrected, words) in TABLES.items():
             draft = prepared(Path(folder, f"{table}_draft"), file, label, words)
             spec = prepared(Path(folder, table), file, [*label, *corrected], words)
-            for model, work in {"table/dcnv2": lambda seed, spec=spec: trained(spec, seed, f"{folder}/runs"),
+            for model, work in {**{recipe: lambda seed, recipe=recipe, spec=spec: trained(
+                                       spec, recipe, seed, f"{folder}/runs") for recipe in RECIPES},
                                 "gradient boosting": lambda seed, spec=spec: boosted(spec, seed),
                                 "gradient boosting, draft": lambda seed, draft=draft: boosted(draft, seed)}.items():
                 started = time.perf_counter()

@@ -115,6 +115,7 @@ def test_killed_and_resumed_is_bit_identical(clickwise, run, tmp_path, kill_at):
         assert ours["position"] == theirs["position"]
     ours, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (killed, tmp_path / run))
     assert ours["mappings"] == theirs["mappings"]
+    assert (killed / "baselines.json").read_bytes() == (tmp_path / run / "baselines.json").read_bytes()
 
 
 def test_resume_of_a_finished_run_does_nothing(clickwise, run, tmp_path):

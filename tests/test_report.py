@@ -96,6 +96,10 @@ def make_run(folder, auc_offset: float = 0.0):
     told = {"channel": "categorical", "why": EVIL, "check": "", "ids": 12_345, "without_an_id": {"test": 0.125}}
     (folder / "columns.json").write_text(json.dumps({
         "town": told, "age": {**told, "channel": "left_out", "check": EVIL, "ids": None, "without_an_id": {}}}))
+    (folder / "baselines.json").write_text(json.dumps({
+        "mapping": "test", "rows": 1_000, "of": 2_000, "train_rows": 5_000, "of_train": 5_000,
+        "results": {"model": {"auc": 0.7, "log_loss": 0.4}, "constant": {"auc": None, "log_loss": 0.51234}},
+        "not_measured": {"boosted_trees": f"not there {EVIL}"}, "warnings": [f"worse than a constant {EVIL}"]}))
     (folder / "DONE").touch()
     return folder
 
@@ -106,7 +110,8 @@ def test_the_page_holds_the_numbers(run):
     page = Page(path.read_text(encoding="utf-8"))
     for words in ("kuairand-dlrm · 20260102-030405", "0.71235", "123 k", "1 min 23 s", "2.00 M", "2.00 GiB", "9.9.9",
                   "batch_size: 64", "0.712346", "tab", "all others", "MAP@12 (pessimistic)", "12,345", "12.5 %",
-                  "left out", "Please check"):
+                  "left out", "Please check", "worse than a constant", "0.51234", "1,000 of 2,000 rows",
+                  "all 5,000 rows", "boosted trees not measured: not there"):
         assert words in page.text, words
     titles = re.findall(r"<figcaption><b>([^<]*)", path.read_text(encoding="utf-8"))
     assert titles == ["Loss", "AUC", "Throughput", "Learning rate", "ROC", "Reliability", "Scores by label"]
@@ -129,7 +134,8 @@ def test_what_people_named_is_escaped(run):
     assert EVIL in " ".join(Page(text).words)
 
 
-@pytest.mark.parametrize("missing", ["recipe.yaml", "log.jsonl", "metrics.json", "scores.npz", "columns.json"])
+@pytest.mark.parametrize("missing", ["recipe.yaml", "log.jsonl", "metrics.json", "scores.npz", "columns.json",
+                                     "baselines.json"])
 def test_any_part_may_be_missing(run, missing):
     (run / missing).unlink()
     text = write_report(run).read_text(encoding="utf-8")
@@ -157,6 +163,7 @@ def test_a_run_that_never_evaluated(run):
     (run / "log.jsonl").write_text("\n".join(lines))
     (run / "metrics.json").unlink()
     (run / "scores.npz").unlink()
+    (run / "baselines.json").unlink()
     page = Page(write_report(run).read_text(encoding="utf-8"))
     assert "training loss" in page.text and "AUC" not in page.text
 
@@ -187,7 +194,7 @@ def test_a_folder_that_is_no_run(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "scores.npz", "columns.json"])
+@pytest.mark.parametrize("name", ["metrics.json", "scores.npz", "columns.json", "baselines.json"])
 def test_a_damaged_file_is_named(run, name):
     (run / name).write_bytes(b"{damaged")
     with pytest.raises(DataError, match=re.escape(name)):

@@ -1,4 +1,5 @@
-"""Gradient boosting of scikit-learn with its default settings, where scikit-learn is installed.
+"""Gradient boosting of scikit-learn, where scikit-learn is installed: its default settings, stopped early by a tenth of
+the training rows, however few they are.
 
 Features of at most 255 ids are categories, the ids of larger ones, which preparation orders by frequency, are numbers;
 of a list it sees the first id. One thread works: the bits do not depend on the machine's number of cores.
@@ -27,8 +28,9 @@ def fit(rows: Rows, seed: int) -> Callable[[Rows], np.ndarray]:
     if not 0 < rows.label_B.mean() < 1:
         raise Unable("the labels of the training rows are all alike")
     numbers = rows.numerical_BN.shape[1]
-    model = HistGradientBoostingClassifier(random_state=seed % 2**32, categorical_features=[
-        numbers + index for index, column in enumerate(rows.ids) if column.cardinality <= MOST_CATEGORIES])
+    model = HistGradientBoostingClassifier(
+        random_state=seed % 2**32, early_stopping=True, categorical_features=[
+            numbers + index for index, column in enumerate(rows.ids) if column.cardinality <= MOST_CATEGORIES])
     with threadpool_limits(1):
         try:
             model.fit(_matrix(rows), rows.label_B)
