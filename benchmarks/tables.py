@@ -1,4 +1,4 @@
-"""Test AUC of the two tables of docs/add_a_dataset.md: the recipes of `table/` against scikit-learn's gradient boosting.
+"""Test AUC of the two tables of docs/add_a_dataset.md: the recipes of `table/`, and scikit-learn's gradient boosting.
 
     python benchmarks/tables.py --save
 

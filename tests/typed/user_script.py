@@ -15,6 +15,7 @@ def fit_and_score(file: Path, new: Path) -> float:
     again = cw.load(kept)
     for name, column in again.columns.items():
         print(name, column["why"])
+    print((again.baselines["constant"]["log_loss"] or 0.0) + 1, *again.warnings)
     return auc + again.evaluate(new)["auc"] + (again.metrics["validation"]["auc"] or 0.5)
 
 
