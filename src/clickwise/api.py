@@ -180,7 +180,7 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     time              a column in whose order the last rows validate and test; else they are drawn by `seed`
     display           the column that groups rows, for metrics within groups
     validation, test  shares of the rows; `test` rows are only measured on, in the end
-    model             of the shipped recipes `table/<model>`
+    model             dcnv2, dlrm or wide_deep: of the shipped recipes `table/<model>`
     categorical, numerical, ignore, multi_hot   corrections of what columns are taken for; multi_hot: {"tags": "|"}, the
                       text between the values of a list
     settings          overrides of the training recipe, {"train.epochs": 5}; prepare_settings: of the preparation,
