@@ -88,8 +88,9 @@ class Model:
         if not {*BASELINES} <= {*found.get("results", ()), *found.get("not_measured", ())} and data.path is not None \
                 and (Path(data.path) / FILE_NAME).exists():
             session = dataclasses.replace(self._session, dataset=Dataset(data))
-            found = measure_baselines(self.folder, session, BASELINES, self.metrics.get(data.test, {}))
+            measure_baselines(self.folder, session, BASELINES, self.metrics.get(data.test, {}))
             write_report(self.folder)
+            found = self._beside()
         return found.get("results", {})
 
     @property
