@@ -71,8 +71,8 @@ class Model:
 
     @property
     def columns(self) -> dict[str, dict[str, Any]]:
-        """Column → what it was taken for (`channel`), `why`, what to `check`, how many `ids` it has, the share of rows
-        `without_an_id` by mapping; empty where the data were no table."""
+        """Column → what it was taken for (`channel`), `why`, what to `check`, how many `ids` it has, by mapping the
+        share of rows where it is `missing` and `without_an_id`; empty where the data were no table."""
         path = self.folder / COLUMNS
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -177,7 +177,7 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
         out: str | Path | None = None, seed: int = 0) -> Model:
     """A model of the column `label`, trained until the validation rows gain no more.
 
-    positive          the value of the label that counts, unless it is 0 and 1 or true and false
+    positive          the value of the label that counts, or a list of several, unless it is 0 and 1 or true and false
     time              a column in whose order the last rows validate and test; else they are drawn by `seed`
     display           the column that groups rows, for metrics within groups
     validation, test  shares of the rows; `test` rows are only measured on, in the end
@@ -208,7 +208,9 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     dataset = {"name": "table", "spec": str(folder / "spec"), "test_share": test, "validation_share": validation,
                "seed": seed, **({"order_by": time} if time else {}), **(prepare_settings or {})}
     if positive is not None:
-        dataset["label_is"] = positive.item() if isinstance(positive, np.generic) else positive
+        values = [value.item() if isinstance(value, np.generic) else value
+                  for value in (positive if isinstance(positive, (list, tuple, set)) else [positive])]
+        dataset["label_is"] = values if len(values) != 1 else values[0]
     with _in_words_of_fit(folder):
         rows = _rows_file(data, folder, multi_hot or {}, ignore)
         draft = infer(rows, label=label, display=display, categorical=categorical, numerical=numerical,

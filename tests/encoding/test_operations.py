@@ -50,6 +50,8 @@ CASES = {
     "hash60 of integers": (Hash60(), pa.int64(), integers),
     "is": (Is("é"), pa.string(), texts),
     "is of integers": (Is(7), pa.int64(), integers),
+    "is one of several": (Is(("é", "b", "")), pa.string(), texts),
+    "is one of several integers": (Is((7, -1)), pa.int64(), integers),
     "above": (Above(2.5), pa.float64(), numbers),
 }
 

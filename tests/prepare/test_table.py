@@ -191,6 +191,8 @@ def test_the_reasons_of_a_draft_are_kept_where_nobody_decided_otherwise(prepare,
                "note": {"channel": "left_out", "why": "another value in every row", "check": ""}}
     (tmp_path / "raw/columns.json").write_text(json.dumps(drafted))
     told = json.loads((prepare(TABLE) / "preparation/columns.json").read_text())
+    missing = told["age"].pop("missing")
+    assert set(missing) == {"train", "validation", "test"} and 0 < missing["train"] < 0.2
     assert told["age"] == {**drafted["age"], "ids": None, "without_an_id": {}}
     assert told["city"]["why"] == "as the Feature Spec says; drafted as numerical" and told["city"]["check"] == ""
     assert told["city"]["ids"] > 3 and set(told["city"]["without_an_id"]) == {"train", "validation", "test"}
@@ -349,6 +351,43 @@ def test_goes_on_where_it_was_stopped(prepare, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(split, "check_label", stop)  # the split is not made again
     same(prepare(spec=tmp_path / "raw", engine={"tables": "disk"}), expected_columns(ASSIGNED))
     assert "resuming an earlier run after: raw files read, types, split, vocabularies" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tables", ["memory", "disk"])
+def test_missing_values_are_told(prepare, capsys, tables):
+    table = [{**row, "age": "" if index % 4 == 0 else 5, "zip": "" if index >= 300 else 7, "tags": "a" if index % 2
+              else "|"} for index, row in enumerate(rows(400))]
+    table = [{**row, "when": index} for index, row in enumerate(table)]
+    out = prepare(table, order_by="when", validation_share=0, test_share=0.25, engine={"tables": tables})
+    found = json.loads((out / "preparation/summary.json").read_text())["missing"]
+    assert found["train"]["age"] == found["test"]["age"] == 0.25 and found["train"]["tags"] == 0.5
+    assert "zip" not in found["train"] and found["test"]["zip"] == 1 and "bought" not in found["train"]
+    said = capsys.readouterr().err
+    assert "train: missing numbers, which become the mean: age 25 %" in said
+    assert "warning: test: 'zip' is missing in 100 % of the rows, in train in 0 %" in said
+
+
+def test_a_label_of_several_values(prepare):
+    table = [{**row, "bought": row["bought"] if index % 3 else " maybe"} for index, row in enumerate(TABLE)]
+    one = prepare([{**row, "bought": row["bought"].replace(" maybe", "yes")} for row in table], name="one")
+    assert every_byte(prepare(table, label_is=["yes", "maybe "])) == every_byte(one)
+    with pytest.raises(PrepareError, match="'sometimes', which 'bought' never is"):
+        prepare(table, label_is=["yes", "sometimes"], name="never")
+
+
+@pytest.mark.parametrize("tables", ["memory", "disk"])
+@pytest.mark.parametrize(("when", "first", "last"), [
+    (lambda index: f"2024-01-{1 + index // 20:02} 10:00:00", "2024-01-01 10:00:00", "2024-01-20 10:00:00"),
+    (lambda index: 1704103200 + index // 20, "1704103200 (2024-01-01 10:00:00)", "1704103219 (2024-01-01 10:00:19)"),
+    (lambda index: index // 20 / 2, "0", "9.5"),
+])
+def test_the_moments_of_every_mapping_are_told(prepare, capsys, tables, when, first, last):
+    table = [{**row, "when": when(index)} for index, row in enumerate(rows(400))]
+    out = prepare(table, order_by="when", engine={"tables": tables})
+    found = json.loads((out / "preparation/summary.json").read_text())["time"]
+    assert list(found) == ["train", "validation", "test"] and found["train"][0] == first and found["test"][1] == last
+    assert found["train"][1] < found["validation"][0] < found["test"][0] or "." in last
+    assert f"train {first} … {found['train'][1]}; validation" in capsys.readouterr().err
 
 
 def test_ragged_lines_are_refused_or_skipped_and_counted(prepare, tmp_path):

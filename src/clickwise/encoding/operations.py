@@ -242,18 +242,23 @@ _HASH = Hash60()
 
 @dataclasses.dataclass(frozen=True)
 class Is(Operation, do="is"):
-    """1 where x is the value, else 0; missing where x is."""
+    """1 where x is the value, or one of several, else 0; missing where x is."""
 
     value: Any
 
+    @property
+    def _values(self) -> tuple[Any, ...]:
+        return self.value if isinstance(self.value, tuple) else (self.value,)
+
     def bulk(self, x, parse_hex=None):
-        return (x == self.value).cast("int8")
+        return x.isin(self._values).cast("int8")
 
     def one(self, x):
-        return None if x is None else int(x == self.value)
+        return None if x is None else int(x in self._values)
 
     def many(self, x):
-        return np.asarray([None if value is None else value == self.value for value in x.to_pylist()], float)
+        is_one = pc.is_in(x, pa.array(self._values, x.type))
+        return pc.if_else(x.is_null(), None, is_one.cast(pa.float64())).to_numpy(zero_copy_only=False)
 
 
 @dataclasses.dataclass(frozen=True)

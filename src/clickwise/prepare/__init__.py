@@ -79,6 +79,8 @@ def _report(out: Path, found: Mapping[str, Any], next_command: str) -> str:
     lines = {}
     if rows := found.get("rows"):
         lines["rows"] = ", ".join(f"{mapping} {count:,}" for mapping, count in rows.items())
+    if spans := found.get("time"):
+        lines["time"] = "; ".join(f"{mapping} {first} … {last}" for mapping, (first, last) in spans.items())
     if sizes := [*found.get("cardinalities", {}).values()]:
         lines["ids"] = f"{sum(sizes):,} in {len(sizes)} features, from {min(sizes):,} to {max(sizes):,} in each"
     if bad := sum(found.get("bad_rows_skipped", {}).values()):

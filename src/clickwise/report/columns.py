@@ -21,13 +21,14 @@ def columns(run: Run) -> str:
     if not groups[0][1]:
         groups = [("", groups[1][1])]
     left = f" {len(run.columns) - MOST:,} columns are not shown." if len(run.columns) > MOST else ""
-    head = ("column", "taken as", "ids", f"no id, {mapping}" if mapping else "no id", "why")
+    of = f", {mapping}" if mapping else ""
+    head = ("column", "taken as", "ids", f"missing{of}", f"no id{of}", "why")
     return section("Columns", table(head, groups, kind="columns"), note=(
         "“no id” is the share of rows whose value is missing, rare, or not among the training rows." + left))
 
 
 def _row(name: str, told: dict, mapping: str) -> list[str]:
-    ids, share = told["ids"], told["without_an_id"].get(mapping)
+    ids, shares = told["ids"], [told["missing"].get(mapping), told["without_an_id"].get(mapping)]
     why = escape(told["why"]) + (f"<br><b>{escape(told['check'])}</b>" if told["check"] else "")
     return [cell(name), cell(told["channel"].replace("_", " ")), cell("" if ids is None else f"{ids:,}"),
-            cell("" if share is None else percent(share)), f'<td class="text">{why}</td>']
+            *(cell("" if share is None else percent(share)) for share in shares), f'<td class="text">{why}</td>']

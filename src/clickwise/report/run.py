@@ -113,7 +113,8 @@ def _text(path: Path) -> str:
 
 def _columns(path: Path) -> dict[str, dict[str, Any]]:
     return {name: {**{key: str(told[key]) for key in ("channel", "why", "check")}, "ids": told["ids"],
-                   "without_an_id": dict(told["without_an_id"])} for name, told in json.loads(_text(path)).items()}
+                   **{key: dict(told.get(key, {})) for key in ("missing", "without_an_id")}}
+            for name, told in json.loads(_text(path)).items()}
 
 
 def _baselines(path: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.feature_spec import LEFT_OUT, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import write_json
 from clickwise.prepare.bins import fit_numbers, write_names
-from clickwise.prepare.encode import save_encoding, say_without_display
+from clickwise.prepare.encode import SHOWN, save_encoding, say_without_display
 from clickwise.prepare.further import Source
 from clickwise.prepare.infer import COLUMNS
 from clickwise.prepare.preparation import Preparation
@@ -41,6 +41,7 @@ from clickwise.prepare.table.raw_columns import encoded, raw_columns
 from clickwise.prepare.table.rows import store_rows
 from clickwise.progress import say
 
+FAR = 0.5  # so far apart are shares of missing values that cannot be of the same kind of rows
 BYTES_ON_DISK = {".gz": 10, ".parquet": 8}  # a byte of such a file in the engine's tables, held twice; 2 of plain text
 
 
@@ -83,7 +84,7 @@ class Table(Preparation):
         self.raw = raw_columns(spec, config, types)
         (label,) = spec.channels["label"]
         self.label = Column(label, _label_steps(config, self.raw[label]), "bool")
-        self.rows, self.unlabelled = self._stage("split", self._split)
+        self.rows, self.unlabelled, self.spans = self._stage("split", self._split)
 
     def _rows(self) -> RowsInEngine | RowsInMemory:
         """The rows as they were read: in memory where they are few, and the engine's tables lie there, too."""
@@ -98,7 +99,7 @@ class Table(Preparation):
         """A stage of a preparation that can resume; rows in memory are gone when it stops."""
         return work() if isinstance(self.table, RowsInMemory) else self.folder.stage(name, work)
 
-    def _split(self) -> tuple[dict[str, int], int]:
+    def _split(self) -> split.Split:
         for mapping in self.spec.mappings:
             self.table.check(self.raw, mapping)
         return split.split(self.table, self.engine, self.spec, self.config,
@@ -172,13 +173,32 @@ class Table(Preparation):
         written, self.values = self.table.write(
             self.encoding, features=self.features, channels=channels, rows=self.rows,
             shuffle_seed=self.config.seed if self.config.shuffle else None)
+        self.missing = {mapping: {name: round(share, 6) for name, share in self.table.missing(mapping).items()
+                                  if share and name != self.label.of} for mapping in self.rows}
+        self._say_missing()
         for name in filter(self._is_display, channels.get("display", ())):
             say_without_display(self.folder, written, name)
         write_json(self.folder.preparation / COLUMNS, self._columns())
 
+    def _say_missing(self) -> None:
+        """Says of the numbers that are missing most, and of columns that have values in one mapping alone."""
+        for mapping, shares in self.missing.items():
+            most = sorted((-share, name) for name, share in shares.items() if name in self.scales)
+            if most:
+                say(f"{mapping}: missing numbers, which become the mean: "
+                    + ", ".join(f"{name} {-100 * share:.3g} %" for share, name in most[:SHOWN])
+                    + (f", and {len(most) - SHOWN} more (summary.json)" if len(most) > SHOWN else ""))
+        train = self.missing["train"]
+        for mapping, shares in self.missing.items():
+            for name in dict.fromkeys([*train, *shares]):
+                if abs(shares.get(name, 0) - train.get(name, 0)) > FAR:
+                    say(f"warning: {mapping}: {name!r} is missing in {100 * shares.get(name, 0):.3g} % of the rows, in "
+                        f"train in {100 * train.get(name, 0):.3g} %")
+
     def _columns(self) -> dict[str, dict[str, Any]]:
-        """Of every column what it is taken for, why, what to check, how many ids it has, and the share of rows without
-        one. The reasons are those of `clickwise spec infer`, where a person has not decided otherwise."""
+        """Of every column what it is taken for, why, what to check, how many ids it has, and by mapping the share of
+        rows without a value and without an id. The reasons are those of `clickwise spec infer`, where a person has not
+        decided otherwise."""
         path, spec = self.spec.folder / COLUMNS, self.spec
         try:
             drafted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -195,14 +215,17 @@ class Table(Preparation):
                 told = {"why": f"as the Feature Spec says; drafted as {told['channel']}"}
             found[name] = {"channel": channel, "why": told.get("why", ""), "check": told.get("check", ""),
                            "ids": self.sizes.get(name),
+                           "missing": {mapping: shares[name] for mapping, shares in self.missing.items()
+                                       if name in shares},
                            "without_an_id": {mapping: shares[name] for mapping, shares in self.values.items()
                                              if name in shares}}
         return found
 
     def summary(self) -> dict[str, Any]:
-        return {"rows": self.rows, "bad_rows_skipped": self.bad_rows, "rows_without_label": self.unlabelled,
-                "cardinalities": self.sizes, "without_an_id": self.values,
-                "logarithms": self.logs, "bins": {name: len(edges) for name, (_, edges) in self.bins.items()},
+        return {"rows": self.rows, "time": self.spans, "bad_rows_skipped": self.bad_rows,
+                "rows_without_label": self.unlabelled, "cardinalities": self.sizes, "missing": self.missing,
+                "without_an_id": self.values, "logarithms": self.logs,
+                "bins": {name: len(edges) for name, (_, edges) in self.bins.items()},
                 "hashed": "first 60 bits of the MD5 sum of the UTF-8 text, modulo hash_buckets"}
 
 
@@ -218,7 +241,8 @@ def used_columns(spec: FeatureSpec, config: TableConfig) -> list[str]:
 def _label_steps(config: TableConfig, raw: RawColumn) -> tuple[Operation, ...]:
     if config.label_above is not None:
         return (Above(float(config.label_above)),)
-    return () if config.label_is is None else (Is(raw.type.one(config.label_is)),)
+    values = tuple(dict.fromkeys(map(raw.type.one, config.positives)))
+    return (Is(values if len(values) > 1 else values[0]),) if values else ()
 
 
 def _check(spec: FeatureSpec, config: TableConfig, where: str) -> None:

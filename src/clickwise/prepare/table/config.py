@@ -17,8 +17,8 @@ class TableConfig(Section):
     """The section `dataset` of a recipe for `name: table`.
 
     spec                the Feature Spec of the raw files: its folder, or the YAML file
-    label_is            the value that is the positive label · label_above: numbers above this are · neither: the label
-                        is 0 or 1, true or false. Rows without a label are left out
+    label_is            the value that is the positive label, or a list of several · label_above: numbers above this
+                        are · neither: the label is 0 or 1, true or false. Rows without a label are left out
     test_share          of the rows of `train`, unless the spec has a mapping `test`
     validation_share    of the rows of `train`, unless the spec has a mapping `validation`
     split_by            null: rows are assigned by a hash of their number and `seed`. A column: by a hash of its value,
@@ -42,7 +42,7 @@ class TableConfig(Section):
     """
 
     spec: str = ""
-    label_is: str | int | float | bool | None = None
+    label_is: str | int | float | bool | list[str | int | float | bool] | None = None
     label_above: float | None = None
     test_share: float = 0.2
     validation_share: float = 0.1
@@ -63,6 +63,7 @@ class TableConfig(Section):
     def __post_init__(self) -> None:
         require(bool(self.spec or self.input), "spec", found=self.spec, expected="the folder of a Feature Spec",
                 do="dataset.spec=FOLDER; clickwise spec infer FILE --out FOLDER drafts one")
+        require(self.label_is != (), "label_is", found="no value", expected="at least one")
         require(self.label_is is None or self.label_above is None, "label_above", found=self.label_above,
                 expected="label_is or label_above, not both")
         require(self.split_by is None or self.order_by is None, "order_by", found=self.order_by,
@@ -83,6 +84,11 @@ class TableConfig(Section):
         require(self.bins != 1 and self.bins < 2**15, "bins", found=self.bins, expected="0, or 2 and more")
         self.require_at_least(0, "bins", "seed", "max_bad_rows", "frequency_limits",
                               *(["frequency_limit"] if self.frequency_limit is not None else []))
+
+    @property
+    def positives(self) -> tuple[str | int | float | bool, ...]:
+        """The values of `label_is`."""
+        return () if self.label_is is None else self.label_is if isinstance(self.label_is, tuple) else (self.label_is,)
 
     def limit_among(self, name: str, rows: int) -> int:
         """The frequency limit of a feature where there are so many training rows."""

@@ -88,6 +88,14 @@ class RowsInEngine:
         return fit_scales(self.engine, train.select(**{
             name: SignedLog().bulk(train[name]) if name in logs else train[name] for name in names}), names)
 
+    def missing(self, mapping: str) -> dict[str, float]:
+        """Raw column → the share of its rows without a value; a list without one has none."""
+        rows = self.engine.table(f"rows_{mapping}")
+        known = {str(index): rows.count(where=rows[name].length() > 0) if rows[name].type().is_array()
+                 else rows[name].count() for index, name in enumerate(rows.columns)}
+        found = self.engine.row(rows.aggregate(rows=rows.count(), **known))
+        return {name: 1 - found[str(index)] / found["rows"] for index, name in enumerate(rows.columns)}
+
     def write(self, encoding: Encoding, **how: Any) -> tuple[FeatureSpec, dict[str, dict[str, float]]]:
         return write_encoded(self.folder, encoding, lambda mapping, names: self.engine.numbered(
             self.engine.table(f"rows_{mapping}"), *names), **how)

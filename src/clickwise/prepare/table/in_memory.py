@@ -150,6 +150,13 @@ class RowsInMemory:
     def _numbers(self, name: str) -> np.ndarray:
         return self.rows["train"][name].to_numpy().astype(np.float64)
 
+    def missing(self, mapping: str) -> dict[str, float]:
+        rows, found = self.rows[mapping], {}
+        for name, column in zip(rows.column_names, rows.columns, strict=True):
+            empty = pc.sum(pc.equal(pc.list_value_length(column), 0)).as_py() if is_list(column.type) else 0
+            found[name] = (column.null_count + (empty or 0)) / len(rows)
+        return found
+
     def write(self, encoding: Encoding, **how: Any) -> tuple[FeatureSpec, dict[str, dict[str, float]]]:
         return write_in_memory(self.folder, self.rows, **how)
 

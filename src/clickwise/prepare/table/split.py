@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import datetime
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import ibis
 import ibis.expr.types as ir
@@ -14,6 +16,7 @@ from clickwise.errors import PrepareError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare.encode import read_column, through
 from clickwise.prepare.engine import Engine
+from clickwise.prepare.infer import UNIX
 from clickwise.prepare.table.raw_columns import null_if_missing
 from clickwise.progress import Progress, say
 
@@ -23,11 +26,20 @@ if TYPE_CHECKING:
     from clickwise.prepare.table.in_memory import RowsInMemory
 
 
+class Split(NamedTuple):
+    """Mapping → its rows, and by the column `order_by` its first and last moment; rows left out for want of a label."""
+
+    rows: dict[str, int]
+    unlabelled: int
+    spans: dict[str, tuple[str, str]]
+
+
 def split(rows: RowsInEngine | RowsInMemory, engine: Engine, spec: FeatureSpec, config: TableConfig,
-          encoding: Encoding, where: str) -> tuple[dict[str, int], int]:
-    """Mapping -> how many rows it has, which `rows` keeps, each value read once; and how many rows without a label were
-    left out. The first test rows go to preparation/examples.parquet as they are."""
+          encoding: Encoding, where: str) -> Split:
+    """Has `rows` keep the rows of every mapping, each value read once. The first test rows go to
+    preparation/examples.parquet as they are."""
     counts: dict[str, tuple[int, int]] = {}
+    spans: dict[str, tuple[str, str]] = {}
     unlabelled = 0
     (label,) = spec.channels["label"]
     check_label(engine, spec, config, encoding, where)
@@ -37,6 +49,8 @@ def split(rows: RowsInEngine | RowsInMemory, engine: Engine, spec: FeatureSpec, 
             table = table.mutate(__label=_label(table, label, encoding, engine))
             shares = shares_of(spec, config) if mapping == "train" else {}
             part = part_of(engine, table.filter(table["__label"].notnull()), table, shares, config, where)
+            if config.order_by is not None:
+                spans |= spans_of(engine, table, part, [mapping, *shares], config.order_by)
             counts |= rows.assign(mapping, [mapping, *shares], table, part, encoding)
             unlabelled += counts.pop("")[0]
             for name in (mapping, *shares):
@@ -53,7 +67,34 @@ def split(rows: RowsInEngine | RowsInMemory, engine: Engine, spec: FeatureSpec, 
     if unlabelled:
         say(f"{unlabelled:,} rows without a label are left out")
     order = [name for name in ("train", "validation", "test") if name in counts]
-    return {name: counts[name][0] for name in (*order, *(name for name in counts if name not in order))}, unlabelled
+    order += [name for name in counts if name not in order]
+    return Split({name: counts[name][0] for name in order}, unlabelled,
+                 {name: spans[name] for name in order if name in spans})
+
+
+def spans_of(engine: Engine, labelled: ir.Table, part: ir.IntegerValue, names: Sequence[str],
+             order_by: str) -> dict[str, tuple[str, str]]:
+    """Mapping → its first and its last moment by `order_by`; where the column holds neither times nor numbers, none."""
+    written = Text().bulk(labelled[order_by])
+    labelled = labelled.select("__label", part=part, time=Time().bulk(written), number=Float().bulk(written))
+    labelled = labelled.filter(labelled["__label"].notnull())
+    found = engine.rows(labelled.group_by("part").aggregate(
+        first_time=labelled.time.min(), last_time=labelled.time.max(), first_number=labelled.number.min(),
+        last_number=labelled.number.max()))
+    kind = "time" if any(row["first_time"] for row in found) else "number"
+    return {names[row["part"]]: (_moment(row[f"first_{kind}"]), _moment(row[f"last_{kind}"]))
+            for row in found if row[f"first_{kind}"] is not None}
+
+
+def _moment(value: str | float) -> str:
+    """A time or a number as text; Unix seconds also as the time they are."""
+    if isinstance(value, str):
+        return value
+    text = f"{value:.0f}" if value.is_integer() else f"{value:g}"
+    for factor in (1, 10**3, 10**6):
+        if UNIX[0] * factor <= value < UNIX[1] * factor:
+            return f"{text} ({datetime.datetime.fromtimestamp(value // factor, datetime.UTC):%Y-%m-%d %H:%M:%S})"
+    return text
 
 
 def _label(table: ir.Table, label: str, encoding: Encoding, engine: Engine) -> ir.Value:
@@ -78,21 +119,21 @@ def check_label(engine: Engine, spec: FeatureSpec, config: TableConfig, encoding
                            expected="0 or 1, or true or false", do="name another column as the label")
     shown = ", ".join(f"{row['value']!r} ({row['rows']:,} rows)" for row in most[:6])
     shown += ", …" * (len(most) > 6) if most else "no value at all"
-    if config.label_is is not None:
-        wanted = type_.one(config.label_is)
+    for value in config.positives:
+        wanted = type_.one(value)
         if wanted is None or not engine.count(counts.filter(counts.read == wanted)):
-            raise PrepareError(f"{where}.label_is", found=f"{_shown(config)!r}, which {name!r} never is",
+            raise PrepareError(f"{where}.label_is", found=f"{_shown(value)!r}, which {name!r} never is",
                                expected=f"one of its values: {shown}")
-    elif engine.count(counts.filter(counts.read.isnull())):
+    if not config.positives and engine.count(counts.filter(counts.read.isnull())):
         numbers = spec.features[name].dtype.startswith(("float", "int"))
         raise PrepareError(f"{where}.label_is", found=f"nothing, and {name!r} holds {shown}",
                            expected="the positive value, unless the label is 0 or 1, true or false",
                            do="dataset.label_is=VALUE" + (", or dataset.label_above=NUMBER" if numbers else ""))
 
 
-def _shown(config: TableConfig) -> str:
-    """`label_is` as it would stand in a file."""
-    return str(config.label_is).lower() if isinstance(config.label_is, bool) else str(config.label_is).strip()
+def _shown(value: str | float | bool) -> str:
+    """A value of `label_is` as it would stand in a file."""
+    return str(value).lower() if isinstance(value, bool) else str(value).strip()
 
 
 def shares_of(spec: FeatureSpec, config: TableConfig) -> dict[str, float]:
