@@ -286,6 +286,12 @@ def test_rows_as_dicts_may_leave_values_out(model):
     assert model.predict_proba(rows).shape == (2,)
 
 
+def test_the_path_of_json_lines(model, tmp_path):
+    data = frame(40, 4)
+    data.to_json(tmp_path / "rows.jsonl", orient="records", lines=True, date_format="iso")
+    np.testing.assert_array_equal(model.predict_proba(tmp_path / "rows.jsonl"), model.predict_proba(data))
+
+
 def test_time_orders_the_split(tmp_path):
     fitted = cw.fit(frame(400), label="click", time="when", validation=0.25, settings=SETTINGS)
     assert fitted.metrics["validation"]["rows"] == 100

@@ -3,8 +3,8 @@
     model = clickwise.fit(frame, label="click", time="ts", validation=0.1)
     model.predict_proba(new_frame)
 
-Tables are pandas or polars frames, Arrow tables, dicts of columns, or the path of a CSV or Parquet file. Everything
-here is what the command line does, by the same functions.
+Tables are pandas or polars frames, Arrow tables, dicts of columns, or the path of a file of CSV, Parquet or JSON lines.
+Everything here is what the command line does, by the same functions.
 """
 
 from __future__ import annotations

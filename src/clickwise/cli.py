@@ -170,7 +170,8 @@ app.add_typer(spec_app, name="spec")
 
 
 @spec_app.command()
-def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="CSV, plain or .gz, or Parquet.")],
+def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=(
+              "CSV, Parquet or JSON lines (.jsonl); texts plain or .gz."))],
           out: Annotated[Path, typer.Option(help="The folder to write feature_spec.yaml into.")],
           label: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
           display: Annotated[str | None, typer.Option(help="The column that groups rows for GAUC.")] = None,
@@ -309,8 +310,8 @@ def evaluate(run: RunFolder, overrides: Overrides = None,
 
 @app.command()
 def predict(run: RunFolder, overrides: Overrides = None,
-            source: Annotated[Path, typer.Option("--input", help="Raw rows, .csv, .tsv (.gz) or .parquet; or the name "
-                                                                 "of a mapping.")] = Path("test"),
+            source: Annotated[Path, typer.Option("--input", help="Raw rows: .csv, .tsv, .jsonl (.gz), .parquet; or the "
+                                                                 "name of a mapping.")] = Path("test"),
             out: Annotated[Path | None, typer.Option(help="The .parquet or .csv to write; "
                                                           "RUN/predictions/INPUT.parquet by default.")] = None,
             carry: Annotated[str | None, typer.Option(help="Further columns to carry along: a,b.")] = None,

@@ -31,7 +31,7 @@ DELIMITERS = ("||", "::", ",", "\t", ";", "|")
 STAND_IN = "\x1f"  # for a delimiter of several characters
 ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
-_NO_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
+NO_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
 
 BadLine = Callable[[int, str], None]  # number of the line from 1 on, what is wrong with it
 
@@ -117,7 +117,7 @@ def first_lines(path: Path) -> tuple[list[str], str]:
     try:
         with open_bytes(path) as file:
             start = file.read(SAMPLE_BYTES)
-    except (OSError, *_NO_GZIP) as error:
+    except (OSError, *NO_GZIP) as error:
         raise _no_text(path, str(error)) from None
     encoding = next((name for bom, name in ENCODINGS.items() if start.startswith(bom)), "utf-8")
     whole = len(start) < SAMPLE_BYTES
@@ -231,7 +231,7 @@ def rows_of(path: Path, layout: TextLayout, bad: BadLine) -> Iterator[tuple[int,
                 next(lines, None)
             for number, fields in _numbered(lines, layout, bad):
                 yield number, fields
-    except _NO_GZIP as error:
+    except NO_GZIP as error:
         if number == 0:
             raise DataError(f"{path}, line 1", found=f"no gzip data ({error})", expected="delimited text",
                             do="copy or write it again") from None
@@ -287,7 +287,7 @@ def scan(path: Path) -> Scan:
                 start, end = chunk.find(b"\n"), chunk.rfind(b"\n")
                 longest = max(longest, length + (start if start >= 0 else len(chunk)))
                 length = length + len(chunk) if end < 0 else len(chunk) - end
-    except _NO_GZIP as error:
+    except NO_GZIP as error:
         return Scan(damage=str(error) or "cut off")
     return Scan(uniform=not cr or cr == crlf == lf, longest=max(longest, length) + 1)
 

@@ -1,7 +1,8 @@
-"""Every reader of delimited text reads the same rows: what `infer` drafts, `prepare`, `predict` and training take.
+"""Every reader of text reads the same rows, delimited or JSON lines: what `infer` drafts, `prepare`, `predict` and
+training take.
 
-A new way to write a table joins by a line in STYLES. The rows are known; each file is written by Python's csv module or
-by hand.
+A new way to write a table joins by a line in STYLES or JSON_STYLES. The rows are known; each file is written by
+Python's csv or json module or by hand.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import csv
 import gzip
 import io
 import itertools
+import json
 
 import pyarrow as pa
 import pytest
@@ -98,6 +100,41 @@ STYLES = {  # name → (the rows that are meant, the bytes of the file)
 }
 
 
+def as_json(rows, end="\n", value=str, leave_out=False, turn=False, last_end=True, **dump):
+    lines = []
+    for number, row in enumerate(rows):
+        pairs = [(name, value(text)) for name, text in zip(NAMES, row, strict=True)
+                 if text or not (leave_out and number)]
+        lines.append(json.dumps(dict(pairs[::-1] if turn and number % 2 else pairs), **dump) + end)
+    return "".join(lines) if last_end else "".join(lines).removesuffix(end)
+
+
+def null(text):
+    return text or None
+
+
+JSON_STYLES = {
+    **{f"JSON {name}": (PLAIN, UTF8(as_json(PLAIN, end))) for name, end in
+       {"LF": "\n", "CRLF": "\r\n", "CR": "\r"}.items()},
+    "JSON, no end of the last line": (PLAIN, UTF8(as_json(PLAIN, last_end=False))),
+    "JSON, empty lines": (PLAIN, UTF8("\n" + as_json(PLAIN).replace("\n", "\n \n") + "\n\n")),
+    "JSON with spaces": (PLAIN, UTF8("".join(f"  {line}\t\n" for line in as_json(PLAIN).splitlines()))),
+    "JSON, keys in turn": (PLAIN, UTF8(as_json(PLAIN, turn=True))),
+    "JSON, letters as they are": (ACCENTS, UTF8(as_json(ACCENTS, ensure_ascii=False))),
+    "JSON, letters by number": (ACCENTS, UTF8(as_json(ACCENTS))),
+    "JSON with a mark": (ACCENTS, as_json(ACCENTS, ensure_ascii=False).encode("utf-8-sig")),
+    "JSON, quotes and line ends inside": (HARD, UTF8(as_json(HARD))),
+    "JSON, a long value": (LONG, UTF8(as_json(LONG))),
+    "JSON, keys left out": (EMPTY, UTF8(as_json(EMPTY, leave_out=True))),
+    "JSON, nulls": (EMPTY, UTF8(as_json(EMPTY, value=null))),
+    "JSON gz": (PLAIN, gzip.compress(UTF8(as_json(PLAIN)))),
+    "JSON gz of several members": (PLAIN, b"".join(gzip.compress(UTF8(as_json(part))) for part in (
+        PLAIN[:20], PLAIN[20:]))),
+    "JSON gz that is none": (PLAIN, UTF8(as_json(PLAIN))),
+}
+STYLES |= JSON_STYLES
+
+
 def infer_reads(path, draft):
     columns = draft.table.columns
     return {name: (columns[name].rows, columns[name].values) for name in columns}
@@ -122,7 +159,7 @@ def predict_reads(path, spec, draft):
 @pytest.mark.parametrize("style", STYLES)
 def test_all_read_the_same_rows(style, engine, tmp_path):
     rows, content = STYLES[style]
-    path = tmp_path / ("rows.csv.gz" if style.startswith("gz") else "rows.csv")
+    path = tmp_path / (("rows.jsonl" if style in JSON_STYLES else "rows.csv") + ".gz" * ("gz" in style))
     path.write_bytes(content)
     draft = infer([path], label="column_4" if "without header" in style else "click", categorical=["column_3"] if
                   "without header" in style else ["note"] if any(row[2] for row in rows) else [])

@@ -46,18 +46,18 @@ def write_csv(path: Path, rows: list[dict], columns=None) -> None:
         writer.writerows(rows)
 
 
-def write_parquet(path: Path, rows: list[dict]) -> None:
+def typed(rows: list[dict]) -> pa.Table:
     """The same rows as a program would hand them on: numbers as numbers, nulls, lists."""
     def number(text):
         return None if text in ("", "NA") else float(text)
 
-    pq.write_table(pa.table({
+    return pa.table({
         "tags": [row["tags"].split("|") if row["tags"] else None for row in rows],
         "shop": pa.array([number(row["shop"]) for row in rows], pa.float64()),
         "price": pa.array([number(row["price"]) for row in rows], pa.float64()),
         "town": pa.array([row["town"] for row in rows]).dictionary_encode(),
         "member": [{"true": True, "false": False}.get(row["member"].lower()) for row in rows],
-        "age": pa.array([row["age"] for row in rows], pa.int16()), "session": [row["session"] for row in rows]}), path)
+        "age": pa.array([row["age"] for row in rows], pa.int16()), "session": [row["session"] for row in rows]})
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +91,16 @@ def scored(clickwise, run, source, *words):
     return pq.read_table("scored.parquet")
 
 
-@pytest.mark.parametrize("file", ["test.csv", "rows.csv.gz", "rows.tsv", "rows.parquet"])
+@pytest.mark.parametrize("file", ["test.csv", "rows.csv.gz", "rows.tsv", "rows.parquet", "rows.jsonl"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_raw_file_scores_as_the_mapping_to_the_bit(clickwise, made, tmp_path, file, precision):
     folder, run = made
     rows = raw_rows(ROWS, 2)
     path = tmp_path / file
     if path.suffix == ".parquet":
-        write_parquet(path, rows)
+        pq.write_table(typed(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in typed(rows).to_pylist()))
     else:
         write_csv(path, rows, ["session", "tags", "age", "member", "shop", "town", "price"])
     of_mapping = scored(clickwise, run, "test", f"train.precision={precision}")
@@ -305,7 +307,7 @@ def test_rows_that_cannot_be_read(made, clickwise, tmp_path, change, words):
 
 def test_a_column_of_a_type_that_is_none_of_a_value(made, clickwise, tmp_path):
     folder, run = made
-    write_parquet(tmp_path / "in.parquet", raw_rows(5, 3))
+    pq.write_table(typed(raw_rows(5, 3)), tmp_path / "in.parquet")
     table = pq.read_table(tmp_path / "in.parquet")
     for name, column, words in (("price", pa.array([[1.0]] * 5), ("'price'", "list<", "float")),
                                 ("tags", pa.array([[{"a": 1}]] * 5), ("'tags'", "struct", "lists of text")),

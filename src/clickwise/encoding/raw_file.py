@@ -1,4 +1,5 @@
-"""Raw rows of one file, text or Parquet, a block of exactly so many at a time; the encoding says what they mean."""
+"""Raw rows of one file: delimited text, Parquet or JSON lines, a block of exactly so many at a time. The encoding says
+what they mean."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from clickwise.arrow_files import open_parquet, text_batches
 from clickwise.errors import DataError, nearest
+from clickwise.json_lines import JsonTable, is_json_lines, look
 from clickwise.text_files import DELIMITERS, TextLayout, find_layout, first_row, plain_text
 
 TEXT_ENDINGS = {".csv": ",", ".tsv": "\t", ".txt": "\t", "": "\t"}
@@ -18,11 +20,12 @@ TEXT_ENDINGS = {".csv": ",", ".tsv": "\t", ".txt": "\t", "": "\t"}
 
 @dataclasses.dataclass(frozen=True)
 class RawFile:
-    """A file with named `columns`; `text` is how it is written, None for Parquet."""
+    """A file with named `columns`; `text` is how delimited text is written, `json` what was found in JSON lines."""
 
     path: Path
     columns: tuple[str, ...]
     text: TextLayout | None = None
+    json: JsonTable | None = None
 
     @classmethod
     def open(cls, path: Path, needs: Mapping[str, object], layout: Mapping[str, Any] | None = None) -> RawFile:
@@ -31,6 +34,10 @@ class RawFile:
         `layout` names the columns of text without a header (`delimiter`, `columns`, and which of them, the `label`, may
         be absent). Raises DataError where a column is missing or there twice.
         """
+        if is_json_lines(path):
+            json = look([path])
+            json.check(needs)
+            return cls(path, tuple(json.names), json=json)
         ending = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
         if ending == ".parquet":
             with open_parquet(path) as file:
@@ -38,7 +45,7 @@ class RawFile:
         else:
             if (ending if path.suffix != ".gz" or len(path.suffixes) > 1 else "") not in TEXT_ENDINGS:
                 raise DataError(path, found=f"the ending {path.suffix!r}",
-                                expected="a file that ends in .parquet, .csv, .tsv, .csv.gz or .tsv.gz")
+                                expected="a file that ends in .parquet, .csv, .tsv or .jsonl, or in .gz behind these")
             found = _text_file(path, TEXT_ENDINGS.get(ending, "\t"), needs, layout)
         for name, held in needs.items():
             if name not in found.columns:
@@ -51,14 +58,16 @@ class RawFile:
 
     def rows(self) -> int | None:
         """How many there are, where the file says so."""
+        if self.json is not None:
+            return self.json.rows[self.path]
         if self.text is not None:
             return None
         with open_parquet(self.path) as file:
             return file.metadata.num_rows
 
     def blocks(self, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
-        """Tables of `columns`, `rows` rows each but the last; of text all values are texts. None where there are no
-        rows."""
+        """Tables of `columns`, `rows` rows each but the last; of delimited text all values are texts. None where there
+        are no rows."""
         pending: list[pa.RecordBatch] = []
         count = 0
         for batch in self._batches(list(columns), rows):
@@ -72,6 +81,9 @@ class RawFile:
             yield pa.Table.from_batches(pending).combine_chunks()
 
     def _batches(self, columns: list[str], rows: int) -> Iterable[pa.RecordBatch]:
+        if self.json is not None:
+            yield from self.json.batches(self.path, columns, rows)
+            return
         if self.text is None:
             with open_parquet(self.path) as file:
                 try:

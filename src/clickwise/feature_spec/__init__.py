@@ -24,6 +24,7 @@ from clickwise.feature_spec.feature import (
     ID_CHANNELS,
     LEFT_OUT,
     MISSING_NUMBERS,
+    RAW_CHUNKS,
     UNKNOWN_IDS,
     Chunk,
     Feature,
@@ -43,8 +44,8 @@ from clickwise.files import write_text
 from clickwise.strict_yaml import dump_yaml
 
 __all__ = ["ALIASES", "AUTO", "CHANNELS", "Chunk", "FILE_NAME", "Feature", "FeatureSpec", "ID_CHANNELS", "LEFT_OUT",
-           "MISSING_NUMBERS", "NEGATIVES", "TIME_GAP", "UNKNOWN_IDS", "check_encoded", "history_length", "is_time_gap",
-           "narrowest_id_dtype", "split_binary_chunks", "stored_event_features"]
+           "MISSING_NUMBERS", "NEGATIVES", "RAW_CHUNKS", "TIME_GAP", "UNKNOWN_IDS", "check_encoded", "history_length",
+           "is_time_gap", "narrowest_id_dtype", "split_binary_chunks", "stored_event_features"]
 
 FILE_NAME = "feature_spec.yaml"
 

@@ -17,6 +17,7 @@ from clickwise.feature_spec.feature import (
     CHUNK_TYPES,
     CSV_KEYS,
     ID_CHANNELS,
+    RAW_CHUNKS,
     UNKNOWN_IDS,
     Chunk,
     Feature,
@@ -188,9 +189,10 @@ def _check_mapping(spec: FeatureSpec, mapping: str, chunks: tuple[Chunk, ...], c
                 raise SpecError(f"{where}.features", found=f"the feature {name!r}, which feature_spec does not have",
                                 expected="names of feature_spec", do=nearest(name, spec.features))
         for name in chunk.features:
-            if spec.features[name].is_raw_text and chunk.type not in ("csv", "parquet"):
+            if spec.features[name].is_raw_text and chunk.type not in RAW_CHUNKS:
                 raise SpecError(f"{where}.features", found=f"texts ({name!r} has dtype: str) in a {chunk.type} chunk",
-                                expected="texts only in csv and parquet", do="split_binary holds the ids of the texts")
+                                expected=f"texts only in {', '.join(RAW_CHUNKS)}",
+                                do="split_binary holds the ids of the texts")
         for name in _repeated(chunk.features):
             raise SpecError(f"{where}.features", found=f"the feature {name!r} twice", expected="every feature once")
         for name in chunk.features:

@@ -1,11 +1,11 @@
-"""What the columns of raw CSV and Parquet files hold, learned block by block in bounded memory."""
+"""What the columns of raw CSV, Parquet and JSON lines files hold, learned block by block in bounded memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from clickwise.arrow_files import is_list, text_batches
 from clickwise.errors import DataError, UsageError
 from clickwise.feature_spec import MISSING_NUMBERS
+from clickwise.json_lines import is_json_lines, look
 from clickwise.prepare.parquet_kinds import kind_of, widest_kind
 from clickwise.progress import Progress, say
 from clickwise.text_files import TextLayout, find_layout, first_row, plain_text, rows_of
@@ -30,8 +31,8 @@ _TIME = r"^\d{4}-\d\d?-\d\d?([T ]\d\d?:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?
 class ColumnProfile:
     """What is known of a column after `add` has seen all of it.
 
-    kind      integer, number, truth, text, time, or empty (no value at all); `unknown` holds an Arrow type that none of
-              these describes, or types of several files that none holds
+    kind      integer, number, truth, text, time, or empty (no value at all); `unknown` says which values there are that
+              none of these describes, or types of several files that none holds
     typed     the distinct values of typed columns, `floats` those of floats, and `texts` those of texts: all of them
               unless `more`
     low, high of numbers; `has_parts`: not all of them are whole
@@ -98,7 +99,7 @@ class ColumnProfile:
             kind = kind_of(type_)
             self.kinds.setdefault(kind, str(type_))
             if widest_kind(set(self.kinds)) is None:
-                self.unknown = " and ".join(self.kinds.values())
+                self.unknown = f"values of the type {' and '.join(self.kinds.values())}"
         if is_list(type_):
             self.rows += len(column)
             self.missing += column.null_count
@@ -119,7 +120,7 @@ class ColumnProfile:
             self.rows += len(column)
             self.missing += column.null_count
             if not pa.types.is_null(type_):
-                self.unknown = self.unknown or str(type_)
+                self.unknown = self.unknown or f"values of the type {type_}"
 
     def _add_typed(self, column: pa.Array, kind: str) -> None:
         self.rows += len(column)
@@ -260,10 +261,12 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
     Columns without a header are called column_1, column_2, … Raises DataError for a file that is missing, empty,
     unreadable or unlike the others, and for names that occur twice; UsageError for mixed types.
     """
-    types = {"parquet" if file.suffix == ".parquet" else "csv" for file in map(_checked, files)}
+    types = {type_of(file) for file in map(_checked, files)}
     if len(types) > 1:
-        raise UsageError("FILE", found="CSV and Parquet at once", expected="files of one type")
+        raise UsageError("FILE", found=f"{' and '.join(sorted(types))} at once", expected="files of one type")
     (type_,) = types
+    if type_ == "jsonl":
+        return _read_json_lines(files)
     layout = find_layout(files[0], delimiter=delimiter, header=header, quote=quote) if type_ == "csv" else \
         TextLayout(header=True)
     if layout.encoding not in ("utf-8", "utf-8-sig"):
@@ -285,12 +288,8 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
                                     expected=f"those of {files[0]}: {', '.join(names[:8])}")
                 rows[file] = 0
                 for batch in _blocks(file, type_, layout, other):
-                    for name, profile in columns.items():
-                        profile.add(batch.column(name))
-                    rows[file] += len(batch)
-                    bar.advance(len(batch), file.name)
-                if not rows[file]:
-                    raise DataError(file, found="no rows", expected="at least one row")
+                    rows[file] += _add(columns, batch, bar, file)
+                _check_rows(file, rows[file])
     except DataError:
         if quote is None and type_ == "csv" and layout.quote and _has_rows_by_line(files, layout):
             return read_table(files, delimiter=layout.delimiter, header=layout.header, quote="")
@@ -304,9 +303,45 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
     return TableProfile(type_, rows, columns, layout)
 
 
+def type_of(file: Path) -> str:
+    """The type of chunk that the file is, by its name."""
+    return "jsonl" if is_json_lines(file) else "parquet" if file.suffix == ".parquet" else "csv"
+
+
+def _read_json_lines(files: Sequence[Path]) -> TableProfile:
+    """A key stands in some row of some file. One whose values no column holds has a profile that says so."""
+    found = look(files)
+    columns = {name: ColumnProfile() for name in found.names if name}
+    if "" in found.names:
+        say("a column without a name is left out")
+    with Progress("reading", unit="rows") as bar:
+        for file, rows in found.rows.items():
+            _check_rows(file, rows)
+            for batch in found.batches(file, [name for name in columns if name in found.types]):
+                _add(columns, batch, bar, file)
+    for name, (where, what) in found.refused.items():
+        if name:
+            columns[name].unknown = f"{what} ({where})"
+    return TableProfile("jsonl", found.rows, columns)
+
+
+def _add(columns: Mapping[str, ColumnProfile], batch: pa.RecordBatch, bar: Progress, file: Path) -> int:
+    """Adds rows to the profiles; how many they are."""
+    for name in set(batch.schema.names) & columns.keys():
+        columns[name].add(batch.column(name))
+    bar.advance(len(batch), file.name)
+    return len(batch)
+
+
+def _check_rows(file: Path, rows: int) -> None:
+    if not rows:
+        raise DataError(file, found="no rows", expected="at least one row")
+
+
 def _checked(file: Path) -> Path:
     if not file.is_file():
-        raise DataError(file, found="a folder" if file.is_dir() else "no such file", expected="a CSV or Parquet file",
+        raise DataError(file, found="a folder" if file.is_dir() else "no such file",
+                        expected="a file of CSV, Parquet or JSON lines",
                         do=f"name its files: {file}/*.csv" if file.is_dir() else "")
     if file.stat().st_size == 0:
         raise DataError(file, found="an empty file", expected="at least one row")

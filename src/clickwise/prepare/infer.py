@@ -205,7 +205,7 @@ def _guess(name: str, found: ColumnProfile, table: TableProfile, list_delimiter:
     if _INDEX.fullmatch(name):
         return Guess("", why="the index of a frame")
     if found.unknown:
-        return Guess("", why=f"values of the type {found.unknown}")
+        return Guess("", why=found.unknown, check="it cannot be read; write its parts as columns of their own")
     if found.parts is not None:
         entry = _ids(found.parts, multi_hot=True) | {"max_hotness": max(2, found.longest)}
         known = found.parts.kind not in ("empty", "number") and not found.parts.unknown
@@ -281,8 +281,8 @@ def _ids(found: ColumnProfile, multi_hot: bool = False) -> dict[str, Any]:
 
 
 def _list_delimiter(table: TableProfile) -> str:
-    """The delimiter of most lists: a chunk has one. Parquet, whose chunks say none, keeps the usual one."""
-    if table.type == "parquet":
+    """The delimiter of most lists: a chunk has one. Others than CSV, whose chunks say none, keep the usual one."""
+    if table.type != "csv":
         return "|"
     counts = {delimiter: sum(_is_list(column, delimiter) for column in table.columns.values())
               for delimiter in LIST_DELIMITERS if delimiter != table.layout.delimiter}

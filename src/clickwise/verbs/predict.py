@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from clickwise import json_lines
 from clickwise.errors import DataError, SpecError, UsageError
 from clickwise.files import whole_file
 from clickwise.progress import Progress
@@ -22,7 +23,7 @@ from clickwise.run.whole_model import own_spec
 from clickwise.verbs.predict_rows import Rows, rows_of_encoded_file, rows_of_mapping, rows_of_raw_file
 
 FORMATS = {".parquet": "parquet", ".csv": "csv"}
-ENDINGS = (".parquet", ".csv", ".tsv", ".txt", ".gz")
+ENDINGS = (".parquet", ".csv", ".tsv", ".txt", ".gz", *json_lines.ENDINGS)
 
 
 def predict(folder: Path, *, source: Path, out: Path | None = None, overrides: list[str] = (),
@@ -80,7 +81,7 @@ def _rows(folder: Path, source: Path, overrides: list[str], carry: tuple[str, ..
     if not source.is_file():
         mappings = f", or one of the mappings {', '.join(session.dataset.spec.mappings)}" if session else ""
         raise UsageError(f"--input {source}", found="a folder" if source.is_dir() else "no such file",
-                         expected=f"a .parquet, .csv or .tsv file{mappings}")
+                         expected=f"a .parquet, .csv, .tsv or .jsonl file{mappings}")
     if encoded and source.suffix not in FORMATS:
         raise UsageError(f"--input {source}", found=f"the ending {source.suffix!r}",
                          expected="a file of encoded rows that ends in .parquet or .csv")

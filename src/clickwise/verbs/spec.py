@@ -47,7 +47,7 @@ def _next_command(draft: Draft, spec: FeatureSpec, out: Path) -> str:
                     for name, feature in spec.features.items() if not feature.is_multi_hot)
     scaled = all(draft.table.columns[name].high <= SCALED and draft.table.columns[name].low >= -SCALED
                  for name in spec.channels.get("numerical", ()))
-    if encoded and whole and scaled and "test" in spec.mappings:
+    if draft.table.type != "jsonl" and encoded and whole and scaled and "test" in spec.mappings:
         return shlex.join(["clickwise", "transcode", str(out), "--out", str(out / "columns")])
     words = ["clickwise", "prepare", "table/prepare", f"dataset.spec={out}"]
     if label.is_number and label.distinct > 2:

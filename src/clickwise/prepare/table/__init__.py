@@ -1,4 +1,4 @@
-"""Any table of raw values (CSV or Parquet with a Feature Spec) to columns: texts become ids, numbers are scaled.
+"""Any table of raw values (text or Parquet with a Feature Spec) to columns: texts become ids, numbers are scaled.
 
 The path: files of the spec → stored rows, checked → train, validation and test → vocabularies and scales of the
 training rows → raw columns. `clickwise spec infer` drafts the spec; docs/add_a_dataset.md shows the way.
@@ -25,7 +25,7 @@ from clickwise.encoding.operations import (
     Vocabulary,
 )
 from clickwise.errors import PrepareError, RecipeError, nearest
-from clickwise.feature_spec import LEFT_OUT, Feature, FeatureSpec, narrowest_id_dtype
+from clickwise.feature_spec import LEFT_OUT, RAW_CHUNKS, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import write_json
 from clickwise.prepare.bins import fit_numbers, write_names
 from clickwise.prepare.encode import SHOWN, save_encoding, say_without_display
@@ -280,6 +280,6 @@ def _check(spec: FeatureSpec, config: TableConfig, where: str) -> None:
             refuse(f"feature_spec.{feature.name}.dimensions", "a list of fixed length", "single values, or max_hotness")
     for mapping, chunks in spec.mappings.items():
         for index, chunk in enumerate(chunks):
-            if chunk.type not in ("csv", "parquet"):
-                refuse(f"source_spec.{mapping}[{index}].type", chunk.type, "csv or parquet with raw values",
+            if chunk.type not in RAW_CHUNKS:
+                refuse(f"source_spec.{mapping}[{index}].type", chunk.type, f"raw values: {', '.join(RAW_CHUNKS)}",
                        f"clickwise train RECIPE data.path={spec.folder}" if chunk.type == "split_binary" else "")

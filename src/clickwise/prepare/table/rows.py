@@ -17,6 +17,7 @@ from clickwise.encoding import RawColumn
 from clickwise.encoding.raw_types import Float, Integer, Text
 from clickwise.errors import PrepareError, nearest
 from clickwise.feature_spec import LEFT_OUT, Chunk, FeatureSpec
+from clickwise.json_lines import EXPECTED, look
 from clickwise.prepare.encode import read_column
 from clickwise.prepare.engine import BadInput, Engine
 from clickwise.prepare.folder import PreparationFolder
@@ -53,13 +54,37 @@ def _numbers(spec: FeatureSpec, config: TableConfig) -> list[str]:
 
 
 class _Reader:
-    """Reads chunks; `bad_rows` are the lines of CSV that cannot be read, over all of them. `numbers` are the columns
+    """Reads chunks; `bad_rows` are the lines of text that cannot be read, over all of them. `numbers` are the columns
     that are read as numbers."""
 
     def __init__(self, engine: Engine, bad_rows: BadRows, numbers: Sequence[str], work: Path) -> None:
         self.engine, self.bad_rows, self.numbers, self.work = engine, bad_rows, numbers, work
 
     def store(self, spec: FeatureSpec, chunks: Sequence[Chunk], columns: Sequence[str], name: str) -> None:
+        with contextlib.ExitStack() as stack:
+            if any(chunk.type == "jsonl" for chunk in chunks):
+                self.work.mkdir(parents=True, exist_ok=True)
+                copies = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.work)))
+                names = [columns if len(chunks) == 1 else [name for name in columns if name in chunk.features]
+                         for chunk in chunks]
+                chunks = [self._as_parquet(spec.folder, chunk, names[index], copies / str(index))
+                          if chunk.type == "jsonl" else chunk for index, chunk in enumerate(chunks)]
+            self._store_chunks(spec, chunks, columns, name)
+
+    def _as_parquet(self, folder: Path, chunk: Chunk, columns: Sequence[str], copies: Path) -> Chunk:
+        """Of a chunk of JSON lines a copy of these columns as Parquet."""
+        files = [folder / file for file in chunk.files]
+        found = look(files, {file: self._bad(file, EXPECTED) for file in files})
+        copies.mkdir()
+        for index, file in enumerate(files):
+            found.write_parquet(file, columns, copies / f"{index}.parquet")
+        return dataclasses.replace(chunk, type="parquet", files=tuple(
+            str((copies / f"{index}.parquet").resolve()) for index in range(len(files))))
+
+    def _bad(self, file: Path, expected: str) -> BadLine:
+        return lambda number, reason: self.bad_rows.add(file, number, reason, expected)
+
+    def _store_chunks(self, spec: FeatureSpec, chunks: Sequence[Chunk], columns: Sequence[str], name: str) -> None:
         left, stored = list(columns), []
         for index, chunk in enumerate(chunks):
             files = [spec.folder / file for file in chunk.files]
@@ -111,13 +136,9 @@ class _Reader:
             return
         some = next(iter(layouts.values()))
         expected = f"{len(next(iter(headers.values())))} fields with {some.delimiter!r} between them"
-
-        def bad(file: Path) -> BadLine:
-            return lambda number, reason: self.bad_rows.add(file, number, reason, expected)
-
         self.work.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(plain_text(file, layout, bad(file), self.work))
+            files = [stack.enter_context(plain_text(file, layout, self._bad(file, expected), self.work))
                      for file, layout in layouts.items()]
             try:
                 return load(files)
@@ -127,7 +148,7 @@ class _Reader:
             for index, file in enumerate(layouts):
                 if files[index].path == file:  # of the others the bad rows are known
                     copy = folder / f"{index}.csv"
-                    layout = write_plain(file, layouts[file], copy, bad(file), len(headers[file]))
+                    layout = write_plain(file, layouts[file], copy, self._bad(file, expected), len(headers[file]))
                     files[index] = PlainText(copy, layout, scan(copy).longest)
             try:
                 load(files)
