@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import clickwise as cw
@@ -157,11 +158,12 @@ def test_polars(model):
 
 
 def test_a_few_rows_are_encoded_as_many_are(model):
-    data = as_table(frame(60, 4), multi_hot={"tags": "|"})
+    data = as_table(frame(60, 4))
+    lists = data.set_column(data.column_names.index("tags"), "tags", pc.split_pattern(data["tags"], "|"))
     encoder = model._encoder
     kinds = {"town": pa.large_string(), "shop": pa.float64(), "age": pa.float32()}
-    for schema in ({}, kinds, {"shop": pa.string(), "age": pa.string()}):
-        table = data
+    texts = {"shop": pa.string(), "age": pa.string()}
+    for table, schema in ((data, {}), (lists, {}), (lists, kinds), (lists, texts)):
         for name, type_ in schema.items():
             table = table.set_column(table.column_names.index(name), name, table[name].cast(type_))
         many = encoder.columns(table).arrays
@@ -246,8 +248,23 @@ def test_the_index_of_a_frame_is_no_feature(tmp_path):
     assert fitted.columns["town"]["channel"] == "left_out" and fitted.columns["town"]["why"] == "as asked"
     with pytest.raises(ClickwiseError, match="ignore twn"):
         cw.fit(tmp_path / "rows.parquet", label="click", ignore=["twn"])
-    with pytest.raises(ClickwiseError, match="a frame"):
-        cw.fit(tmp_path / "rows.parquet", label="click", multi_hot={"tags": "|"})
+    with pytest.raises(ClickwiseError, match="^multi_hot tgs"):
+        cw.fit(tmp_path / "rows.parquet", label="click", multi_hot={"tgs": "|"})
+
+
+def test_lists_in_texts_of_a_frame_and_of_a_file(tmp_path):
+    data = frame(300).drop(columns=["when", "row_id"])
+    data["tags"] = [tags.replace("|", " - ") for tags in data.tags]
+    by_frame = cw.fit(data, label="click", multi_hot={"tags": " - "}, settings=SETTINGS)
+    assert by_frame.columns["tags"]["why"].startswith("as asked: lists of text, 3 values")
+    lists = data.assign(tags=[tags.split(" - ") for tags in data.tags])
+    np.testing.assert_array_equal(by_frame.predict_proba(lists), by_frame.predict_proba(data))
+    assert by_frame.columns["tags"]["ids"] == 4
+    data.to_csv(tmp_path / "rows.csv", index=False)
+    data.to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    for name in ("rows.csv", "rows.jsonl"):
+        by_path = cw.fit(tmp_path / name, label="click", multi_hot={"tags": " - "}, settings=SETTINGS)
+        np.testing.assert_array_equal(by_path.predict_proba(tmp_path / name), by_frame.predict_proba(data))
 
 
 def test_a_model_in_memory_learns_from_batches_of_ones_own():

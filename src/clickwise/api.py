@@ -212,9 +212,9 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
                   for value in (positive if isinstance(positive, (list, tuple, set)) else [positive])]
         dataset["label_is"] = values if len(values) != 1 else values[0]
     with _in_words_of_fit(folder):
-        rows = _rows_file(data, folder, multi_hot or {}, ignore)
+        rows = _rows_file(data, folder, ignore)
         draft = infer(rows, label=label, display=display, categorical=categorical, numerical=numerical,
-                      ignore=ignore if isinstance(data, (str, Path)) else ())
+                      multi_hot=multi_hot, ignore=ignore if isinstance(data, (str, Path)) else ())
         draft.save(folder / "spec")
         for name, check in draft.checks.items():
             say(f"please check {name}: {check}")
@@ -240,7 +240,7 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
 
 # What errors call the things that the command line knows by other names than `fit`.
 _WORDS = {"--label": "label", "--display": "display", "--categorical": "categorical", "--numerical": "numerical",
-          "--ignore": "ignore",
+          "--ignore": "ignore", "--multi-hot": "multi_hot",
           "column of the file": "column of the table", "fit.dataset.label_is": "positive",
           "dataset.label_is=VALUE": "positive=VALUE", "fit.dataset.order_by": "time", "fit.dataset.test_share": "test",
           "fit.dataset.validation_share": "validation", "test_share, validation_share": "test, validation",
@@ -263,12 +263,10 @@ def _in_words_of_fit(folder: Path) -> Iterator[None]:
         raise type(error)(where, found=found, expected=expected, do=do) from None
 
 
-def _rows_file(data: Data, folder: Path, multi_hot: Mapping[str, str], ignore: Sequence[str]) -> list[Path]:
+def _rows_file(data: Data, folder: Path, ignore: Sequence[str]) -> list[Path]:
     if isinstance(data, (str, Path)):
-        if multi_hot:
-            raise UsageError("multi_hot", found=f"a file, {data}", expected="a frame", do="read the file into one")
         return [Path(data)]
-    table = as_table(data, multi_hot=multi_hot, ignore=ignore)
+    table = as_table(data, ignore=ignore)
     path = folder / ROWS
     parquet.write_table(table, path)
     return [path]

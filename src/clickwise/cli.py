@@ -177,8 +177,10 @@ def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=(
           display: Annotated[str | None, typer.Option(help="The column that groups rows for GAUC.")] = None,
           categorical: Annotated[list[str] | None, typer.Option(help="A column of categories; repeatable.")] = None,
           numerical: Annotated[list[str] | None, typer.Option(help="A column of numbers; repeatable.")] = None,
+          multi_hot: Annotated[list[str] | None, typer.Option(metavar="NAME=DELIMITER", help=(
+              "A column of lists and what lies between their values; repeatable."))] = None,
           ignore: Annotated[list[str] | None, typer.Option(help="A column to leave out; repeatable.")] = None,
-          delimiter: Annotated[str | None, typer.Option(help="Of CSV; found by itself.")] = None,
+          delimiter: Annotated[str | None, typer.Option(help="Of CSV, as ; or || or tab; found by itself.")] = None,
           header: Annotated[bool | None, typer.Option(help="Whether CSV has one; found by itself.")] = None,
           overwrite: Annotated[bool, typer.Option(help="Replace a spec that is there.")] = False,
           as_json: AsJson = False) -> None:
@@ -186,8 +188,8 @@ def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=(
     from clickwise.verbs.spec import infer
 
     found = infer(files, out=out, label=label, display=display, categorical=categorical or [],
-                  numerical=numerical or [], ignore=ignore or [], delimiter=delimiter, header=header,
-                  overwrite=overwrite)
+                  numerical=numerical or [], multi_hot=multi_hot or [], ignore=ignore or [], delimiter=delimiter,
+                  header=header, overwrite=overwrite)
     if as_json:
         _print_json(found)
         return

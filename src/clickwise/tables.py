@@ -6,33 +6,26 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from clickwise.arrow_files import is_list, plain
+from clickwise.arrow_files import plain
 from clickwise.errors import DataError, UsageError, nearest
 
 
-def as_table(data: Any, *, multi_hot: Mapping[str, str] | None = None, ignore: Sequence[str] = (),
-             only: Collection[str] = ()) -> pa.Table:
+def as_table(data: Any, *, ignore: Sequence[str] = (), only: Collection[str] = ()) -> pa.Table:
     """An Arrow table of a pandas or polars frame, an Arrow table, a dict of columns or a list of dicts; the index of a
-    frame is no column. Texts of `multi_hot` columns are split into lists, columns of `ignore` left out; where `only`
-    names columns and a frame has them all, the others are not looked at. Raises DataError."""
+    frame is no column. Columns of `ignore` are left out; where `only` names columns and a frame has them all, the
+    others are not looked at. Raises DataError."""
     table = _table(data, only)
     _check_names(table.column_names)
-    for name in (*ignore, *(multi_hot or {})):
+    for name in ignore:
         if name not in table.column_names:
-            raise UsageError("ignore" if name in ignore else "multi_hot", found=f"no column {name!r}",
-                             expected="a column of the table", do=nearest(name, table.column_names))
+            raise UsageError("ignore", found=f"no column {name!r}", expected="a column of the table",
+                             do=nearest(name, table.column_names))
     table = table.drop_columns(list(ignore))
     for index, field in enumerate(table.schema):  # plain values: files and engines do not know all of the others
         if pa.types.is_dictionary(field.type) or pa.types.is_string_view(field.type):
             chunks = [plain(chunk) for chunk in table.column(index).chunks]
             table = table.set_column(index, field.name, pa.chunked_array(chunks, plain(pa.nulls(0, field.type)).type))
-    for name, delimiter in (multi_hot or {}).items():
-        column = table.column(name)
-        if not is_list(column.type):
-            parts = pc.split_pattern(column.cast(pa.string()), delimiter)
-            table = table.set_column(table.column_names.index(name), name, parts)
     return table
 
 

@@ -258,6 +258,93 @@ def test_files_that_do_not_belong_together(tmp_path):
             infer(files)
 
 
+# ---- lists that a person names
+
+LISTS = [f"{'abc'[index % 3]}{'; ' if index % 2 else ''}{'xyz'[index % 5 % 3] if index % 2 else ''}"
+         for index in range(ROWS)]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl"])
+def test_lists_by_their_delimiter(clickwise, tmp_path, ending):
+    texts = {"tags": LISTS, "words": cycle("a b", "b c d", "d"), "one": cycle(*map(str, range(5))), "label": LABEL}
+    if ending == "csv":
+        write_csv(tmp_path / "rows.csv", texts)
+    elif ending == "parquet":
+        pq.write_table(pa.table(texts), tmp_path / "rows.parquet")
+    else:
+        rows = [dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = clickwise("spec", "infer", f"rows.{ending}", "--out", "spec", "--multi-hot", "tags=; ", "--multi-hot",
+                       "words=space", "--multi-hot", "one=|")
+    assert result.code == 0, result.err
+    features = FeatureSpec.load("spec").features
+    assert [(features[name].max_hotness, features[name].list_delimiter) for name in ("tags", "words", "one")] == \
+        [(2, "; "), (3, " "), (2, None)]
+    done = clickwise("prepare", "table/prepare", "dataset.spec=spec", "out=columns", "dataset.test_share=0",
+                     "dataset.validation_share=0", "dataset.shuffle=false")
+    assert done.code == 0, done.err
+    found = read_columns(FeatureSpec.load("columns"), "train").arrays
+    names = pq.read_table("columns/preparation/vocabularies/tags.parquet")
+    ids = dict(zip(names["value"].to_pylist(), names["id"].to_pylist(), strict=True))
+    expected = [[ids[tag] for tag in tags.split("; ")] for tags in LISTS]
+    assert sorted(ids) == list("abcxyz") and expected == [row.tolist() for row in _rows(found["tags"])]
+
+
+def _rows(lists):
+    return [lists.values[start:end] for start, end in zip(lists.offsets, lists.offsets[1:], strict=False)]
+
+
+def test_categorical_lists(tmp_path):
+    lists = cycle(["x"], ["y", "z", "x"])
+    texts = cycle("a|b", "b", "c|a|b")
+    pq.write_table(pa.table({"lists": lists, "texts": texts, "label": LABEL}), tmp_path / "rows.parquet")
+    guesses = infer([tmp_path / "rows.parquet"], categorical=["lists", "texts"]).guesses
+    assert guesses["lists"].entry == TEXT | {"max_hotness": 3} and guesses["texts"].entry == TEXT
+    assert all(guess.channel == "categorical" for name, guess in guesses.items() if name != "label")
+
+
+def test_lists_in_several_ways_are_told_apart(tmp_path):
+    columns = {"tags": cycle("a;b", "b", "c;a;b"), "genres": cycle("x|y", "y", "z|x"), "places": cycle(
+        "Rome, Italy", "Milan, Italy", "Paris, France", "Nice, France", "Italy", "France"), "label": LABEL}
+    guesses = infer([write_csv(tmp_path / "rows.csv", columns)]).guesses
+    assert guesses["genres"].entry == TEXT | {"max_hotness": 2} and guesses["tags"].entry == TEXT
+    assert "--multi-hot 'tags=;'" in guesses["tags"].check and "multi_hot={'tags': ';'}" in guesses["tags"].check
+    assert guesses["places"].channel == "categorical" and "--multi-hot places=," in guesses["places"].check
+    asked = infer([tmp_path / "rows.csv"], multi_hot={"tags": ";"}).guesses["tags"]
+    assert asked.entry == TEXT | {"max_hotness": 3, "list_delimiter": ";"} and not asked.check
+
+
+def test_parts_before_the_first_delimiter_are_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(column_profile, "BLOCK_BYTES", 64)
+    columns = {"tags": [*cycle("90", "7"), *cycle("3|17", "3")], "label": LABEL + LABEL}
+    entry = infer([write_csv(tmp_path / "rows.csv", columns)]).guesses["tags"].entry
+    assert entry == {"dtype": "int8", "cardinality": 91, "max_hotness": 2}
+
+
+@pytest.mark.parametrize("name, text, char", [("tab", "\t", "\t"), ("\\t", "\t", "\t"), ("||", "||", "||"),
+                                              ("::", "::", "::"), ("semicolon", ";", ";"), ("space", " ", " "),
+                                              ("|", "|", "|")])
+def test_delimiters_by_name(clickwise, tmp_path, name, text, char):
+    (tmp_path / "rows.txt").write_text("".join(f"{a}{text}{b}{text}{c}\n" for a, b, c in [
+        ("city", "label", "shop"), *(("ab"[row % 2], row % 3 % 2, "xyz"[row % 3]) for row in range(60))]))
+    result = clickwise("spec", "infer", "rows.txt", "--delimiter", name, "--out", "spec")
+    assert result.code == 0, result.err
+    (chunk,) = FeatureSpec.load("spec").chunks("train")
+    assert chunk.features == ("city", "label", "shop") and chunk.options["delimiter"] == char
+    assert clickwise("prepare", "table/prepare", "dataset.spec=spec", "out=columns").code == 0
+
+
+@pytest.mark.parametrize("words, found", [
+    (["--multi-hot", "tags"], "no delimiter"), (["--multi-hot", "=;"], "no name"),
+    (["--multi-hot", "tgs=;"], "did you mean 'tags'"), (["--multi-hot", "tags=abcde"], "'abcde'"),
+    (["--multi-hot", "tags=;", "--categorical", "tags"], "named twice"), (["--delimiter", "abcde"], "'abcde'"),
+    (["--delimiter", ""], "''"), (["--categorical", "tgs"], "did you mean 'tags'")])
+def test_one_message_for_a_wrong_delimiter(clickwise, tmp_path, words, found):
+    write_csv(tmp_path / "rows.csv", {"tags": cycle("a;b", "b"), "label": LABEL})
+    result = clickwise("spec", "infer", "rows.csv", "--out", "spec", *words)
+    assert result.code == 2 and found in result.err and not (tmp_path / "spec").exists()
+
+
 # ---- decisions that once went wrong
 
 

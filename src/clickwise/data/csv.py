@@ -40,7 +40,8 @@ def stream_csv(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 1 
                 if feature in labels:
                     column = _truth(column, where, first)
                 elif pa.types.is_string(column.type):
-                    column = _split(column, list_delimiter, where, first)
+                    own = spec.features[feature].list_delimiter
+                    column = _split(column, own or list_delimiter, where, first)
                 arrays[feature] = to_array(spec, feature, column, path, first, wide_ids)
             yield Block(path, first, arrays, {name: batch.column(name) for name in carry})
             first += len(batch)

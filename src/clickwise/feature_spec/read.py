@@ -110,13 +110,14 @@ def _read_features(path: Path, content: Mapping, channels: Mapping[str, tuple[st
             dimensions = tuple(dimensions)
         cardinality, hotness = entry.pop("cardinality", None), entry.pop("max_hotness", None)
         dtype, unknown_ids = entry.pop("dtype", None), entry.pop("unknown_ids", None)
+        list_delimiter = entry.pop("list_delimiter", None)
         if dtype is None:
             dtype = None if name in raw else _default_dtype(channel_of.get(name, ""), cardinality)
         if dtype is None:
             raise SpecError(where, found="no dtype" + (f" (only {', '.join(entry)})" if entry else ""),
                             expected="dtype, a numpy type such as int32, float16 or bool",
                             do="a split_binary file cannot be read without it" if name in raw else "")
-        features[name] = Feature(name, dtype, cardinality, hotness, dimensions, entry, unknown_ids)
+        features[name] = Feature(name, dtype, cardinality, hotness, dimensions, entry, unknown_ids, list_delimiter)
     return features
 
 

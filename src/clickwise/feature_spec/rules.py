@@ -108,6 +108,12 @@ def _check_feature(where: str, feature: Feature, channel: str) -> None:
     if (channel in ID_CHANNELS and not feature.is_raw_text) or feature.cardinality is not None:
         _check_cardinality(where, feature, dtype)
     _check_unknown_ids(f"{where}.unknown_ids", feature)
+    if feature.list_delimiter is not None:
+        if not _is_text(feature.list_delimiter, 1, 4):
+            raise SpecError(f"{where}.list_delimiter", found=repr(feature.list_delimiter), expected=_FEW)
+        if not feature.is_multi_hot:
+            raise SpecError(f"{where}.list_delimiter", found="it without max_hotness", expected="it for lists only",
+                            do="name the length of the longest list as max_hotness")
 
 
 def _check_raw_text(where: str, feature: Feature, channel: str) -> None:
@@ -159,10 +165,11 @@ def _check_cardinality(where: str, feature: Feature, dtype: np.dtype) -> None:
 
 def _check_unknown_ids(where: str, feature: Feature) -> None:
     value, choices = feature.unknown_ids, ", ".join(UNKNOWN_IDS)
-    for key in feature.extra:  # other keys are kept; a typing error in this one would change what is read
-        if nearest(key, ["unknown_ids"]).startswith("did you mean"):
-            raise SpecError(f"{where.removesuffix('unknown_ids')}{key}", found=f"the unknown key {key!r}",
-                            expected=f"unknown_ids ({choices}), or a name less like it")
+    for key in feature.extra:  # other keys are kept; a typing error in these would change what is read
+        for ours, values in (("unknown_ids", f" ({choices})"), ("list_delimiter", "")):
+            if nearest(key, [ours]).startswith("did you mean"):
+                raise SpecError(f"{where.removesuffix('unknown_ids')}{key}", found=f"the unknown key {key!r}",
+                                expected=f"{ours}{values}, or a name less like it")
     if value is None:
         return
     if not isinstance(value, str) or value not in UNKNOWN_IDS:
@@ -249,7 +256,8 @@ def _check_csv(spec: FeatureSpec, where: str, chunk: Chunk) -> None:
         if not holds(value):
             raise SpecError(f"{where}.{key}", found=repr(value), expected=expected)
     options = {"delimiter": ",", "list_delimiter": "|", **chunk.options}
-    has_lists = "list_delimiter" in chunk.options or any(spec.features[name].is_multi_hot for name in chunk.features)
+    has_lists = "list_delimiter" in chunk.options or any(
+        feature.is_multi_hot and feature.list_delimiter is None for feature in map(spec.features.get, chunk.features))
     if has_lists and options["delimiter"] == options["list_delimiter"]:
         raise SpecError(f"{where}.list_delimiter", found=repr(options["delimiter"]), expected="not the delimiter")
 
@@ -265,8 +273,9 @@ def _is_encoding(value: object) -> bool:
         return False
 
 
+_FEW = "a character, or a few"
 _CSV_RULES: dict[str, tuple[str, Callable[[object], bool]]] = {
-    "delimiter": ("a character, or a few", lambda value: _is_text(value, 1, 4)),
+    "delimiter": (_FEW, lambda value: _is_text(value, 1, 4)),
     "list_delimiter": ("one character", lambda value: _is_text(value, 1, 1)),
     "quote": ("one character, or '' for none", lambda value: _is_text(value, 0, 1)),
     "escape": ("one character, or '' for none", lambda value: _is_text(value, 0, 1)),

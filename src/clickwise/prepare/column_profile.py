@@ -38,7 +38,8 @@ class ColumnProfile:
     low, high of numbers; `has_parts`: not all of them are whole
     longest   the most values in a row, of list columns; `parts` is the profile of the lists' values
     line_ends how many different texts hold a line end
-    split     delimiter -> the rows with it, the most parts of a row, and the profile of the parts
+    split     delimiter -> the rows with it, the most parts of a row, and the profile of the parts; texts are split at
+              `delimiter`, or where there is none at each of LIST_DELIMITERS
     """
 
     rows: int = 0
@@ -58,6 +59,7 @@ class ColumnProfile:
     parts: ColumnProfile | None = None
     line_ends: int = 0
     split: dict[str, Split] = field(default_factory=dict)
+    delimiter: str | None = None
     kinds: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -169,8 +171,8 @@ class ColumnProfile:
             self._stop_at_the_limit()
         if self.kind == "text":
             self.line_ends += pc.sum(pc.match_substring(unique, "\n")).as_py() or 0
-            for delimiter in LIST_DELIMITERS:
-                self._add_parts(delimiter, unique, counts)
+        for delimiter in self.delimiter and [self.delimiter] or (LIST_DELIMITERS if self.kind == "text" else ()):
+            self._add_parts(delimiter, unique, counts)
 
     def _stop_at_the_limit(self) -> None:
         self.more = len(self.typed) + len(self.floats) + len(self.texts) > DISTINCT_LIMIT
@@ -208,9 +210,13 @@ class ColumnProfile:
     def _add_parts(self, delimiter: str, unique: pa.StringArray, counts: pa.Array) -> None:
         has = pc.match_substring(unique, delimiter)
         rows = pc.sum(counts.filter(has)).as_py() or 0
-        if not rows and delimiter not in self.split:
-            return
-        split = self.split.setdefault(delimiter, Split())
+        if delimiter not in self.split:
+            if not rows and delimiter != self.delimiter:
+                return
+            self.split[delimiter] = Split()
+            if not self.more:
+                unique = pa.array(sorted(self.texts), pa.string())  # those before, none of which had it, are parts too
+        split = self.split[delimiter]
         split.rows += rows
         split.longest = max(split.longest, 1 + (pc.max(pc.count_substring(unique, delimiter)).as_py() or 0))
         split.parts.add(pc.split_pattern(unique, delimiter).flatten())
@@ -255,8 +261,9 @@ class TableProfile:
 
 
 def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: bool | None = None,
-               quote: str | None = None) -> TableProfile:
-    """Reads every row once. `delimiter`, `header` and `quote` (None: looked for) say how text is written.
+               quote: str | None = None, lists: Mapping[str, str] | None = None) -> TableProfile:
+    """Reads every row once. `delimiter`, `header` and `quote` (None: looked for) say how text is written; `lists` names
+    columns with what lies between the values of a row.
 
     Columns without a header are called column_1, column_2, … Raises DataError for a file that is missing, empty,
     unreadable or unlike the others, and for names that occur twice; UsageError for mixed types.
@@ -266,7 +273,7 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
         raise UsageError("FILE", found=f"{' and '.join(sorted(types))} at once", expected="files of one type")
     (type_,) = types
     if type_ == "jsonl":
-        return _read_json_lines(files)
+        return _read_json_lines(files, lists or {})
     layout = find_layout(files[0], delimiter=delimiter, header=header, quote=quote) if type_ == "csv" else \
         TextLayout(header=True)
     if layout.encoding not in ("utf-8", "utf-8-sig"):
@@ -276,7 +283,8 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
         if name and names.count(name) > 1:
             raise DataError(files[0], found=f"two columns named {name!r}", do="rename one of them",
                             expected="a name of its own for every column")
-    columns, rows = {name: ColumnProfile() for name in names if name}, {}
+    columns = {name: ColumnProfile(delimiter=(lists or {}).get(name)) for name in names if name}
+    rows: dict[Path, int] = {}
     if "" in names:
         say("a column without a name is left out")
     try:
@@ -292,12 +300,12 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
                 _check_rows(file, rows[file])
     except DataError:
         if quote is None and type_ == "csv" and layout.quote and _has_rows_by_line(files, layout):
-            return read_table(files, delimiter=layout.delimiter, header=layout.header, quote="")
+            return read_table(files, delimiter=layout.delimiter, header=layout.header, quote="", lists=lists)
         raise
     line_ends = sum(profile.line_ends for profile in columns.values())
     if line_ends and quote is None and _has_rows_by_line(files, layout):
         say(f"{files[0]}: without quotes all lines have as many fields: they are read so, quotes being letters")
-        return read_table(files, delimiter=layout.delimiter, header=layout.header, quote="")
+        return read_table(files, delimiter=layout.delimiter, header=layout.header, quote="", lists=lists)
     if line_ends:
         say(f"{line_ends:,} different values hold line ends, inside quotes")
     return TableProfile(type_, rows, columns, layout)
@@ -308,10 +316,10 @@ def type_of(file: Path) -> str:
     return "jsonl" if is_json_lines(file) else "parquet" if file.suffix == ".parquet" else "csv"
 
 
-def _read_json_lines(files: Sequence[Path]) -> TableProfile:
+def _read_json_lines(files: Sequence[Path], lists: Mapping[str, str]) -> TableProfile:
     """A key stands in some row of some file. One whose values no column holds has a profile that says so."""
     found = look(files)
-    columns = {name: ColumnProfile() for name in found.names if name}
+    columns = {name: ColumnProfile(delimiter=lists.get(name)) for name in found.names if name}
     if "" in found.names:
         say("a column without a name is left out")
     with Progress("reading", unit="rows") as bar:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,6 @@ class Draft:
 
     table: TableProfile
     guesses: dict[str, Guess]
-    list_delimiter: str
 
     @property
     def label(self) -> str:
@@ -95,7 +95,6 @@ class Draft:
         chunk: dict[str, Any] = {"features": [name for name, guess in self.guesses.items() if guess.channel]}
         if self.table.type == "csv":
             chunk |= {"header": self.table.has_header} | self.table.layout.options()
-            chunk |= {"list_delimiter": self.list_delimiter} if self.list_delimiter != "|" else {}
         for mapping, paths in self.mappings.items():
             names = [Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix() for path in paths]
             lines += [f"  {mapping}:", f"  - type: {self.table.type}", f"    files: {dump_line(names)}"]
@@ -128,15 +127,22 @@ def _mapping_of(name: str) -> str:
 
 
 def infer(files: Sequence[Path], *, label: str | None = None, display: str | None = None,
-          categorical: Sequence[str] = (), numerical: Sequence[str] = (), ignore: Sequence[str] = (),
-          delimiter: str | None = None, header: bool | None = None) -> Draft:
-    """A draft for files of one kind, read once. What the other arguments name is not guessed; `ignore` is left out.
+          categorical: Sequence[str] = (), numerical: Sequence[str] = (), multi_hot: Mapping[str, str] | None = None,
+          ignore: Sequence[str] = (), delimiter: str | None = None, header: bool | None = None) -> Draft:
+    """A draft for files of one kind, read once. What the other arguments name is not guessed; `multi_hot` names columns
+    of lists with what lies between the values in texts, `ignore` is left out.
 
     Raises DataError for files that cannot be read, UsageError where a named column or a label is missing.
     """
-    table = read_table(files, delimiter=delimiter, header=header)
+    multi_hot = multi_hot or {}
+    for name, between in multi_hot.items():
+        if not isinstance(between, str) or not 1 <= len(between) <= 4 or {"\n", "\r"} & set(between):
+            raise UsageError(f"--multi-hot {name}", found=repr(between), expected="what lies between two values of a "
+                             "list: a character, or a few")
+    table = read_table(files, delimiter=delimiter, header=header, lists=multi_hot)
     asked = [("--label", label), ("--display", display), *(("--categorical", name) for name in categorical),
-             *(("--numerical", name) for name in numerical), *(("--ignore", name) for name in ignore)]
+             *(("--numerical", name) for name in numerical), *(("--multi-hot", name) for name in multi_hot),
+             *(("--ignore", name) for name in ignore)]
     for option, name in asked:
         if name is not None and name not in table.columns:
             raise UsageError(f"{option} {name}", found="no such column", expected="a column of the file",
@@ -151,8 +157,8 @@ def infer(files: Sequence[Path], *, label: str | None = None, display: str | Non
             guesses[name] = _label(name, column)
         elif name in ignore:
             guesses[name] = Guess("", why="as asked")
-        elif name in categorical:
-            guesses[name] = Guess("categorical", _ids(column), f"as asked: {_described(column)}")
+        elif name in categorical or name in multi_hot:
+            guesses[name] = _asked(name, column, multi_hot.get(name))
         elif name in numerical:
             if not column.is_number:
                 raise UsageError(f"--numerical {name}", found=column.unknown or _described(column), expected="numbers")
@@ -164,7 +170,7 @@ def infer(files: Sequence[Path], *, label: str | None = None, display: str | Non
             guesses[name] = _guess(name, column, table, list_delimiter)
         if not guesses[name].channel and not table.has_header:  # the columns of the file are counted off
             guesses[name] = Guess(LEFT_OUT, {"dtype": "str"}, f"not used: {guesses[name].why}", guesses[name].check)
-    return Draft(table, guesses, list_delimiter)
+    return Draft(table, guesses)
 
 
 def _find_label(table: TableProfile) -> str:
@@ -189,6 +195,28 @@ def _label(name: str, found: ColumnProfile) -> Guess:
     return Guess("label", {"dtype": dtype}, f"the label: {_described(found)}")
 
 
+def _asked(name: str, found: ColumnProfile, delimiter: str | None) -> Guess:
+    """Of a column of categories: of lists where the file has lists, or a delimiter is given; else a value a row."""
+    parts, longest = found.parts, found.longest
+    if parts is None and delimiter is not None:
+        split = found.split.get(delimiter)
+        parts, longest = (split.parts, split.longest) if split else (found, 1)
+    if found.unknown or (parts is not None and parts.unknown):
+        raise UsageError(f"--{'categorical' if delimiter is None else 'multi-hot'} {name}",
+                         found=found.unknown or f"lists of {parts.unknown}",
+                         expected="texts, numbers, true and false, or lists of one of these")
+    if parts is None:
+        return Guess("categorical", _ids(found), f"as asked: {_described(found)}")
+    return Guess("categorical", _list(parts, longest, delimiter),
+                 f"as asked: lists of {_described(parts, found.rows)}, up to {longest} in a row")
+
+
+def _list(parts: ColumnProfile, longest: int, delimiter: str | None) -> dict[str, Any]:
+    """The entry of a multi-hot feature; a delimiter is that of texts."""
+    entry = _ids(parts, multi_hot=True) | {"max_hotness": max(2, longest)}
+    return entry | ({"list_delimiter": delimiter} if delimiter not in (None, "|") else {})
+
+
 def _is_display(name: str, found: ColumnProfile) -> bool:
     repeats = found.more or found.distinct < found.known
     names = found.kind in ("integer", "text") or (found.is_whole and bool(_ID.fullmatch(name)))
@@ -207,7 +235,7 @@ def _guess(name: str, found: ColumnProfile, table: TableProfile, list_delimiter:
     if found.unknown:
         return Guess("", why=found.unknown, check="it cannot be read; write its parts as columns of their own")
     if found.parts is not None:
-        entry = _ids(found.parts, multi_hot=True) | {"max_hotness": max(2, found.longest)}
+        entry = _list(found.parts, found.longest, None)
         known = found.parts.kind not in ("empty", "number") and not found.parts.unknown
         return Guess("categorical", entry, f"lists of {said}") if known else Guess("", why=f"lists of {said}")
     if found.kind == "empty":
@@ -223,12 +251,12 @@ def _guess(name: str, found: ColumnProfile, table: TableProfile, list_delimiter:
     if found.kind == "text" and (split := found.split.get(list_delimiter)) and _is_list(found, list_delimiter):
         said = f"{_described(split.parts, found.rows)}, up to {split.longest} in a row"
         why = f"as {_example(found, list_delimiter)}: {said}"
-        return Guess("categorical", _ids(split.parts, multi_hot=True) | {"max_hotness": split.longest}, why)
+        return Guess("categorical", _list(split.parts, split.longest, list_delimiter), why)
     unique = found.distinct == found.known if not found.more else False
     if found.kind == "text" or ((_ID.fullmatch(name) or _THING.fullmatch(name)) and found.is_whole):
         if unique and found.rows > 1:
-            return Guess("", why=f"another value in every row ({said})")
-        return Guess("categorical", _ids(found), said)
+            return Guess("", why=f"another value in every row ({said})", check=_perhaps_lists(name, found))
+        return Guess("categorical", _ids(found), said, _perhaps_lists(name, found))
     if found.kind == "truth" or (found.kind == "integer" and _names_categories(found)):
         return Guess("categorical", _ids(found), said)
     check = "are these amounts, or names? Names are categorical" if found.is_whole else ""
@@ -280,10 +308,17 @@ def _ids(found: ColumnProfile, multi_hot: bool = False) -> dict[str, Any]:
     return {"dtype": "str", "cardinality": "auto"}
 
 
+def _perhaps_lists(name: str, found: ColumnProfile) -> str:
+    """What to check of texts that share parts, at a delimiter that is not that of most lists."""
+    delimiter = next((delimiter for delimiter in LIST_DELIMITERS if _is_list(found, delimiter)), None)
+    return "" if delimiter is None else (
+        f"are these lists, as {_example(found, delimiter)}? If so: --multi-hot {shlex.quote(f'{name}={delimiter}')}, "
+        f"in Python multi_hot={{{name!r}: {delimiter!r}}}")
+
+
 def _list_delimiter(table: TableProfile) -> str:
-    """The delimiter of most lists: a chunk has one. Others than CSV, whose chunks say none, keep the usual one."""
-    if table.type != "csv":
-        return "|"
+    """The delimiter of most lists. What lies between the fields of a file is none of them, and neither is a comma where
+    the file has no fields of text: too often it is part of a text."""
     counts = {delimiter: sum(_is_list(column, delimiter) for column in table.columns.values())
               for delimiter in LIST_DELIMITERS if delimiter != table.layout.delimiter}
     return max(counts, key=counts.get) if any(counts.values()) else "|"

@@ -15,25 +15,46 @@ from clickwise.strict_yaml import parse_yaml
 
 
 def infer(files: list[Path], *, out: Path, label: str | None = None, display: str | None = None,
-          categorical: Sequence[str] = (), numerical: Sequence[str] = (), ignore: Sequence[str] = (),
-          delimiter: str | None = None, header: bool | None = None, overwrite: bool = False) -> dict[str, Any]:
+          categorical: Sequence[str] = (), numerical: Sequence[str] = (), multi_hot: Sequence[str] = (),
+          ignore: Sequence[str] = (), delimiter: str | None = None, header: bool | None = None,
+          overwrite: bool = False) -> dict[str, Any]:
     """What was written: `spec` (the file), `rows`, `channels` (channel -> features), `files` (mapping -> its files),
-    `left_out`, `check` (column -> what a person should check), and `next`, the command that goes on from there."""
+    `left_out`, `check` (column -> what a person should check), and `next`, the command that goes on from there.
+
+    `multi_hot` holds NAME=DELIMITER; a delimiter may be one of the names in NAMED."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}", found="a file", expected="a folder, or a name that is free")
     path = out / FILE_NAME
     if path.exists() and not overwrite:
         raise UsageError(path, found="a Feature Spec that is there already", expected="a folder without one",
                          do="another folder as --out, or --overwrite to lose what was corrected in it")
-    if delimiter is not None and len(delimiter) != 1:
-        raise UsageError("--delimiter", found=repr(delimiter), expected="one character")
+    delimiter = None if delimiter is None else _delimiter("--delimiter", delimiter)
     draft = draft_of(files, label=label, display=display, categorical=categorical, numerical=numerical,
-                     ignore=ignore, delimiter=delimiter, header=header)
+                     multi_hot=dict(map(_list, multi_hot)), ignore=ignore, delimiter=delimiter, header=header)
     spec = draft.save(out)
     return {"spec": str(path), "rows": draft.table.rows,
             "channels": {channel: list(names) for channel, names in spec.channels.items()},
             "files": {mapping: [str(file) for file in files] for mapping, files in draft.mappings.items()},
             "left_out": draft.of(""), "check": draft.checks, "next": _next_command(draft, spec, out)}
+
+
+NAMED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+
+
+def _delimiter(option: str, text: str) -> str:
+    text = NAMED.get(text, text)
+    if not 1 <= len(text) <= 4 or {"\n", "\r", '"'} & set(text):
+        raise UsageError(option, found=repr(text), expected=f"a character, or a few, or one of {', '.join(NAMED)}")
+    return text
+
+
+def _list(option: str) -> tuple[str, str]:
+    """Column and delimiter of NAME=DELIMITER."""
+    name, equals, delimiter = option.partition("=")
+    if not name or not equals:
+        raise UsageError(f"--multi-hot {option}", found="no delimiter" if name else "no name",
+                         expected="NAME=DELIMITER, such as 'tags=|'")
+    return name, _delimiter(f"--multi-hot {option}", delimiter)
 
 
 SCALED = 30.0  # what numbers are at most, in size, that somebody has brought to one scale

@@ -29,6 +29,8 @@ def encoded(spec: FeatureSpec) -> list[Feature]:
 
 def list_delimiter(spec: FeatureSpec, name: str, mapping: str) -> str:
     """What lies between the values of a multi-hot text column; rows cut off `train` come from its chunks."""
+    if spec.features[name].list_delimiter is not None:
+        return spec.features[name].list_delimiter
     chunks = spec.mappings.get(mapping, spec.mappings["train"])
     return next((chunk.options.get("list_delimiter", "|") for chunk in chunks if name in chunk.features), "|")
 
