@@ -290,7 +290,8 @@ def test_metrics_of_arrays():
 
 @pytest.mark.parametrize("wrong, words", [
     ({"categorical": "age"}, "categorical=['age']"), ({"ignore": "age"}, "a list of names"),
-    ({"multi_hot": ["tags"]}, 'multi_hot={"tags": "|"}')])
+    ({"multi_hot": ["tags"]}, 'multi_hot={"tags": "|"}'), ({"formats": "when"}, 'formats={"created": "%d/%m/%Y"}'),
+    ({"formats": {"town": "%d/%m/%Y"}}, "formats town"), ({"formats": {"town": "%d"}}, "formats town")])
 def test_names_are_lists(wrong, words):
     with pytest.raises(ClickwiseError) as caught:
         cw.fit(frame(50), label="click", **wrong)

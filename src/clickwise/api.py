@@ -172,7 +172,8 @@ class Model:
 
 def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None, display: str | None = None,
         validation: float = 0.1, test: float = 0.0, model: str = "dcnv2", categorical: Sequence[str] = (),
-        numerical: Sequence[str] = (), multi_hot: Mapping[str, str] | None = None, ignore: Sequence[str] = (),
+        numerical: Sequence[str] = (), multi_hot: Mapping[str, str] | None = None,
+        formats: Mapping[str, str] | None = None, ignore: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None, prepare_settings: Mapping[str, Any] | None = None,
         out: str | Path | None = None, seed: int = 0) -> Model:
     """A model of the column `label`, trained until the validation rows gain no more.
@@ -182,8 +183,9 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     display           the column that groups rows, for metrics within groups
     validation, test  shares of the rows; `test` rows are only measured on, in the end
     model             dcnv2, dlrm or wide_deep: of the shipped recipes `table/<model>`
-    categorical, numerical, ignore, multi_hot   corrections of what columns are taken for; multi_hot: {"tags": "|"}, the
-                      text between the values of a list
+    categorical, numerical, ignore, multi_hot, formats   corrections of what columns are taken for; multi_hot:
+                      {"tags": "|"}, the text between the values of a list; formats: {"created": "%d/%m/%Y"}, how texts
+                      write dates
     settings          overrides of the training recipe, {"train.epochs": 5}; prepare_settings: of the preparation,
                       {"frequency_limit": 2}
     out               a new folder that keeps spec, columns and run; else they go with the model
@@ -197,9 +199,11 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     for key, names in (("categorical", categorical), ("numerical", numerical), ("ignore", ignore)):
         if isinstance(names, str):
             raise UsageError(key, found=repr(names), expected="a list of names", do=f"{key}=[{names!r}]")
-    if multi_hot is not None and not isinstance(multi_hot, Mapping):
-        raise UsageError("multi_hot", found=repr(multi_hot), expected="names with what lies between their values",
-                         do='multi_hot={"tags": "|"}')
+    for key, value, expected, do in (
+            ("multi_hot", multi_hot, "names with what lies between their values", '{"tags": "|"}'),
+            ("formats", formats, "names with how their dates are written", '{"created": "%d/%m/%Y"}')):
+        if value is not None and not isinstance(value, Mapping):
+            raise UsageError(key, found=repr(value), expected=expected, do=f"{key}={do}")
     recipe = f"table/{model}"
     batch_size = load_recipe_file(recipe)["train"]["batch_size"]  # an unknown model speaks before any work
     temporary = tempfile.TemporaryDirectory(prefix="clickwise-") if out is None else None
@@ -214,7 +218,7 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     with _in_words_of_fit(folder):
         rows = _rows_file(data, folder, ignore)
         draft = infer(rows, label=label, display=display, categorical=categorical, numerical=numerical,
-                      multi_hot=multi_hot, ignore=ignore if isinstance(data, (str, Path)) else ())
+                      multi_hot=multi_hot, formats=formats, ignore=ignore if isinstance(data, (str, Path)) else ())
         draft.save(folder / "spec")
         for name, check in draft.checks.items():
             say(f"please check {name}: {check}")
@@ -240,7 +244,7 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
 
 # What errors call the things that the command line knows by other names than `fit`.
 _WORDS = {"--label": "label", "--display": "display", "--categorical": "categorical", "--numerical": "numerical",
-          "--ignore": "ignore", "--multi-hot": "multi_hot",
+          "--ignore": "ignore", "--multi-hot": "multi_hot", "--format": "formats",
           "column of the file": "column of the table", "fit.dataset.label_is": "positive",
           "dataset.label_is=VALUE": "positive=VALUE", "fit.dataset.order_by": "time", "fit.dataset.test_share": "test",
           "fit.dataset.validation_share": "validation", "test_share, validation_share": "test, validation",

@@ -179,6 +179,8 @@ def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=(
           numerical: Annotated[list[str] | None, typer.Option(help="A column of numbers; repeatable.")] = None,
           multi_hot: Annotated[list[str] | None, typer.Option(metavar="NAME=DELIMITER", help=(
               "A column of lists and what lies between their values; repeatable."))] = None,
+          formats: Annotated[list[str] | None, typer.Option("--format", metavar="NAME=FORMAT", help=(
+              "A column of dates and how they are written, created=%d/%m/%Y; repeatable."))] = None,
           ignore: Annotated[list[str] | None, typer.Option(help="A column to leave out; repeatable.")] = None,
           delimiter: Annotated[str | None, typer.Option(help="Of CSV, as ; or || or tab; found by itself.")] = None,
           header: Annotated[bool | None, typer.Option(help="Whether CSV has one; found by itself.")] = None,
@@ -188,8 +190,8 @@ def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=(
     from clickwise.verbs.spec import infer
 
     found = infer(files, out=out, label=label, display=display, categorical=categorical or [],
-                  numerical=numerical or [], multi_hot=multi_hot or [], ignore=ignore or [], delimiter=delimiter,
-                  header=header, overwrite=overwrite)
+                  numerical=numerical or [], multi_hot=multi_hot or [], formats=formats or [],
+                  ignore=ignore or [], delimiter=delimiter, header=header, overwrite=overwrite)
     if as_json:
         _print_json(found)
         return

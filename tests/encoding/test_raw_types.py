@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import functools
+import itertools
 import math
 import struct
 
@@ -15,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clickwise.encoding.raw_types import RAW_TYPES, Float, Unreadable
+from clickwise.encoding.raw_types import RAW_TYPES, Float, Time, Unreadable
+from clickwise.time_format import wrong_format
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -23,6 +25,7 @@ digits = st.from_regex(r"[+-]?[0-9]{1,20}(\.[0-9]{0,8})?(e[+-]?[0-9]{1,3})?", fu
 words = st.sampled_from(["", " ", "NA", "nan", "NaN", "inf", "-Infinity", "true", "True", "FALSE", "1", "1.0", "0",
                          "007", "7", "7.0", "7.", " 7.00 ", "+7", "-0", "-0.0", "1_000", "0x1F", "1e3", "٣", "\u00a07",
                          "é", "-1", "2024-01-05", "2024-01-05T10:00Z", "2024-01-05 10:00:00.120+02:30", "2024-02-30",
+                         "0000-01-01", "0001-01-01 00:00+02", "9999-12-31", "9999-12-31 23:00-11:30",
                          "2024-01-05 24:00", "9223372036854775807", "9223372036854775808", "ab\tc", "\x1c7"])
 texts = words | digits | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
 times = st.datetimes(datetime.datetime(1900, 1, 1), datetime.datetime(2200, 1, 1))
@@ -94,6 +97,55 @@ def test_forms_agree(engine, name, stored, data):
     else:
         assert [*map(bits, array)] == [*map(bits, one)]
     assert read_by_one(type_, one) == one or any(isinstance(x, float) and math.isinf(x) for x in one)  # read again
+
+
+FORMATS = {
+    "%d/%m/%Y[ %H:%M[:%S]]": ["13/02/2024", " 3/2/2024", "31/02/2024", "13/13/2024", "29/02/2023 10:00", "1/1/0000"],
+    "%m/%d/%Y %I:%M %p": ["02/13/2024 12:05 AM", "2/3/1999 12:00 pm", "2/3/1999  1:05 PM", "2/3/1999 13:00 PM"],
+    "%d.%m.%y": ["13.02.24", "1.1.68", "1.1.69", "1.1.1999"],
+    "%a, %d %b %Y %H:%M:%S %z": ["Tue, 13 Feb 2024 10:00:00 +0230", "tuesday, 13 FEBRUARY 2024 1:02:03.5 GMT",
+                                 "Sun, 3 Sept 2023 10:00:00 -11:00", "Sun, 3 \u017fep 2023 10:00:00 Z"],
+    "%b %d, %Y": ["Feb 13, 2024", "december  1, 1999", "Fev 1, 1999"],
+    "%Y年%m月%d日": ["2024年2月13日", "2024年12月3日"],
+    "%d%m%Y": ["1112024", "01112024", "13022024"],
+}
+digits_and_marks = st.text(st.sampled_from("0123456789/.,:- FebAMpm"), max_size=12)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@settings(QUICK, max_examples=12)
+@given(data=st.data())
+def test_times_by_a_format_agree(engine, format_, data):
+    some = st.sampled_from([*itertools.chain.from_iterable(FORMATS.values()), "2024-02-13", "2024-02-13 10:00UTC", ""])
+    values = FORMATS[format_] + data.draw(st.lists(st.none() | some | digits_and_marks, max_size=20))
+    type_, column = Time(format_), pa.array(values, pa.string())
+    one = read_by_one(type_, values)
+    assert read_in_bulk(engine, type_, column) == one == type_.array(column).to_pylist()
+    assert read_by_one(type_, one) == one  # read again, as ISO
+    stored = pa.array([datetime.datetime(2024, 3, 4, 5, 6), None])
+    assert read_in_bulk(engine, type_, stored) == read_by_one(Time(), stored.to_pylist())
+
+
+def test_what_formats_mean():
+    for format_, text, expected in (
+            ("%d/%m/%Y", "3/2/2024", "2024-02-03 00:00:00"), ("%m/%d/%Y", "3/2/2024", "2024-03-02 00:00:00"),
+            ("%d/%m/%Y", "31/02/2024", None), ("%d/%m/%Y", "02/13/2024", None), ("%d/%m/%Y", "3/2/2024 10:00", None),
+            ("%d/%m/%Y", "2024-02-03", "2024-02-03 00:00:00"), ("%d.%m.%y", "1.2.68", "2068-02-01 00:00:00"),
+            ("%d.%m.%y", "1.2.69", "1969-02-01 00:00:00"), ("%b %d, %Y %I:%M %p", "SEPT 3, 2024 12:05 am",
+                                                            "2024-09-03 00:05:00"),
+            ("%d/%m/%Y[ %H:%M[:%S]]", "3/2/2024 9:05:01.250", "2024-02-03 09:05:01.25"),
+            ("%a %b %d %H:%M:%S %z %Y", "Wed Aug 27 13:08:45 +0230 2008", "2008-08-27 10:38:45")):
+        assert Time(format_).one(text) == expected, (format_, text)
+
+
+@pytest.mark.parametrize("format_, words", [
+    ("%d/%m", "%Y or %y not once"), ("%d/%d/%m/%Y", "%d twice"), ("%d/%m/%Y %y", "%Y or %y not once"), ("%q", "%q"),
+    ("%d/%m/%Y %H", "hours go with minutes"), ("%d/%m/%Y %M", "hours go with minutes"),
+    ("%d/%m/%Y %I:%M", "%I goes with %p"), ("%d/%m/%Y]", "a bracket that nothing opens"),
+    ("%d/%m/%Y[ ", "a bracket that nothing closes"), ("[%d/]%m/%Y", "%d in brackets"),
+    ("%Y-%d-%m %H:%M:%S", "reads YYYY-MM-DD otherwise"), (7, "7")])
+def test_what_is_no_format(format_, words):
+    assert words in wrong_format(format_)
 
 
 @QUICK

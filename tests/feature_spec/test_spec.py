@@ -343,6 +343,17 @@ RULES = {  # what is wrong: (the content, then words that the message must hold)
     "csv with one delimiter for all": (
         "feature_spec: {a: {cardinality: 9, dtype: int8, max_hotness: 2}}\nchannel_spec: {categorical: [a]}\n"
         "source_spec: {t: [{type: csv, features: [a], files: [f], delimiter: '|'}]}", "list_delimiter"),
+    **{f"texts with {entry}": (
+        f"feature_spec: {{a: {{dtype: str, {entry}}}}}\nchannel_spec: {{categorical: [a]}}\n"
+        "source_spec: {t: [{type: jsonl, features: [a], files: [f]}]}", *words) for entry, words in {
+            "format: '%d/%m'": ("feature_spec.a.format", "%Y or %y not once"),
+            "format: 7": ("feature_spec.a.format", "7"),
+            "list_delimiter: ';'": ("feature_spec.a.list_delimiter", "max_hotness"),
+            "max_hotness: 3, list_delimiter: ''": ("feature_spec.a.list_delimiter", "''"),
+            "max_hotness: 3, list_delimeter: ';'": ("feature_spec.a.list_delimeter", "the unknown key")}.items()},
+    "a key for JSON lines": (
+        "feature_spec: {a: {dtype: str}}\nchannel_spec: {categorical: [a]}\n"
+        "source_spec: {t: [{type: jsonl, features: [a], files: [f], delimiter: ';'}]}", "delimiter", "the unknown key"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime
 import gzip
 import json
@@ -335,12 +336,128 @@ def test_delimiters_by_name(clickwise, tmp_path, name, text, char):
 
 
 @pytest.mark.parametrize("words, found", [
-    (["--multi-hot", "tags"], "no delimiter"), (["--multi-hot", "=;"], "no name"),
+    (["--multi-hot", "tags"], "no ="), (["--multi-hot", "=;"], "no name"),
     (["--multi-hot", "tgs=;"], "did you mean 'tags'"), (["--multi-hot", "tags=abcde"], "'abcde'"),
     (["--multi-hot", "tags=;", "--categorical", "tags"], "named twice"), (["--delimiter", "abcde"], "'abcde'"),
     (["--delimiter", ""], "''"), (["--categorical", "tgs"], "did you mean 'tags'")])
 def test_one_message_for_a_wrong_delimiter(clickwise, tmp_path, words, found):
     write_csv(tmp_path / "rows.csv", {"tags": cycle("a;b", "b"), "label": LABEL})
+    result = clickwise("spec", "infer", "rows.csv", "--out", "spec", *words)
+    assert result.code == 2 and found in result.err and not (tmp_path / "spec").exists()
+
+
+# ---- dates by the evidence of all values
+
+DAYS = [(index % 28 + 1, index % 12 + 1) for index in range(ROWS)]
+SMALL_DAYS = [(index % 12 + 1, index % 11 + 1) for index in range(ROWS)]
+
+
+@pytest.mark.parametrize("values, format_", [
+    ([f"{day:02}/{month:02}/2024" for day, month in DAYS], "%d/%m/%Y"),
+    ([f"{month}/{day}/2024" for day, month in DAYS], "%m/%d/%Y"),
+    ([f"{day}.{month}.2024 {day % 24}:07" for day, month in DAYS], "%d.%m.%Y %H:%M"),
+    ([f"{month}-{day}-2024, 1:02:03 PM" for day, month in DAYS], "%m-%d-%Y, %I:%M:%S %p"),
+    ([f"{day}/{month}/2024{' 10:00' if day % 2 else ''}" for day, month in DAYS], "%d/%m/%Y[ %H:%M[:%S]]"),
+    ([f"{day} Feb 2024" for day, _ in DAYS], "%d %b %Y"),
+    ([f"February {day}, 2024" for day, _ in DAYS], "%b %d, %Y"),
+    ([f"2024/{month}/{day}" for day, month in DAYS], "%Y/%m/%d"),
+    ([f"2024-{month}-{day}" for day, month in DAYS], "%Y-%m-%d"),
+    ([f"Mon, {day} Feb 2024 10:00:00 +0100" for day, _ in DAYS], "%a, %d %b %Y %H:%M:%S %z"),
+    ([f"Wed Feb {day:02} 13:08:45 +0000 2024" for day, _ in DAYS], "%a %b %d %H:%M:%S %z %Y"),
+    ([f"{day:02}/{month:02}/24" for day, month in DAYS], "%d/%m/%y"),
+    ([f"{day:02}/{month:02}/2024" if day % 5 else "NA" for day, month in DAYS], "%d/%m/%Y"),
+    ([f"{day:02}/{month:02}/2024" for day, month in [*SMALL_DAYS[1:], (13, 1)]], "%d/%m/%Y"),
+    ([f"2024-{month:02}-{day:02}T10:00:00Z" for day, month in DAYS], None),  # needs none
+    ([f"{day:02}/{month:02}/2024" for day, month in SMALL_DAYS], "asked"),
+    ([f"{day:02}/{month:02}/24" for day, month in SMALL_DAYS], "asked"),
+    ([f"{day}/{month}/2024" if day % 2 else f"{month}/{day}/2024" for day, month in DAYS], "several"),
+    ([f"2024-{month}-{day} 10:00" if day % 2 else f"2024-{month:02}-{day:02}T10:00Z" for day, month in DAYS],
+     "several"),
+])
+@pytest.mark.parametrize("block", [1 << 22, 200])
+def test_how_dates_are_written(tmp_path, monkeypatch, values, format_, block):
+    monkeypatch.setattr(column_profile, "BLOCK_BYTES", block)
+    monkeypatch.setattr(column_profile, "DISTINCT_LIMIT", 20 if block == 200 else 100_000)
+    draft = infer([write_csv(tmp_path / "rows.csv", {"when": values, "label": LABEL, "x": cycle("a", "b")})])
+    guess = draft.guesses["when"]
+    if format_ in ("asked", "several", None):
+        assert (guess.channel, guess.entry) == (("left_out", {"dtype": "str"}) if format_ == "asked" else ("", {}))
+        assert {"asked": "day come first, or the month", "several": "no one format", None: ""}[format_] in guess.check
+        assert bool(guess.check) == (format_ is not None)
+    else:
+        assert (guess.channel, guess.entry) == ("left_out", {"dtype": "str", "format": format_})
+        assert bool(guess.check) == ("%y" in format_)  # years of two digits may be something else
+    spec = draft.save(tmp_path)
+    assert format_ in ("asked", "several", None) or spec.features["when"].time_format == format_
+    assert spec == FeatureSpec.load(tmp_path) and FeatureSpec.load(spec.save(tmp_path / "saved")) == spec
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_split_goes_by_dates_as_they_are_written(clickwise, tmp_path, ending):
+    days = [datetime.date(2023, 3, 1) + datetime.timedelta(days=index * 37 % ROWS) for index in range(ROWS)]
+    columns = {"when": [f"{day:%d/%m/%Y}" for day in days], "n": [float(day.toordinal()) + 0.5 for day in days],
+               "label": LABEL}
+    write_csv(tmp_path / "rows.csv", columns)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n"
+                                                 for row in zip(*columns.values(), strict=True)))
+    result = clickwise("spec", "infer", f"rows.{ending}", "--out", "spec", "--numerical", "n")
+    assert result.code == 0 and "left_out     when" in result.out, result.err
+    done = clickwise("prepare", "table/prepare", "dataset.spec=spec", "out=columns", "dataset.order_by=when",
+                     "dataset.bins=0")
+    assert done.code == 0, done.err
+    parts = [read_columns(FeatureSpec.load("columns"), mapping).numerical[:, 0]
+             for mapping in ("train", "validation", "test")]
+    assert [len(part) for part in parts] == [280, 40, 80]
+    assert parts[0].max() < parts[1].min() and parts[1].max() < parts[2].min()
+
+
+def test_a_moment_is_one_value_however_it_is_written(clickwise, tmp_path, monkeypatch):
+    days = [f"{day:02}/{month}/2024" for day, month in DAYS]
+    write_csv(tmp_path / "rows.csv", {"when": days, "x": cycle("a", "b"), "label": LABEL})
+    assert clickwise("spec", "infer", "rows.csv", "--out", "spec").code == 0
+    spec = FeatureSpec.load("spec")
+    channels = {**spec.channels, "categorical": ("x", "when"), "left_out": ()}
+    feature = dataclasses.replace(spec.features["when"], cardinality="auto")
+    dataclasses.replace(spec, channels=channels, features=spec.features | {"when": feature}).save("spec")
+    for name, size in (("small", 1), ("large", 1 << 40)):
+        monkeypatch.setattr("clickwise.prepare.table.VALUE_BYTES", size)
+        done = clickwise("prepare", "table/prepare", "dataset.spec=spec", f"out={name}", "dataset.test_share=0",
+                         "dataset.validation_share=0", "dataset.shuffle=false")
+        assert done.code == 0, done.err
+    for file in (tmp_path / "small/train").iterdir():
+        assert file.read_bytes() == (tmp_path / "large/train" / file.name).read_bytes()
+    raw = json.loads((tmp_path / "small/preparation/encoding.json").read_text())["raw"]
+    assert raw["when"] == {"type": "time", "format": "%d/%m/%Y"}
+    ids = read_columns(FeatureSpec.load("small"), "train").arrays["when"].tolist()
+    assert len(set(ids)) == len(set(DAYS)) and 0 not in ids
+    others = ["2024-{1:02}-{0:02}", "{0}/{1}/2024", "2024-{1:02}-{0:02}T00:00:00Z"]
+    write_csv(tmp_path / "other.csv", {"x": cycle("a", "b"), "when": [
+        others[index % 3].format(*day) for index, day in enumerate(DAYS)]})
+    done = clickwise("prepare", "table/prepare", "--with", "small", "dataset.input=[other.csv]", "out=more")
+    assert done.code == 0, done.err
+    assert read_columns(FeatureSpec.load("more"), "input").arrays["when"].tolist() == ids
+
+
+def test_the_owner_says_how_dates_are_written(clickwise, tmp_path):
+    days = [f"{day}/{month}/2024" for day, month in SMALL_DAYS]
+    write_csv(tmp_path / "rows.csv", {"when": days, "x": cycle("a", "b"), "label": LABEL})
+    drafted = clickwise("spec", "infer", "rows.csv", "--out", "asked")
+    assert "please check when" in drafted.out and "--format when=%d/%m/%Y or when=%m/%d/%Y" in drafted.out
+    words = ("prepare", "table/prepare", "dataset.order_by=when", "out=columns")
+    wrong = clickwise(*words, "dataset.spec=asked")
+    assert wrong.code == 1 and "format: '%d/%m/%Y'" in wrong.err
+    assert clickwise("spec", "infer", "rows.csv", "--out", "said", "--format", "when=%d/%m/%Y").code == 0
+    assert FeatureSpec.load("said").features["when"].time_format == "%d/%m/%Y"
+    done = clickwise(*words, "dataset.spec=said")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("words, found", [
+    (["--format", "when=%d/%m"], "%Y or %y not once"), (["--format", "when=%d.%m.%Y"], "'13/02/2024'"),
+    (["--format", "when"], "no ="), (["--format", "whn=%d/%m/%Y"], "did you mean 'when'"),
+    (["--format", "n=%d/%m/%Y"], "dates as %d/%m/%Y"), (["--format", "when=%d/%m/%Y", "--ignore", "when"], "twice")])
+def test_one_message_for_a_wrong_format(clickwise, tmp_path, words, found):
+    write_csv(tmp_path / "rows.csv", {"when": cycle("13/02/2024", "14/02/2024"), "n": cycle(1, 2), "label": LABEL})
     result = clickwise("spec", "infer", "rows.csv", "--out", "spec", *words)
     assert result.code == 2 and found in result.err and not (tmp_path / "spec").exists()
 
@@ -365,8 +482,11 @@ def decided(tmp_path, **columns):
     ("x", [index**2 % 9973 for index in range(1000)], "numerical"),
     ("ts", [1_400_000_000 + 60 * index for index in range(1000)], ""),
     ("x", [1_400_000_000_000 + 60_000 * index for index in range(1000)], ""),
-    ("created", [f"{index % 28 + 1:02}/{index % 12 + 1:02}/2014 10:{index % 60:02}" for index in range(1000)], ""),
-    ("x", [f"{index % 28 + 1} Mar 2014" for index in range(1000)], ""),
+    ("created", [f"{index % 28 + 1:02}/{index % 12 + 1:02}/2014 10:{index % 60:02}" for index in range(1000)],
+     "left_out"),
+    ("created", [f"{index % 12 + 1:02}/{index % 11 + 1:02}/2014" for index in range(1000)], "left_out"),
+    ("x", [f"{index % 28 + 1} Mar 2014" for index in range(1000)], "left_out"),
+    ("x", [f"{index % 2}/{1 + index % 2}/2014" for index in range(1000)], ""),
     ("date", [20140101 + index % 28 for index in range(1000)], ""),
     ("x", [f"{index % 7}:0.5 {index % 5}:{index % 3}.25" for index in range(1000)], ""),
     ("opens", [f"{index % 24:02}:{index % 4 * 15:02}" for index in range(1000)], "categorical"),
@@ -374,7 +494,8 @@ def decided(tmp_path, **columns):
 def test_what_it_is(tmp_path, name, values, channel):
     guess = decided(tmp_path, **{name: values})[name]
     assert guess.channel == channel, guess
-    doubtful = channel == "numerical" or (name == "x" and not channel) or name == "created"
+    doubtful = channel == "numerical" or (name == "x" and not channel) or (
+        name == "created" and "format" not in guess.entry)
     assert bool(guess.check) == doubtful, guess
 
 

@@ -1,7 +1,8 @@
 """encoding.json: what a preparation fitted, as data. Raw columns with their types, states, and columns made of them.
 
     {"format": "clickwise encoding", "version": 1,
-     "raw":     {"city": {"type": "text"}, "tags": {"type": "text", "list": "|"}, "age": {"type": "float"}},
+     "raw":     {"city": {"type": "text"}, "tags": {"type": "text", "list": "|"}, "age": {"type": "float"},
+                 "at": {"type": "time", "format": "%d/%m/%Y"}},
      "states":  {"city": {"file": "states/0.vocabulary", "sha256": "…"}, …},
      "columns": {"city": {"of": "city", "dtype": "int16", "steps": [{"do": "vocabulary", "state": "city"}]},
                  "age": {"of": "age", "dtype": "float32", "steps": [{"do": "standardize", "mean": 38.6, "std": 13.1}]}},

@@ -8,7 +8,8 @@ value. None, NaN and the empty text are missing.
     float     float64; texts of `missing` are missing, other texts that are no numbers cannot be read
     boolean   true, True, "TRUE", 1, 1.0 and "1" are one value, all of false another; anything else is missing
     text      without space around it; "7", "7.0" and "007" are three values
-    time      a date or time as text in UTC, 2024-01-05 10:00:00.5; a text without a time zone is in UTC already
+    time      a date or time as text in UTC, 2024-01-05 10:00:00.5; a text without a time zone is in UTC already, and
+              may be written by `format` instead, 5/1/2024
     hex32     up to 8 hexadecimal digits as a number, or that number
 """
 
@@ -30,6 +31,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickwise.time_format import TimeFormat
+
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
@@ -40,9 +43,9 @@ TRUE, FALSE = ("1", "1.0", "true"), ("0", "0.0", "false")
 _WHOLE = r"[+-]?[0-9]+(\.0*)?"
 _DIGITS_ALONE = r"^-?[0-9]{1,18}$"  # of a whole number of 64 bits, as most are written
 _CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
-_TIME = rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ T]{_CLOCK}(Z|[+-]([01][0-9])(:?[0-5][0-9])?)?)?"
+ISO_TIME = rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ T]{_CLOCK}(Z|[+-]([01][0-9])(:?[0-5][0-9])?)?)?"
 _is_whole, _is_time, _is_hex = (re.compile(pattern, re.ASCII).fullmatch
-                                for pattern in (_WHOLE, _TIME, "[0-9a-fA-F]{1,8}"))
+                                for pattern in (_WHOLE, ISO_TIME, "[0-9a-fA-F]{1,8}"))
 _INT64, _EXACT = 2**63, 2**53  # float64 holds every whole number up to 2^53
 _FLOAT32 = struct.Struct("<f")
 _DIGITS = bytes(int(chr(byte), 16) if _is_hex(chr(byte)) else 16 for byte in range(256))
@@ -321,14 +324,24 @@ class Boolean(RawType):
 @dataclasses.dataclass(frozen=True)
 class Time(RawType):
     name, arrow = "time", pa.string()
+    format: str | None = None
+
+    @functools.cached_property
+    def _format(self) -> TimeFormat | None:
+        return None if self.format is None else TimeFormat(self.format)
 
     def bulk(self, column):
         import ibis
 
         if column.type().is_string():
             text = stripped(column)
-            column = ibis.cases((text.re_search(f"^{_TIME}$"), text), else_=ibis.null("string")).try_cast(
+            if self._format is not None:
+                text = self._format.bulk(text)
+            column = ibis.cases((text.re_search(f"^{ISO_TIME}$"), text), else_=ibis.null("string")).try_cast(
                 "timestamp('UTC')")
+            found = column.cast("timestamp").cast("string")
+            in_years = found.re_search("^[0-9]{4}-[^(]*$")  # from 1 to 9999, as Python has them
+            return ibis.cases((in_years, found), else_=ibis.null("string"))
         elif not (column.type().is_timestamp() or column.type().is_date()):
             return ibis.null("string")
         return column.cast("timestamp").cast("string")
@@ -337,12 +350,17 @@ class Time(RawType):
         value = _python(value)
         if isinstance(value, str):
             text = value.strip(SPACE)
+            if self._format is not None:
+                text = self._format.iso(text) or text
             try:
                 value = datetime.datetime.fromisoformat(text) if _is_time(text) else None
             except ValueError:  # no such day
                 return None
         if isinstance(value, datetime.datetime):
-            return _time_text(value)
+            try:
+                return _time_text(value)
+            except OverflowError:  # before the year 1 or after 9999 in UTC
+                return None
         return f"{value.isoformat()} 00:00:00" if isinstance(value, datetime.date) else None
 
 

@@ -136,7 +136,7 @@ class FeatureSpec:
 def _feature_dict(feature: Feature) -> dict[str, Any]:
     known = {"dtype": feature.dtype, "cardinality": feature.cardinality, "max_hotness": feature.max_hotness,
              "dimensions": feature.dimensions, "unknown_ids": feature.unknown_ids,
-             "list_delimiter": feature.list_delimiter}
+             "list_delimiter": feature.list_delimiter, "format": feature.time_format}
     return {**{key: value for key, value in known.items() if value is not None}, **feature.extra}
 
 

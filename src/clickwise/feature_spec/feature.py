@@ -25,7 +25,8 @@ UNKNOWN_IDS = ("error", "zero", "modulo")  # what becomes of an id outside 0 …
 class Feature:
     """One feature: `dtype` is numpy's name of the stored type, `dimensions` the shape of one row's value,
     `unknown_ids` (one of UNKNOWN_IDS; None is error) what becomes of ids outside 0 … cardinality−1 that come in,
-    `list_delimiter` what lies between the values of a list in text, where it is not that of the chunk."""
+    `list_delimiter` what lies between the values of a list in text, where it is not that of the chunk, `time_format`
+    (the key `format` of raw text) how its dates and times are written."""
 
     name: str
     dtype: str
@@ -35,6 +36,7 @@ class Feature:
     extra: dict[str, Any] = field(default_factory=dict)
     unknown_ids: str | None = None
     list_delimiter: str | None = None
+    time_format: str | None = None
 
     @property
     def is_raw_text(self) -> bool:

@@ -13,6 +13,7 @@ from clickwise.feature_spec.feature import (
     CSV_KEYS,
     EVENTS_KEYS,
     ID_CHANNELS,
+    RAW_TEXT,
     Chunk,
     Feature,
     narrowest_id_dtype,
@@ -111,13 +112,15 @@ def _read_features(path: Path, content: Mapping, channels: Mapping[str, tuple[st
         cardinality, hotness = entry.pop("cardinality", None), entry.pop("max_hotness", None)
         dtype, unknown_ids = entry.pop("dtype", None), entry.pop("unknown_ids", None)
         list_delimiter = entry.pop("list_delimiter", None)
+        time_format = entry.pop("format", None) if dtype == RAW_TEXT else None
         if dtype is None:
             dtype = None if name in raw else _default_dtype(channel_of.get(name, ""), cardinality)
         if dtype is None:
             raise SpecError(where, found="no dtype" + (f" (only {', '.join(entry)})" if entry else ""),
                             expected="dtype, a numpy type such as int32, float16 or bool",
                             do="a split_binary file cannot be read without it" if name in raw else "")
-        features[name] = Feature(name, dtype, cardinality, hotness, dimensions, entry, unknown_ids, list_delimiter)
+        features[name] = Feature(name, dtype, cardinality, hotness, dimensions, entry, unknown_ids, list_delimiter,
+                                 time_format)
     return features
 
 

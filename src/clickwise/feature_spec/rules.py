@@ -25,6 +25,7 @@ from clickwise.feature_spec.feature import (
 )
 from clickwise.feature_spec.histories import check_events, check_histories
 from clickwise.feature_spec.read import ALIASES
+from clickwise.time_format import CODES, wrong_format
 
 if TYPE_CHECKING:
     from clickwise.feature_spec import FeatureSpec
@@ -108,6 +109,9 @@ def _check_feature(where: str, feature: Feature, channel: str) -> None:
     if (channel in ID_CHANNELS and not feature.is_raw_text) or feature.cardinality is not None:
         _check_cardinality(where, feature, dtype)
     _check_unknown_ids(f"{where}.unknown_ids", feature)
+    if feature.time_format is not None and (wrong := wrong_format(feature.time_format)):
+        raise SpecError(f"{where}.format", found=wrong, expected="how dates are written: '%d/%m/%Y[ %H:%M[:%S]]', say, "
+                        "of the codes " + " ".join(f"%{code}" for code in CODES))
     if feature.list_delimiter is not None:
         if not _is_text(feature.list_delimiter, 1, 4):
             raise SpecError(f"{where}.list_delimiter", found=repr(feature.list_delimiter), expected=_FEW)

@@ -17,6 +17,7 @@ from clickwise.arrow_files import is_list, text_batches
 from clickwise.errors import DataError, UsageError
 from clickwise.feature_spec import MISSING_NUMBERS
 from clickwise.json_lines import is_json_lines, look
+from clickwise.prepare.date_formats import formats_of, those_of_all
 from clickwise.prepare.parquet_kinds import kind_of, widest_kind
 from clickwise.progress import Progress, say
 from clickwise.text_files import TextLayout, find_layout, first_row, plain_text, rows_of
@@ -38,6 +39,7 @@ class ColumnProfile:
     low, high of numbers; `has_parts`: not all of them are whole
     longest   the most values in a row, of list columns; `parts` is the profile of the lists' values
     line_ends how many different texts hold a line end
+    formats   of texts the formats of dates that hold all of them, of `date_formats`, or of the one given
     split     delimiter -> the rows with it, the most parts of a row, and the profile of the parts; texts are split at
               `delimiter`, or where there is none at each of LIST_DELIMITERS
     """
@@ -60,6 +62,7 @@ class ColumnProfile:
     line_ends: int = 0
     split: dict[str, Split] = field(default_factory=dict)
     delimiter: str | None = None
+    formats: list[str] | None = None
     kinds: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -165,7 +168,12 @@ class ColumnProfile:
         unique, counts = unique.filter(pc.invert(is_empty)), counts.filter(pc.invert(is_empty))
         for_missing = pc.is_in(unique, value_set=pa.array(MISSING_NUMBERS))
         self.stands_for_missing += pc.sum(counts.filter(for_missing)).as_py() or 0
-        self._narrow(unique.filter(pc.invert(for_missing)))
+        known = unique.filter(pc.invert(for_missing))
+        if len(known):
+            if self.formats is None:
+                self.formats = formats_of(known[0].as_py()) if self.kind == "empty" else []
+            self.formats = those_of_all(self.formats, known)
+        self._narrow(known)
         if not self.more:
             self.texts.update(unique.to_pylist())
             self._stop_at_the_limit()
@@ -261,9 +269,10 @@ class TableProfile:
 
 
 def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: bool | None = None,
-               quote: str | None = None, lists: Mapping[str, str] | None = None) -> TableProfile:
+               quote: str | None = None, lists: Mapping[str, str] | None = None,
+               formats: Mapping[str, str] | None = None) -> TableProfile:
     """Reads every row once. `delimiter`, `header` and `quote` (None: looked for) say how text is written; `lists` names
-    columns with what lies between the values of a row.
+    columns with what lies between the values of a row, `formats` columns with how their dates are written.
 
     Columns without a header are called column_1, column_2, … Raises DataError for a file that is missing, empty,
     unreadable or unlike the others, and for names that occur twice; UsageError for mixed types.
@@ -273,7 +282,7 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
         raise UsageError("FILE", found=f"{' and '.join(sorted(types))} at once", expected="files of one type")
     (type_,) = types
     if type_ == "jsonl":
-        return _read_json_lines(files, lists or {})
+        return _read_json_lines(files, lists or {}, formats or {})
     layout = find_layout(files[0], delimiter=delimiter, header=header, quote=quote) if type_ == "csv" else \
         TextLayout(header=True)
     if layout.encoding not in ("utf-8", "utf-8-sig"):
@@ -283,7 +292,7 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
         if name and names.count(name) > 1:
             raise DataError(files[0], found=f"two columns named {name!r}", do="rename one of them",
                             expected="a name of its own for every column")
-    columns = {name: ColumnProfile(delimiter=(lists or {}).get(name)) for name in names if name}
+    columns = _profiles(names, lists or {}, formats or {})
     rows: dict[Path, int] = {}
     if "" in names:
         say("a column without a name is left out")
@@ -300,12 +309,14 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
                 _check_rows(file, rows[file])
     except DataError:
         if quote is None and type_ == "csv" and layout.quote and _has_rows_by_line(files, layout):
-            return read_table(files, delimiter=layout.delimiter, header=layout.header, quote="", lists=lists)
+            return read_table(files, delimiter=layout.delimiter, header=layout.header, quote="", lists=lists,
+                              formats=formats)
         raise
     line_ends = sum(profile.line_ends for profile in columns.values())
     if line_ends and quote is None and _has_rows_by_line(files, layout):
         say(f"{files[0]}: without quotes all lines have as many fields: they are read so, quotes being letters")
-        return read_table(files, delimiter=layout.delimiter, header=layout.header, quote="", lists=lists)
+        return read_table(files, delimiter=layout.delimiter, header=layout.header, quote="", lists=lists,
+                              formats=formats)
     if line_ends:
         say(f"{line_ends:,} different values hold line ends, inside quotes")
     return TableProfile(type_, rows, columns, layout)
@@ -316,10 +327,10 @@ def type_of(file: Path) -> str:
     return "jsonl" if is_json_lines(file) else "parquet" if file.suffix == ".parquet" else "csv"
 
 
-def _read_json_lines(files: Sequence[Path], lists: Mapping[str, str]) -> TableProfile:
+def _read_json_lines(files: Sequence[Path], lists: Mapping[str, str], formats: Mapping[str, str]) -> TableProfile:
     """A key stands in some row of some file. One whose values no column holds has a profile that says so."""
     found = look(files)
-    columns = {name: ColumnProfile(delimiter=lists.get(name)) for name in found.names if name}
+    columns = _profiles(found.names, lists, formats)
     if "" in found.names:
         say("a column without a name is left out")
     with Progress("reading", unit="rows") as bar:
@@ -331,6 +342,11 @@ def _read_json_lines(files: Sequence[Path], lists: Mapping[str, str]) -> TablePr
         if name:
             columns[name].unknown = f"{what} ({where})"
     return TableProfile("jsonl", found.rows, columns)
+
+
+def _profiles(names: Sequence[str], lists: Mapping[str, str], formats: Mapping[str, str]) -> dict[str, ColumnProfile]:
+    return {name: ColumnProfile(delimiter=lists.get(name), formats=[formats[name]] if name in formats else None)
+            for name in names if name}
 
 
 def _add(columns: Mapping[str, ColumnProfile], batch: pa.RecordBatch, bar: Progress, file: Path) -> int:

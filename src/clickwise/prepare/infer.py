@@ -15,7 +15,9 @@ from clickwise.feature_spec import FILE_NAME, LEFT_OUT, FeatureSpec, narrowest_i
 from clickwise.files import whole_file, write_json
 from clickwise.prepare import column_profile
 from clickwise.prepare.column_profile import LIST_DELIMITERS, ColumnProfile, TableProfile, read_table
+from clickwise.prepare.date_formats import ISO, decided
 from clickwise.strict_yaml import dump_line
+from clickwise.time_format import TimeFormat, wrong_format
 
 LABEL_NAMES = ("label", "target", "y", "click", "clicked", "is_click", "is_clicked", "conversion", "converted")
 _DISPLAY = re.compile(r"(display|session|impression|query|request|search|slate|group)(_?id)?", re.IGNORECASE)
@@ -38,6 +40,7 @@ _DATE = re.compile(r"\d{1,2}[/.-]\d{1,2}[/.-](\d{2}|\d{4})(,? .*)?|\d{4}[/.]\d{1
                    re.IGNORECASE)
 _WEIGHTED = re.compile(r"[^\s:,;|]+:[+-]?\d*\.?\d+([ ,;|][^\s:,;|]+:[+-]?\d*\.?\d+)*")
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d(:\d\d(\.\d+)?)?")
+_SPLIT = "a split may go by it (dataset.order_by; in Python: time)"
 FEW = 50  # so many integers at most are taken for names of categories
 COLUMNS = "columns.json"  # beside the spec: what each column is taken for, why, and what to check
 
@@ -86,11 +89,11 @@ class Draft:
         lines = [f"# A draft by `clickwise spec infer`: {files}, {rows:,} rows. Read it, and correct what it guessed.",
                  "feature_spec:"]
         for name, guess in self.guesses.items():
+            check = f". Please check: {guess.check}" if guess.check else ""
             if guess.channel:
-                check = f". Please check: {guess.check}" if guess.check else ""
                 lines.append(f"  {dump_line(name)}: {dump_line(guess.entry)}  # {_one_line(guess.why + check)}")
             else:
-                lines.append(f"  # {_one_line(name)}: left out: {_one_line(guess.why)}")
+                lines.append(f"  # {_one_line(name)}: left out: {_one_line(guess.why + check)}")
         lines.append("source_spec:")
         chunk: dict[str, Any] = {"features": [name for name, guess in self.guesses.items() if guess.channel]}
         if self.table.type == "csv":
@@ -128,21 +131,26 @@ def _mapping_of(name: str) -> str:
 
 def infer(files: Sequence[Path], *, label: str | None = None, display: str | None = None,
           categorical: Sequence[str] = (), numerical: Sequence[str] = (), multi_hot: Mapping[str, str] | None = None,
-          ignore: Sequence[str] = (), delimiter: str | None = None, header: bool | None = None) -> Draft:
+          formats: Mapping[str, str] | None = None, ignore: Sequence[str] = (), delimiter: str | None = None,
+          header: bool | None = None) -> Draft:
     """A draft for files of one kind, read once. What the other arguments name is not guessed; `multi_hot` names columns
-    of lists with what lies between the values in texts, `ignore` is left out.
+    of lists with what lies between the values in texts, `formats` columns of times with how texts write them, `ignore`
+    is left out.
 
     Raises DataError for files that cannot be read, UsageError where a named column or a label is missing.
     """
-    multi_hot = multi_hot or {}
+    multi_hot, formats = multi_hot or {}, formats or {}
+    for name, format_ in formats.items():
+        if wrong := wrong_format(format_):
+            raise UsageError(f"--format {name}", found=wrong, expected="how dates are written: %d/%m/%Y, say")
     for name, between in multi_hot.items():
         if not isinstance(between, str) or not 1 <= len(between) <= 4 or {"\n", "\r"} & set(between):
             raise UsageError(f"--multi-hot {name}", found=repr(between), expected="what lies between two values of a "
                              "list: a character, or a few")
-    table = read_table(files, delimiter=delimiter, header=header, lists=multi_hot)
+    table = read_table(files, delimiter=delimiter, header=header, lists=multi_hot, formats=formats)
     asked = [("--label", label), ("--display", display), *(("--categorical", name) for name in categorical),
              *(("--numerical", name) for name in numerical), *(("--multi-hot", name) for name in multi_hot),
-             *(("--ignore", name) for name in ignore)]
+             *(("--format", name) for name in formats), *(("--ignore", name) for name in ignore)]
     for option, name in asked:
         if name is not None and name not in table.columns:
             raise UsageError(f"{option} {name}", found="no such column", expected="a column of the file",
@@ -159,6 +167,8 @@ def infer(files: Sequence[Path], *, label: str | None = None, display: str | Non
             guesses[name] = Guess("", why="as asked")
         elif name in categorical or name in multi_hot:
             guesses[name] = _asked(name, column, multi_hot.get(name))
+        elif name in formats:
+            guesses[name] = _asked_time(name, column, formats[name])
         elif name in numerical:
             if not column.is_number:
                 raise UsageError(f"--numerical {name}", found=column.unknown or _described(column), expected="numbers")
@@ -209,6 +219,20 @@ def _asked(name: str, found: ColumnProfile, delimiter: str | None) -> Guess:
         return Guess("categorical", _ids(found), f"as asked: {_described(found)}")
     return Guess("categorical", _list(parts, longest, delimiter),
                  f"as asked: lists of {_described(parts, found.rows)}, up to {longest} in a row")
+
+
+def _asked_time(name: str, found: ColumnProfile, format_: str) -> Guess:
+    if not found.formats or not found.kinds.keys() <= {"string", "timestamp"}:
+        odd = [repr(value) for value in sorted(found.values) if TimeFormat(format_).iso(value) is None]
+        raise UsageError(f"--format {name}", found=odd[0] if odd else _described(found),
+                         expected=f"dates as {format_} in every row")
+    return _time(found, format_, "as asked: ")
+
+
+def _time(found: ColumnProfile, format_: str, why: str = "", check: str = "") -> Guess:
+    """Of a column of times that texts write so: it is no feature, and a split may go by it."""
+    why += f"times, as {min(found.values)!r}; {_SPLIT}"
+    return Guess(LEFT_OUT, {"dtype": "str", "format": format_}, why, check)
 
 
 def _list(parts: ColumnProfile, longest: int, delimiter: str | None) -> dict[str, Any]:
@@ -276,21 +300,30 @@ def _names_categories(found: ColumnProfile) -> bool:
 
 def _moment(name: str, found: ColumnProfile, said: str) -> Guess | None:
     """The guess for a column of times, however they are written: no feature, but what a split may go by."""
-    split = "a split may go by it (dataset.order_by; in Python: time)"
-    if found.kind == "time":
-        return Guess("", why=f"{said}; {split}")
-    if found.kind == "text" and all(map(_DATE.fullmatch, found.values)):
-        return Guess("", why=f"dates, as {min(found.values)!r}",
-                     check="not used; to split by time, or make features of them, write them as YYYY-MM-DD")
+    formats = found.formats or [] if found.kinds.keys() <= {"string", "timestamp"} else []
+    format_ = decided(formats)
+    if format_ == ISO or (found.kind == "time" and found.formats is None):
+        return Guess("", why=f"{said}; {_SPLIT}")
+    if format_ is not None:
+        return _time(found, format_, check="taken for dates with years of two digits; if they are none, name it "
+                     "categorical" if "%y" in format_ else "")
+    if formats:
+        either = {text.index("%d") < text.index("%m"): text for text in reversed(formats)}
+        return Guess(LEFT_OUT, {"dtype": "str"}, f"dates, as {min(found.values)!r}",
+                     check=f"does the day come first, or the month? All could be both: say --format {name}="
+                           f"{either[True]} or {name}={either[False]} (in Python formats=, in the draft format:)")
+    if found.kind == "time" or (found.kind == "text" and all(map(_DATE.fullmatch, found.values))):
+        return Guess("", why=f"dates, as {min(found.values)!r}", check="not used, since no one format holds all of "
+                     "them; to split by time, write them as YYYY-MM-DD HH:MM:SS")
     if not found.is_whole or _ID.fullmatch(name) or _THING.fullmatch(name) or found.low is None:
         return None
     is_named = _MOMENT.fullmatch(name) is not None
     for unit, factor in (("seconds", 1), ("milliseconds", 10**3), ("microseconds", 10**6)):
         if UNIX[0] * factor <= found.low and found.high < UNIX[1] * factor and (is_named or found.distinct > FEW):
-            return Guess("", why=f"{said}: Unix {unit}; {split}", check="" if is_named else
+            return Guess("", why=f"{said}: Unix {unit}; {_SPLIT}", check="" if is_named else
                          "taken for moments and left out; if it is no time, name it numerical or categorical")
     if is_named and DATES[0] <= found.low and found.high <= DATES[1] and all(map(_is_date, found.values)):
-        return Guess("", why=f"{said}: dates as YYYYMMDD; {split}")
+        return Guess("", why=f"{said}: dates as YYYYMMDD; {_SPLIT}")
     return None
 
 

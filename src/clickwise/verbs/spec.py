@@ -16,12 +16,12 @@ from clickwise.strict_yaml import parse_yaml
 
 def infer(files: list[Path], *, out: Path, label: str | None = None, display: str | None = None,
           categorical: Sequence[str] = (), numerical: Sequence[str] = (), multi_hot: Sequence[str] = (),
-          ignore: Sequence[str] = (), delimiter: str | None = None, header: bool | None = None,
-          overwrite: bool = False) -> dict[str, Any]:
+          formats: Sequence[str] = (), ignore: Sequence[str] = (), delimiter: str | None = None,
+          header: bool | None = None, overwrite: bool = False) -> dict[str, Any]:
     """What was written: `spec` (the file), `rows`, `channels` (channel -> features), `files` (mapping -> its files),
     `left_out`, `check` (column -> what a person should check), and `next`, the command that goes on from there.
 
-    `multi_hot` holds NAME=DELIMITER; a delimiter may be one of the names in NAMED."""
+    `multi_hot` holds NAME=DELIMITER, `formats` NAME=FORMAT; a delimiter may be one of the names in NAMED."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}", found="a file", expected="a folder, or a name that is free")
     path = out / FILE_NAME
@@ -30,7 +30,8 @@ def infer(files: list[Path], *, out: Path, label: str | None = None, display: st
                          do="another folder as --out, or --overwrite to lose what was corrected in it")
     delimiter = None if delimiter is None else _delimiter("--delimiter", delimiter)
     draft = draft_of(files, label=label, display=display, categorical=categorical, numerical=numerical,
-                     multi_hot=dict(map(_list, multi_hot)), ignore=ignore, delimiter=delimiter, header=header)
+                     multi_hot=dict(map(_list, multi_hot)), formats=dict(map(_format, formats)), ignore=ignore,
+                     delimiter=delimiter, header=header)
     spec = draft.save(out)
     return {"spec": str(path), "rows": draft.table.rows,
             "channels": {channel: list(names) for channel, names in spec.channels.items()},
@@ -48,13 +49,21 @@ def _delimiter(option: str, text: str) -> str:
     return text
 
 
-def _list(option: str) -> tuple[str, str]:
+def _list(text: str) -> tuple[str, str]:
     """Column and delimiter of NAME=DELIMITER."""
-    name, equals, delimiter = option.partition("=")
+    name, delimiter = _named("--multi-hot", text, "DELIMITER, such as 'tags=|'")
+    return name, _delimiter(f"--multi-hot {text}", delimiter)
+
+
+def _format(text: str) -> tuple[str, str]:
+    return _named("--format", text, "FORMAT, such as created=%d/%m/%Y")
+
+
+def _named(option: str, text: str, expected: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
     if not name or not equals:
-        raise UsageError(f"--multi-hot {option}", found="no delimiter" if name else "no name",
-                         expected="NAME=DELIMITER, such as 'tags=|'")
-    return name, _delimiter(f"--multi-hot {option}", delimiter)
+        raise UsageError(f"{option} {text}", found="no =" if name else "no name", expected=f"NAME={expected}")
+    return name, value
 
 
 SCALED = 30.0  # what numbers are at most, in size, that somebody has brought to one scale

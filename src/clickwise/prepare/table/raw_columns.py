@@ -37,13 +37,14 @@ def list_delimiter(spec: FeatureSpec, name: str, mapping: str) -> str:
 
 def named_columns(spec: FeatureSpec, config: TableConfig) -> tuple[dict[str, bool], set[str]]:
     """The columns whose values have names, name → whether it is one of lists: those of ids, a label that `label_is`
-    speaks of, and texts that are handed on as hashes; the latter once more by themselves."""
+    speaks of, and texts that are handed on as hashes; the latter once more by themselves. Of times the spec says all."""
     (label,) = spec.channels["label"]
     names = {feature.name: feature.is_multi_hot for feature in encoded(spec)}
     names |= {label: False} if config.label_is is not None else {}
     hashed = {name for channel, found in spec.channels.items() if channel not in (LEFT_OUT, "label") for name in found
               if name not in names and spec.features[name].is_raw_text}
-    return names | dict.fromkeys(sorted(hashed), False), hashed
+    names |= dict.fromkeys(sorted(hashed), False)
+    return {name: is_list for name, is_list in names.items() if spec.features[name].time_format is None}, hashed
 
 
 def fit_types(engine: Engine, spec: FeatureSpec, config: TableConfig) -> dict[str, str]:
@@ -142,6 +143,8 @@ def raw_columns(spec: FeatureSpec, config: TableConfig, types: Mapping[str, str]
 
     def type_of(name: str) -> RawType:
         feature = spec.features[name]
+        if feature.time_format is not None:
+            return Time(feature.time_format)
         if name in types:
             return RAW_TYPES[types[name]]()
         if name in amounts:

@@ -42,15 +42,16 @@ def split(rows: RowsInEngine | RowsInMemory, engine: Engine, spec: FeatureSpec, 
     spans: dict[str, tuple[str, str]] = {}
     unlabelled = 0
     (label,) = spec.channels["label"]
+    time = Time(spec.features[config.order_by].time_format if config.order_by in spec.features else None)
     check_label(engine, spec, config, encoding, where)
     with Progress("splitting", unit="rows") as bar:
         for mapping in spec.mappings:
             table = rows.to_split(mapping, [name for name in {label, config.split_by, config.order_by} if name])
             table = table.mutate(__label=_label(table, label, encoding, engine))
             shares = shares_of(spec, config) if mapping == "train" else {}
-            part = part_of(engine, table.filter(table["__label"].notnull()), table, shares, config, where)
+            part = part_of(engine, table.filter(table["__label"].notnull()), table, shares, config, where, time)
             if config.order_by is not None:
-                spans |= spans_of(engine, table, part, [mapping, *shares], config.order_by)
+                spans |= spans_of(engine, table, part, [mapping, *shares], config.order_by, time)
             counts |= rows.assign(mapping, [mapping, *shares], table, part, encoding)
             unlabelled += counts.pop("")[0]
             for name in (mapping, *shares):
@@ -73,10 +74,10 @@ def split(rows: RowsInEngine | RowsInMemory, engine: Engine, spec: FeatureSpec, 
 
 
 def spans_of(engine: Engine, labelled: ir.Table, part: ir.IntegerValue, names: Sequence[str],
-             order_by: str) -> dict[str, tuple[str, str]]:
-    """Mapping → its first and its last moment by `order_by`; where the column holds neither times nor numbers, none."""
+             order_by: str, time: Time) -> dict[str, tuple[str, str]]:
+    """Mapping → its first and its last moment by `order_by`, read as `time`; where the column holds neither times nor numbers, none."""
     written = Text().bulk(labelled[order_by])
-    labelled = labelled.select("__label", part=part, time=Time().bulk(written), number=Float().bulk(written))
+    labelled = labelled.select("__label", part=part, time=time.bulk(written), number=Float().bulk(written))
     labelled = labelled.filter(labelled["__label"].notnull())
     found = engine.rows(labelled.group_by("part").aggregate(
         first_time=labelled.time.min(), last_time=labelled.time.max(), first_number=labelled.number.min(),
@@ -143,13 +144,13 @@ def shares_of(spec: FeatureSpec, config: TableConfig) -> dict[str, float]:
 
 
 def part_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[str, float], config: TableConfig,
-            where: str) -> ir.IntegerValue:
+            where: str, time: Time) -> ir.IntegerValue:
     """0 for rows of `table` that stay, 1, 2 for those of the first and of the second of `shares`, which are shares of
-    the rows of `labelled`."""
+    the rows of `labelled`; `time` is how the column `order_by` writes times."""
     if not shares:
         return ibis.literal(0, "int8")
     if config.order_by is not None:
-        key, firsts = order_of(engine, labelled, table, shares, config, where)
+        key, firsts = order_of(engine, labelled, table, shares, config, where, time)
         return sum(((key >= first).cast("int8") for first in firsts[1:]), (key >= firsts[0]).cast("int8"))
     by = config.split_by
     key = table["row"].cast("string") if by is None else ibis.coalesce(Text().bulk(table[by]), "")
@@ -162,11 +163,11 @@ def part_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[st
 
 
 def order_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[str, float], config: TableConfig,
-             where: str) -> tuple[ir.Column, list]:
+             where: str, time: Time) -> tuple[ir.Column, list]:
     """The column `order_by`, numbers or times, and from which value on the rows belong to each of `shares`."""
     written = Text().bulk(labelled[config.order_by])
     number, is_word = Float().bulk(written), Float().unread(written)
-    is_time = Time().bulk(written).notnull()
+    is_time = time.bulk(written).notnull()
     counts = engine.row(labelled.aggregate(rows=labelled.count(), words=labelled.count(where=is_word),
                                            without=labelled.count(where=number.isnull() & ~is_word),
                                            others=labelled.count(where=written.notnull() & ~is_time)))
@@ -177,11 +178,12 @@ def order_of(engine: Engine, labelled: ir.Table, table: ir.Table, shares: dict[s
         odd = engine.row(labelled.filter(written.notnull() & ~is_time).select(x=written).order_by("x"))["x"]
         raise PrepareError(f"{where}.order_by", found=f"{odd!r} in {config.order_by!r}",
                            expected="numbers, or times as YYYY-MM-DD HH:MM:SS",
-                           do="write the column so, or split by another one")
+                           do="say in the Feature Spec how it is written (format: '%d/%m/%Y', say, beside dtype: str), "
+                           "or split by another column")
 
     def key(rows: ir.Table) -> ir.Column:
         value = Text().bulk(rows[config.order_by])
-        return Time().bulk(value) if counts["words"] else Float().bulk(value)
+        return time.bulk(value) if counts["words"] else Float().bulk(value)
 
     firsts, left = [], counts["rows"]
     ordered = labelled.select(key=key(labelled))
