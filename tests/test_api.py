@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 import clickwise as cw
 from clickwise.errors import ClickwiseError
+from clickwise.feature_spec import FeatureSpec
 from clickwise.tables import as_table
 
 SETTINGS = {"train.epochs": 1, "train.batch_size": 64, "model.cross_rank": 4, "model.bottom_mlp": [8],
@@ -302,6 +304,25 @@ def test_rows_as_dicts_may_leave_values_out(model):
     rows = [{"age": 30, "shop": 7}, {"town": "Oslo", "member": True, "tags": ["a"], "age": None, "shop": 8}]
     assert as_table(rows).column_names == ["age", "shop", "town", "member", "tags"]
     assert model.predict_proba(rows).shape == (2,)
+
+
+def test_names_of_columns_that_no_file_may_have(tmp_path):
+    data = frame(300).drop(columns=["when", "row_id"])
+    long = "t" * 300
+    odd = {"town": "town/city", "shop": "../shop", "tags": long, "member": " member \\ of.it", "age": "age (years)"}
+    columns = {}
+    for out, table in (("plain", data), ("odd", data.rename(columns=odd))):
+        shop = "shop" if out == "plain" else "../shop"
+        fitted = cw.fit(table, label="click", categorical=[shop], settings=SETTINGS, out=tmp_path / out)
+        assert fitted.predict_proba(table[:9]).shape == (9,)
+        folder = tmp_path / out / "columns"
+        columns[out] = [(folder / file).read_bytes() for chunk in FeatureSpec.load(folder).mappings["train"]
+                        for file in chunk.files]
+    assert columns["odd"] == columns["plain"] and len(columns["odd"]) >= 7
+    assert {path.name for path in tmp_path.iterdir()} == {"plain", "odd"}
+    names = {path.stem for path in (tmp_path / "odd/columns/preparation/vocabularies").iterdir()}
+    digest = hashlib.md5(long.encode()).hexdigest()
+    assert {"town%2Fcity", "..%2Fshop", " member %5C of.it", f"{long[:40]}~{digest}"} < names
 
 
 def test_the_path_of_json_lines(model, tmp_path):

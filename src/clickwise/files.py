@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from clickwise.errors import ClickwiseError
+
+LONGEST_STEM = 200  # bytes; file systems take 255 with all endings
 
 
 def temporary_sibling(path: Path) -> Path:
@@ -91,6 +95,15 @@ def _exchange(one: Path, other: Path) -> bool:
         return False
     from_here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     return renameat2(from_here, os.fsencode(one), from_here, os.fsencode(other), exchange) == 0
+
+
+def file_stem(name: str) -> str:
+    """What a file of a thing with that name is called: as the thing, but for / and \\ in it, and where it is too long
+    for a file system. No two names have the same."""
+    stem = re.sub(r"[/\\]|%(?=2F|5C|25)", lambda found: f"%{ord(found[0]):02X}", name)
+    if len(stem.encode()) <= LONGEST_STEM:
+        return stem
+    return stem[:40] + "~" + hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

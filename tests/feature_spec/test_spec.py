@@ -24,6 +24,7 @@ from clickwise.feature_spec import (
     narrowest_id_dtype,
     split_binary_chunks,
 )
+from clickwise.files import file_stem
 
 CRITEO = {  # the shape of the default layout, key order as an alphabetical dumper leaves it
     "channel_spec": {"categorical": ["cat_0.bin", "cat_2.bin", "cat_10.bin"], "label": ["label"],
@@ -238,11 +239,13 @@ def test_any_spec_survives_the_disk(tmp_path_factory, spec):
 
 
 def test_layout_keeps_names_that_collide_apart():
-    features = {name: Feature(name, "int8", 5) for name in ("label", "a/b", "a_b", "A_b", "cat_0.bin", "cat_0", "..")}
+    features = {name: Feature(name, "int8", 5) for name in ("label", "a/b", "a_b", "A_b", "cat_0.bin", "cat_0", "..",
+                                                           "x" * 300, "x" * 301, "é" * 150)}
     chunks = split_binary_chunks(features, {"categorical": list(features)}, "train")
     files = [chunk.files[0] for chunk in chunks]
     assert len({name.lower() for name in files}) == len(features)
     assert all(name.startswith("train/") and name.count("/") == 1 and ".." not in name for name in files)
+    assert all(len(name.encode()) < 255 for name in files)
 
 
 @pytest.mark.parametrize(("cardinality", "dtype"), [
@@ -401,8 +404,9 @@ def test_the_example_of_the_documentation_loads(tmp_path):
         assert f"`{channel}`" in text
 
 
-GOOD_NAMES = ["cat_0.bin", "user id", "preis_€", "город", "a..b", "...", ".hidden", "a:b", "?", "x" * 100]
-BAD_NAMES = ["", " ", "/etc/passwd", "a/b", "../up", "..", ".", "a\\b", "a\nb", "tab\t", "nul\0", "\x7f", "\u2028"]
+GOOD_NAMES = ["cat_0.bin", "user id", "preis_€", "город", "a..b", "...", ".hidden", "a:b", "?", "x" * 300]
+NO_FOLDERS = ["/etc/passwd", "a/b", "../up", "..", ".", "a\\b"]
+BAD_NAMES = ["", " ", "a\nb", "tab\t", "nul\0", "\x7f", "\u2028"]
 
 
 def one_feature(name, mapping="train"):
@@ -410,16 +414,33 @@ def one_feature(name, mapping="train"):
     return FeatureSpec({name: Feature(name, "int8", 9)}, {mapping: (chunk,)}, {"categorical": (name,)})
 
 
-@pytest.mark.parametrize("name", GOOD_NAMES)
+@pytest.mark.parametrize("name", [*GOOD_NAMES, *NO_FOLDERS])
 def test_names_that_may_be(name, tmp_path):
     one_feature(name).save(tmp_path)
     assert list(FeatureSpec.load(tmp_path).features) == [name]
 
 
+@pytest.mark.parametrize("name", [*GOOD_NAMES, *NO_FOLDERS])
+def test_what_files_of_a_feature_are_called(name, tmp_path):
+    """One name inside the folder, and none that two features share."""
+    others = ["a%2Fb", "a%252Fb", "x" * 299, "x" * 301, "a b"]
+    stems = [file_stem(other) for other in dict.fromkeys([name, *others])]
+    assert len(set(stems)) == len(stems)
+    for ending in (".parquet", ".values.bin"):
+        path = tmp_path / f"{stems[0]}{ending}"
+        path.touch()
+        assert path.parent == tmp_path and [file.name for file in tmp_path.iterdir()] == [path.name]
+        path.unlink()
+
+
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_names_that_would_lead_elsewhere(name):
+def test_names_that_nobody_can_write(name):
     with pytest.raises(SpecError, match=r"feature_spec\n.*the name"):
         one_feature(name)
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES, *NO_FOLDERS])
+def test_names_that_would_lead_elsewhere(name):
     with pytest.raises(SpecError, match=r"source_spec\n.*the name"):
         one_feature("c", mapping=name)
 

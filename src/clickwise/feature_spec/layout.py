@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from clickwise.feature_spec.feature import CHANNELS, ID_CHANNELS, Chunk, Feature
+from clickwise.files import LONGEST_STEM
 
 
 def split_binary_chunks(features: Mapping[str, Feature], channels: Mapping[str, Iterable[str]],
@@ -16,6 +17,7 @@ def split_binary_chunks(features: Mapping[str, Feature], channels: Mapping[str, 
 
     def file(name: str) -> str:
         stem = re.sub(r"[^\w.\-]", "_", name.removesuffix(".bin")).lstrip(".") or "feature"
+        stem = stem.encode()[:LONGEST_STEM].decode(errors="ignore")
         while stem.lower() in taken:  # two names that differ in a letter no file system keeps, or in case only
             stem += "_"
         taken.add(stem.lower())

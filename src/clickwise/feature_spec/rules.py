@@ -35,7 +35,7 @@ def check(spec: FeatureSpec) -> None:
     """Raises SpecError at the first rule that `spec` breaks."""
     for section, names in (("feature_spec", spec.features), ("source_spec", spec.mappings)):
         for name in names:
-            _check_name(f"{spec.path}: {section}", name)
+            _check_name(f"{spec.path}: {section}", name, is_folder=section == "source_spec")
     channel_of = _check_channels(spec)
     for name in spec.features:
         if name not in channel_of:
@@ -49,13 +49,16 @@ def check(spec: FeatureSpec) -> None:
         _check_mapping(spec, mapping, chunks, channel_of)
 
 
-def _check_name(where: str, name: object) -> None:
-    """Features and mappings name files and folders: a name must not lead elsewhere, nor break a line."""
+def _check_name(where: str, name: object, is_folder: bool) -> None:
+    """A name must not break a line; a mapping is a folder too, and its name must not lead elsewhere."""
     if not isinstance(name, str) or not name.strip():
         raise SpecError(where, found=f"the name {name!r}", expected="a text of at least one letter")
-    if name in (".", "..") or any(letter in "/\\" or unicodedata.category(letter) in _UNNAMEABLE for letter in name):
+    if any(unicodedata.category(letter) in _UNNAMEABLE for letter in name):
+        raise SpecError(where, found=f"the name {name!r}", expected="a name without line ends and control characters",
+                        do="rename it")
+    if is_folder and (name in (".", "..") or "/" in name or "\\" in name):
         raise SpecError(where, found=f"the name {name!r}", do="rename it",
-                        expected="a name without /, \\ and control characters, and neither . nor ..: it names a file")
+                        expected="a name without / and \\, and neither . nor ..: it names a folder")
 
 
 _UNNAMEABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of a surrogate pair, line and paragraph separators

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from clickwise.files import file_stem
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
 
@@ -79,6 +80,6 @@ def write_names(folder: PreparationFolder, bins: Mapping[str, Sequence[float]]) 
     for feature, edges in bins.items():
         names = [f"{first:g} …" if index + 1 == len(edges) else f"{first:g} … < {edges[index + 1]:g}"
                  for index, first in enumerate(edges)]
-        path = folder.preparation / "vocabularies" / f"{feature}.parquet"
+        path = folder.preparation / "vocabularies" / f"{file_stem(feature)}.parquet"
         path.parent.mkdir(exist_ok=True)
         parquet.write_table(pa.table({"value": names, "id": pa.array(range(1, len(edges) + 1), pa.int32())}), path)

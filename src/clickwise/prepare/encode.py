@@ -19,6 +19,7 @@ from clickwise.encoding.operations import Hash60, Vocabulary
 from clickwise.encoding.raw_types import Hex32
 from clickwise.encoding.vocabulary_file import write_vocabulary
 from clickwise.feature_spec import Feature, FeatureSpec, split_binary_chunks
+from clickwise.files import file_stem
 from clickwise.prepare import steps, write
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
@@ -99,7 +100,7 @@ def save_encoding(folder: PreparationFolder, encoding: Encoding) -> None:
     (folder.preparation / STATES).mkdir(exist_ok=True)
     for index, name in enumerate(step.state for step in _vocabularies(encoding).values()):
         files[name] = f"{STATES}/{index}.vocabulary"
-        with parquet.ParquetFile(folder.preparation / "vocabularies" / f"{name}.parquet") as written:
+        with parquet.ParquetFile(folder.preparation / "vocabularies" / f"{file_stem(name)}.parquet") as written:
             write_vocabulary(folder.preparation / files[name],
                              [batch.column(0) for batch in written.iter_batches(columns=["value"])]
                              or [pa.array([], written.schema_arrow.field("value").type)])

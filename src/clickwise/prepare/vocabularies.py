@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from clickwise.files import file_stem
 from clickwise.prepare import steps
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.progress import Progress
@@ -38,7 +39,7 @@ def store_vocabulary(folder: PreparationFolder, name: str, table: ir.Table, limi
 
 def write_vocabulary(folder: PreparationFolder, name: str, vocabulary: ir.Table) -> int:
     """Writes it; how many values it has."""
-    path = folder.preparation / "vocabularies" / f"{name}.parquet"
+    path = folder.preparation / "vocabularies" / f"{file_stem(name)}.parquet"
     path.parent.mkdir(exist_ok=True)
     folder.engine.write_parquet(vocabulary.order_by("id"), path)
     return parquet.read_metadata(path).num_rows

@@ -53,7 +53,7 @@ class Slices:
 
 def _value_names(spec: FeatureSpec, feature: str) -> dict[int, str]:
     """Id → value out of the vocabulary that preparation saved, {} where it saved none."""
-    path = spec.folder / "preparation" / "vocabularies" / f"{feature}.parquet"
+    path = spec.folder / "preparation" / "vocabularies" / f"{files.file_stem(feature)}.parquet"
     names = {0: "missing or rare"}
     if spec.folder == Path() or not path.exists():
         return {}

@@ -37,7 +37,8 @@ def list_delimiter(spec: FeatureSpec, name: str, mapping: str) -> str:
 
 def named_columns(spec: FeatureSpec, config: TableConfig) -> tuple[dict[str, bool], set[str]]:
     """The columns whose values have names, name → whether it is one of lists: those of ids, a label that `label_is`
-    speaks of, and texts that are handed on as hashes; the latter once more by themselves. Of times the spec says all."""
+    speaks of, and texts that are handed on as hashes; the latter once more by themselves. Times with a format are
+    none of them."""
     (label,) = spec.channels["label"]
     names = {feature.name: feature.is_multi_hot for feature in encoded(spec)}
     names |= {label: False} if config.label_is is not None else {}

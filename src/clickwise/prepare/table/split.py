@@ -75,7 +75,8 @@ def split(rows: RowsInEngine | RowsInMemory, engine: Engine, spec: FeatureSpec, 
 
 def spans_of(engine: Engine, labelled: ir.Table, part: ir.IntegerValue, names: Sequence[str],
              order_by: str, time: Time) -> dict[str, tuple[str, str]]:
-    """Mapping → its first and its last moment by `order_by`, read as `time`; where the column holds neither times nor numbers, none."""
+    """Mapping → its first and its last moment by `order_by`, read as `time`; where the column holds neither times nor
+    numbers, none."""
     written = Text().bulk(labelled[order_by])
     labelled = labelled.select("__label", part=part, time=time.bulk(written), number=Float().bulk(written))
     labelled = labelled.filter(labelled["__label"].notnull())
