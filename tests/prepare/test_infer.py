@@ -295,6 +295,18 @@ def _rows(lists):
     return [lists.values[start:end] for start, end in zip(lists.offsets, lists.offsets[1:], strict=False)]
 
 
+def test_encoded_lists_of_two_delimiters_go_straight_to_columns(clickwise, tmp_path):
+    for mapping in ("train", "test"):
+        write_csv(tmp_path / f"{mapping}.csv", {"a": cycle("3|1", "2", ""), "b": cycle("4;0", "5;6;1", "3"),
+                                                "label": LABEL})
+    assert clickwise("spec", "infer", "train.csv", "test.csv", "--out", "spec", "--multi-hot", "b=;").code == 0
+    done = clickwise("transcode", "spec", "--out", "columns")
+    assert done.code == 0, done.err
+    found = read_columns(FeatureSpec.load("columns"), "test").arrays
+    assert [row.tolist() for row in _rows(found["a"])] == cycle([3, 1], [2], [])
+    assert [row.tolist() for row in _rows(found["b"])] == cycle([4, 0], [5, 6, 1], [3])
+
+
 def test_categorical_lists(tmp_path):
     lists = cycle(["x"], ["y", "z", "x"])
     texts = cycle("a|b", "b", "c|a|b")
