@@ -51,7 +51,7 @@ def write_vocabulary_of(folder: PreparationFolder, name: str, values: pa.Array, 
     found = pa.table({"value": counts.field(0), "count": counts.field(1)})
     found = found.filter(pc.greater_equal(found["count"], limit))
     found = found.sort_by([("count", "descending"), ("value", "ascending")])
-    path = folder.preparation / "vocabularies" / f"{name}.parquet"
+    path = folder.preparation / "vocabularies" / f"{file_stem(name)}.parquet"
     path.parent.mkdir(exist_ok=True)
     ids = pa.array(range(1, len(found) + 1), pa.int32())
     parquet.write_table(pa.table({"value": found["value"], "id": ids, "count": found["count"]}), path)
