@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from clickwise.progress import Progress, say
 from clickwise.text_files import TextLayout, find_layout, first_row, plain_text, rows_of
 
 DISTINCT_LIMIT = 100_000  # values of a column that are remembered; a million texts would take 100 MB
-BLOCK_BYTES = 1 << 22
+BLOCK_BYTES, BYTES_OF_A_COLUMN = 1 << 22, 1 << 13  # read at a time: wide tables have more, for some rows in a block
 LIST_DELIMITERS = "|;,"
 _TIME = r"^\d{4}-\d\d?-\d\d?([T ]\d\d?:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?$"
 
@@ -288,8 +289,8 @@ def read_table(files: Sequence[Path], *, delimiter: str | None = None, header: b
     if layout.encoding not in ("utf-8", "utf-8-sig"):
         say(f"{files[0]}: read as {layout.encoding}, since it is no UTF-8")
     names = _names(files[0], type_, layout)
-    for name in names:
-        if name and names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if name and count > 1:
             raise DataError(files[0], found=f"two columns named {name!r}", do="rename one of them",
                             expected="a name of its own for every column")
     columns = _profiles(names, lists or {}, formats or {})
@@ -401,4 +402,5 @@ def _blocks(file: Path, type_: str, layout: TextLayout, names: list[str]) -> Ite
     names = [name or f"\0{index}" for index, name in enumerate(names)]
     types = dict.fromkeys(names, pa.string())
     with plain_text(file, layout) as plain:
-        yield from text_batches(plain, names, types, block_bytes=BLOCK_BYTES, named=file)
+        block_bytes = max(BLOCK_BYTES, BYTES_OF_A_COLUMN * len(names))
+        yield from text_batches(plain, names, types, block_bytes=block_bytes, named=file)
