@@ -24,7 +24,7 @@ from clickwise.progress import Progress, say
 from clickwise.text_files import TextLayout, find_layout, first_row, plain_text, rows_of
 
 DISTINCT_LIMIT = 100_000  # values of a column that are remembered; a million texts would take 100 MB
-BLOCK_BYTES, BYTES_OF_A_COLUMN = 1 << 22, 1 << 13  # read at a time: wide tables have more, for some rows in a block
+BLOCK_BYTES = 1 << 22
 LIST_DELIMITERS = "|;,"
 _TIME = r"^\d{4}-\d\d?-\d\d?([T ]\d\d?:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?$"
 
@@ -402,5 +402,5 @@ def _blocks(file: Path, type_: str, layout: TextLayout, names: list[str]) -> Ite
     names = [name or f"\0{index}" for index, name in enumerate(names)]
     types = dict.fromkeys(names, pa.string())
     with plain_text(file, layout) as plain:
-        block_bytes = max(BLOCK_BYTES, BYTES_OF_A_COLUMN * len(names))
+        block_bytes = BLOCK_BYTES * max(1, len(names) // 512)  # some thousands of bytes of each column
         yield from text_batches(plain, names, types, block_bytes=block_bytes, named=file)
