@@ -3,7 +3,7 @@
     python benchmarks/planted_tables.py --save
 
 Two raw tables of 300,000 rows with a planted signal (`clickwise synth`): ids as whole numbers, drawn by a power law,
-and numbers with heavy tails, each with a weight of its own; and a cross, where two ids decide together and neither alone.
+and numbers with heavy tails, each with a weight of its own; and a cross, where two ids decide together, neither alone.
 Nothing is corrected: no flag but the label, and the settings of the recipes. The best AUC is that of the true logits on
 the labels of these very test rows. Target: within 0.003 of it.
 """
