@@ -34,6 +34,7 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 NO_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
 
 BadLine = Callable[[int, str], None]  # number of the line from 1 on, what is wrong with it
+Wrong = Callable[[list[str]], str | None]  # the fields of a row; what is wrong with them, None for a good one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,13 +115,16 @@ def find_layout(path: Path, *, delimiter: str | None = None, header: bool | None
 
 def first_lines(path: Path) -> tuple[list[str], str]:
     """The lines of the first megabyte, whichever end they have, and the encoding."""
+    start, whole = b"", False
     try:
         with open_bytes(path) as file:
-            start = file.read(SAMPLE_BYTES)
+            while len(start) < SAMPLE_BYTES and (part := file.read1(SAMPLE_BYTES - len(start))):
+                start += part
+            whole = len(start) < SAMPLE_BYTES
     except (OSError, *NO_GZIP) as error:
-        raise _no_text(path, str(error)) from None
+        if not start:  # else what lies before the damage is shown
+            raise _no_text(path, str(error)) from None
     encoding = next((name for bom, name in ENCODINGS.items() if start.startswith(bom)), "utf-8")
-    whole = len(start) < SAMPLE_BYTES
     if b"\0" in start and encoding != "utf-16":
         raise _no_text(path, "zero bytes")
     try:
@@ -278,10 +282,10 @@ def scan(path: Path) -> Scan:
     try:
         with open_bytes(path) as file:
             while chunk := file.read(CHUNK_BYTES):
-                lf += chunk.count(b"\n")
-                if found := chunk.count(b"\r"):
-                    cr += found
-                    crlf += chunk.count(b"\r\n")
+                if cr or b"\r" in chunk:
+                    cr, crlf, lf = cr + chunk.count(b"\r"), crlf + chunk.count(b"\r\n"), lf + chunk.count(b"\n")
+                else:
+                    lf += b"\n" in chunk  # one alone tells: counting them takes several times as long as looking
                 crlf += last == b"\r" and chunk[:1] == b"\n"
                 last = chunk[-1:]
                 start, end = chunk.find(b"\n"), chunk.rfind(b"\n")
@@ -302,42 +306,59 @@ class PlainText:
 
 
 @contextlib.contextmanager
-def plain_text(path: Path, layout: TextLayout, bad: BadLine | None = None,
-               folder: Path | None = None) -> Iterator[PlainText]:
+def plain_text(path: Path, layout: TextLayout, bad: BadLine | None = None, folder: Path | None = None, *,
+               width: int | None = None, wrong: Wrong | None = None, found: Scan | None = None,
+               as_copy: bool = False) -> Iterator[PlainText]:
     """The file itself where it is plain, else a copy that is there as long as the block, in a new folder in `folder`.
 
-    `bad` is told of lines that cannot be read or have another number of fields, which are left out, and of a compressed
-    file that is damaged; without it they raise DataError.
+    `bad` is told of what `write_plain` leaves out of a copy; without it that raises DataError. `width` and `wrong` are
+    those of `write_plain`, `found` is what `scan` of the file gave, and `as_copy` copies a plain file too.
     """
-    found = scan(path)
+    found = found or scan(path)
     is_named_so = (path.suffix == ".gz") == is_gzip(path)  # other readers go by the name
-    if layout.is_plain and found.uniform and not found.damage and is_named_so:
+    if layout.is_plain and found.uniform and not found.damage and is_named_so and not as_copy:
         yield PlainText(path, layout, found.longest)
         return
     with tempfile.TemporaryDirectory(prefix="clickwise-", dir=folder) as own:
         copy = Path(own) / f"{path.name.split('.')[0]}.csv"
-        plain = write_plain(path, layout, copy, bad or _refuse(path))
+        plain = write_plain(path, layout, copy, bad or _refuse(path), width, wrong)
         yield PlainText(copy, plain, scan(copy).longest)
 
 
-def write_plain(path: Path, layout: TextLayout, copy: Path, bad: BadLine, width: int | None = None) -> TextLayout:
-    """Writes the rows of `path` to `copy`, those of `width` fields, which is that of the first if it is not given; the
-    layout of the copy."""
-    with open(copy, "w", encoding="utf-8", newline="") as out:
+def write_plain(path: Path, layout: TextLayout, copy: Path, bad: BadLine, width: int | None = None,
+                wrong: Wrong | None = None) -> TextLayout:
+    """Writes the rows of `path` to `copy`: those of `width` fields, which is that of the first if it is not given, in
+    which nothing is `wrong`; the layout of the copy. Empty fields beyond `width` are none, as fast readers have it.
+
+    `bad` is told of the others, of lines that cannot be read, and of where a compressed file is damaged. Without
+    `wrong`, bytes that are not of the encoding are bad anywhere in a row.
+    """
+    as_it_is = not layout.quote and len(layout.delimiter) == 1  # no quotes, so that files are read with their copies
+    names = layout.header
+    with open(copy, "w", encoding="utf-8", newline="", errors="surrogateescape" if wrong else "strict") as out:
         writer = csv.writer(out, lineterminator="\n")
         for number, fields in rows_of(path, layout, bad):
             width = width or len(fields)
+            while len(fields) > width and not fields[-1]:
+                fields.pop()
             if len(fields) != width:
                 bad(number, f"{len(fields)} field{'s' * (len(fields) != 1)}, where the first line has {width}")
                 continue
+            if wrong and not names and (found := wrong(fields)):
+                bad(number, found)
+                continue
+            names = False
             if layout.decimal == ",":
                 fields = [field.replace(",", ".") if _DECIMAL_COMMA.fullmatch(field.strip()) else field
                           for field in fields]
             try:
-                writer.writerow(fields)
+                if as_it_is:
+                    out.write(layout.delimiter.join(fields) + "\n")
+                else:
+                    writer.writerow(fields)
             except UnicodeEncodeError:
                 bad(number, f"bytes that are no {layout.encoding.removesuffix('-sig').upper()}")
-    return TextLayout(header=layout.header)
+    return TextLayout(layout.delimiter, "", header=layout.header) if as_it_is else TextLayout(header=layout.header)
 
 
 def _refuse(path: Path) -> BadLine:

@@ -5,12 +5,14 @@ value. None, NaN and the empty text are missing.
 
     integer   7, 7.0, "7" and " 7.00 " are one value; what is no whole number of 64 bits is missing, and so is a float
               beyond 2^53, which may stand for several
-    float     float64; texts of `missing` are missing, other texts that are no numbers cannot be read
+    float     float64; texts of `missing` are missing, other texts that are no numbers cannot be read. Where it is
+              `strict`, texts are digits with a sign, a point and an exponent at most: not 1_000, not " 1", nothing
+              infinite
     boolean   true, True, "TRUE", 1, 1.0 and "1" are one value, all of false another; anything else is missing
     text      without space around it; "7", "7.0" and "007" are three values
     time      a date or time as text in UTC, 2024-01-05 10:00:00.5; a text without a time zone is in UTC already, and
               may be written by `format` instead, 5/1/2024
-    hex32     up to 8 hexadecimal digits as a number, or that number
+    hex32     up to 8 hexadecimal digits, without space around them, as a number, or that number
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ import numbers
 import re
 import struct
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -42,10 +43,11 @@ SPACE = " \t\n\r\v\f"
 TRUE, FALSE = ("1", "1.0", "true"), ("0", "0.0", "false")
 _WHOLE = r"[+-]?[0-9]+(\.0*)?"
 _DIGITS_ALONE = r"^-?[0-9]{1,18}$"  # of a whole number of 64 bits, as most are written
+_DECIMAL = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 _CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
 ISO_TIME = rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([ T]{_CLOCK}(Z|[+-]([01][0-9])(:?[0-5][0-9])?)?)?"
-_is_whole, _is_time, _is_hex = (re.compile(pattern, re.ASCII).fullmatch
-                                for pattern in (_WHOLE, ISO_TIME, "[0-9a-fA-F]{1,8}"))
+_is_whole, _is_decimal, _is_time, _is_hex = (re.compile(pattern, re.ASCII).fullmatch for pattern in (
+    _WHOLE, _DECIMAL, ISO_TIME, "[0-9a-fA-F]{1,8}"))
 _INT64, _EXACT = 2**63, 2**53  # float64 holds every whole number up to 2^53
 _FLOAT32 = struct.Struct("<f")
 _DIGITS = bytes(int(chr(byte), 16) if _is_hex(chr(byte)) else 16 for byte in range(256))
@@ -70,6 +72,10 @@ class RawType:
 
     def bulk(self, column: ir.Column) -> ir.Column:
         raise NotImplementedError
+
+    def unread(self, column: ir.Column) -> ir.BooleanColumn:
+        """Where `bulk` finds nothing in what is not missing."""
+        return column.notnull() & self.bulk(column).isnull()
 
     def one(self, value: Any) -> Any:
         raise NotImplementedError
@@ -172,7 +178,8 @@ class Integer(RawType):
             value = value.strip(SPACE)
             if not _is_whole(value):
                 return None
-            value = int(value.partition(".")[0])
+            digits = value.partition(".")[0].lstrip("+-").lstrip("0")[:20]  # Python reads no thousands of them
+            value = int(digits or "0") * (-1 if value[0] == "-" else 1)
         elif isinstance(value, (float, decimal.Decimal)):
             if not abs(value) <= (_EXACT if isinstance(value, float) else _INT64) or value != math.floor(value):
                 return None
@@ -191,11 +198,12 @@ class Integer(RawType):
 
 @dataclasses.dataclass(frozen=True)
 class Float(RawType):
-    """`bits` 32: a text is the float32 next to it, as a file of that type would hold it."""
+    """`bits` 32: a text is the float32 next to it, as a file of that type would hold it. `strict`: see above."""
 
     name, arrow = "float", pa.float64()
     missing: Sequence[str] = ()
     bits: int = 64
+    strict: bool = False
 
     @functools.cached_property
     def _missing_numbers(self) -> list[float]:
@@ -208,8 +216,12 @@ class Float(RawType):
 
         if column.type().is_temporal():
             return ibis.null("float64")
-        number = column.try_cast(f"float{self.bits}") if column.type().is_string() else column
-        number = number.cast(f"float{self.bits}").cast("float64")
+        if column.type().is_string():  # an engine's cast may take +-1, which nothing else does
+            is_number = column.re_search(f"^({_DECIMAL})$") if self.strict else ~column.contains("+-")
+            column = ibis.cases((is_number, column), else_=ibis.null("string"))
+        number = column.try_cast(f"float{self.bits}").cast("float64")
+        if self.strict:
+            number = ibis.cases((number.abs() < math.inf, number), else_=ibis.null("float64"))
         for missing in self._missing_numbers:
             number = number.nullif(missing)
         return number.isnan().ifelse(ibis.null("float64"), number)
@@ -220,11 +232,17 @@ class Float(RawType):
 
         if column.type().is_temporal():
             return column.notnull()
+        if self.strict:
+            number = dataclasses.replace(self, missing=()).bulk(column)
+            is_known = column.notin(("", *self.missing)) if column.type().is_string() else \
+                ~column.isnan() if column.type().is_floating() else ibis.literal(True)
+            return column.notnull() & number.isnull() & is_known
         if not column.type().is_string():
             return ibis.literal(False)
         words = "|".join(map(re.escape, ("", *self.missing)))
         known = rf"^[{SPACE}]*((?i:[+-]?nan)|{words})[{SPACE}]*$"
-        return column.notnull() & column.try_cast("float64").isnull() & ~column.re_search(known)
+        number = dataclasses.replace(self, bits=64, missing=())
+        return column.notnull() & number.bulk(column).isnull() & ~column.re_search(known)
 
     def one(self, value):
         if type(value) is not float:
@@ -232,10 +250,10 @@ class Float(RawType):
                 return None
             value = _python(value)
             if isinstance(value, str):
-                text = value.strip(SPACE)
+                text = value if self.strict else value.strip(SPACE)
                 if not text or text in self.missing:
                     return None
-                value = _float(text, self.bits)
+                value = _float(text, self.bits) if not self.strict or _is_decimal(text) else None
                 if value is None:
                     raise Unreadable(text, "a number")
             elif isinstance(value, (int, float, decimal.Decimal)):
@@ -246,6 +264,8 @@ class Float(RawType):
             return None
         if self.bits == 32:
             value = _nearest32(value)
+        if self.strict and math.isinf(value):
+            raise Unreadable(value, "a finite number")
         return None if self.missing and value in self._missing_numbers else value
 
     def array(self, column):
@@ -254,7 +274,7 @@ class Float(RawType):
             fast = column
         elif pa.types.is_string(type_):
             try:
-                trimmed = pc.utf8_trim(column, SPACE)
+                trimmed = column if self.strict else pc.utf8_trim(column, SPACE)
                 words = pa.array(["", *self.missing], pa.string())
                 fast = pc.if_else(pc.is_in(trimmed, words), pa.scalar(None, pa.string()), trimmed).cast(
                     pa.float32() if self.bits == 32 else pa.float64())
@@ -265,6 +285,10 @@ class Float(RawType):
         if self.bits == 32:
             fast = fast.cast(pa.float32(), safe=False)
         fast = fast.cast(pa.float64(), safe=False)
+        if self.strict:
+            odd = pc.invert(pc.is_finite(fast)) if pa.types.is_string(type_) else pc.is_inf(fast)
+            if pc.any(odd).as_py():
+                return super().array(column)  # which names the value
         is_missing = pc.is_nan(fast)
         for number in self._missing_numbers:
             is_missing = pc.or_(is_missing, pc.equal(fast, number))
@@ -281,9 +305,9 @@ def _float(text: str, bits: int) -> float | None:
         return number
     low = struct.unpack("<Q", struct.pack("<d", number))[0] & (2**29 - 1)
     if low == 2**28:  # rounded to the middle of two float32: the text says to which side
-        exact = Fraction(text.replace("_", ""))
-        if exact != Fraction(number):
-            return _nearest32(math.nextafter(number, math.inf if exact > Fraction(number) else -math.inf))
+        exact, middle = decimal.Decimal(text), decimal.Decimal(number)
+        if exact != middle:
+            return _nearest32(math.nextafter(number, math.inf if exact > middle else -math.inf))
     return _nearest32(number)
 
 
@@ -376,7 +400,7 @@ class Hex32(RawType):
     name, arrow = "hex32", pa.int64()
 
     def bulk(self, column, parse_hex: ParseHex | None = None):
-        return parse_hex(column.strip().nullif(""), "uint32").cast("int64") if column.type().is_string() \
+        return parse_hex(column.nullif(""), "uint32").cast("int64") if column.type().is_string() \
             else column.cast("int64")
 
     def one(self, value):
@@ -388,21 +412,19 @@ class Hex32(RawType):
                 return value
             if not isinstance(value, str):
                 raise Unreadable(value, "a hexadecimal value of up to 8 digits")
-        text = value.strip(SPACE)
-        if not text:
+        if not value:
             return None
-        if not _is_hex(text):
-            raise Unreadable(text, "a hexadecimal value of up to 8 digits")
-        return int(text, 16)
+        if not _is_hex(value):
+            raise Unreadable(value, "a hexadecimal value of up to 8 digits")
+        return int(value, 16)
 
     def array(self, column):
         if pa.types.is_string(column.type) and len(column):
-            trimmed = pc.utf8_trim(column, SPACE)
-            padded = pc.ascii_lpad(trimmed.fill_null(""), 8, "0")
+            padded = pc.ascii_lpad(column.fill_null(""), 8, "0")
             digits = np.frombuffer(padded.buffers()[2].to_pybytes().translate(_DIGITS), np.uint8)
             if len(digits) == 8 * len(column) and digits.max() < 16:  # each has 8 digits, none has more
                 value = (digits[::2] << 4 | digits[1::2]).view(">u4").astype(np.int64)
-                return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.int64()), pa.array(value))
+                return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.int64()), pa.array(value))
         return super().array(column)
 
 
