@@ -270,7 +270,7 @@ def test_damaged_and_doubled_tables(prepare, tmp_path):
     raises(prepare, "user_features_tiny.parquet", "no Parquet file", folder=raw, name="a")
     (raw / "user_features_tiny.parquet").unlink()
     (raw / "user_features_tiny.csv.gz").write_bytes(b"nothing")
-    raises(prepare, "user_features_tiny.csv.gz, line 1", folder=raw, name="a")
+    raises(prepare, "user_features_tiny.csv.gz", "no column 'user_id'", folder=raw, name="a")
 
 
 def test_a_parquet_label_that_is_none(prepare, tmp_path):

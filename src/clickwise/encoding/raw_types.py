@@ -75,7 +75,12 @@ class RawType:
 
     def unread(self, column: ir.Column) -> ir.BooleanColumn:
         """Where `bulk` finds nothing in what is not missing."""
-        return column.notnull() & self.bulk(column).isnull()
+        is_known = column.notnull()
+        if column.type().is_floating():
+            is_known &= ~column.isnan()
+        elif column.type().is_string():
+            is_known &= column != ""
+        return is_known & self.bulk(column).isnull()
 
     def one(self, value: Any) -> Any:
         raise NotImplementedError
@@ -233,10 +238,8 @@ class Float(RawType):
         if column.type().is_temporal():
             return column.notnull()
         if self.strict:
-            number = dataclasses.replace(self, missing=()).bulk(column)
-            is_known = column.notin(("", *self.missing)) if column.type().is_string() else \
-                ~column.isnan() if column.type().is_floating() else ibis.literal(True)
-            return column.notnull() & number.isnull() & is_known
+            found = RawType.unread(dataclasses.replace(self, missing=()), column)
+            return found & column.notin(self.missing) if column.type().is_string() and self.missing else found
         if not column.type().is_string():
             return ibis.literal(False)
         words = "|".join(map(re.escape, ("", *self.missing)))

@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from clickwise.encoding import Column, Encoding, RawColumn
 from clickwise.encoding.operations import LogShifted, Vocabulary
-from clickwise.encoding.raw_types import Boolean, Float, Hex32
+from clickwise.encoding.raw_types import Boolean, Float, Hex32, Unreadable
 from clickwise.errors import PrepareError, nearest
 from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import whole_file, write_text
@@ -29,19 +29,22 @@ from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, save_encoding, writ
 from clickwise.prepare.engine import BadInput, Engine
 from clickwise.prepare.further import Source
 from clickwise.prepare.preparation import Preparation
-from clickwise.prepare.raw_files import BadRows, estimate_rows, find_files, named
+from clickwise.prepare.raw_files import BadRows, RawText, estimate_rows, find_files, named
 from clickwise.prepare.section import Section
 from clickwise.prepare.vocabularies import store_vocabularies
 from clickwise.progress import Progress
 from clickwise.recipe import require, to_yaml
+from clickwise.text_files import PlainText, TextLayout
 
 LABEL = "label"
 NUMERICAL = tuple(f"num_{i}" for i in range(13))
 CATEGORICAL = tuple(f"cat_{i}" for i in range(26))
 CHANNELS = {"numerical": NUMERICAL, "categorical": CATEGORICAL, "label": (LABEL,)}
-RAW_TYPES = {LABEL: "int8", **dict.fromkeys(NUMERICAL, "float32"), **dict.fromkeys(CATEGORICAL, "string")}
-RAW = {LABEL: RawColumn(Boolean()), **dict.fromkeys(NUMERICAL, RawColumn(Float(bits=32))),
+RAW = {LABEL: RawColumn(Boolean()), **dict.fromkeys(NUMERICAL, RawColumn(Float(bits=32, strict=True))),
        **dict.fromkeys(CATEGORICAL, RawColumn(Hex32()))}
+LAYOUT = TextLayout("\t", quote="", encoding="utf-8-sig", header=False)
+MARKS = (b" ", b"\v", b"\f", b"_", b"+", b"n", b"N")  # in all that an engine takes for a number though it is none
+NO_LABEL = 2
 STAGED_ROW_BYTES = 170
 LOG_SHIFT = 3.0  # ln(x + 3): missing and x <= -3 become 0
 EXPECTED = "40 fields with tabs between them: a label 0 or 1, 13 numbers, 26 hexadecimal values of up to 8 digits"
@@ -142,12 +145,14 @@ class Criteo(Preparation):
 
     def _read(self, groups: Mapping[str, Sequence[Path]]) -> dict:
         """Reads every raw file once: rows by table and bad rows by file; the tables lie in the engine."""
-        rows, bad_rows = {}, BadRows(self.config.max_bad_rows, self.folder.work)
+        rows = {}
+        bad_rows = BadRows(self.config.max_bad_rows, self.folder.work, threads=self.folder.engine_config.threads)
         for group, files in groups.items():
             with Progress(f"reading {group}", total=estimate_rows(files)) as bar:
                 with self.engine.watched(bar):
-                    rows[group] = bad_rows.read(group, files, lambda good, name=group: _stage_files(
-                        self.engine, name, good), lambda file: bad_line, EXPECTED)
+                    texts = [RawText(file, LAYOUT, len(RAW), wrong_in, MARKS) for file in files]
+                    rows[group] = bad_rows.read_text(group, texts, lambda plain, name=group: _stage_files(
+                        self.engine, name, plain), EXPECTED)
                 bar.total = rows[group]
                 bar.advance(rows[group] - bar.done)
             if rows[group] == 0:
@@ -206,15 +211,21 @@ DATASET = Criteo
 # ---- raw text -> staged tables
 
 
-def _stage_files(engine: Engine, name: str, files: Sequence[Path]) -> int:
+def _stage_files(engine: Engine, name: str, files: Sequence[PlainText]) -> int:
     """Stores the rows of `files` as the table `name` and returns how many; raises BadInput."""
-    raw = engine.read_text(files, RAW_TYPES)
-    table = engine.materialise(raw.mutate(**{column: engine.parse_hex(raw[column]) for column in CATEGORICAL}), name)
-    label = ibis.coalesce(table[LABEL], 2)
+    marked = any(file.marked for file in files)
+    types = dict.fromkeys(RAW, "string") | dict.fromkeys(NUMERICAL, "string" if marked else "float32")
+    raw = engine.read_text([file.path for file in files], types, longest=max(file.longest for file in files))
+    label = ibis.cases((raw[LABEL] == "0", ibis.literal(0, "int8")), (raw[LABEL] == "1", ibis.literal(1, "int8")),
+                       else_=ibis.literal(NO_LABEL, "int8"))
+    numbers = {column: engine.parse_number(raw[column], RAW[column].type) if marked else raw[column]
+               for column in NUMERICAL}
+    table = engine.materialise(raw.select(**{
+        LABEL: label, **numbers, **{column: engine.parse_hex(raw[column]) for column in CATEGORICAL}}), name)
     found = engine.row(table.aggregate(
-        rows=table.count(), low=label.min(), high=label.max(),
-        **{column: table[column].cast("float64").sum() for column in NUMERICAL}))  # shows NaN and infinity
-    if found["rows"] and (found["low"] < 0 or found["high"] > 1):
+        rows=table.count(), label=table[LABEL].max(),
+        **{column: table[column].cast("float64").sum() for column in NUMERICAL}))  # shows infinity
+    if found["rows"] and found["label"] == NO_LABEL:
         raise BadInput("a label that is neither 0 nor 1")
     for column in NUMERICAL:
         if not math.isfinite(found[column] or 0.0):
@@ -222,33 +233,22 @@ def _stage_files(engine: Engine, name: str, files: Sequence[Path]) -> int:
     return found["rows"]
 
 
-_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_HEX = re.compile(rb"[0-9a-fA-F]{0,8}")
-_NUMBERS, _VALUES = (rb"(?:\t(?:%s)?)" % _NUMBER.pattern) * 13, rb"(?:\t[0-9a-fA-F]{0,8}){26}"
-_GOOD_LINE = re.compile(rb"[01]" + _NUMBERS + _VALUES)
+# Nearly all rows are such: the others are looked at field by field, which takes ten times as long.
+_is_ordinary = re.compile(r"[01](?:\t(?:-?[0-9]{1,18})?){13}(?:\t[0-9a-f]{0,8}){26}").fullmatch
 
 
-def bad_line(line: bytes) -> str | None:
-    """What is wrong with a raw line; None for a good one."""
-    if _GOOD_LINE.fullmatch(line):
+def wrong_in(fields: Sequence[str]) -> str | None:
+    """What is wrong with a raw row; None for a good one."""
+    if _is_ordinary("\t".join(fields)):
         return None
-    fields = line.split(b"\t")
-    if len(fields) != 40:
-        plural = "" if len(fields) == 1 else "s"
-        return f"{len(fields)} field{plural}"
-    if fields[0] not in (b"0", b"1"):
-        return f"the label {_show(fields[0])}"
-    for name, text in zip(NUMERICAL, fields[1:14], strict=True):
-        if text and not _NUMBER.fullmatch(text):
-            return f"{_show(text)} in {name}, which is no number"
-    for name, text in zip(CATEGORICAL, fields[14:], strict=True):
-        if not _HEX.fullmatch(text):
-            return f"{_show(text)} in {name}, which is no hexadecimal value of up to 8 digits"
-    return "a line that cannot be read"
-
-
-def _show(text: bytes) -> str:
-    return repr(text[:40].decode(errors="replace"))
+    if fields[0] not in ("0", "1"):
+        return f"the label {fields[0][:40]!r}"
+    for (name, column), text in zip(RAW.items(), fields, strict=True):
+        try:
+            column.type.one(text)
+        except Unreadable as error:
+            return f"{text[:40]!r} in {name}, which is not {error.expected}"
+    return None
 
 
 # ---- which rows belong to which mapping

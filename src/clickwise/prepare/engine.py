@@ -17,15 +17,18 @@ from typing import Any, Literal
 
 import duckdb
 import ibis
+import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import pyarrow as pa
 
+from clickwise.encoding.raw_types import Float, Integer
 from clickwise.errors import PrepareError
 from clickwise.progress import Progress
 from clickwise.recipe import require
 
 BATCH_ROWS = 1 << 17
 LONG_LINE = 1_900_000  # bytes; longer ones DuckDB has to be told of, since its buffers are many times that
+MOST_DIGITS = 38  # of a number that is surely finite as float32
 PYTHON_BYTES = 250 * 10**6  # of Python and the libraries
 
 
@@ -115,8 +118,14 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def parse_hex(self, column: ir.StringColumn, type_: str = "uint32") -> ir.IntegerColumn:
-        """Hexadecimal digits, up to 8 as uint32 and 15 as int64; missing stays missing, anything else is BadInput when
-        executed."""
+        """Hexadecimal digits, up to 8 as uint32 and 15 as int64; missing stays missing, anything else (of 8 digits; 15
+        come from a hash) is BadInput when executed."""
+
+    def parse_number(self, column: ir.Column, type_: Integer | Float) -> ir.NumericColumn:
+        """What `type_` reads, as int64 or a float of its bits; what it cannot read is BadInput when executed."""
+        name = "int64" if isinstance(type_, Integer) else f"float{type_.bits}"
+        refused = ("no number: " + column.cast("string")).cast(name)  # a cast that fails
+        return ibis.cases((type_.unread(column), refused), else_=type_.bulk(column).cast(name))
 
     @abc.abstractmethod
     def materialise(self, expression: ir.Table, name: str) -> ir.Table:
@@ -206,6 +215,7 @@ class DuckDBEngine(Engine):
             self.duckdb.execute("SET enable_progress_bar=false")
         with contextlib.suppress(duckdb.Error):  # without time zones all times are in UTC already
             self.duckdb.execute("SET TimeZone='UTC'")
+        self.duckdb.execute(_MACROS)
 
     def read_text(self, files, columns, *, delimiter="\t", header=False, quote="", missing=("",), longest=0):
         types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}
@@ -221,7 +231,15 @@ class DuckDBEngine(Engine):
         return self.ibis.read_parquet([str(file) for file in files], binary_as_string=True)
 
     def parse_hex(self, column, type_="uint32"):
-        return ("0x" + column).cast(type_)
+        return _hex32(column) if type_ == "uint32" else ("0x" + column).cast(type_)
+
+    def parse_number(self, column, type_):
+        exact = super().parse_number(column, type_)
+        if not column.type().is_string() or (isinstance(type_, Float) and not type_.strict):
+            return exact
+        odd = _glob(column, "*[!0-9]*") if isinstance(type_, Integer) else \
+            _glob(column, "*[!--9]*") | (column.length() > MOST_DIGITS)
+        return ibis.cases((odd, exact), else_=column.cast(exact.type()))
 
     def materialise(self, expression, name):
         self._run(f"CREATE OR REPLACE TABLE {_quoted(name)} AS {self._sql(expression)}")
@@ -296,6 +314,25 @@ _DUCKDB_TYPES = {"int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "in
                  "float64": "DOUBLE", "string": "VARCHAR", "boolean": "BOOLEAN"}
 
 
+# DuckDB's casts take more than numbers (2.0; tried with every byte in every place of some texts): to BIGINT 1.5, 1e3,
+# 0x10, to FLOAT ` 1`, 1_000, +-1 and inf, and `'0x' || x` takes 12_3. A regular expression for every value takes as
+# long as reading it does. GLOB takes a third of that, and finds the few texts that have more than digits (and - . / of
+# decimals, of which the cast refuses what is no number). unhex takes digits only, BIT no empty text and UINTEGER no
+# more than 4 bytes; they are faster than the cast.
+_MACROS = """
+CREATE OR REPLACE TEMP MACRO clickwise_glob(x, pattern) AS x GLOB pattern;
+CREATE OR REPLACE TEMP MACRO clickwise_hex32(x) AS CAST(CAST(unhex(x) AS BIT) AS UINTEGER);
+"""
+
+
+@ibis.udf.scalar.builtin(name="clickwise_glob")
+def _glob(x: dt.string, pattern: dt.string) -> dt.boolean: ...
+
+
+@ibis.udf.scalar.builtin(name="clickwise_hex32")
+def _hex32(x: dt.string) -> dt.uint32: ...
+
+
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """DuckDB's errors in our words."""
@@ -308,6 +345,8 @@ def _translated() -> Iterator[None]:
                        "raise engine.memory_limit, or lower engine.threads") from None
     except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
         raise BadInput(_first_line(error)) from None
+    except UnicodeDecodeError:  # unhex tells of one byte of a letter, which is no text
+        raise BadInput("a text that is no hexadecimal value") from None
     except duckdb.IOException as error:
         if "GZIP" in str(error):
             raise BadInput(_first_line(error)) from None

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ibis
@@ -14,13 +11,15 @@ import ibis.expr.types as ir
 import pyarrow as pa
 from pyarrow import parquet
 
+from clickwise.encoding.raw_types import Float, Integer, Unreadable
 from clickwise.errors import PrepareError, nearest
 from clickwise.prepare.engine import BadInput
 from clickwise.prepare.folder import PreparationFolder
-from clickwise.prepare.raw_files import BadRows, named, open_binary
+from clickwise.prepare.raw_files import BadRows, RawText, named
 from clickwise.progress import Progress
+from clickwise.text_files import PlainText, TextLayout, Wrong, first_lines, first_row, is_encodable
 
-_PARSE = {"int64": int, "float64": float, "string": str}
+_TYPES = {"int64": Integer(), "float64": Float(missing=("nan", "NaN"), strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,19 +28,56 @@ class RawTable:
 
     columns   name -> type: int64, float64 or string; the files may hold others
     required  columns with a value in every row; elsewhere a field of `missing` and NaN are missing values
-    binary    columns that hold 0 or 1
+    within    the least and the greatest number that columns may hold
     missing   the texts in CSV that stand for a missing value
     """
 
     name: str
     columns: Mapping[str, str]
     required: Sequence[str] = ()
-    binary: Sequence[str] = ()
+    within: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     missing: Sequence[str] = ("",)
 
     def described(self) -> str:
-        return ", ".join(f"{name} ({'0 or 1' if name in self.binary else type_})"
+        return ", ".join(f"{name} ({'0 or 1' if self.within.get(name) == (0, 1) and type_ == 'int64' else type_})"
                          for name, type_ in self.columns.items())
+
+    def wrong(self, header: Sequence[str]) -> Wrong:
+        """What is wrong with the fields of a row; None for a good one."""
+        places = [(header.index(name), name, type_, _TYPES.get(type_)) for name, type_ in self.columns.items()]
+
+        def wrong(fields: list[str]) -> str | None:
+            for place, name, type_, reads in places:
+                text = fields[place]
+                value: object = None
+                if text not in self.missing:
+                    try:
+                        value = reads.one(text) if reads else text
+                    except Unreadable:
+                        value = None
+                    if value is None and (not isinstance(reads, Float) or text not in reads.missing):
+                        return f"{text[:40]!r} in {name}, which is no {type_}"
+                if value is None:
+                    if name in self.required:
+                        return f"no value of {name}"
+                elif reads is None and not is_encodable(text):
+                    return f"{text[:40]!r} in {name}, which is no UTF-8"
+                elif name in self.within and not self.within[name][0] <= value <= self.within[name][1]:
+                    return f"{text[:40]} in {name}, which is {self._outside(name)}"
+            return None
+
+        return wrong
+
+    def _outside(self, name: str) -> str:
+        low, high = self.within[name]
+        return "neither 0 nor 1" if (low, high) == (0, 1) and self.columns[name] == "int64" else \
+            f"not between {low} and {high}"
+
+    def faults(self, table: ir.Table) -> dict[str, ir.BooleanColumn]:
+        """What is wrong -> the rows of a table with `columns` in which it is."""
+        found = {f"without {column}": table[column].isnull() for column in self.required}
+        return found | {f"whose {column} is {self._outside(column)}": ~table[column].between(low, high)
+                        for column, (low, high) in self.within.items() if column in self.columns}
 
 
 class Reader:
@@ -49,12 +85,17 @@ class Reader:
     be read are left out; `bad_rows.found` counts them by file."""
 
     def __init__(self, folder: PreparationFolder, max_bad_rows: int) -> None:
-        self.engine, self.bad_rows = folder.engine, BadRows(max_bad_rows, folder.work)
+        self.engine = folder.engine
+        self.bad_rows = BadRows(max_bad_rows, folder.work, threads=folder.engine_config.threads)
 
     def headers(self, raw: RawTable, files: Sequence[Path]) -> dict[Path, list[str]]:
         """The columns of every file; raises PrepareError where one of `raw.columns` is not among them."""
         headers = {file: _columns_of(file) for file in files}
         for file, header in headers.items():
+            for column in header:
+                if column and header.count(column) > 1:
+                    raise PrepareError(f"{file}, line 1", found=f"two columns named {column!r}",
+                                       expected="every name once")
             for column in raw.columns:
                 if column not in header:
                     raise PrepareError(file, found=f"no column {column!r} among {len(header)}",
@@ -76,22 +117,19 @@ class Reader:
         """
         headers = self.headers(raw, files)
 
-        def load(good: list[Path]) -> ir.Table:
-            tables = [self._open(raw, file, headers[original]) for file, original in zip(good, files, strict=True)]
+        def load(plains: list[PlainText]) -> ir.Table:
+            tables = [self._open(raw, plain, headers[file]) for plain, file in zip(plains, files, strict=True)]
             table = tables[0] if len(tables) == 1 else ibis.union(*tables)
-            return self._checked(raw, table, files) if of is None else self._store_part(raw, of(table), files)
+            return self._checked(raw, table, files) if of is None else \
+                self._store_part(raw, of(_refusing(raw, table)), files)
 
-        def reason(file: Path) -> Callable[[bytes], str | None]:
-            first = first_line(file).rstrip(b"\r\n")
-            return lambda line: None if line == first else bad_line(line, headers[file], raw)
-
-        return self.bad_rows.read(raw.name, files, load, reason, raw.described())
+        texts = [RawText(file, _layout(file), len(header), raw.wrong(header)) for file, header in headers.items()]
+        return self.bad_rows.read_text(raw.name, texts, load, raw.described())
 
     def _checked(self, raw: RawTable, table: ir.Table, files: Sequence[Path]) -> ir.Table:
         with Progress(f"reading {raw.name}", unit="rows") as bar:
             table = self.engine.materialise(table, raw.name)
-            faults = {f"rows without {column}": table[column].isnull() for column in raw.required}
-            faults |= {f"rows whose {column} is neither 0 nor 1": ~table[column].isin((0, 1)) for column in raw.binary}
+            faults = raw.faults(table)
             found = self.engine.row(table.aggregate(
                 rows=table.count(), **{name: table.count(where=fault) for name, fault in faults.items()}))
             bar.advance(found["rows"])
@@ -99,7 +137,7 @@ class Reader:
             raise PrepareError(named(files), found="no rows", expected="at least one")
         for fault in faults:
             if found[fault]:
-                raise BadInput(f"{found[fault]} {fault}")
+                raise BadInput(f"{found[fault]} rows {fault}")
         return table
 
     def _store_part(self, raw: RawTable, part: ir.Table, files: Sequence[Path]) -> ir.Table:
@@ -110,62 +148,39 @@ class Reader:
             bar.advance(int(read) - bar.done)
         return table
 
-    def _open(self, raw: RawTable, file: Path, header: Sequence[str]) -> ir.Table:
-        if file.suffix == ".parquet":
-            table = self.engine.read_parquet([file])
+    def _open(self, raw: RawTable, plain: PlainText, header: Sequence[str]) -> ir.Table:
+        if plain.path.suffix == ".parquet":
+            table = self.engine.read_parquet([plain.path])
         else:
-            types = {name: raw.columns.get(name, "string") for name in header}
-            table = self.engine.read_text([file], types, delimiter=",", header=True, quote='"',
-                                          missing=raw.missing)
-        return table.select(**{name: _without_nan(table[name].cast(type_)) for name, type_ in raw.columns.items()})
+            names = [name or f"__{index}" for index, name in enumerate(header)]
+            table = self.engine.read_text([plain.path], dict.fromkeys(names, "string"), delimiter=",", header=True,
+                                          quote='"', missing=raw.missing, longest=plain.longest)
+        return table.select(**{name: self._value(table[name], type_) for name, type_ in raw.columns.items()})
+
+    def _value(self, column: ir.Column, type_: str) -> ir.Column:
+        return self.engine.parse_number(column, _TYPES[type_]) if type_ in _TYPES else column.cast(type_)
 
 
-def bad_line(line: bytes, header: Sequence[str], raw: RawTable | None = None, delimiter: str = ",") -> str | None:
-    """What is wrong with a line of CSV, in its length or for `raw`; None for a good one."""
-    try:
-        fields = next(csv.reader([line.decode()], delimiter=delimiter, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        return f"a line that cannot be read ({error})"
-    if len(fields) != len(header):
-        return f"{len(fields)} field{'s' * (len(fields) != 1)}, where the header has {len(header)}"
-    if raw is None:
-        return None
-    row = dict(zip(header, fields, strict=True))
-    for column, type_ in raw.columns.items():
-        text = row[column]
-        if text in raw.missing:
-            if column in raw.required:
-                return f"no value of {column}"
-            continue
-        try:
-            value = _PARSE[type_](text)
-        except ValueError:
-            return f"{text[:40]!r} in {column}, which is no {type_}"
-        if column in raw.binary and value not in (0, 1):
-            return f"{value} in {column}, which is neither 0 nor 1"
-    return None
-
-
-def _without_nan(column: ir.Column) -> ir.Column:
-    if not column.type().is_floating():
-        return column
-    return ibis.cases((column.isnan(), ibis.null("float64")), else_=column)
+def _refusing(raw: RawTable, table: ir.Table) -> ir.Table:
+    """`table`, of which every row is looked at, whatever becomes of it: one with a fault is BadInput when executed."""
+    wrong = ibis.or_(*raw.faults(table).values())
+    refused = ibis.cases((wrong, "a row that should not be"), else_="true").cast("boolean")  # a cast that fails
+    return table.filter(refused)
 
 
 def _columns_of(file: Path) -> list[str]:
     if file.suffix == ".parquet":
         return parquet_schema(file, expected="a Parquet file with named columns").names
-    return first_fields(file)
+    return first_row(file, _layout(file))
 
 
-def first_fields(file: Path, delimiter: str = ",") -> list[str]:
-    """The fields of the first line of CSV, plain or .gz."""
-    try:
-        fields = next(csv.reader([first_line(file).decode("utf-8-sig")], delimiter=delimiter))
-    except (UnicodeDecodeError, csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise PrepareError(f"{file}, line 1", found=f"no text that can be read ({error})",
-                           expected="CSV in UTF-8, plain or .gz, with the names of the columns") from None
-    return [field.strip() for field in fields]
+def _layout(file: Path) -> TextLayout:
+    """CSV with a header, which may stand behind empty lines."""
+    if file.suffix == ".parquet":
+        return TextLayout()
+    lines, _ = first_lines(file)
+    skip = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    return TextLayout(encoding="utf-8-sig", header=True, skip=skip)
 
 
 def parquet_schema(file: Path, *, expected: str) -> pa.Schema:
@@ -174,9 +189,3 @@ def parquet_schema(file: Path, *, expected: str) -> pa.Schema:
         return parquet.read_schema(file)
     except (pa.ArrowInvalid, OSError) as error:
         raise PrepareError(file, found=f"no Parquet file ({str(error).splitlines()[0]})", expected=expected) from None
-
-
-def first_line(file: Path) -> bytes:
-    """The first line of a text file, plain or .gz, with its end."""
-    with open_binary(file) as text:
-        return text.readline()

@@ -8,12 +8,16 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from clickwise.errors import PrepareError, nearest
+from clickwise.machine import usable_cores
 from clickwise.prepare.engine import BadInput
 from clickwise.progress import say
+from clickwise.text_files import PlainText, TextLayout, Wrong, is_gzip, plain_text, scan
 
 T = TypeVar("T")
 
@@ -80,7 +84,7 @@ def estimate_rows(files: Sequence[Path]) -> int | None:
     """About how many lines the files have, from the first megabyte of the first one."""
     try:
         with open(files[0], "rb") as raw:
-            with gzip.GzipFile(fileobj=raw) if _is_gz(files[0]) else raw as file:
+            with gzip.GzipFile(fileobj=raw) if is_gzip(files[0]) else raw as file:
                 lines = file.read(1 << 20).count(b"\n")
             read = raw.tell() if not raw.closed else min(1 << 20, files[0].stat().st_size)
         return max(1, round(lines * sum(file.stat().st_size for file in files) / max(read, 1)))
@@ -88,34 +92,73 @@ def estimate_rows(files: Sequence[Path]) -> int | None:
         return None
 
 
-def _is_gz(path: Path) -> bool:
-    return path.suffix == ".gz"
-
-
 def open_binary(path: Path) -> BinaryIO:
     """The bytes of a file, plain or .gz, to be read."""
-    return gzip.open(path, "rb") if _is_gz(path) else open(path, "rb")
+    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
+
+
+@dataclass(frozen=True)
+class RawText:
+    """A file of delimited text with rows of `width` fields; `wrong` says what is wrong with the values of one, by the
+    rule that `load` of `BadRows.read_text` reads by; `marks` are bytes that `load` wants to know of."""
+
+    path: Path
+    layout: TextLayout
+    width: int
+    wrong: Wrong
+    marks: tuple[bytes, ...] = ()
 
 
 class BadRows:
-    """Reads raw files in which up to `allowed` rows are bad, over all calls of `read`; `found` counts them by file."""
+    """Reads raw files in which up to `allowed` rows are bad, over all calls; `found` counts them by file. `threads` is
+    how many files are looked at at once (None: one a core)."""
 
-    def __init__(self, allowed: int, work: Path, found: Mapping[str, int] | None = None) -> None:
-        self.allowed, self.folder, self.found = allowed, work / "without_bad_rows", dict(found or {})
+    def __init__(self, allowed: int, work: Path, found: Mapping[str, int] | None = None,
+                 threads: int | None = None) -> None:
+        self.allowed, self.work, self.found, self.threads = allowed, work, dict(found or {}), threads
+        self.folder = work / "without_bad_rows"
 
-    def read(self, name: str, files: Sequence[Path], load: Callable[[list[Path]], T],
-             reason: Callable[[Path], Callable[[bytes], str | None]], expected: str) -> T:
-        """`load(files)`; where it raises BadInput, `load` of copies without the bad rows.
+    def read_text(self, name: str, files: Sequence[RawText], load: Callable[[list[PlainText]], T], expected: str) -> T:
+        """`load` of the files as fast readers take them; where it raises BadInput, of copies without the bad rows.
 
-        An engine reads fast but does not go on after a bad row: then every line is looked at, which is slow.
-        `reason(file)(line)` says what is wrong with a line (without its line end), None for a good one. Parquet stays
-        as it is. Raises PrepareError at the first bad row beyond what is allowed, with its file and line.
+        An engine reads fast but does not go on after a bad row: then every line is looked at, which is slow. The copies
+        are gone afterwards; what ends in .parquet stays as it is. Raises PrepareError at the first bad row beyond what
+        is allowed, with its file and line.
         """
+        texts = [file for file in files if file.path.suffix != ".parquet"]
+        with ThreadPoolExecutor(self.threads or usable_cores()) as pool:  # of a .gz this takes as long as reading it
+            scans = dict(zip(texts, pool.map(lambda file: scan(file.path, file.marks), texts), strict=True))
+        self.work.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            def plain(file: RawText, as_copy: bool) -> PlainText:
+                def bad(number: int, reason: str) -> None:
+                    self.add(file.path, number, reason, expected)
+
+                return stack.enter_context(plain_text(file.path, file.layout, bad, self.work, width=file.width,
+                                                      wrong=file.wrong, found=scans[file], as_copy=as_copy))
+
+            plains = {file: plain(file, as_copy=False) if file in scans else PlainText(file.path, file.layout, 0)
+                      for file in files}
+            try:
+                return load(list(plains.values()))
+            except BadInput as error:
+                say(f"reading {name}: a row cannot be read ({error}); looking at every line")
+            for file in texts:
+                if plains[file].path == file.path:  # of the copies the bad rows are known
+                    plains[file] = plain(file, as_copy=True)
+            try:
+                return load(list(plains.values()))
+            except BadInput as error:
+                raise PrepareError(named(file.path for file in files), found=str(error), expected=expected) from None
+
+    def read_lines(self, name: str, files: Sequence[Path], load: Callable[[list[Path]], T],
+                   reason: Callable[[bytes], str | None], expected: str) -> T:
+        """The same for files in which `reason` says what is wrong with a line (without its line end)."""
         try:
             return load(list(files))
         except BadInput as error:
             say(f"reading {name}: a row cannot be read ({error}); looking at every line")
-        good = [self._without(file, reason(file), expected) if file.suffix != ".parquet" else file for file in files]
+        good = [self._without(file, reason, expected) for file in files]
         try:
             return load(good)
         except BadInput as error:

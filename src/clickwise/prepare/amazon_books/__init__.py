@@ -75,7 +75,7 @@ class AmazonBooks(Preparation):
                     raise BadInput(f"{found['rows'] - found['complete']} lines without {', '.join(REVIEW)}")
                 return found["rows"]
 
-            rows = bad_rows.read("reviews", files, load, lambda file: bad_review, EXPECTED)
+            rows = bad_rows.read_lines("reviews", files, load, bad_review, EXPECTED)
             bar.total = rows
             bar.advance(rows - bar.done)
         return {"rows": rows, "bad_rows": bad_rows.found}

@@ -15,7 +15,7 @@ LOG = {"user_id": "int64", "video_id": "int64", "date": "int64", "hourmin": "int
        LABEL: "int64", "duration_ms": "float64", "tab": "int64"}
 LOG_REQUIRED = ("user_id", "video_id", "date", "hourmin", "time_ms", LABEL)
 
-# Attributes by raw column; codes that some copies of the data write as 1.0 are read as numbers and become integers.
+# Attributes by raw column; codes that some copies of the data write as 1.0 are integers too.
 CODES = ("is_lowactive_period", "is_live_streamer", "is_video_author", "music_type",
          *(f"onehot_feat{i}" for i in range(18)))
 USER_CATEGORICAL = ("user_active_degree", "follow_user_num_range", "fans_user_num_range", "friend_user_num_range",
@@ -31,7 +31,7 @@ def store_impressions(folder: PreparationFolder, files: Mapping[str, Sequence[Pa
     Raises PrepareError for columns that are missing and rows that cannot be read; returns what was counted.
     """
     engine, reader = folder.engine, Reader(folder, max_bad_rows)
-    log = reader.store(RawTable(name="log", columns=LOG, required=LOG_REQUIRED, binary=(LABEL,)), files["log"])
+    log = reader.store(RawTable(name="log", columns=LOG, required=LOG_REQUIRED, within={LABEL: (0, 1)}), files["log"])
     users = _attributes(reader, "users", "user_id", features, files["users"])
     videos = _attributes(reader, "videos", "video_id", features, files["videos"])
 
@@ -70,12 +70,11 @@ def _attributes(reader: Reader, name: str, id_: str, features: Collection[str], 
         columns |= ({"author_id": "int64"} if by_author else {}) | ({"tag": "string"} if by_tag else {})
     table = reader.store(RawTable(name=f"raw_{name}", columns={id_: "int64", **columns}, required=(id_,)), files)
     reader.check_unique(table, id_, files)
-    codes = [name for name in columns if name in CODES]
-    return table.mutate(**{name: table[name].cast("int64") for name in codes}) if codes else table
+    return table
 
 
 def _types(names: Sequence[str]) -> dict[str, str]:
-    return {name: "float64" if name in CODES else "int64" if name.endswith("_id") else "string" for name in names}
+    return {name: "int64" if name in CODES or name.endswith("_id") else "string" for name in names}
 
 
 def first_tag(tag: ir.StringColumn) -> ir.StringColumn:

@@ -20,15 +20,21 @@ MISSING = ("", "\\N")
 ASPECTS = {"categories": "category_id", "topics": "topic_id", "entities": "entity_id"}
 
 
+# Ids that a float holds too; traffic sources are stored as int8; times lie within a century of the log (ms).
+IDS = (-(2**53), 2**53)
+WITHIN = {"clicked": (0, 1), "traffic_source": (0, 127), "confidence_level": (0, 1),
+          "timestamp": (-100 * 365 * 86_400_000, 100 * 365 * 86_400_000)}
+
+
 def _table(name: str, required: Sequence[str], optional: Mapping[str, str] | None = None,
-           types: Mapping[str, str] | None = None, binary: Sequence[str] = ()) -> RawTable:
-    columns = {column: (types or {}).get(column, "int64") for column in required}
-    return RawTable(name=name, columns={**columns, **(optional or {})}, required=required, binary=binary,
-                    missing=MISSING)
+           types: Mapping[str, str] | None = None) -> RawTable:
+    columns = {column: (types or {}).get(column, "int64") for column in required} | (optional or {})
+    within = {column: WITHIN.get(column, IDS) for column, type_ in columns.items() if type_ != "string"}
+    return RawTable(name=name, columns=columns, required=required, within=within, missing=MISSING)
 
 
 TABLES = {table.name: table for table in (
-    _table("clicks", ("display_id", "ad_id", "clicked"), binary=("clicked",)),
+    _table("clicks", ("display_id", "ad_id", "clicked")),
     _table("events", ("display_id", "uuid", "document_id", "timestamp"),
            {"platform": "int64", "geo_location": "string"}, {"uuid": "string"}),
     _table("promoted_content", ("ad_id",), dict.fromkeys(("document_id", "campaign_id", "advertiser_id"), "int64")),
@@ -86,8 +92,8 @@ def _looked_at(engine: Engine, table: ir.Table, raw: RawTable, files: Sequence[P
     if "publish_time" in raw.columns:
         found["publish_time"] = engine.row(table.aggregate(n=published(table).count()))["n"]
     check_values(found, raw, files)
-    if raw.binary:
-        clicks = engine.row(table.aggregate(n=table[raw.binary[0]].sum()))["n"]
+    if "clicked" in raw.columns:
+        clicks = engine.row(table.aggregate(n=table.clicked.sum()))["n"]
         if not clicks:
             raise PrepareError(named(files), found=f"{found['rows']:,} rows without a click",
                                expected="one click in every display",
