@@ -17,7 +17,7 @@ from clickwise.prepare.engine import BadInput
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.raw_files import BadRows, RawText, named
 from clickwise.progress import Progress
-from clickwise.text_files import PlainText, TextLayout, Wrong, first_lines, first_row, is_encodable
+from clickwise.text_files import PlainText, TextLayout, Wrong, is_encodable, rows_of
 
 _TYPES = {"int64": Integer(), "float64": Float(missing=("nan", "NaN"), strict=True)}
 
@@ -49,19 +49,15 @@ class RawTable:
         def wrong(fields: list[str]) -> str | None:
             for place, name, type_, reads in places:
                 text = fields[place]
-                value: object = None
-                if text not in self.missing:
-                    try:
-                        value = reads.one(text) if reads else text
-                    except Unreadable:
-                        value = None
-                    if value is None and (not isinstance(reads, Float) or text not in reads.missing):
-                        return f"{text[:40]!r} in {name}, which is no {type_}"
-                if value is None:
+                if text in self.missing:
                     if name in self.required:
                         return f"no value of {name}"
-                elif reads is None and not is_encodable(text):
-                    return f"{text[:40]!r} in {name}, which is no UTF-8"
+                elif reads is None:
+                    if not is_encodable(text):
+                        return f"{text[:40]!r} in {name}, which is no UTF-8"
+                elif (value := _number(reads, text)) is None:
+                    if name in self.required or not isinstance(reads, Float) or text not in reads.missing:
+                        return f"{text[:40]!r} in {name}, which is no {type_}"
                 elif name in self.within and not self.within[name][0] <= value <= self.within[name][1]:
                     return f"{text[:40]} in {name}, which is {self._outside(name)}"
             return None
@@ -78,6 +74,13 @@ class RawTable:
         found = {f"without {column}": table[column].isnull() for column in self.required}
         return found | {f"whose {column} is {self._outside(column)}": ~table[column].between(low, high)
                         for column, (low, high) in self.within.items() if column in self.columns}
+
+
+def _number(type_: Integer | Float, text: str) -> float | None:
+    try:
+        return type_.one(text)
+    except Unreadable:
+        return None
 
 
 class Reader:
@@ -109,11 +112,12 @@ class Reader:
             raise PrepareError(named(files), found=f"{key} {example[key]} in {example['rows']} rows",
                                expected=f"one row per {key}")
 
-    def store(self, raw: RawTable, files: Sequence[Path],
-              of: Callable[[ir.Table], ir.Table] | None = None) -> ir.Table:
+    def store(self, raw: RawTable, files: Sequence[Path], of: Callable[[ir.Table], ir.Table] | None = None,
+              known: Sequence[str] = ()) -> ir.Table:
         """The table `raw.name` with `raw.columns`, the rows of `files` in no set order.
 
-        `of` says what of a table to store that is too large to be stored whole; its rows may be none.
+        `of` says what of a table to store that is too large to be stored whole; its rows may be none. It is given the
+        rows that have a value of all columns `known`.
         """
         headers = self.headers(raw, files)
 
@@ -121,7 +125,7 @@ class Reader:
             tables = [self._open(raw, plain, headers[file]) for plain, file in zip(plains, files, strict=True)]
             table = tables[0] if len(tables) == 1 else ibis.union(*tables)
             return self._checked(raw, table, files) if of is None else \
-                self._store_part(raw, of(_refusing(raw, table)), files)
+                self._store_part(raw, of(_looked_at(raw, table, known)), files)
 
         texts = [RawText(file, _layout(file), len(header), raw.wrong(header)) for file, header in headers.items()]
         return self.bad_rows.read_text(raw.name, texts, load, raw.described())
@@ -161,26 +165,40 @@ class Reader:
         return self.engine.parse_number(column, _TYPES[type_]) if type_ in _TYPES else column.cast(type_)
 
 
-def _refusing(raw: RawTable, table: ir.Table) -> ir.Table:
-    """`table`, of which every row is looked at, whatever becomes of it: one with a fault is BadInput when executed."""
+def _looked_at(raw: RawTable, table: ir.Table, known: Sequence[str]) -> ir.Table:
+    """The rows of `table` with a value of `known`; one with a fault, in whichever row, is BadInput when executed.
+
+    An engine does as little as it can: only one condition that cannot be taken apart makes it look at every row before
+    it drops any.
+    """
+    kept = ibis.and_(ibis.literal(True), *(table[name].notnull() for name in known)).cast("string")
+    refused = ibis.literal("a row that cannot be")  # the cast fails
     wrong = ibis.or_(*raw.faults(table).values())
-    refused = ibis.cases((wrong, "a row that should not be"), else_="true").cast("boolean")  # a cast that fails
-    return table.filter(refused)
+    return table.filter(ibis.cases((wrong, refused), else_=kept).cast("boolean"))
 
 
 def _columns_of(file: Path) -> list[str]:
     if file.suffix == ".parquet":
         return parquet_schema(file, expected="a Parquet file with named columns").names
-    return first_row(file, _layout(file))
+    _, header = _header(file)
+    return [name.strip() for name in header]
+
+
+def _header(file: Path) -> tuple[int, list[str]]:
+    """The number of the first line that is not empty, and its fields."""
+    def bad(number: int, reason: str) -> None:
+        raise PrepareError(f"{file}, line {number}", found=reason, expected="CSV with the names of the columns")
+
+    for found in rows_of(file, TextLayout(encoding="utf-8-sig"), bad):
+        return found
+    raise PrepareError(f"{file}, line 1", found="no lines", expected="CSV with the names of the columns")
 
 
 def _layout(file: Path) -> TextLayout:
-    """CSV with a header, which may stand behind empty lines."""
     if file.suffix == ".parquet":
         return TextLayout()
-    lines, _ = first_lines(file)
-    skip = next((number for number, line in enumerate(lines) if line.strip()), 0)
-    return TextLayout(encoding="utf-8-sig", header=True, skip=skip)
+    number, _ = _header(file)
+    return TextLayout(encoding="utf-8-sig", header=True, skip=number - 1)
 
 
 def parquet_schema(file: Path, *, expected: str) -> pa.Schema:

@@ -36,12 +36,11 @@ def store_views(folder: PreparationFolder, files: Sequence[Path], *, max_bad_row
     users = users.select("last", user_uuid="uuid", user=users.row.cast("int32"))
 
     def of_users(views: ir.Table) -> ir.Table:
-        known = views.filter(views.document_id.notnull() & views.timestamp.notnull())
-        joined = known.inner_join(users, [("uuid", "user_uuid")])
+        joined = views.inner_join(users, [("uuid", "user_uuid")])
         joined = joined.filter(joined.timestamp <= joined["last"])
         return joined.select("document_id", "timestamp", "user", traffic_source=joined.traffic_source.cast("int8"))
 
-    views = reader.store(PAGE_VIEWS, files, of=of_users)
+    views = reader.store(PAGE_VIEWS, files, of=of_users, known=("uuid", "document_id", "timestamp"))
     if not engine.row(views.aggregate(n=views.traffic_source.count()))["n"]:  # none is kept, or none has a source
         counts = reader.store(replace(PAGE_VIEWS, name="page_views_counted"), files, of=lambda views: views.aggregate(
             rows=views.count(), **{name: views[name].count() for name in PAGE_VIEWS.columns}))
