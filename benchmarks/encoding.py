@@ -85,7 +85,7 @@ def table_rows(rows: int) -> dict[str, pa.Array]:
 
 def criteo_encoding(folder: Path) -> Encoding:
     (folder / "states").mkdir(parents=True)
-    raw = {f"num_{index}": RawColumn(Float(bits=32)) for index in range(13)}
+    raw = {f"num_{index}": RawColumn(Float(bits=32, strict=True)) for index in range(13)}
     columns = {name: Column(name, (LogShifted(SHIFT),), "float16") for name in raw}
     for index, size in enumerate(CRITEO_SIZES):
         name = f"cat_{index}"

@@ -340,8 +340,8 @@ def write_plain(path: Path, layout: TextLayout, copy: Path, bad: BadLine, width:
     """Writes the rows of `path` to `copy`: those of `width` fields, which is that of the first if it is not given, in
     which nothing is `wrong`; the layout of the copy. Empty fields beyond `width` are none, as fast readers have it.
 
-    `bad` is told of the others, of lines that cannot be read, and of where a compressed file is damaged. Without
-    `wrong`, bytes that are not of the encoding are bad anywhere in a row.
+    `bad` is told of the others, of lines that cannot be read, and of where a compressed file is damaged. Bytes that
+    are not of the encoding are bad; with `wrong` only where it says so, and the copy has them.
     """
     as_it_is = not layout.quote and len(layout.delimiter) == 1  # no quotes, so that files are read with their copies
     names, of = layout.header, "the header" if layout.header else "the first line"

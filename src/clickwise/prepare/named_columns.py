@@ -39,7 +39,7 @@ class RawTable:
     missing: Sequence[str] = ("",)
 
     def described(self) -> str:
-        return ", ".join(f"{name} ({'0 or 1' if self.within.get(name) == (0, 1) and type_ == 'int64' else type_})"
+        return ", ".join(f"{name} ({'0 or 1' if self._is_binary(name) else type_})"
                          for name, type_ in self.columns.items())
 
     def wrong(self, header: Sequence[str]) -> Wrong:
@@ -64,10 +64,12 @@ class RawTable:
 
         return wrong
 
+    def _is_binary(self, name: str) -> bool:
+        return self.columns[name] == "int64" and self.within.get(name) == (0, 1)
+
     def _outside(self, name: str) -> str:
         low, high = self.within[name]
-        return "neither 0 nor 1" if (low, high) == (0, 1) and self.columns[name] == "int64" else \
-            f"not between {low} and {high}"
+        return "neither 0 nor 1" if self._is_binary(name) else f"not between {low} and {high}"
 
     def faults(self, table: ir.Table) -> dict[str, ir.BooleanColumn]:
         """What is wrong -> the rows of a table with `columns` in which it is."""
@@ -127,7 +129,7 @@ class Reader:
             return self._checked(raw, table, files) if of is None else \
                 self._store_part(raw, of(_looked_at(raw, table, known)), files)
 
-        texts = [RawText(file, _layout(file), len(header), raw.wrong(header)) for file, header in headers.items()]
+        texts = [RawText(file, _layout(file), len(headers[file]), raw.wrong(headers[file])) for file in files]
         return self.bad_rows.read_text(raw.name, texts, load, raw.described())
 
     def _checked(self, raw: RawTable, table: ir.Table, files: Sequence[Path]) -> ir.Table:

@@ -17,7 +17,7 @@ from clickwise.errors import PrepareError, nearest
 from clickwise.machine import usable_cores
 from clickwise.prepare.engine import BadInput
 from clickwise.progress import say
-from clickwise.text_files import PlainText, TextLayout, Wrong, is_gzip, plain_text, scan
+from clickwise.text_files import PlainText, Scan, TextLayout, Wrong, is_gzip, plain_text, scan
 
 T = TypeVar("T")
 
@@ -99,8 +99,8 @@ def open_binary(path: Path) -> BinaryIO:
 
 @dataclass(frozen=True)
 class RawText:
-    """A file of delimited text with rows of `width` fields; `wrong` says what is wrong with the values of one, by the
-    rule that `load` of `BadRows.read_text` reads by; `marks` are bytes that `load` wants to know of."""
+    """A file of delimited text with rows of `width` fields. `wrong` says what is wrong with the values of one, by the
+    rule that `load` of `BadRows.read_text` reads by, and `marks` are bytes that `load` wants to know of."""
 
     path: Path
     layout: TextLayout
@@ -125,29 +125,32 @@ class BadRows:
         are gone afterwards; what ends in .parquet stays as it is. Raises PrepareError at the first bad row beyond what
         is allowed, with its file and line.
         """
-        texts = [file for file in files if file.path.suffix != ".parquet"]
+        def is_text(file: RawText) -> bool:
+            return file.path.suffix != ".parquet"
+
         with ThreadPoolExecutor(self.threads or usable_cores()) as pool:  # of a .gz this takes as long as reading it
-            scans = dict(zip(texts, pool.map(lambda file: scan(file.path, file.marks), texts), strict=True))
+            scans = list(pool.map(lambda file: scan(file.path, file.marks) if is_text(file) else Scan(), files))
         self.work.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            def plain(file: RawText, as_copy: bool) -> PlainText:
+            def plain(file: RawText, found: Scan, as_copy: bool = False) -> PlainText:
                 def bad(number: int, reason: str) -> None:
                     self.add(file.path, number, reason, expected)
 
+                if not is_text(file):
+                    return PlainText(file.path, file.layout, 0)
                 return stack.enter_context(plain_text(file.path, file.layout, bad, self.work, width=file.width,
-                                                      wrong=file.wrong, found=scans[file], as_copy=as_copy))
+                                                      wrong=file.wrong, found=found, as_copy=as_copy))
 
-            plains = {file: plain(file, as_copy=False) if file in scans else PlainText(file.path, file.layout, 0)
-                      for file in files}
+            plains = [plain(file, found) for file, found in zip(files, scans, strict=True)]
             try:
-                return load(list(plains.values()))
+                return load(plains)
             except BadInput as error:
                 say(f"reading {name}: a row cannot be read ({error}); looking at every line")
-            for file in texts:
-                if plains[file].path == file.path:  # of the copies the bad rows are known
-                    plains[file] = plain(file, as_copy=True)
+            for index, (file, found) in enumerate(zip(files, scans, strict=True)):
+                if plains[index].path == file.path:  # of the copies the bad rows are known
+                    plains[index] = plain(file, found, as_copy=True)
             try:
-                return load(list(plains.values()))
+                return load(plains)
             except BadInput as error:
                 raise PrepareError(named(file.path for file in files), found=str(error), expected=expected) from None
 

@@ -23,11 +23,11 @@ from clickwise.prepare.engine import BadInput, Engine
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.named_columns import parquet_schema
 from clickwise.prepare.parquet_kinds import NUMBER
-from clickwise.prepare.raw_files import BadRows, named
+from clickwise.prepare.raw_files import BadRows, RawText, named
 from clickwise.prepare.table.parquet_types import parquet_types, widest_types
 from clickwise.prepare.table.raw_columns import ENCODED, null_if_missing
-from clickwise.progress import Progress, say
-from clickwise.text_files import BadLine, PlainText, TextLayout, first_row, plain_text, scan, write_plain
+from clickwise.progress import Progress
+from clickwise.text_files import BadLine, PlainText, TextLayout, Wrong, first_row, is_encodable
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig
@@ -40,7 +40,7 @@ def store_rows(folder: PreparationFolder, spec: FeatureSpec, config: TableConfig
     engine, bad_rows = folder.engine, BadRows(config.max_bad_rows, folder.work)
     for mapping, chunks in spec.mappings.items():
         with Progress(f"reading {mapping}", unit="rows") as bar:
-            reader = _Reader(engine, bad_rows, _numbers(spec, config), folder.work)
+            reader = _Reader(engine, bad_rows, _numbers(spec, config))
             reader.store(spec, chunks, columns, f"raw_{mapping}")
             bar.advance(engine.count(engine.table(f"raw_{mapping}")))
     return bad_rows.found
@@ -57,14 +57,14 @@ class _Reader:
     """Reads chunks; `bad_rows` are the lines of text that cannot be read, over all of them. `numbers` are the columns
     that are read as numbers."""
 
-    def __init__(self, engine: Engine, bad_rows: BadRows, numbers: Sequence[str], work: Path) -> None:
-        self.engine, self.bad_rows, self.numbers, self.work = engine, bad_rows, numbers, work
+    def __init__(self, engine: Engine, bad_rows: BadRows, numbers: Sequence[str]) -> None:
+        self.engine, self.bad_rows, self.numbers = engine, bad_rows, numbers
 
     def store(self, spec: FeatureSpec, chunks: Sequence[Chunk], columns: Sequence[str], name: str) -> None:
         with contextlib.ExitStack() as stack:
             if any(chunk.type == "jsonl" for chunk in chunks):
-                self.work.mkdir(parents=True, exist_ok=True)
-                copies = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.work)))
+                self.bad_rows.work.mkdir(parents=True, exist_ok=True)
+                copies = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.bad_rows.work)))
                 names = [columns if len(chunks) == 1 else [name for name in columns if name in chunk.features]
                          for chunk in chunks]
                 chunks = [self._as_parquet(spec.folder, chunk, names[index], copies / str(index))
@@ -136,24 +136,14 @@ class _Reader:
             return
         some = next(iter(layouts.values()))
         expected = f"{len(next(iter(headers.values())))} fields with {some.delimiter!r} between them"
-        self.work.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(plain_text(file, layout, self._bad(file, expected), self.work))
-                     for file, layout in layouts.items()]
-            try:
-                return load(files)
-            except BadInput as error:
-                say(f"reading {name[4:]}: a row cannot be read ({error}); looking at every line")
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.work)))
-            for index, file in enumerate(layouts):
-                if files[index].path == file:  # of the others the bad rows are known
-                    copy = folder / f"{index}.csv"
-                    layout = write_plain(file, layouts[file], copy, self._bad(file, expected), len(headers[file]))
-                    files[index] = PlainText(copy, layout, scan(copy).longest)
-            try:
-                load(files)
-            except BadInput as error:
-                raise PrepareError(named(headers), found=str(error), expected=expected) from None
+
+        def wrong(header: Sequence[str]) -> Wrong:
+            places = [(header.index(column), column) for column in columns]
+            return lambda fields: next((f"{fields[place][:40]!r} in {column!r}, bytes that are not of the encoding"
+                                        for place, column in places if not is_encodable(fields[place])), None)
+
+        self.bad_rows.read_text(name[4:], [RawText(file, layout, len(headers[file]), wrong(headers[file]))
+                                           for file, layout in layouts.items()], load, expected)
 
     def _materialise(self, chunk: Chunk, headers: Mapping[PlainText, list[str]], columns: Sequence[str],
                      name: str) -> None:
