@@ -225,10 +225,10 @@ class Float(RawType):
             is_number = column.re_search(f"^({_DECIMAL})$") if self.strict else ~column.contains("+-")
             column = ibis.cases((is_number, column), else_=ibis.null("string"))
         number = column.try_cast(f"float{self.bits}").cast("float64")
-        if self.strict:
-            number = ibis.cases((number.abs() < math.inf, number), else_=ibis.null("float64"))
         for missing in self._missing_numbers:
             number = number.nullif(missing)
+        if self.strict:
+            return ibis.cases((number.abs() < math.inf, number), else_=ibis.null("float64"))  # nor is NaN below it
         return number.isnan().ifelse(ibis.null("float64"), number)
 
     def unread(self, column: ir.Column) -> ir.BooleanColumn:
