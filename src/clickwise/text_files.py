@@ -332,7 +332,7 @@ def plain_text(path: Path, layout: TextLayout, bad: BadLine | None = None, folde
     with tempfile.TemporaryDirectory(prefix="clickwise-", dir=folder) as own:
         copy = Path(own) / f"{path.name.split('.')[0]}.csv"
         plain = write_plain(path, layout, copy, bad or _refuse(path), width, wrong)
-        yield PlainText(copy, plain, scan(copy).longest)
+        yield PlainText(copy, plain, scan(copy).longest, found.marked)
 
 
 def write_plain(path: Path, layout: TextLayout, copy: Path, bad: BadLine, width: int | None = None,

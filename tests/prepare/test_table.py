@@ -354,6 +354,29 @@ def test_goes_on_where_it_was_stopped(prepare, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("tables", ["memory", "disk"])
+@pytest.mark.parametrize("swapped", [False, True])  # files of other columns are read apart
+def test_the_rows_of_every_file_are_told(prepare, tmp_path, capsys, tables, swapped):
+    table = [{**row, "when": f"2024-01-{1 + index // 20:02}"} for index, row in enumerate(rows(400))]
+    table[350]["bought"] = ""
+    write_spec(tmp_path / "raw", {"train": [{"type": "csv", "files": ["a.csv", "b.csv", "c.csv"],
+                                             "features": list(FEATURES)}]})
+    write_csv(tmp_path / "raw/a.csv", table[:300])
+    write_csv(tmp_path / "raw/b.csv", table[300:], COLUMNS[::-1] if swapped else COLUMNS)
+    write_csv(tmp_path / "raw/c.csv", [])
+    out = prepare(spec=tmp_path / "raw", order_by="when", engine={"tables": tables})
+    found = json.loads((out / "preparation/summary.json").read_text())["files"]["train"]
+    assert found == {"a.csv": {"rows": 300, "without_label": 0, "time": ["2024-01-01 00:00:00", "2024-01-15 00:00:00"]},
+                     "b.csv": {"rows": 100, "without_label": 1, "time": ["2024-01-16 00:00:00", "2024-01-20 00:00:00"]},
+                     "c.csv": {"rows": 0, "without_label": 0}}
+    assert "train: rows of a.csv 300 (2024-01-01 00:00:00 … 2024-01-15 00:00:00), b.csv 100" in capsys.readouterr().err
+
+
+def test_line_ends_inside_quotes_are_told(prepare, capsys):
+    prepare([{**row, "city": "Os\nlo" if index < 7 else row["city"]} for index, row in enumerate(TABLE)])
+    assert "train: 7 rows have fields with line ends inside quotes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tables", ["memory", "disk"])
 def test_missing_values_are_told(prepare, capsys, tables):
     table = [{**row, "age": "" if index % 4 == 0 else 5, "zip": "" if index >= 300 else 7, "tags": "a" if index % 2
               else "|"} for index, row in enumerate(rows(400))]

@@ -11,7 +11,7 @@ import dataclasses
 import decimal
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,12 +104,13 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def read_text(self, files: Sequence[Path], columns: Mapping[str, str], *, delimiter: str = "\t",
                   header: bool = False, quote: str = "", missing: Sequence[str] = ("",),
-                  longest: int = 0) -> ir.Table:
+                  longest: int = 0, file_column: str | None = None) -> ir.Table:
         """Delimited text, plain or gz, the files one after another; `columns` maps name -> Ibis type, `missing` are
-        the texts that stand for a missing value, `longest` is how long a line may be (bytes), where any is long."""
+        the texts that stand for a missing value, `longest` is how long a line may be (bytes), where any is long. The
+        column `file_column`, int32, says which of the files a row is from."""
 
     @abc.abstractmethod
-    def read_parquet(self, files: Sequence[Path]) -> ir.Table:
+    def read_parquet(self, files: Sequence[Path], file_column: str | None = None) -> ir.Table:
         """Parquet files one after another; bytes without a type are text in UTF-8, and BadInput where they are none."""
 
     @abc.abstractmethod
@@ -217,18 +218,29 @@ class DuckDBEngine(Engine):
             self.duckdb.execute("SET TimeZone='UTC'")
         self.duckdb.execute(_MACROS)
 
-    def read_text(self, files, columns, *, delimiter="\t", header=False, quote="", missing=("",), longest=0):
+    def read_text(self, files, columns, *, delimiter="\t", header=False, quote="", missing=("",), longest=0,
+                  file_column=None):
         types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}
-        return self.ibis.read_csv([str(file) for file in files], columns=types, delim=delimiter, header=header,
-                                  quote=quote, escape=quote, nullstr=list(missing), auto_detect=False,
-                                  **({"max_line_size": longest} if longest > LONG_LINE else {}))
+        options = {"max_line_size": longest} if longest > LONG_LINE else {}
+        return self._numbered_files(files, file_column, lambda names, **named: self.ibis.read_csv(
+            names, columns=types, delim=delimiter, header=header, quote=quote, escape=quote, nullstr=list(missing),
+            auto_detect=False, **options, **named))
 
     def read_json_lines(self, files, columns):
         types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}
         return self.ibis.read_json([str(file) for file in files], columns=types, format="newline_delimited")
 
-    def read_parquet(self, files):
-        return self.ibis.read_parquet([str(file) for file in files], binary_as_string=True)
+    def read_parquet(self, files, file_column=None):
+        return self._numbered_files(files, file_column, lambda names, **named: self.ibis.read_parquet(
+            names, binary_as_string=True, **named))
+
+    def _numbered_files(self, files: Sequence[Path], file_column: str | None,
+                        read: Callable[..., ir.Table]) -> ir.Table:
+        names = [str(file) for file in files]
+        if file_column is None:
+            return read(names)
+        table = read(names, filename="__name")
+        return table.mutate(**{file_column: ibis.array(names).index(table["__name"]).cast("int32")}).drop("__name")
 
     def parse_hex(self, column, type_="uint32"):
         return _hex32(column) if type_ == "uint32" else ("0x" + column).cast(type_)

@@ -39,6 +39,7 @@ from clickwise.prepare.table.in_engine import RowsInEngine
 from clickwise.prepare.table.in_memory import MOST_ROWS, VALUE_BYTES, RowsInMemory
 from clickwise.prepare.table.raw_columns import encoded, raw_columns
 from clickwise.prepare.table.rows import store_rows
+from clickwise.prepare.table.told import shown
 from clickwise.progress import say
 
 FAR = 0.5  # so far apart are shares of missing values that cannot be of the same kind of rows
@@ -84,7 +85,9 @@ class Table(Preparation):
         self.raw = raw_columns(spec, config, types)
         (label,) = spec.channels["label"]
         self.label = Column(label, _label_steps(config, self.raw[label]), "bool")
-        self.rows, self.unlabelled, self.spans = self._stage("split", self._split)
+        self.rows, self.unlabelled, self.spans, self.files = self._stage("split", self._split)
+        for mapping, files in self.files.items():
+            say(f"{mapping}: rows of {shown(files, SHOWN)}")
 
     def _rows(self) -> RowsInEngine | RowsInMemory:
         """The rows as they were read: in memory where they are few, and the engine's tables lie there, too."""
@@ -222,7 +225,7 @@ class Table(Preparation):
         return found
 
     def summary(self) -> dict[str, Any]:
-        return {"rows": self.rows, "time": self.spans, "bad_rows_skipped": self.bad_rows,
+        return {"rows": self.rows, "time": self.spans, "files": self.files, "bad_rows_skipped": self.bad_rows,
                 "rows_without_label": self.unlabelled, "cardinalities": self.sizes, "missing": self.missing,
                 "without_an_id": self.values, "logarithms": self.logs,
                 "bins": {name: len(edges) for name, (_, edges) in self.bins.items()},

@@ -105,8 +105,8 @@ class RowsInMemory:
         return True
 
     def to_split(self, mapping: str, by: Sequence[str]) -> ir.Table:
-        engine = self.folder.engine
-        return engine.numbered(engine.table(f"raw_{mapping}"), *by)
+        table = self.folder.engine.table(f"raw_{mapping}")
+        return self.folder.engine.numbered(table, *by, *({rows.FILE} & set(table.columns)))
 
     def assign(self, mapping: str, names: Sequence[str], labelled: ir.Table, part: ir.IntegerValue,
                encoding: Encoding) -> dict[str, tuple[int, int]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import operator
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,11 +28,14 @@ from clickwise.prepare.parquet_kinds import NUMBER
 from clickwise.prepare.raw_files import BadRows, RawText, named
 from clickwise.prepare.table.parquet_types import parquet_types, widest_types
 from clickwise.prepare.table.raw_columns import ENCODED, null_if_missing
-from clickwise.progress import Progress
+from clickwise.progress import Progress, say
 from clickwise.text_files import BadLine, PlainText, TextLayout, Wrong, first_row, is_encodable
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig
+
+
+FILE = "__file"  # of stored rows: from which of several files
 
 
 def store_rows(folder: PreparationFolder, spec: FeatureSpec, config: TableConfig,
@@ -42,8 +47,20 @@ def store_rows(folder: PreparationFolder, spec: FeatureSpec, config: TableConfig
         with Progress(f"reading {mapping}", unit="rows") as bar:
             reader = _Reader(engine, bad_rows, _numbers(spec, config))
             reader.store(spec, chunks, columns, f"raw_{mapping}")
-            bar.advance(engine.count(engine.table(f"raw_{mapping}")))
+            stored = engine.table(f"raw_{mapping}")
+            bar.advance(engine.count(stored))
+        if reader.quoted:
+            _say_line_ends(engine, stored, mapping)
     return bad_rows.found
+
+
+def _say_line_ends(engine: Engine, stored: ir.Table, mapping: str) -> None:
+    """Says how many rows have a line end in a text: a quote that was never meant as one joins lines."""
+    texts = [stored[name] for name in stored.columns if stored[name].type().is_string()]
+    has_any = functools.reduce(operator.or_, (text.contains("\n") for text in texts), ibis.literal(False))
+    if count := engine.count(stored.filter(has_any)):
+        say(f"{mapping}: {count:,} rows have fields with line ends inside quotes; if quotes are letters there, set "
+            "quote: '' in the chunk of the Feature Spec")
 
 
 def _numbers(spec: FeatureSpec, config: TableConfig) -> list[str]:
@@ -59,6 +76,7 @@ class _Reader:
 
     def __init__(self, engine: Engine, bad_rows: BadRows, numbers: Sequence[str]) -> None:
         self.engine, self.bad_rows, self.numbers = engine, bad_rows, numbers
+        self.quoted: list[str] = []  # the tables in whose files there are quotes
 
     def store(self, spec: FeatureSpec, chunks: Sequence[Chunk], columns: Sequence[str], name: str) -> None:
         with contextlib.ExitStack() as stack:
@@ -142,8 +160,9 @@ class _Reader:
             return lambda fields: next((f"{fields[place][:40]!r} in {column!r}, bytes that are not of the encoding"
                                         for place, column in places if not is_encodable(fields[place])), None)
 
-        self.bad_rows.read_text(name[4:], [RawText(file, layout, len(headers[file]), wrong(headers[file]))
-                                           for file, layout in layouts.items()], load, expected)
+        self.bad_rows.read_text(name[4:], [RawText(
+            file, layout, len(headers[file]), wrong(headers[file]), (layout.quote.encode(),) if layout.quote else ())
+            for file, layout in layouts.items()], load, expected)
 
     def _materialise(self, chunk: Chunk, headers: Mapping[PlainText, list[str]], columns: Sequence[str],
                      name: str) -> None:
@@ -157,29 +176,35 @@ class _Reader:
             else:
                 groups.append((kind, header, [plain.path]))
         longest = max(plain.longest for plain in headers)
+        of_file = FILE if len(headers) > 1 else None
+        kept = [*columns, of_file] if of_file else columns
+        first = 0
         for (_, layout), header, files in groups:
             if chunk.type == "parquet":
-                table = self.engine.read_parquet(files)
+                table = self.engine.read_parquet(files, of_file)
             else:
                 fields = {name or f"__{index}": "string" for index, name in enumerate(header)}
                 table = self.engine.read_text(files, fields, delimiter=layout.delimiter, quote=layout.quote,
-                                              header=bool(layout.header), longest=longest)
-            tables.append(table)
+                                              header=bool(layout.header), longest=longest, file_column=of_file)
+            tables.append(table.mutate(**{FILE: (table[FILE] + first).cast("int32")}) if of_file and first else table)
+            first += len(files)
+        if any(plain.marked for plain in headers):
+            self.quoted.append(name)
         if len(tables) == 1:
-            self.engine.materialise(tables[0].select(*columns), name)
+            self.engine.materialise(tables[0].select(*kept), name)
             return
         # Stored as they are before any value is looked at: by the statistics of Parquet files, which engines trust, no
         # value is NaN. And a union keeps no order.
-        parts = [self.engine.materialise(table.select(*columns), f"{name}_part_{index}")
+        parts = [self.engine.materialise(table.select(*kept), f"{name}_part_{index}")
                  for index, table in enumerate(tables)]
         for column in (column for column in types if column not in self.numbers):
             types[column] = self._exact_type(types[column], {
                 named(files): part[column] for (_, _, files), part in zip(groups, parts, strict=True)})
         parts = [self.engine.numbered(part).select(
             "row", __part=ibis.literal(index, "int32"),
-            **{column: _as_type(part[column], types.get(column)) for column in columns})
+            **{column: _as_type(part[column], types.get(column)) for column in kept})
             for index, part in enumerate(parts)]
-        self.engine.materialise(ibis.union(*parts).order_by("__part", "row").select(*columns), name)
+        self.engine.materialise(ibis.union(*parts).order_by("__part", "row").select(*kept), name)
         for index in range(len(tables)):
             self.engine.drop(f"{name}_part_{index}")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ibis
 import ibis.expr.types as ir
@@ -16,8 +14,9 @@ from clickwise.errors import PrepareError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare.encode import read_column, through
 from clickwise.prepare.engine import Engine
-from clickwise.prepare.infer import UNIX
 from clickwise.prepare.table.raw_columns import null_if_missing
+from clickwise.prepare.table.rows import FILE
+from clickwise.prepare.table.told import files_of, spans_of
 from clickwise.progress import Progress, say
 
 if TYPE_CHECKING:
@@ -27,11 +26,13 @@ if TYPE_CHECKING:
 
 
 class Split(NamedTuple):
-    """Mapping → its rows, and by the column `order_by` its first and last moment; rows left out for want of a label."""
+    """Mapping → its rows, and by the column `order_by` its first and last moment; rows left out for want of a label;
+    what `told.files_of` tells of the mappings of several files."""
 
     rows: dict[str, int]
     unlabelled: int
     spans: dict[str, tuple[str, str]]
+    files: dict[str, dict[str, dict[str, Any]]]
 
 
 def split(rows: RowsInEngine | RowsInMemory, engine: Engine, spec: FeatureSpec, config: TableConfig,
@@ -40,6 +41,7 @@ def split(rows: RowsInEngine | RowsInMemory, engine: Engine, spec: FeatureSpec, 
     preparation/examples.parquet as they are."""
     counts: dict[str, tuple[int, int]] = {}
     spans: dict[str, tuple[str, str]] = {}
+    files: dict[str, dict[str, dict[str, Any]]] = {}
     unlabelled = 0
     (label,) = spec.channels["label"]
     time = Time(spec.features[config.order_by].time_format if config.order_by in spec.features else None)
@@ -52,6 +54,9 @@ def split(rows: RowsInEngine | RowsInMemory, engine: Engine, spec: FeatureSpec, 
             part = part_of(engine, table.filter(table["__label"].notnull()), table, shares, config, where, time)
             if config.order_by is not None:
                 spans |= spans_of(engine, table, part, [mapping, *shares], config.order_by, time)
+            if FILE in table.columns:
+                names = spec.mappings[mapping][0].files
+                files[mapping] = files_of(engine, table, names, config.order_by, time)
             counts |= rows.assign(mapping, [mapping, *shares], table, part, encoding)
             unlabelled += counts.pop("")[0]
             for name in (mapping, *shares):
@@ -70,33 +75,7 @@ def split(rows: RowsInEngine | RowsInMemory, engine: Engine, spec: FeatureSpec, 
     order = [name for name in ("train", "validation", "test") if name in counts]
     order += [name for name in counts if name not in order]
     return Split({name: counts[name][0] for name in order}, unlabelled,
-                 {name: spans[name] for name in order if name in spans})
-
-
-def spans_of(engine: Engine, labelled: ir.Table, part: ir.IntegerValue, names: Sequence[str],
-             order_by: str, time: Time) -> dict[str, tuple[str, str]]:
-    """Mapping → its first and its last moment by `order_by`, read as `time`; where the column holds neither times nor
-    numbers, none."""
-    written = Text().bulk(labelled[order_by])
-    labelled = labelled.select("__label", part=part, time=time.bulk(written), number=Float().bulk(written))
-    labelled = labelled.filter(labelled["__label"].notnull())
-    found = engine.rows(labelled.group_by("part").aggregate(
-        first_time=labelled.time.min(), last_time=labelled.time.max(), first_number=labelled.number.min(),
-        last_number=labelled.number.max()))
-    kind = "time" if any(row["first_time"] for row in found) else "number"
-    return {names[row["part"]]: (_moment(row[f"first_{kind}"]), _moment(row[f"last_{kind}"]))
-            for row in found if row[f"first_{kind}"] is not None}
-
-
-def _moment(value: str | float) -> str:
-    """A time or a number as text; Unix seconds also as the time they are."""
-    if isinstance(value, str):
-        return value
-    text = f"{value:.0f}" if value.is_integer() else f"{value:g}"
-    for factor in (1, 10**3, 10**6):
-        if UNIX[0] * factor <= value < UNIX[1] * factor:
-            return f"{text} ({datetime.datetime.fromtimestamp(value // factor, datetime.UTC):%Y-%m-%d %H:%M:%S})"
-    return text
+                 {name: spans[name] for name in order if name in spans}, files)
 
 
 def _label(table: ir.Table, label: str, encoding: Encoding, engine: Engine) -> ir.Value:
