@@ -82,6 +82,8 @@ class ColumnProfile:
     @functools.cached_property
     def values(self) -> set[str]:
         """The distinct values as text."""
+        if not self.typed and not len(self.floats):
+            return self.texts
         return self.texts.union(map(self._spelled, self.typed), map(self._spelled, self.floats.to_pylist()))
 
     @functools.cached_property
@@ -91,8 +93,11 @@ class ColumnProfile:
             return len(self.typed.union(self.floats.to_pylist())) if self.typed else len(self.floats)
         if not self.is_number:
             return len(self.values)
-        known = self.values - set(MISSING_NUMBERS)
-        return len(known if self.kind == "integer" else {float(value) for value in known})
+        known = self.values.difference(MISSING_NUMBERS)
+        if self.kind == "integer":
+            return len(known)
+        numbers = pc.add(pa.array(known, pa.string()).cast(pa.float64()), 0.0)  # of -0 and 0 one
+        return pc.count_distinct(numbers).as_py()
 
     def add(self, column: pa.Array) -> None:
         """Takes in the next rows."""
