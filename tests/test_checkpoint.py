@@ -5,6 +5,7 @@ import torch
 
 from clickwise import checkpoint
 from clickwise.errors import CheckpointError
+from clickwise.run.folder import remove_unfinished
 
 
 def test_what_is_saved_is_loaded(tmp_path):
@@ -57,7 +58,7 @@ def test_marking_twice_leaves_nothing_behind_and_leftovers_are_removed(tmp_path)
     folder.mark_last_as_best()
     folder.mark_last_as_best()
     (tmp_path / ".last.pt.123.partial").write_bytes(b"half")
-    folder.remove_unfinished()
+    remove_unfinished(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
 
 

@@ -26,10 +26,12 @@ from clickwise import prepare
 from clickwise.baselines import BASELINES
 from clickwise.data.dataset import Dataset
 from clickwise.data.loader import Loader
-from clickwise.encoding import Encoder, Encoding
+from clickwise.encoding import Encoder
 from clickwise.encoding.raw_file import RawFile
-from clickwise.errors import ClickwiseError, DataError, TrainError, UsageError
+from clickwise.errors import ClickwiseError, DataError, Interrupted, UsageError
 from clickwise.feature_spec import FILE_NAME, FeatureSpec
+from clickwise.files import read_json
+from clickwise.manifest import Manifest, of_run
 from clickwise.models.ctr_model import CTRModel
 from clickwise.progress import say
 from clickwise.recipe import apply_override
@@ -41,7 +43,7 @@ from clickwise.run.baselines import measure_baselines
 from clickwise.run.facts import RunFacts
 from clickwise.run.scores import BLOCK_ROWS, scores
 from clickwise.run.session import build_session
-from clickwise.run.whole_model import COLUMNS, ENCODING, inputs, model_columns, own_spec
+from clickwise.run.whole_model import COLUMNS, ENCODING, inputs, model_columns, own_encoding, own_spec
 from clickwise.tables import as_table
 from clickwise.train.evaluate import evaluate as measure
 from clickwise.train.step import TrainStep
@@ -61,7 +63,7 @@ class Model:
             raise DataError(self.folder, found="no encoding of raw rows", do="prepare and train again",
                             expected="a run on data that was prepared from a table or Criteo with this version")
         self._session, self.checkpoint, self.step = runs.open_run(self.folder, allow_imports=allow_imports, spec=spec)
-        self._spec, self._encoding = spec, Encoding.load(self.folder / ENCODING)
+        self._spec, self._encoding = spec, own_encoding(self.folder)
         self._encoder = Encoder(self._encoding, inputs(self._session.reads))
         self._temporary: tempfile.TemporaryDirectory | None = None
 
@@ -73,8 +75,7 @@ class Model:
     def columns(self) -> dict[str, dict[str, Any]]:
         """Column → what it was taken for (`channel`), `why`, what to `check`, how many `ids` it has, by mapping the
         share of rows where it is `missing` and `without_an_id`; empty where the data were no table."""
-        path = self.folder / COLUMNS
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return self._told(COLUMNS)
 
     @property
     def baselines(self) -> dict[str, dict[str, float | None]]:
@@ -84,23 +85,26 @@ class Model:
         `fit` leaves the last two until they are asked for here; that takes seconds and needs the columns of the
         training, which a model that was saved elsewhere lacks. The report then has them too.
         """
-        found, data = self._beside(), self._session.recipe.data
+        found, data = self._told(BASELINES_FILE), self._session.recipe.data
         if not {*BASELINES} <= {*found.get("results", ()), *found.get("not_measured", ())} and data.path is not None \
                 and (Path(data.path) / FILE_NAME).exists():
             session = dataclasses.replace(self._session, dataset=Dataset(data))
+            written = Manifest(self.folder)
+            written.replace(BASELINES_FILE, None)
             measure_baselines(self.folder, session, BASELINES, self.metrics.get(data.test, {}))
+            written.add([BASELINES_FILE])
             write_report(self.folder)
-            found = self._beside()
+            found = self._told(BASELINES_FILE)
         return found.get("results", {})
 
     @property
     def warnings(self) -> list[str]:
         """What is suspicious about the model: worse than a constant, a column that all but tells the label."""
-        return self._beside().get("warnings", [])
+        return self._told(BASELINES_FILE).get("warnings", [])
 
-    def _beside(self) -> dict[str, Any]:
-        path = self.folder / BASELINES_FILE
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    def _told(self, file: str) -> dict[str, Any]:
+        path = of_run(self.folder).verified(file)
+        return read_json(path) if path.exists() else {}
 
     def predict_logit(self, data: Data) -> np.ndarray:
         """The logit of every row, float32."""
@@ -232,11 +236,11 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
         say(f"train.batch_size: {max(1, few)}, since there are few rows")
     try:
         run = train(recipe, _overrides(chosen), out=folder / "runs")
-    except TrainError as error:
+    except Interrupted:
         run = next((folder / "runs").glob("*/*"))
-        if error.found != "interrupted" or not (run / "checkpoint" / "last.pt").exists():
+        if not (run / "checkpoint" / "last.pt").exists():
             raise
-        say(f"{error.found}: the model is that of the best checkpoint until then")
+        say("interrupted: the model is that of the best checkpoint until then")
     found = Model(run)
     found._temporary = temporary
     return found

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,23 @@ import torch
 
 from clickwise.errors import CheckpointError
 from clickwise.files import whole_file
+from clickwise.manifest import Manifest, SummedFile
 
 FORMAT = 1
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Writes nested dicts and lists of tensors, numbers and texts; an older file at `path` survives a failure."""
+def save(path: Path, content: dict[str, Any], manifest: Manifest | None = None, sums: bool = True) -> None:
+    """Writes nested dicts and lists of tensors, numbers and texts; an older file at `path` survives a failure.
+
+    The manifest of the run learns of the new file before it stands there; without `sums` it forgets the file.
+    """
     try:
-        with whole_file(path) as temporary, open(temporary, "wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
+        with whole_file(path) as temporary:
+            with open(temporary, "wb") as file:
+                written = SummedFile(file)
+                torch.save({"format": FORMAT, **content}, written if manifest is not None and sums else file)
+            if manifest is not None:
+                manifest.replace(_name(path, manifest), written.sum if sums else None)
     except (OSError, RuntimeError) as error:
         older = "; what was saved before is whole, so --resume goes on from there" if path.exists() else ""
         raise CheckpointError(path, found=f"writing failed: {error}", expected="room and permission to write",
@@ -42,31 +52,64 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-class CheckpointFolder:
-    """The two checkpoints of a run: `last.pt`, and `best.pt` by the metric that the recipe names."""
+@contextlib.contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """CheckpointError where the block does not find in a checkpoint what `clickwise train` writes into one."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        found = f"no {error}" if isinstance(error, KeyError) else f"another content ({str(error).splitlines()[0]})"
+        raise CheckpointError(path, found=found, expected="a checkpoint written by clickwise train",
+                              do="copy it again, or train anew") from error
 
-    def __init__(self, folder: Path) -> None:
-        self.last, self.best = folder / "last.pt", folder / "best.pt"
+
+def _name(path: Path, manifest: Manifest) -> str:
+    return os.path.relpath(path, manifest.folder)
+
+
+class CheckpointFolder:
+    """The two checkpoints of a run: `last.pt`, and `best.pt` by the metric that the recipe names.
+
+    `manifest` is that of the run; `sums` says whether checkpoints are summed as they are written, and verified as they
+    are loaded.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest | None = None, sums: bool = True) -> None:
+        self.last, self.best, self.manifest, self.sums = folder / "last.pt", folder / "best.pt", manifest, sums
+
+    def path(self, which: str) -> Path:
+        """Of `best` or `last`."""
+        return self.best if which == "best" else self.last
+
+    def load(self, which: str) -> dict[str, Any]:
+        """The content of `best` or `last`; CheckpointError where it is missing, damaged or another than was saved."""
+        path = self.path(which)
+        if self.manifest is not None and self.sums:
+            self.manifest.verified(_name(path, self.manifest), CheckpointError)
+        return load(path)
+
+    def has(self, which: str) -> bool:
+        """Whether there is a `best` or `last`, or was: `load` then misses it."""
+        path = self.path(which)
+        return path.exists() or (self.manifest is not None and self.manifest.requires(_name(path, self.manifest)))
 
     def save_last(self, content: dict[str, Any]) -> None:
         """Writes `last.pt`; `best.pt` stays what it is."""
-        save(self.last, content)
+        save(self.last, content, self.manifest, self.sums)
 
     def mark_last_as_best(self) -> None:
         """Makes `best.pt` a second name of the file that `last.pt` is now, or a copy where there are no links."""
         if self.best.exists() and self.best.samefile(self.last):
             return
+        if self.manifest is not None:
+            self.manifest.replace(_name(self.best, self.manifest),
+                                  self.manifest.sum_of(_name(self.last, self.manifest)) if self.sums else None)
         with whole_file(self.best) as temporary:
             temporary.unlink(missing_ok=True)
             try:
                 os.link(self.last, temporary)
             except OSError:
                 shutil.copyfile(self.last, temporary)
-
-    def remove_unfinished(self) -> None:
-        """Removes what a killed process was writing."""
-        for path in self.last.parent.glob(".*.partial"):
-            path.unlink(missing_ok=True)
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import signal
 import sys
 from enum import StrEnum
@@ -13,11 +14,24 @@ from typing import Annotated, Any
 import typer
 
 from clickwise import __version__
-from clickwise.errors import ClickwiseError, UsageError
+from clickwise.errors import ClickwiseError, DataError, Interrupted, UsageError
 from clickwise.progress import show_log
 from clickwise.threads import let_them_sleep
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+
+class _Verbs(typer.core.TyperGroup):
+    """Interrupted verbs end in a message of ours; typer has none."""
+
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted", found="no end of the work; nothing was left half-written",
+                              do=f"the same again: {shlex.join(['clickwise', *sys.argv[1:]])}") from None
+
+
+app = typer.Typer(cls=_Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  rich_markup_mode=None,
                   help="Click-through-rate models from raw click logs: prepare, train, measure, predict.",
                   context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -37,16 +51,24 @@ class What(StrEnum):
 
 
 def main() -> None:
-    """Runs the command line; a person's mistake ends in one message and exit code 1 or 2, never in a traceback."""
+    """Runs the command line; a person's mistake ends in one message and exit code 1 or 2, never in a traceback. SIGINT
+    and SIGTERM end it alike, with 130 and 143."""
     let_them_sleep()
-    signal.signal(signal.SIGTERM, _interrupt)
+    received: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     show_log()
     try:
         app()
     except ClickwiseError as error:
-        _complain(str(error), error.exit_code)
+        _complain(str(error), 128 + received[0] if received else error.exit_code)
     except KeyboardInterrupt:
-        _complain("interrupted", 1)
+        _complain("interrupted", 128 + (received or [signal.SIGINT])[0])
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -64,11 +86,6 @@ def main() -> None:
             raise
         _complain(str(ClickwiseError("memory of the GPU", found=str(error).split(". ")[0], expected="a smaller model",
                                      do="lower train.batch_size or model.embedding_dim")), 1)
-
-
-def _interrupt(number, frame) -> None:
-    """SIGTERM ends a command as Ctrl-C does: with a message, and nothing half-written."""
-    raise KeyboardInterrupt
 
 
 def _complain(message: str, code: int) -> None:
@@ -261,8 +278,14 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
 
 
 def _show_run(folder: Path, as_json: bool) -> None:
-    metrics, baselines = (json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).exists() else {}
-                          for name in ("metrics.json", "baselines.json"))
+    from clickwise.files import read_json
+    from clickwise.manifest import of_run
+
+    paths = [of_run(folder).verified(name) for name in ("metrics.json", "baselines.json")]
+    if not paths[0].exists():
+        raise DataError(paths[0], found="no such file", expected="what a finished run tells",
+                        do=f"delete {folder / 'DONE'}, then: clickwise train --resume {folder}")
+    metrics, baselines = (read_json(path) if path.exists() else {} for path in paths)
     if as_json:
         _print_json({"run": str(folder), **metrics, "baselines": baselines})
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -62,6 +63,12 @@ class CheckpointError(ClickwiseError):
 
 class TrainError(ClickwiseError):
     """Training cannot go on (a loss that is not finite, say)."""
+
+
+class Interrupted(ClickwiseError):
+    """SIGINT (Ctrl-C) or SIGTERM ended the work."""
+
+    exit_code = 128 + signal.SIGINT
 
 
 def nearest(name: object, choices: Iterable[object]) -> str:

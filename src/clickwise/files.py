@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import hashlib
 import json
 import math
@@ -13,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from clickwise.errors import ClickwiseError
+from clickwise.errors import ClickwiseError, DataError
 
 LONGEST_STEM = 200  # bytes; file systems take 255 with all endings
 
@@ -21,6 +22,32 @@ LONGEST_STEM = 200  # bytes; file systems take 255 with all endings
 def temporary_sibling(path: Path) -> Path:
     """A hidden name beside `path`, so that the final rename stays within one file system."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def remove_left(path: Path) -> None:
+    """Removes what processes that were killed on this machine left of writing `path`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        number = left.name.split(".")[-2]
+        if number.isdigit() and not _is_running(int(number)):
+            remove(left)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all in it."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return True
 
 
 @contextlib.contextmanager
@@ -47,6 +74,7 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(path)
+    remove_left(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -150,6 +178,18 @@ def _finite(value: object) -> object:
 def write_json(path: str | os.PathLike, value: object) -> None:
     """Writes a whole file of strict JSON, indented for people."""
     write_text(path, to_json(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """The object in a file of JSON; DataError where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__} in place of an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(path, found=f"no JSON that can be read ({error})", expected="what clickwise wrote",
+                        do="copy the file again, or repeat what wrote it") from None
+    return content
 
 
 def shipped(relative: str) -> Path:

@@ -109,7 +109,7 @@ def test_trains_resumes_exactly_and_is_measured(clickwise, tmp_path, monkeypatch
     whole = train(f"tiny/{model}", *WORDS)
     with monkeypatch.context() as patch:
         patch.setattr(TrainStep, "__call__", dies_at(4, TrainStep.__call__))
-        assert clickwise("train", f"tiny/{model}", *WORDS, "--out", "killed").code == 1
+        assert clickwise("train", f"tiny/{model}", *WORDS, "--out", "killed").code == 130
     (killed,) = (tmp_path / "killed" / f"ds-{model}").iterdir()
     assert checkpoint.load(killed / "checkpoint" / "last.pt")["position"]["step"] == 3
     train("--resume", killed)

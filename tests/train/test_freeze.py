@@ -122,7 +122,7 @@ def test_resume_is_not_a_second_start(clickwise, train, first, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainStep, "__call__", die)
         result = clickwise("train", "tiny/dlrm", *SMALL, *words, "--out", "killed")
-    assert result.code == 1 and "--resume" in result.err
+    assert result.code == 130 and "--resume" in result.err
     (killed,) = (tmp_path / "killed" / "synthetic-dlrm").iterdir()
     assert checkpoint.load(killed / "checkpoint" / "last.pt")["position"]["step"] == 8
     shutil.move(first, tmp_path / "gone")

@@ -100,7 +100,7 @@ def test_resumed_after_a_kill_it_ends_in_the_same_bits(clickwise, train, tmp_pat
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainStep, "__call__", die)
-        assert clickwise("train", "tiny/wide_deep", *SMALL, *SCHEDULES, *more, "--out", "killed").code == 1
+        assert clickwise("train", "tiny/wide_deep", *SMALL, *SCHEDULES, *more, "--out", "killed").code == 130
     (killed,) = (tmp_path / "killed" / "synthetic-wide_deep").iterdir()
     assert content(killed)["position"]["step"] == 8
     assert clickwise("train", "--resume", killed).code == 0

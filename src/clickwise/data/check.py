@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 from clickwise.data.arrays import Block, column_file
 from clickwise.data.check_values import check_finite, check_ids, check_labels
@@ -13,36 +14,67 @@ from clickwise.data.events import map_events
 from clickwise.data.events_check import check_events
 from clickwise.feature_spec import ID_CHANNELS, FeatureSpec
 from clickwise.files import write_json
+from clickwise.manifest import Manifest, Sum, sum_of_file
 from clickwise.progress import Progress
 
 MEMORY = ".checked.json"  # beside feature_spec.yaml
 
 
-def check_columns(spec: FeatureSpec, mapping: str) -> None:
-    """Raises SpecError or DataError where the columns of a mapping contradict the spec, naming file and row.
+def check_columns(spec: FeatureSpec, mapping: str, manifest: Manifest | None = None) -> dict[str, Sum]:
+    """The files of a mapping with bytes and CRC-32. Raises SpecError or DataError where its columns contradict the
+    spec, naming file and row, or are not what the dataset's manifest says.
 
     Looked at: sizes of files, 0 <= id < cardinality, offsets that rise to the number of values, lists no longer than
-    max_hotness, numericals that are finite, labels 0 or 1. What was found good is remembered in the dataset's folder
-    (sizes and times of the files), if that can be written to: the next call then reads no column.
+    max_hotness, numericals that are finite, labels 0 or 1. What was found good is remembered in the dataset's folder,
+    if that can be written to: the next call then reads no column. Files are recognised by their size, the time of their
+    content, and the time of any change to them (ctime), which nobody can set: what is remembered of a dataset that was
+    copied or comes from somebody else is not believed.
     """
     check_loadable(spec)
+    manifest = Manifest(spec.folder) if manifest is None else manifest
     seen = {name: column_file(spec, name).stat() for chunk in spec.chunks(mapping) for name in chunk.files}
-    state = {"fingerprint": spec.fingerprint(),
-             "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in seen.items()}}
+    times = {name: [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for name, stat in seen.items()}
     remembered = _remembered(spec.folder / MEMORY)
-    if remembered.get(mapping) == state:
-        return
-    _scan(spec, mapping)
-    with contextlib.suppress(OSError):  # a folder that only others may write to
-        write_json(spec.folder / MEMORY, {**remembered, mapping: state})
+    sums = _sums_in(remembered.get(mapping), spec.fingerprint(), times)
+    is_new = sums is None
+    if sums is None:
+        sums = _summed(spec, mapping, list(seen))
+    for name, found in sums.items():
+        manifest.check(name, found)
+    if is_new:
+        _scan(spec, mapping)
+        state = {"fingerprint": spec.fingerprint(), "files": times,
+                 "crc32": {name: crc32 for name, (_, crc32) in sums.items()}}
+        with contextlib.suppress(OSError):  # a folder that only others may write to
+            write_json(spec.folder / MEMORY, {**remembered, mapping: state})
+    return sums
 
 
-def _remembered(path: Path) -> dict[str, object]:
+def _remembered(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _sums_in(state: Any, fingerprint: str, times: dict[str, list[int]]) -> dict[str, Sum] | None:
+    """What is remembered of exactly these files, None where it is of others."""
+    try:
+        if (state["fingerprint"], state["files"]) == (fingerprint, times):
+            return {name: (size, int(state["crc32"][name])) for name, (size, _, _) in times.items()}
+    except (LookupError, TypeError, ValueError):
+        pass
+    return None
+
+
+def _summed(spec: FeatureSpec, mapping: str, names: list[str]) -> dict[str, Sum]:
+    sums = {}
+    with Progress(f"summing {mapping}", total=len(names), unit="files") as bar:
+        for name in names:
+            sums[name] = sum_of_file(spec.folder / name)
+            bar.advance(1, name)
+    return sums
 
 
 def _scan(spec: FeatureSpec, mapping: str) -> None:

@@ -19,6 +19,7 @@ from clickwise.data.loader import Loader
 from clickwise.data.synthetic import SyntheticConfig, synthetic_columns, synthetic_spec
 from clickwise.errors import DataError, nearest
 from clickwise.feature_spec import CHANNELS, ID_CHANNELS, FeatureSpec, check_encoded
+from clickwise.manifest import Manifest, Sum
 from clickwise.recipe import require
 
 
@@ -72,13 +73,20 @@ class Dataset:
         """`spec` stands for what lies in `config.path`, where only rows from elsewhere are to be read."""
         self.config = config
         self._columns: dict[str, Columns] = {}
+        self._sums: dict[str, dict[str, Sum]] = {}  # by mapping that was read
         if spec is not None:
             self.spec = spec
         elif config.path is None:
             self.spec = synthetic_spec(config.synthetic)
         else:
             self.spec = FeatureSpec.load(config.path)
+            self.manifest.verified(self.spec.name)
             check_encoded(self.spec)
+
+    @functools.cached_property
+    def manifest(self) -> Manifest:
+        """Sizes and checksums of the dataset's files, where what wrote it left them."""
+        return Manifest(self.spec.folder)
 
     def columns(self, mapping: str) -> Columns:
         """The columns of a mapping, checked once per dataset (ids in range, files whole, no NaN)."""
@@ -93,7 +101,7 @@ class Dataset:
     def _read(self, mapping: str) -> Columns:
         if self.config.synthetic is not None:
             return synthetic_columns(self.config.synthetic, mapping)
-        check_columns(self.spec, mapping)
+        self._sums[mapping] = check_columns(self.spec, mapping, self.manifest)
         return read_columns(self.spec, mapping)
 
     def inputs(self, reads: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -115,13 +123,22 @@ class Dataset:
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """What must be the same for training to go on exactly: the Feature Spec, and a fingerprint of each file."""
-        files = sorted({file for chunks in self.spec.mappings.values() for chunk in chunks for file in chunk.files})
-        if self.config.path is None:
-            files = []
-        return {"spec": self.spec.fingerprint(),
-                "files": {file: _fingerprint(self.spec.folder / file) for file in files
-                          if (self.spec.folder / file).exists()}}
+        """What must be the same for training to go on exactly: the Feature Spec, and of every file of the recipe's
+        mappings its bytes and CRC-32."""
+        config, found = self.config, {}
+        for mapping in (config.train, config.validation, config.test) if config.path is not None else ():
+            if mapping is not None:
+                self.columns(mapping)
+                found |= self._sums[mapping]
+        return {"spec": self.spec.fingerprint(), "files": {file: list(found[file]) for file in sorted(found)}}
+
+    def is_that_of(self, saved: Mapping[str, Any]) -> bool:
+        """Whether `saved`, the `identity` in a checkpoint, is that of this data."""
+        if any(isinstance(value, str) for value in saved["files"].values()):  # of an earlier version
+            return saved["spec"] == self.spec.fingerprint() and all(
+                (path := self.spec.folder / file).exists() and _sampled(path) == value
+                for file, value in saved["files"].items())
+        return saved == self.identity
 
     def train_loader(self, *, batch_size: int, seed: int, pin_memory: bool,
                      channels: Collection[str] = CHANNELS) -> Loader:
@@ -170,8 +187,8 @@ def _with_histories(columns: Columns, spec: FeatureSpec, histories: Histories, n
     return dataclasses.replace(columns, arrays=arrays, events=events)
 
 
-def _fingerprint(path: Path, parts: int = 32, part_bytes: int = 1 << 16) -> str:
-    """A hash of the file's size and of up to 32 parts of 64 KiB spread over it: 2 MiB to read, however large it is."""
+def _sampled(path: Path, parts: int = 32, part_bytes: int = 1 << 16) -> str:
+    """What checkpoints of earlier versions hold of a file: a hash of its size and of up to 32 parts of 64 KiB."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with open(path, "rb") as file:

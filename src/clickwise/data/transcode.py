@@ -26,6 +26,7 @@ from clickwise.feature_spec import (
     split_binary_chunks,
 )
 from clickwise.files import whole_folder
+from clickwise.manifest import write_manifest
 from clickwise.progress import Progress
 
 
@@ -51,6 +52,7 @@ def transcode(spec: FeatureSpec | str | Path, out: str | Path, chunk_rows: int =
         for mapping in spec.mappings:
             _write_mapping(spec, written, mapping, chunk_rows)
         written.save(folder)
+        write_manifest(folder)
     return dataclasses.replace(written, folder=out)
 
 

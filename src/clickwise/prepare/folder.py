@@ -18,6 +18,7 @@ import clickwise
 from clickwise.errors import ClickwiseError, PrepareError
 from clickwise.feature_spec import FILE_NAME
 from clickwise.files import only_one, put_back, put_in_place, write_json, write_text
+from clickwise.manifest import write_manifest
 from clickwise.prepare.engine import CutShort, Engine, EngineConfig
 from clickwise.prepare.scatter import ScatterFile
 from clickwise.progress import say
@@ -192,6 +193,7 @@ class PreparationFolder:
         write_json(self.dataset / SUMMARY, {"fingerprint": self.fingerprint, "inputs": self.inputs, **summary,
                                              "seconds": round(time.monotonic() - self.started, 3)})
         self._close()
+        write_manifest(self.dataset)
         put_in_place(self.dataset, self.out)
         return self.out
 

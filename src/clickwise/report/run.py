@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from clickwise.errors import DataError, UsageError
+from clickwise.errors import ClickwiseError, DataError, UsageError
+from clickwise.manifest import of_run
 from clickwise.run.facts import FILE as FACTS
 from clickwise.run.facts import RunFacts
 
@@ -82,15 +83,18 @@ def read_run(folder: Path) -> Run:
     if not any((folder / name).exists() for name in FILES):
         raise UsageError(folder, found="none of " + ", ".join(FILES), expected="the folder of a run",
                          do="give a folder that clickwise train has written, runs/<dataset>-<model>/<time>")
-    scores: dict[str, dict[str, np.ndarray]] = {}
-    for key, values in _load(folder / "scores.npz", _arrays, {}).items():
+    known, scores = of_run(folder), {}
+
+    def loaded(name: str, read, otherwise):
+        return _load(known.verified(name, grows=name == "log.jsonl"), read, otherwise)
+
+    for key, values in loaded("scores.npz", _arrays, {}).items():
         mapping, _, name = key.partition("/")
         scores.setdefault(mapping, {})[name] = values
-    return Run(folder=folder, scores=scores, recipe=_load(folder / "recipe.yaml", _text, ""),
-               lines=tuple(_load(folder / "log.jsonl", _lines, ())),
-               columns=_load(folder / "columns.json", _columns, {}),
-               baselines=_load(folder / "baselines.json", _baselines, {}),
-               facts=_load(folder / FACTS, lambda path: RunFacts.load(path.parent), None))
+    return Run(folder=folder, scores=scores, recipe=loaded("recipe.yaml", _text, ""),
+               lines=tuple(loaded("log.jsonl", _lines, ())), columns=loaded("columns.json", _columns, {}),
+               baselines=loaded("baselines.json", _baselines, {}),
+               facts=loaded(FACTS, lambda path: RunFacts.load(path.parent), None))
 
 
 def is_number(value: object) -> bool:
@@ -102,6 +106,8 @@ def _load(path: Path, read, otherwise):
         return otherwise
     try:
         return read(path)
+    except ClickwiseError:
+        raise
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise DataError(path, found=f"a file that cannot be read ({error})", expected="what clickwise train writes",
                         do="remove it and write the report again, or repeat the run") from error

@@ -23,11 +23,10 @@ from clickwise.baselines.rows import BLOCK_ROWS, Rows, Unable, blocks_of, flat_f
 from clickwise.baselines.single_columns import telling_columns
 from clickwise.data.columns import Columns
 from clickwise.data.loader import Loader
-from clickwise.encoding import Encoding
 from clickwise.encoding.document import FILE as ENCODING_FILE
 from clickwise.metrics import MetricSet, build_metrics, log_loss, measure
 from clickwise.run.session import Session
-from clickwise.run.whole_model import ENCODING
+from clickwise.run.whole_model import ENCODING, own_encoding
 from clickwise.train.evaluate import evaluate
 
 FILE = "baselines.json"
@@ -98,7 +97,7 @@ def _leaks(folder: Path, session: Session, train: Rows, rows: Rows) -> list[str]
     found = telling_columns(train, rows, [feature.name for feature in numbers])
     raw = {}
     if found and (folder / ENCODING / ENCODING_FILE).exists():  # several columns may be made of one
-        raw = {name: column.of for name, column in Encoding.load(folder / ENCODING).columns.items()}
+        raw = {name: column.of for name, column in own_encoding(folder).columns.items()}
     best: dict[str, float] = {}
     for column, auc in found.items():
         name = raw.get(column, column)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from clickwise import files
+from clickwise.manifest import of_run
 
 FILE = "metrics.json"
 
@@ -47,9 +47,7 @@ class RunFacts:
 
     @classmethod
     def load(cls, folder: Path) -> RunFacts:
-        """Those of a finished run; OSError or ValueError where there is no such file, or no JSON object in it."""
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"a {type(content).__name__} in place of an object")
+        """Those of a finished run; DataError where there is no such file, or it is damaged."""
+        content = files.read_json(of_run(folder).verified(FILE))
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in content.items() if name in names and value is not None})

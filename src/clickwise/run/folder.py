@@ -11,13 +11,16 @@ from typing import Any
 
 import torch
 
-from clickwise import checkpoint
+from clickwise import files, manifest
+from clickwise.checkpoint import CheckpointFolder, reading
 from clickwise.errors import DataError, UsageError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.recipe import to_dict
 from clickwise.run.session import Session, build_session
 from clickwise.training_recipe import Recipe, load_foreign_recipe
 from clickwise.wiring import engines_of
+
+RECIPE = "recipe.yaml"
 
 
 def create(root: Path, name: str) -> Path:
@@ -38,22 +41,36 @@ def create(root: Path, name: str) -> Path:
             number += 1
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a killed training was writing into its folder, which the caller holds; predictions are another's."""
+    for path in list(folder.rglob(".*.partial")):
+        if "predictions" not in path.relative_to(folder).parts:
+            files.remove(path)
+
+
 def recipe_of(folder: Path, overrides: Iterable[str] = (), allow_imports: Collection[str] = ()) -> Recipe:
     """The recipe of a run, which may be another's; the overrides are the user's own."""
-    if not (folder / "recipe.yaml").exists():
+    if not (folder / RECIPE).exists():
         raise DataError(folder, found="no run folder" if folder.exists() else "no such folder",
                         expected="a folder written by clickwise train", do="runs/<dataset>-<model>/<time>")
-    return load_foreign_recipe(folder / "recipe.yaml", overrides, allow_imports)
+    recipe = load_foreign_recipe(folder / RECIPE, overrides, allow_imports)
+    manifest.of_run(folder).verified(RECIPE)
+    return recipe
+
+
+def checkpoints_of(folder: Path, recipe: Recipe, written: manifest.Manifest | None = None) -> CheckpointFolder:
+    """The checkpoints of a run; `written` is its manifest where the run is being written."""
+    return CheckpointFolder(folder / "checkpoint", written or manifest.of_run(folder), recipe.train.checksums)
 
 
 def load_weights(session: Session, folder: Path, recipe: Recipe, which: str | None = None) -> tuple[str, int]:
     """Gives the session's model the weights of a run's checkpoint: which one (`best` where there is one), its step."""
-    checkpoints = checkpoint.CheckpointFolder(folder / "checkpoint")
-    use_best = recipe.data.validation is not None and checkpoints.best.exists()
-    which = which or ("best" if use_best else "last")
-    content = checkpoint.load(checkpoints.best if which == "best" else checkpoints.last)
-    session.load_state(content, optimizer=False)
-    return which, content["position"]["step"]
+    checkpoints = checkpoints_of(folder, recipe)
+    which = which or ("best" if recipe.data.validation is not None and checkpoints.has("best") else "last")
+    content = checkpoints.load(which)
+    with reading(checkpoints.path(which)):
+        session.load_state(content, optimizer=False)
+        return which, content["position"]["step"]
 
 
 def open_run(folder: Path, *, overrides: Iterable[str] = (), which: str | None = None,
@@ -64,15 +81,17 @@ def open_run(folder: Path, *, overrides: Iterable[str] = (), which: str | None =
     return session, *load_weights(session, folder, session.recipe, which)
 
 
-MAY_CHANGE = ("data.path", "data.prefetch", "train.device", "train.threads")  # without changing what is computed
+# Where and how fast is computed, not what (other threads and devices round in another order).
+MAY_CHANGE = ("data.path", "data.prefetch", "train.device", "train.threads", "train.checksums")
 
 
-def differences(old: Recipe, new: Recipe) -> list[str]:
-    """`section.key: old → new` for every setting that matters in which two recipes differ."""
+def differences(old: Recipe, new: Recipe, may_change: bool = False) -> list[str]:
+    """`section.key: old → new` for every setting in which two recipes differ: of those that must be the same when a
+    run is resumed, or with `may_change` of the others."""
     flat_old, flat_new = _flat(to_dict(old)), _flat(to_dict(new))
     keys = list(dict.fromkeys([*flat_old, *flat_new]))
     return [f"{key}: {flat_old.get(key)!r} → {flat_new.get(key)!r}" for key in keys
-            if flat_old.get(key) != flat_new.get(key) and key not in MAY_CHANGE]
+            if flat_old.get(key) != flat_new.get(key) and (key in MAY_CHANGE) == may_change]
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,7 +7,6 @@ import functools
 import gc
 import logging
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -129,8 +128,8 @@ class Session:
             for engine, state in zip(engines_of(self.model), content["tables"], strict=True):
                 engine.load_optimizer_state_dict(state)
 
-    def loop(self, folder: Path, log: RunLog) -> Loop:
-        """The training loop over the recipe's mappings, its checkpoints in `folder`/checkpoint."""
+    def loop(self, checkpoints: CheckpointFolder, log: RunLog) -> Loop:
+        """The training loop over the recipe's mappings."""
         data = self.recipe.data
         guide = data.validation or data.test
         metrics, loader = self.metrics(), self.evaluation_loader(guide)
@@ -141,7 +140,7 @@ class Session:
             return {"mapping": guide, **values}
 
         return Loop(self.recipe.train, self.step, self.train_loader(), log=log, evaluate=measure,
-                    checkpoints=CheckpointFolder(folder / "checkpoint"), state=self.state)
+                    checkpoints=checkpoints, state=self.state)
 
 
 def _train_loader(dataset: Dataset, recipe: Recipe, model: CTRModel, device: torch.device) -> Loader:

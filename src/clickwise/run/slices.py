@@ -10,7 +10,7 @@ import torch
 
 from clickwise import files
 from clickwise.batch import Batch
-from clickwise.feature_spec import FeatureSpec
+from clickwise.data.dataset import Dataset
 from clickwise.metrics import ReportMaterial
 from clickwise.run.session import Session
 
@@ -29,7 +29,7 @@ class Slices:
         one_hot = [(index, feature) for index, feature in enumerate(features) if not feature.is_multi_hot][:FEATURES]
         self._positions = {feature.name: index for index, feature in one_hot}
         self._follow = {feature.name: range(min(VALUES, feature.cardinality)) for _, feature in one_hot}
-        self._names = {name: _value_names(session.dataset.spec, name) for name in self._positions}
+        self._names = {name: _value_names(session.dataset, name) for name in self._positions}
         self._materials: dict[str, ReportMaterial] = {}
 
     def watch(self, mapping: str) -> Callable[[torch.Tensor, Batch], None]:
@@ -51,12 +51,13 @@ class Slices:
             np.savez_compressed(file, **arrays)
 
 
-def _value_names(spec: FeatureSpec, feature: str) -> dict[int, str]:
+def _value_names(dataset: Dataset, feature: str) -> dict[int, str]:
     """Id → value out of the vocabulary that preparation saved, {} where it saved none."""
-    path = spec.folder / "preparation" / "vocabularies" / f"{files.file_stem(feature)}.parquet"
+    file = f"preparation/vocabularies/{files.file_stem(feature)}.parquet"
     names = {0: "missing or rare"}
-    if spec.folder == Path() or not path.exists():
+    if dataset.spec.folder == Path() or not (dataset.spec.folder / file).exists():
         return {}
+    path = dataset.manifest.verified(file)
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(path, columns=["id", "value"], filters=[("id", "<", VALUES)])

@@ -23,6 +23,7 @@ from clickwise.encoding.document import FILE
 from clickwise.encoding.encoder import Lists
 from clickwise.feature_spec import FILE_NAME, FeatureSpec
 from clickwise.files import whole_file, write_text
+from clickwise.manifest import of_run
 from clickwise.run.scores import SCORES, scores
 from clickwise.run.session import Session
 
@@ -36,14 +37,24 @@ def keep_preparation(folder: Path, session: Session) -> None:
         dataclasses.replace(spec, mappings={}, folder=folder, name=FILE_NAME).save(folder)
     source = spec.folder / PREPARATION
     if session.recipe.data.path is not None and (source / FILE).exists() and not (folder / ENCODING / FILE).exists():
-        Encoding.load(source).copy_to(folder / ENCODING)
+        known = session.dataset.manifest
+        encoding = Encoding.load(source)
+        known.verified(f"{PREPARATION}/{FILE}")
+        encoding.copy_to(folder / ENCODING)
         if (source / COLUMNS).exists():
-            write_text(folder / COLUMNS, (source / COLUMNS).read_text(encoding="utf-8"))
+            write_text(folder / COLUMNS, known.verified(f"{PREPARATION}/{COLUMNS}").read_text(encoding="utf-8"))
 
 
 def own_spec(folder: Path) -> FeatureSpec | None:
     """The Feature Spec that a run keeps; None where an older version wrote the run."""
-    return FeatureSpec.load(folder) if (folder / FILE_NAME).exists() else None
+    return FeatureSpec.load(of_run(folder).verified(FILE_NAME)) if (folder / FILE_NAME).exists() else None
+
+
+def own_encoding(folder: Path) -> Encoding:
+    """The encoding of raw rows that a run keeps."""
+    encoding = Encoding.load(folder / ENCODING)  # first: what it says of a damaged file is more exact
+    of_run(folder).verified(f"{ENCODING}/{FILE}")
+    return encoding
 
 
 def save_examples(folder: Path, session: Session) -> None:
@@ -51,8 +62,9 @@ def save_examples(folder: Path, session: Session) -> None:
     source = session.dataset.spec.folder / PREPARATION / EXAMPLES
     if not session.recipe.examples or not (folder / ENCODING / FILE).exists() or not source.exists():
         return
-    examples = parquet.read_table(source).slice(0, session.recipe.examples)
-    encoder = Encoder(Encoding.load(folder / ENCODING), inputs(session.reads))
+    examples = parquet.read_table(session.dataset.manifest.verified(f"{PREPARATION}/{EXAMPLES}")).slice(
+        0, session.recipe.examples)
+    encoder = Encoder(own_encoding(folder), inputs(session.reads))
     columns = model_columns(session.dataset.spec, encoder.columns(examples, str(source)).arrays, len(examples))
     found = scores(session, session.dataset.spec, columns)
     with whole_file(folder / EXAMPLES) as temporary:

@@ -37,6 +37,8 @@ class TrainConfig:
     patience              stop after so many evaluations without improvement
     log_every             steps between two lines of log.jsonl; a loss that is not finite is found then
     threads               CPU threads; null: torch's choice. Results are bit-identical for one number of threads
+    checksums             checkpoints are summed as they are written and verified before they are loaded, about 2 GB/s;
+                          false spares that where tables are huge
     """
 
     batch_size: int = 65536
@@ -53,6 +55,7 @@ class TrainConfig:
     patience: int | None = None
     log_every: int = 100
     threads: int | None = None
+    checksums: bool = True
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "evaluation_batch_size", "epochs", "steps", "evaluate_every", "checkpoint_every",
@@ -224,6 +227,7 @@ class Loop:
             content = self.state()
             self._check_weights(content["model"])
             better = measure and self.evaluate is not None and self._evaluate()
+            self.log.sync()
             self.checkpoints.save_last({
                 **content,
                 "step": self.step.state_dict(),
@@ -252,7 +256,6 @@ class Loop:
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Puts the loop where `content`, the loaded `last.pt`, was saved."""
-        self.checkpoints.remove_unfinished()
         self.step.load_state_dict(content["step"])
         self.at, self.effort = Position(**content["position"]), Effort(**content["effort"])
         self.at.loss_sums = {name: value.clone() for name, value in self.at.loss_sums.items()}

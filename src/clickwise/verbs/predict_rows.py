@@ -12,7 +12,7 @@ from clickwise.arrow_files import open_parquet
 from clickwise.data.arrays import Array, RaggedArray
 from clickwise.data.check import check_block
 from clickwise.data.columns import Columns, side_by_side, stream_chunk
-from clickwise.encoding import Encoder, Encoding, ValueCounts
+from clickwise.encoding import Encoder, ValueCounts
 from clickwise.encoding.document import FILE
 from clickwise.encoding.raw_file import RawFile
 from clickwise.errors import UsageError, nearest
@@ -20,7 +20,7 @@ from clickwise.feature_spec import CHANNELS, Chunk, FeatureSpec
 from clickwise.progress import say
 from clickwise.run.scores import BLOCK_ROWS, SCORES
 from clickwise.run.session import Session
-from clickwise.run.whole_model import ENCODING, inputs, model_columns
+from clickwise.run.whole_model import ENCODING, inputs, model_columns, own_encoding
 from clickwise.text_files import TextLayout, first_row
 
 Blocks = Iterator[tuple[Columns, dict[str, pa.Array]]]
@@ -104,7 +104,7 @@ def rows_of_raw_file(session: Session, folder: Path, source: Path, carry: tuple[
                          expected="a run on data that clickwise prepared from table or criteo with this version",
                          do="a file of ids and numbers as the Feature Spec says: --encoded; raw rows: prepare and "
                             "train again (kuairand, amazon_books, outbrain and transcoded data have no encoding yet)")
-    encoding, spec = Encoding.load(folder / ENCODING), session.dataset.spec
+    encoding, spec = own_encoding(folder), session.dataset.spec
     encoder = Encoder(encoding, inputs(session.reads))
     file = RawFile.open(source, encoder.needs, encoding.layout)
     carried = _carried(spec, file.columns, carry, f"a column of {source}")

@@ -6,21 +6,31 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from clickwise import checkpoint, files, machine, memory, registry
-from clickwise.errors import CheckpointError, TrainError, UsageError
+from clickwise import files, machine, manifest, memory, registry
+from clickwise.checkpoint import reading
+from clickwise.encoding.document import FILE as ENCODING_FILE
+from clickwise.errors import CheckpointError, Interrupted, UsageError
+from clickwise.feature_spec import FILE_NAME
 from clickwise.metrics import build_metrics
 from clickwise.progress import say, warn
 from clickwise.report import write_report
 from clickwise.run import folder as runs
+from clickwise.run.baselines import FILE as BASELINES
 from clickwise.run.baselines import measure_baselines
+from clickwise.run.facts import FILE as METRICS
 from clickwise.run.facts import RunFacts
 from clickwise.run.session import Session, build_session
 from clickwise.run.slices import Slices
-from clickwise.run.whole_model import keep_preparation, save_examples
+from clickwise.run.whole_model import COLUMNS, ENCODING, EXAMPLES, keep_preparation, save_examples
 from clickwise.strict_yaml import parse_yaml
 from clickwise.train.log import RunLog
 from clickwise.train.loop import Loop
 from clickwise.training_recipe import Recipe, load_foreign_recipe, load_recipe, parse_recipe
+
+DONE = "DONE"
+PARTS = ("model", "tables", "data", "inputs", "recipe", "step", "position", "effort", "random")  # of a checkpoint
+AT_THE_START = (runs.RECIPE, FILE_NAME, f"{ENCODING}/{ENCODING_FILE}", COLUMNS)  # files that are read later
+AT_THE_END = (METRICS, BASELINES, "scores.npz", EXAMPLES)
 
 
 def train(name: str | None, overrides: list[str], *, resume: Path | None = None, out: Path = Path("runs"),
@@ -42,23 +52,32 @@ def train(name: str | None, overrides: list[str], *, resume: Path | None = None,
     recipe = session.recipe
     folder = runs.create(out, f"{recipe.data.name}-{recipe.model_name}")
     with files.only_one(folder, CheckpointError):
-        files.write_text(folder / "recipe.yaml", recipe.absolute().to_yaml())
-        _run(folder, session, None)
+        written = manifest.Manifest(folder)
+        written.write_text(runs.RECIPE, recipe.absolute().to_yaml())
+        _run(folder, session, written, None)
     return folder
 
 
 def _resume(folder: Path, name: str | None, overrides: list[str], allow_imports: Collection[str]) -> Path:
-    recipe = _recipe_of_resumed(folder, name, overrides, allow_imports)
+    recipe, changes = _recipe_of_resumed(folder, name, overrides, allow_imports)
     with files.only_one(folder, CheckpointError):
-        if (folder / "DONE").exists():
+        runs.remove_unfinished(folder)
+        if (folder / DONE).exists():
+            if changes:
+                raise UsageError(f"--resume {folder}", found="; ".join(changes), expected="no settings: it is finished",
+                                 do="start a new run with start_from, or evaluate and predict with these settings")
             say(f"{folder} is finished: nothing to resume")
             return folder
         session = build_session(recipe)
         session.check_data()
-        content = _checkpoint_to_resume(folder, session, allow_imports)
+        written = manifest.of_run(folder)
+        content = _checkpoint_to_resume(folder, session, written, allow_imports)
         if content is None:
             _start(session, allow_imports)
-        _run(folder, session, content)
+        if changes:
+            say("from here on " + "; ".join(changes))
+            written.write_text(runs.RECIPE, recipe.to_yaml())
+        _run(folder, session, written, content)
     return folder
 
 
@@ -72,16 +91,19 @@ def _start(session: Session, allow_imports: Collection[str]) -> None:
     session.count_ids()  # last: it goes through the data
 
 
-def _run(folder: Path, session: Session, content: dict[str, Any] | None) -> None:
-    """Trains from the start or from `content`, a checkpoint, and finishes the run folder."""
+def _run(folder: Path, session: Session, written: manifest.Manifest, content: dict[str, Any] | None) -> None:
+    """Trains from the start or from `content`, a checkpoint, and finishes the run folder, whose manifest is `written`.
+    """
     keep_preparation(folder, session)
+    written.add(name for name in AT_THE_START if name not in written)
     start = 0 if content is None else content["position"]["step"]
-    log = RunLog(folder / "log.jsonl", resume_at=start)
+    log = RunLog(folder / "log.jsonl", resume_at=start, manifest=written)
     try:
-        loop = session.loop(folder, log)
+        loop = session.loop(runs.checkpoints_of(folder, session.recipe, written), log)
         if content is not None:
-            session.load_state(content)
-            loop.load_state_dict(content)
+            with reading(loop.checkpoints.last):
+                session.load_state(content)
+                loop.load_state_dict(content)
             del content  # or it would hold a second copy of every table until the end
         say(f"run {folder}: {_describe(session, loop.total_steps)}" + (f", from step {start:,}" if start else ""))
         position = loop.run()
@@ -89,7 +111,7 @@ def _run(folder: Path, session: Session, content: dict[str, Any] | None) -> None
             say(f"stopped at step {position.step}: {position.stopped}")
         _finish(folder, session, loop, log)
     except KeyboardInterrupt:
-        raise TrainError(folder, found="interrupted", do=f"clickwise train --resume {folder}") from None
+        raise Interrupted(folder, found="interrupted", do=f"clickwise train --resume {folder}") from None
     finally:
         log.close()
 
@@ -102,38 +124,51 @@ def _describe(session: Session, steps: int) -> str:
 
 
 def _recipe_of_resumed(folder: Path, name: str | None, overrides: list[str],
-                       allow_imports: Collection[str]) -> Recipe:
-    recipe_file = folder / "recipe.yaml"
-    if not recipe_file.exists():
+                       allow_imports: Collection[str]) -> tuple[Recipe, list[str]]:
+    """The recipe of the run with the overrides that may be, and what they change. Those that may not be, and a recipe
+    `name` that is another one, are refused."""
+    if not (folder / runs.RECIPE).exists():
         raise CheckpointError(folder, found="no recipe.yaml in it", expected="a run folder of clickwise train",
                               do="see runs/<dataset>-<model>/")
-    recipe = load_foreign_recipe(recipe_file, allow_imports=allow_imports)
-    if name is not None or overrides:
-        asked = load_recipe(name, overrides) if name is not None else \
-            load_foreign_recipe(recipe_file, overrides, allow_imports)
-        asked = asked.absolute()
-        differences = runs.differences(recipe, asked)
-        if differences:
+    recipe_file = folder / runs.RECIPE
+    recipe = asked = load_foreign_recipe(recipe_file, allow_imports=allow_imports)
+    if overrides:
+        asked = load_foreign_recipe(recipe_file, overrides, allow_imports).absolute()
+    for other in (asked, *([load_recipe(name, overrides).absolute()] if name is not None else [])):
+        if differences := runs.differences(recipe, other):
             raise CheckpointError(folder, found="another recipe: " + "; ".join(differences[:5]),
                                   expected="the recipe this run was started with",
-                                  do=f"clickwise train --resume {folder} (alone), or start a new run")
-    return recipe
+                                  do=f"clickwise train --resume {folder} (alone, or with one of "
+                                     f"{', '.join(runs.MAY_CHANGE)}), or start a new run")
+    return asked, runs.differences(recipe, asked, may_change=True)
 
 
-def _checkpoint_to_resume(folder: Path, session: Session, allow_imports: Collection[str]) -> dict[str, Any] | None:
+def _checkpoint_to_resume(folder: Path, session: Session, written: manifest.Manifest,
+                          allow_imports: Collection[str]) -> dict[str, Any] | None:
     """The last checkpoint, or None where the run was killed before its first one."""
-    path = folder / "checkpoint" / "last.pt"
+    checkpoints = runs.checkpoints_of(folder, session.recipe, written)
+    path = checkpoints.last
     if not path.exists():
+        if written.requires(f"checkpoint/{path.name}"):
+            say(f"{path} is gone: training starts anew")
+        written.verified(runs.RECIPE, CheckpointError)
         return None
-    content = checkpoint.load(path)
-    sections = parse_yaml(content["recipe"], str(path))
+    content = checkpoints.load("last")
+    missing = [key for key in PARTS if key not in content]
+    if missing:
+        raise CheckpointError(path, found=f"no {', '.join(missing)} in it", expected="a checkpoint of clickwise train",
+                              do="copy it again, or train anew")
+    with reading(path):
+        sections = parse_yaml(content["recipe"], str(path))
+        is_same_data = session.dataset.is_that_of(content["data"])
     registry.refuse_foreign(sections, str(path), allow_imports)
     started_with = parse_recipe(sections, str(path))
     differences = runs.differences(started_with, session.recipe)
     if differences:
         raise CheckpointError(folder / "recipe.yaml", found="changed since: " + "; ".join(differences[:5]),
                               expected="the recipe this run was started with", do="undo the change, or start a new run")
-    if content["data"] != session.dataset.identity:
+    written.verified(runs.RECIPE, CheckpointError)
+    if not is_same_data:
         raise CheckpointError(folder, found=f"the data in {session.dataset.spec.folder} has changed since this run",
                               expected="the dataset it was started on", do="prepare that dataset again, or start anew")
     return content
@@ -143,9 +178,11 @@ def _finish(folder: Path, session: Session, loop: Loop, log: RunLog) -> None:
     """Final metrics of the best checkpoint (of the last, where no validation mapping chose), baselines, report and
     DONE."""
     recipe, position = session.recipe, loop.at
-    chosen = "best" if recipe.data.validation is not None and loop.checkpoints.best.exists() else "last"
+    chosen = "best" if recipe.data.validation is not None and loop.checkpoints.has("best") else "last"
     if chosen == "best" and position.best_step != position.step:
-        session.load_state(checkpoint.load(loop.checkpoints.best), optimizer=False)
+        content = loop.checkpoints.load("best")
+        with reading(loop.checkpoints.best):
+            session.load_state(content, optimizer=False)
     mappings = [mapping for mapping in (recipe.data.validation, recipe.data.test) if mapping is not None]
     slices = Slices(session)
     metrics = {mapping: session.evaluate(mapping, slices.watch(mapping)) for mapping in dict.fromkeys(mappings)}
@@ -162,6 +199,7 @@ def _finish(folder: Path, session: Session, loop: Loop, log: RunLog) -> None:
         parameters={"dense": dense, "tables": tables}, **machine.circumstances()).save(folder)
     for warning in measure_baselines(folder, session, recipe.baselines, metrics[recipe.data.test])["warnings"]:
         warn(warning)
+    loop.checkpoints.manifest.add(AT_THE_END)
     write_report(folder)
-    files.write_text(folder / "DONE", "")
+    files.write_text(folder / DONE, "")
 
