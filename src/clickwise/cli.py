@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shlex
 import signal
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from clickwise import __version__
-from clickwise.errors import ClickwiseError, DataError, Interrupted, UsageError
+from clickwise.errors import ClickwiseError, DataError, Interrupted, UsageError, disk_error
 from clickwise.progress import show_log
 from clickwise.threads import let_them_sleep
 
@@ -73,14 +72,9 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
-                              errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
+        if (told := disk_error(error)) is None:
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        _complain(str(ClickwiseError(error.filename or "writing", found="the disk is full" if full else error.strerror,
-                                     expected="room and permission to write",
-                                     do=("free space" if full else "choose another place, or change its permissions")
-                                     + "; unfinished files were removed")), 1)
+        _complain(str(told), told.exit_code)
     except Exception as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; this module does not import torch
             raise

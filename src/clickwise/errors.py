@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import signal
 from collections.abc import Iterable
 
@@ -69,6 +70,28 @@ class Interrupted(ClickwiseError):
     """SIGINT (Ctrl-C) or SIGTERM ended the work."""
 
     exit_code = 128 + signal.SIGINT
+
+
+_ANOTHER_PLACE = "choose another place, or change its permissions"
+_DISK = {errno.ENOSPC: "free space on the disk", errno.EDQUOT: "free space, or have the quota raised",
+         errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another file system",
+         errno.EIO: "look after the disk, or choose another", errno.ESTALE: "mount the file system again",
+         errno.EMFILE: "raise the limit on open files (ulimit -n)", errno.ENFILE: "close other programs",
+         errno.EROFS: "choose another place: this one can only be read",
+         errno.EBUSY: "choose a place that no other program uses", errno.EXDEV: "choose a place on one file system",
+         **dict.fromkeys((errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
+                          errno.ENAMETOOLONG, errno.ELOOP), _ANOTHER_PLACE)}
+
+
+def disk_error(error: OSError, where: object = "writing", kind: type[ClickwiseError] = ClickwiseError
+               ) -> ClickwiseError | None:
+    """What a person is told where a disk is full, may not be written to, or fails; None of any other error.
+
+    `where` stands for a file that the error does not name."""
+    if error.errno not in _DISK:
+        return None
+    return kind(error.filename or where, found=error.strerror or str(error), expected="room and permission to write",
+                do=f"{_DISK[error.errno]}; unfinished files were removed")
 
 
 def nearest(name: object, choices: Iterable[object]) -> str:

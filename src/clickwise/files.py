@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import glob
+import errno
 import hashlib
 import json
 import math
@@ -13,23 +13,21 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from clickwise.errors import ClickwiseError, DataError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+
 LONGEST_STEM = 200  # bytes; file systems take 255 with all endings
+FEW_FILES = 16  # that are written to the disk one after the other
 
 
 def temporary_sibling(path: Path) -> Path:
     """A hidden name beside `path`, so that the final rename stays within one file system."""
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
-
-
-def remove_left(path: Path) -> None:
-    """Removes what processes that were killed on this machine left of writing `path`."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        number = left.name.split(".")[-2]
-        if number.isdigit() and not _is_running(int(number)):
-            remove(left)
+    return path.with_name(f".{path.name}.process{os.getpid()}.partial")
 
 
 def remove(path: Path) -> None:
@@ -40,29 +38,25 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # another user's
-        return True
-    return True
-
-
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path; renames it to `path` when the block ends well, removes it when it does not."""
+    """Yields a temporary path; renames it to `path` when the block ends well, removes it when it does not.
+
+    What a process that was killed while it wrote the same file has left is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_left_over(path)
     temporary = temporary_sibling(path)
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.touch()
+        with _held(temporary):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error that is told is the first
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
@@ -70,36 +64,79 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary folder; puts it in the place of `path` when the block ends well, removes it when not."""
+    """Yields a temporary folder; puts it in the place of `path` when the block ends well, removes it when not.
+
+    What a process that was killed while it wrote the same folder has left is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_left_over(path)
     temporary = temporary_sibling(path)
-    remove_left(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        yield temporary
-        put_in_place(temporary, path)
+        with _held(temporary):
+            yield temporary
+            put_in_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Shows other processes that this one, while it lives, writes the file or folder."""
+    handle = _lock(path)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(path: Path) -> int | None:
+    """A handle that holds the file or folder; None where another process holds it, or nobody can."""
+    try:
+        import fcntl
+
+        handle = os.open(path, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def remove_left_over(path: Path) -> None:
+    """Removes the temporary siblings of `path` that belong to no living process."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.process\d+\.partial")
+    with contextlib.suppress(OSError):  # a folder that can be written but not listed
+        for sibling in [entry.name for entry in os.scandir(path.parent) if name.fullmatch(entry.name)]:
+            left = path.with_name(sibling)
+            if (handle := _lock(left)) is not None:
+                remove(left)
+                os.close(handle)
+
+
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Renames the folder `temporary` to `path`, replacing what stood there: at every moment either stands there whole.
+    """Renames the folder `temporary` to `path`, replacing what stood there: at every moment either stands there whole,
+    also after a power cut.
 
     Where the system cannot exchange two folders in one step, the old one is renamed first; a process that is killed
     then leaves it as `.<name>.old`, from where `put_back` takes it.
     """
     put_back(path)
+    to_disk(temporary)
     if not path.exists():
         os.replace(temporary, path)
-    elif _exchange(temporary, path):
-        shutil.rmtree(temporary, ignore_errors=True)
-    else:
+    elif not _exchange(temporary, path):
         os.replace(path, _old(path))
         os.replace(temporary, path)
-        shutil.rmtree(_old(path), ignore_errors=True)
+    _sync(path.parent)
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(_old(path), ignore_errors=True)
 
 
 def put_back(path: Path) -> None:
@@ -132,6 +169,66 @@ def file_stem(name: str) -> str:
     if len(stem.encode()) <= LONGEST_STEM:
         return stem
     return stem[:40] + "~" + hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+
+
+def to_disk(folder: Path) -> None:
+    """Returns when all files and folders in `folder` are on the disk: no power cut can take them any more.
+
+    Where they are many, the file system is asked for all that it has not written yet: 20,000 small files took 0.5 s so,
+    and 52 s one after the other.
+    """
+    folders, files = [], []
+    for place, _, names in os.walk(folder):
+        folders.append(Path(place))
+        files += [Path(place) / name for name in names]
+    if len(files) > FEW_FILES and _sync_file_system(folder):
+        return
+    for path in (*files, *folders):
+        _sync(path)
+
+
+def _sync_file_system(path: Path) -> bool:
+    """Whether all that was written to the file system of `path` is on the disk now; False where there is no such call.
+    """
+    try:
+        syncfs = ctypes.CDLL(None, use_errno=True).syncfs
+    except (OSError, AttributeError, TypeError):
+        return False
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return syncfs(handle) == 0
+    finally:
+        os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # of a system that opens no folders, or a file that may be written but not read
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of a file system that cannot
+            error.filename = str(path)
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_array(file: BinaryIO, array: np.ndarray) -> None:
+    """Writes the bytes of `array`; unlike `ndarray.tofile`, a full disk raises an OSError that says so (ENOSPC)."""
+    try:
+        file.write(array if array.flags.c_contiguous else array.copy())
+    except OSError as error:
+        error.filename = error.filename or file.name
+        raise
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Writes a file with the bytes of `array`."""
+    with open(path, "wb") as file:
+        write_array(file, array)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -285,6 +285,7 @@ def stopped_by_ctrl_c(monkeypatch, at, out) -> bool:
 def test_fault_hollow_overwrite(tmp_path, monkeypatch, interrupt, can_exchange):
     """Whenever a preparation that replaces another is interrupted: a whole dataset stands there, or (where two folders
     cannot be exchanged) the old one is put back; and the same again ends with all of the new one and nothing beside."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # the power stays on
     if not can_exchange:
         monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     out, hit, at = tmp_path / "out", True, 0
@@ -331,3 +332,67 @@ def test_a_partial_folder_beside_a_finished_one_is_cleared(tmp_path):
     (tmp_path / ".out.partial/state.json").write_text("{}")
     again = PreparationFolder(out, recipe={"dataset": {"number": 1}}, inputs={}, engine=EngineConfig())
     assert again.unchanged and not (tmp_path / ".out.partial").exists()
+
+
+def test_what_was_put_in_place_just_before_a_kill_is_not_done_again(tmp_path, monkeypatch):
+    """A run that is killed after the exchange had finished: the same command finds its result, `--overwrite` or not."""
+    out = tmp_path / "out"
+    prepare_by_stages(out, 1)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(PreparationFolder, "__exit__", lambda *_: None)
+        exchange = files._exchange
+        patched.setattr(files, "_exchange", lambda *folders: stopped(exchange(*folders)))
+        prepare_by_stages(out, 2)
+    state = json.loads((tmp_path / ".out.partial/state.json").read_text())
+    assert state["placed"] and whole(out) == 2
+    again = PreparationFolder(out, recipe={"dataset": {"number": 2}}, inputs={}, engine=EngineConfig(), overwrite=True)
+    assert again.unchanged and whole(out) == 2 and [file.name for file in tmp_path.iterdir()] == ["out"]
+    once_more = PreparationFolder(out, recipe={"dataset": {"number": 2}}, inputs={}, engine=EngineConfig(),
+                                  overwrite=True)
+    assert not once_more.unchanged  # nothing was interrupted: --overwrite means what it says
+
+
+def stopped(_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("state", [
+    "", "[]", "{}", "null", "7", '{"fingerprint": 1}', "[" * 100_000, '{"stages": {"a": 1}, "fingerprint": "x"}',
+    '{"fingerprint": "FINGERPRINT", "stages": ["a"], "folder": 1, "files": {}, "tables": false, "placed": false}',
+    '{"fingerprint": "FINGERPRINT", "stages": {"a": 1}, "folder": "1", "files": {}, "tables": false, "placed": 0}'])
+def test_a_damaged_state_starts_clean(tmp_path, state):
+    folder = PreparationFolder(tmp_path / "out", recipe={"dataset": {"number": 1}}, inputs={}, engine=EngineConfig())
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial/state.json").write_text(state.replace("FINGERPRINT", folder.fingerprint))
+    prepare_by_stages(tmp_path / "out", 1)
+    assert whole(tmp_path / "out") == 1 and [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_state_tells_of_is_on_the_disk_before(tmp_path, monkeypatch):
+    told, synced = [], set()
+
+    def to_disk(folder):
+        synced.update(file for file in folder.rglob("*") if file.is_file())
+
+    def write_json(path, value):
+        if path.name == "state.json" and not value["placed"]:
+            told.append({tmp_path / ".out.partial/dataset" / file for file in value["files"]})
+            assert told[-1] <= synced
+        files.write_json(path, value)
+
+    from clickwise.prepare import folder as module
+
+    monkeypatch.setattr(module, "to_disk", to_disk)
+    monkeypatch.setattr(module, "write_json", write_json)
+    prepare_by_stages(tmp_path / "out", 1)
+    assert len(told) == len(FILES) and len(told[-1]) == len(FILES)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE])
+def test_whatever_the_disk_refuses_is_one_message(tmp_path, monkeypatch, number):
+    with pytest.raises(PrepareError) as caught, PreparationFolder(
+            tmp_path / "out", recipe={"dataset": {}}, inputs={}, engine=EngineConfig()) as folder:
+        folder.stage("one", lambda: 1)
+        raise OSError(number, os.strerror(number))
+    assert caught.value.where == str(tmp_path / "out") and caught.value.found == os.strerror(number)
+    assert caught.value.do

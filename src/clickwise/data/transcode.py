@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from clickwise.feature_spec import (
     narrowest_id_dtype,
     split_binary_chunks,
 )
-from clickwise.files import whole_folder
+from clickwise.files import whole_folder, write_array
 from clickwise.manifest import write_manifest
 from clickwise.progress import Progress
 
@@ -159,7 +158,7 @@ class _ColumnWriter:
         self.files = [stack.enter_context(open(spec.folder / name, "wb")) for name in chunk.files]
         self.values = 0
         if self.feature.is_multi_hot:
-            _append(self.files[1], np.zeros(1, np.int64))
+            write_array(self.files[1], np.zeros(1, np.int64))
 
     def write(self, block: Block) -> None:
         array, dtype = block.arrays[self.feature.name], np.dtype(self.feature.dtype)
@@ -168,11 +167,11 @@ class _ColumnWriter:
         if self.is_label:
             check_labels(array, block.path, block.first)
         if isinstance(array, RaggedArray):
-            _append(self.files[0], array.values.astype(dtype))
-            _append(self.files[1], array.offsets[1:] + self.values)
+            write_array(self.files[0], array.values.astype(dtype))
+            write_array(self.files[1], array.offsets[1:] + self.values)
             self.values += len(array.values)
         else:
-            _append(self.files[0], array.astype(dtype))
+            write_array(self.files[0], array.astype(dtype))
 
 
 class _NumericalWriter:
@@ -187,12 +186,7 @@ class _NumericalWriter:
                               lambda index: block.first + index) for name in self.names]
         matrix = np.stack(columns, axis=1)
         check_finite(matrix, block.path, tuple(self.names), block.first)
-        _append(self.file, matrix)
-
-
-def _append(file: BinaryIO, array: np.ndarray) -> None:
-    """Writes the bytes of `array`; unlike `ndarray.tofile`, a full disk raises an OSError that says so (ENOSPC)."""
-    file.write(np.ascontiguousarray(array))
+        write_array(self.file, matrix)
 
 
 def _zip(parts: list[tuple[Path, list[str]]], order: tuple[str, ...], path: Path, dtype: np.dtype, rows: int) -> None:
@@ -206,6 +200,6 @@ def _zip(parts: list[tuple[Path, list[str]]], order: tuple[str, ...], path: Path
     with open(path, "wb") as file:
         for start in range(0, len(blocks[0]), rows):
             side_by_side = np.concatenate([block[start : start + rows] for block in blocks], axis=1)
-            _append(file, side_by_side[:, columns])
+            write_array(file, side_by_side[:, columns])
     for part, _ in parts:
         part.unlink()

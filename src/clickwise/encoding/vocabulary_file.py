@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickwise.errors import DataError
+from clickwise.files import write_array
 
 _HEADER = struct.Struct("<8s8sQQQ24x")  # magic, kind, values, bits of the number of slots, bytes of text
 _MAGIC = b"CWVOCAB1"
@@ -112,10 +113,10 @@ def write_vocabulary(path: Path, chunks: Iterable[pa.Array]) -> None:
     bits = max(2, (3 * len(values) // 2).bit_length())
     with open(path, "wb") as file:
         file.write(_HEADER.pack(_MAGIC, kind.encode(), len(values), bits, 0 if text is None else len(text)))
-        _slots(hashes, bits).tofile(file)
-        keys.tofile(file)
+        write_array(file, _slots(hashes, bits))
+        write_array(file, keys)
         if text is not None:
-            text.tofile(file)
+            write_array(file, text)
             file.write(bytes(8))  # words are read whole
 
 

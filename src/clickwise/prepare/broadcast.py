@@ -14,6 +14,7 @@ import ibis.expr.types as ir
 import numpy as np
 
 from clickwise.feature_spec import Feature
+from clickwise.files import write_array
 from clickwise.prepare import write
 from clickwise.prepare.folder import PreparationFolder
 
@@ -67,21 +68,21 @@ class BroadcastByKey:
             for first in range(0, rows, _ROWS_AT_ONCE):
                 taken = [_taken(column.values, key, first, min(first + _ROWS_AT_ONCE, rows))
                          for column, key in zip(self.columns, self.keys, strict=True)]
-                write.block(taken, taken[0].dtype).tofile(values)
+                write_array(values, write.block(taken, taken[0].dtype))
                 report(len(taken[0]), paths[0].name)
 
     def _write_lists(self, values, offsets, rows: int, report: Callable[[int, str], None]) -> None:
         (column,), (key,) = self.columns, self.keys
         end_of_last = 0
-        np.zeros(1, np.int64).tofile(offsets)
+        write_array(offsets, np.zeros(1, np.int64))
         for first in range(0, rows, _ROWS_AT_ONCE):
             end = min(first + _ROWS_AT_ONCE, rows)
             starts = _taken(column.offsets[:-1], key, first, end)
             counts = _taken(column.offsets[1:], key, first, end) - starts
             ends = np.cumsum(counts)
             positions = np.repeat(starts - (ends - counts), counts) + np.arange(ends[-1])
-            column.values[positions].tofile(values)
-            (end_of_last + ends).tofile(offsets)
+            write_array(values, column.values[positions])
+            write_array(offsets, end_of_last + ends)
             end_of_last += int(ends[-1])
             report(end - first, Path(values.name).name)
 

@@ -19,7 +19,7 @@ from clickwise.encoding.operations import Hash60, Vocabulary
 from clickwise.encoding.raw_types import Hex32
 from clickwise.encoding.vocabulary_file import write_vocabulary
 from clickwise.feature_spec import Feature, FeatureSpec, split_binary_chunks
-from clickwise.files import file_stem
+from clickwise.files import file_stem, save_array
 from clickwise.prepare import steps, write
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
@@ -144,11 +144,11 @@ def write_in_memory(folder: PreparationFolder, tables: Mapping[str, pa.Table], *
             paths = [folder.dataset / file for file in chunk.files]
             if isinstance(lists := arrays[chunk.features[0]], tuple):
                 values, offsets = _lists_of(*lists, row_B)
-                values.tofile(paths[0])
-                offsets.tofile(paths[1])
+                save_array(paths[0], values)
+                save_array(paths[1], offsets)
             else:
-                write.block([arrays[name] for name in chunk.features], arrays[chunk.features[0]].dtype)[row_B].tofile(
-                    paths[0])
+                columns = write.block([arrays[name] for name in chunk.features], arrays[chunk.features[0]].dtype)
+                save_array(paths[0], columns[row_B])
     spec = FeatureSpec(features, mappings, channels, folder=folder.dataset)
     spec.save(folder.dataset)
     return spec, _looked_at(folder, spec, encoding, rows)

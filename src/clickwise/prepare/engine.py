@@ -204,9 +204,10 @@ class DuckDBEngine(Engine):
             Path(spill_folder).mkdir(parents=True, exist_ok=True)
             settings["temp_directory"] = str(spill_folder)
         try:
-            self.ibis = ibis.duckdb.connect(":memory:" if database is None else str(database), **settings)
-        except duckdb.IOException as error:
-            if "lock" not in str(error).lower():
+            with _translated():
+                self.ibis = ibis.duckdb.connect(":memory:" if database is None else str(database), **settings)
+        except CutShort as error:
+            if "lock" not in error.found.lower():
                 raise
             raise CutShort(database, found="another process is preparing into this folder",
                            do="wait for it to end, or choose another output folder") from None
@@ -359,12 +360,21 @@ def _translated() -> Iterator[None]:
         raise BadInput(_first_line(error)) from None
     except UnicodeDecodeError:  # unhex tells of one byte of a letter, which is no text
         raise BadInput("a text that is no hexadecimal value") from None
-    except duckdb.IOException as error:
-        if "GZIP" in str(error):
+    except duckdb.Error as error:
+        if isinstance(error, duckdb.IOException) and "GZIP" in str(error):
             raise BadInput(_first_line(error)) from None
-        full = any(text in str(error) for text in ("No space left", "Could not write", "not enough space"))
+        if not isinstance(error, duckdb.IOException) and not any(text in str(error) for text in _DISK):
+            raise
+        full = any(text in str(error) for text in _FULL)
         raise CutShort("the working folder" if full else "a file", found=_first_line(error),
                        do="free disk space and run again" if full else "") from None
+
+
+# What DuckDB says of a disk, in errors of several types: IO while it writes, transaction where it commits, fatal of
+# whatever follows.
+_FULL = ("No space left", "not enough space", "Disk quota exceeded", "Could not write")
+_DISK = (*_FULL, "File too large", "Read-only file system", "Input/output error", "Cannot open file",
+         "Could not sync", "fsync failed", "Could not truncate")
 
 
 def _quoted(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import hashlib
 import json
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import clickwise
-from clickwise.errors import ClickwiseError, PrepareError
+from clickwise.errors import ClickwiseError, PrepareError, disk_error
 from clickwise.feature_spec import FILE_NAME
-from clickwise.files import only_one, put_back, put_in_place, write_json, write_text
+from clickwise.files import only_one, put_back, put_in_place, to_disk, write_json, write_text
 from clickwise.manifest import write_manifest
 from clickwise.prepare.engine import CutShort, Engine, EngineConfig
 from clickwise.prepare.scatter import ScatterFile
@@ -25,7 +24,6 @@ from clickwise.progress import say
 from clickwise.recipe import to_dict, to_yaml
 
 SUMMARY, STATE, TABLES = "preparation/summary.json", "state.json", "tables.duckdb"
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 class PreparationFolder:
@@ -48,6 +46,7 @@ class PreparationFolder:
 
     `state.json` in the partial folder tells the finished stages, the files of the dataset with their sizes, and which
     folder they are in, by its number on the disk (inode): once that folder has gone to `out`, no other is taken for it.
+    What it tells of is on the disk before it does. `placed` stands there before the folder goes to `out`.
     """
 
     def __init__(self, out: str | os.PathLike, *, recipe: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]],
@@ -79,7 +78,8 @@ class PreparationFolder:
         if not self.out.is_dir():
             raise PrepareError(self.out, found="a file", expected="a folder to write into", do="choose another name")
         with contextlib.suppress(OSError, ValueError):
-            if json.loads((self.out / SUMMARY).read_text())["fingerprint"] == self.fingerprint and not overwrite:
+            is_same = json.loads((self.out / SUMMARY).read_text())["fingerprint"] == self.fingerprint
+            if is_same and (not overwrite or self._was_placed()):
                 return True
         if any(self.out.iterdir()):
             if not (self.out / FILE_NAME).exists():
@@ -96,9 +96,14 @@ class PreparationFolder:
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
             self._held.enter_context(only_one(self.partial, PrepareError))
+            self._resume_or_start_clean()
         except OSError as error:
+            self._held.close()
             raise PrepareError(self.out, found=f"no folder can be made there: {error.strerror}",
                                expected="a folder to write into", do="give another folder as out=…") from None
+        return self
+
+    def _resume_or_start_clean(self) -> None:
         state = self._read_state()
         if state.get("fingerprint") == self.fingerprint and state.get("stages") and self._all_there(state):
             self._stages = state["stages"]
@@ -112,28 +117,34 @@ class PreparationFolder:
             elif self.work.exists():
                 say(f"{self.out.name}: starting clean (an earlier run had finished no stage)")
             (self.partial / STATE).unlink(missing_ok=True)
-            for folder in (self.dataset, self.work):
-                shutil.rmtree(folder, ignore_errors=True)
+            for folder in filter(Path.exists, (self.dataset, self.work)):
+                shutil.rmtree(folder)
         self.preparation.mkdir(parents=True, exist_ok=True)
         self.work.mkdir(exist_ok=True)
         self._number = self.dataset.stat().st_ino
-        return self
 
     def _read_state(self) -> dict[str, Any]:
+        """What `_write_state` wrote; empty where nothing stands there, or something else."""
         try:
-            return json.loads((self.partial / STATE).read_text())
-        except (OSError, ValueError):
+            state = json.loads((self.partial / STATE).read_text())
+            kinds = {"fingerprint": str, "stages": dict, "folder": int, "files": dict, "tables": bool, "placed": bool}
+            return state if all(isinstance(state[key], kind) for key, kind in kinds.items()) else {}
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return {}
 
-    def _write_state(self) -> None:
-        if self._kept:
-            write_json(self.partial / STATE, {"fingerprint": self.fingerprint, "stages": self._stages,
-                                              "folder": self._number, "files": self._sizes(),
-                                              "tables": (self.work / TABLES).exists()})
+    def _was_placed(self) -> bool:
+        """Whether `out` is what a run of this very preparation put there that was killed just after."""
+        state = self._read_state()
+        return state.get("placed", False) and state["fingerprint"] == self.fingerprint and \
+            self.out.stat().st_ino == state["folder"] and _sizes(self.out) == state["files"]
 
-    def _sizes(self) -> dict[str, int]:
-        return {str(file.relative_to(self.dataset)): file.stat().st_size
-                for file in sorted(self.dataset.rglob("*")) if file.is_file()}
+    def _write_state(self, placed: bool = False) -> None:
+        if self._kept:
+            if not placed:  # else the folder goes to the disk as it goes to its place
+                to_disk(self.dataset)
+            write_json(self.partial / STATE, {"fingerprint": self.fingerprint, "stages": self._stages,
+                                              "folder": self._number, "files": _sizes(self.dataset),
+                                              "tables": (self.work / TABLES).exists(), "placed": placed})
 
     def _all_there(self, state: Mapping[str, Any]) -> bool:
         """Whether the folder of the finished stages is here, with all their files and the engine's tables."""
@@ -141,7 +152,7 @@ class PreparationFolder:
             is_same = self.dataset.stat().st_ino == state["folder"]
         except FileNotFoundError:
             return False
-        sizes = self._sizes()
+        sizes = _sizes(self.dataset)
         return is_same and all(sizes.get(file) == size for file, size in state["files"].items()) and \
             ((self.work / TABLES).exists() or not state["tables"])
 
@@ -156,7 +167,8 @@ class PreparationFolder:
                 self._forget()
 
     def _forget(self) -> None:
-        (self.partial / STATE).unlink(missing_ok=True)  # first: what is half deleted must not be resumed
+        with contextlib.suppress(OSError):
+            (self.partial / STATE).unlink(missing_ok=True)  # first: what is half deleted must not be resumed
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def stage(self, name: str, work: Callable[[], Any]) -> Any:
@@ -194,6 +206,7 @@ class PreparationFolder:
                                              "seconds": round(time.monotonic() - self.started, 3)})
         self._close()
         write_manifest(self.dataset)
+        self._write_state(placed=True)
         put_in_place(self.dataset, self.out)
         return self.out
 
@@ -212,6 +225,10 @@ class PreparationFolder:
             say(f"{self.out.name}: stopped; what was finished ({', '.join(self._stages)}) is kept in {self.partial} "
                 "for the next run")
         self._held.close()
-        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-            raise PrepareError(error.filename or self.out, found=error.strerror,
-                               do="free disk space or choose another output folder, and run again") from error
+        if isinstance(error, OSError) and (told := disk_error(error, self.out, PrepareError)):
+            raise told from error
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Of every file in the folder, by its name there, the size in bytes."""
+    return {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}

@@ -20,6 +20,7 @@ from clickwise.encoding.encoder import described
 from clickwise.encoding.raw_file import RawFile
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import Chunk, FeatureSpec, split_binary_chunks
+from clickwise.files import write_array
 from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.raw_files import named
@@ -139,8 +140,8 @@ def _append(out: Mapping[str, Any], chunks: Sequence[Chunk], encoded: Encoded, e
         arrays = [encoded.arrays[name] for name in chunk.features]
         if isinstance(arrays[0], tuple):
             (values, offsets), (values_file, offsets_file) = arrays[0], chunk.files
-            values.tofile(out[values_file])
-            (offsets[int(chunk.features[0] in ends):] + ends[chunk.features[0]]).tofile(out[offsets_file])
+            write_array(out[values_file], values)
+            write_array(out[offsets_file], offsets[int(chunk.features[0] in ends):] + ends[chunk.features[0]])
             ends[chunk.features[0]] += len(values)
         else:
-            (np.stack(arrays, axis=1) if len(arrays) > 1 else arrays[0]).tofile(out[chunk.files[0]])
+            write_array(out[chunk.files[0]], np.stack(arrays, axis=1) if len(arrays) > 1 else arrays[0])

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from clickwise.files import write_array
+
 _MAX_BUCKETS = 200  # two open files each
 _PERMUTED_AT_ONCE = 1 << 16
 
@@ -70,8 +72,8 @@ class ScatterFile:
             stem = self.spill_folder / f"{self.path.name}.{number}"
             self.ranges[number] = (open(f"{stem}.positions", "wb"), open(f"{stem}.values", "wb"))
         position_file, value_file = self.ranges[number]
-        (positions - number * self.range_rows).astype(np.uint32).tofile(position_file)
-        values.tofile(value_file)
+        write_array(position_file, (positions - number * self.range_rows).astype(np.uint32))
+        write_array(value_file, values)
 
     def __exit__(self, kind, error, trace) -> None:
         try:
@@ -89,7 +91,7 @@ class ScatterFile:
     def _write(self) -> None:
         with open(self.path, "wb") as out:
             if self.memory is not None:
-                self.memory.tofile(out)
+                write_array(out, self.memory)
                 return
             for number in range(-(-self.rows // self.range_rows)):
                 position_file, value_file = self.ranges[number]
@@ -97,7 +99,7 @@ class ScatterFile:
                 value_file.close()
                 part = np.empty(min(self.range_rows, self.rows - number * self.range_rows), self.item)
                 part[np.fromfile(position_file.name, np.uint32)] = np.fromfile(value_file.name, self.item)
-                part.tofile(out)
+                write_array(out, part)
 
 
 class RowOrder:
@@ -118,7 +120,7 @@ class RowOrder:
         with open(path, "wb") as file:
             for first in range(0, rows, _PERMUTED_AT_ONCE):
                 part = permuted(np.arange(first, min(first + _PERMUTED_AT_ONCE, rows)), rows, seed)
-                part.astype(self.dtype).tofile(file)
+                write_array(file, part.astype(self.dtype))
 
     def __call__(self, row: np.ndarray) -> np.ndarray:
         if self.seed is None or not len(row):

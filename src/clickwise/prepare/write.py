@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import Chunk, Feature, FeatureSpec, split_binary_chunks
+from clickwise.files import write_array
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.scatter import RowOrder, ScatterFile
@@ -148,7 +149,7 @@ def _write_lists(engine, table, feature, paths, rows, order, scatter_file, buffe
     with open(offsets_path, "r+b") as file:
         for first in range(0, rows + 1, step):
             offsets = np.cumsum(np.fromfile(offsets_path, np.int64, min(step, rows + 1 - first), offset=8 * first))
-            (offsets + total).tofile(file)
+            write_array(file, offsets + total)
             total += int(offsets[-1])
     offsets = np.memmap(offsets_path, np.int64, "r")
     with scatter_file(values_path, total, feature.dtype) as file:

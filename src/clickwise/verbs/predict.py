@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from clickwise import json_lines
 from clickwise.errors import DataError, SpecError, UsageError
-from clickwise.files import remove_left, whole_file
+from clickwise.files import remove_left_over, whole_file
 from clickwise.progress import Progress
 from clickwise.run import folder as runs
 from clickwise.run.scores import scores
@@ -42,7 +42,7 @@ def predict(folder: Path, *, source: Path, out: Path | None = None, overrides: l
                          expected="a name that ends in .parquet or .csv")
     rows = _rows(folder, source, overrides, carry, encoded, allow_imports)
     out = _default_out(folder, source) if out is None else out
-    remove_left(out)
+    remove_left_over(out)
     count = 0
     with Progress("predicting", total=rows.total, unit="rows") as bar, whole_file(out) as temporary, \
             contextlib.ExitStack() as stack:

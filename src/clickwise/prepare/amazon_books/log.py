@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
+from clickwise.files import save_array
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.scatter import RowOrder
 from clickwise.progress import Progress
@@ -69,7 +70,7 @@ def _write_events(folder: PreparationFolder, config: AmazonBooksConfig, features
     """Writes the log of `counts` events of every user."""
     engine, log, total = folder.engine, folder.dataset / "events", int(counts.sum())
     log.mkdir(exist_ok=True)
-    np.concatenate([[0], np.cumsum(counts)]).astype("<i8").tofile(log / "offsets.bin")
+    save_array(log / "offsets.bin", np.concatenate([[0], np.cumsum(counts)]).astype("<i8"))
     ids = engine.table("item_ids")
     events = engine.numbered(engine.table("events"))
     joined = events.inner_join(ids, events.item == ids.item)

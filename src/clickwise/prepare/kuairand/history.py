@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
+from clickwise.files import save_array
 from clickwise.prepare import steps
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.kuairand.log import LABEL, first_tag
@@ -234,7 +235,7 @@ def _write_log(folder: PreparationFolder, config: HistoryConfig, features: Mappi
     counts = np.zeros(engine.count(users) + 1, np.int64)
     for batch in engine.batches(users.select("number", "count")):
         counts[batch.column(0).to_numpy()] = batch.column(1).to_numpy()
-    np.concatenate([[0], np.cumsum(counts)]).astype("<i8").tofile(log / "offsets.bin")
+    save_array(log / "offsets.bin", np.concatenate([[0], np.cumsum(counts)]).astype("<i8"))
     # What is known of a video follows from its id: a table in memory spares a join.
     of_video = {name: np.zeros(sizes["video"], features[f"{name}_history"].dtype) for name in config.items}
     for batch in engine.batches(engine.table("video_ids").select(*config.items)):
