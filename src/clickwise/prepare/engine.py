@@ -229,7 +229,8 @@ class DuckDBEngine(Engine):
 
     def read_json_lines(self, files, columns):
         types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}
-        return self.ibis.read_json([str(file) for file in files], columns=types, format="newline_delimited")
+        with _translated():
+            return self.ibis.read_json([str(file) for file in files], columns=types, format="newline_delimited")
 
     def read_parquet(self, files, file_column=None):
         return self._numbered_files(files, file_column, lambda names, **named: self.ibis.read_parquet(
@@ -238,9 +239,10 @@ class DuckDBEngine(Engine):
     def _numbered_files(self, files: Sequence[Path], file_column: str | None,
                         read: Callable[..., ir.Table]) -> ir.Table:
         names = [str(file) for file in files]
-        if file_column is None:
-            return read(names)
-        table = read(names, filename="__name")
+        with _translated():
+            if file_column is None:
+                return read(names)
+            table = read(names, filename="__name")
         return table.mutate(**{file_column: ibis.array(names).index(table["__name"]).cast("int32")}).drop("__name")
 
     def parse_hex(self, column, type_="uint32"):
@@ -361,8 +363,9 @@ def _translated() -> Iterator[None]:
     except UnicodeDecodeError:  # unhex tells of one byte of a letter, which is no text
         raise BadInput("a text that is no hexadecimal value") from None
     except duckdb.Error as error:
-        if isinstance(error, duckdb.IOException) and "GZIP" in str(error):
-            raise BadInput(_first_line(error)) from None
+        damaged = type(error) is duckdb.Error  # what a reader of Parquet says of pages that are none
+        if damaged or isinstance(error, duckdb.IOException) and "GZIP" in str(error):
+            raise BadInput(_first_line(error) or "damaged content") from None
         if not isinstance(error, duckdb.IOException) and not any(text in str(error) for text in _DISK):
             raise
         full = any(text in str(error) for text in _FULL)
@@ -382,4 +385,4 @@ def _quoted(name: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip().splitlines() or [""])[0]

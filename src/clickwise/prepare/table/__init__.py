@@ -88,6 +88,7 @@ class Table(Preparation):
         self.rows, self.unlabelled, self.spans, self.files = self._stage("split", self._split)
         for mapping, files in self.files.items():
             say(f"{mapping}: rows of {shown(files, SHOWN)}")
+        self.table.forget_raw()
 
     def _rows(self) -> RowsInEngine | RowsInMemory:
         """The rows as they were read: in memory where they are few, and the engine's tables lie there, too."""

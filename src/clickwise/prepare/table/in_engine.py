@@ -52,9 +52,13 @@ class RowsInEngine:
             count = engine.row(wanted.aggregate(rows=wanted.count(), positive=wanted["__label"].cast("int64").sum()))
             found[name] = count["rows"], count["positive"] or 0
         found[""] = engine.count(assigned.filter(assigned["__label"].isnull())), 0
-        engine.drop(f"raw_{mapping}")
         engine.drop("assigned")
         return found
+
+    def forget_raw(self) -> None:
+        """Once the rows are split, and a run that is stopped would go on behind that."""
+        for mapping in self.spec.mappings:
+            self.engine.drop(f"raw_{mapping}")
 
     def _save_examples(self, mapping: str, part: int, columns: Sequence[str]) -> None:
         """The first rows of a part as they stand in the raw table, whose rows are numbered as those of `assigned`."""

@@ -125,6 +125,9 @@ class RowsInMemory:
         counts[""] = int((label_B < 0).sum()), 0
         return counts
 
+    def forget_raw(self) -> None:
+        self.raw.clear()
+
     # ---- what is fitted on the training rows
 
     def vocabularies(self, features: Iterable[Feature]) -> dict[str, int]:
