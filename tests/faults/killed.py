@@ -17,6 +17,9 @@ from faults import raw_kinds
 from faults.children import Died, Said, command, in_children
 from faults.interrupt import at_moment, at_operation, kill, operations
 
+from clickwise.manifest import FILE as MANIFEST
+from clickwise.manifest import Manifest
+
 TIMES = {"seconds", "changed_ns", "date", "wall_s", "samples_per_s", "peak_memory_bytes", "fingerprint", "inputs"}
 
 
@@ -47,12 +50,14 @@ def _prepare(recipe: str, words: tuple[str, ...], folder: Path, *more: str) -> S
 
 
 def dataset(folder: Path) -> dict:
-    """The bytes of every file; of the summary what does not tell of times."""
-    found = {}
+    """The bytes of every file; of the summary what does not tell of times, of the manifest whether it is right."""
+    found, manifest = {}, Manifest(folder / "out")
     for path in sorted((folder / "out").rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.name != MANIFEST:
             name = str(path.relative_to(folder / "out"))
-            found[name] = without_times(json.loads(path.read_text())) if path.suffix == ".json" else path.read_bytes()
+            manifest.verified(name)
+            content = without_times(json.loads(path.read_text())) if path.suffix == ".json" else path.read_bytes()
+            found[name] = name in manifest, content
     found["beside it"] = sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
     return found
 
