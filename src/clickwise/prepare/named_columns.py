@@ -114,12 +114,12 @@ class Reader:
             raise PrepareError(named(files), found=f"{key} {example[key]} in {example['rows']} rows",
                                expected=f"one row per {key}")
 
-    def store(self, raw: RawTable, files: Sequence[Path], of: Callable[[ir.Table], ir.Table] | None = None,
-              known: Sequence[str] = ()) -> ir.Table:
+    def store(self, raw: RawTable, files: Sequence[Path],
+              of: Callable[[ir.Table], ir.Table] | None = None) -> ir.Table:
         """The table `raw.name` with `raw.columns`, the rows of `files` in no set order.
 
-        `of` says what of a table to store that is too large to be stored whole; its rows may be none. It is given the
-        rows that have a value of all columns `known`.
+        `of` says what of a table to store that is too large to be stored whole; its rows may be none. No condition of
+        it may be on the columns of that table alone: an engine could drop rows before they were looked at.
         """
         headers = self.headers(raw, files)
 
@@ -127,7 +127,7 @@ class Reader:
             tables = [self._open(raw, plain, headers[file]) for plain, file in zip(plains, files, strict=True)]
             table = tables[0] if len(tables) == 1 else ibis.union(*tables)
             return self._checked(raw, table, files) if of is None else \
-                self._store_part(raw, of(_looked_at(raw, table, known)), files)
+                self._store_part(raw, of(_looked_at(raw, table)), files)
 
         texts = [RawText(file, _layout(file), len(headers[file]), raw.wrong(headers[file])) for file in files]
         return self.bad_rows.read_text(raw.name, texts, load, raw.described())
@@ -167,16 +167,10 @@ class Reader:
         return self.engine.parse_number(column, _TYPES[type_]) if type_ in _TYPES else column.cast(type_)
 
 
-def _looked_at(raw: RawTable, table: ir.Table, known: Sequence[str]) -> ir.Table:
-    """The rows of `table` with a value of `known`; one with a fault, in whichever row, is BadInput when executed.
-
-    An engine does as little as it can: only one condition that cannot be taken apart makes it look at every row before
-    it drops any.
-    """
-    kept = ibis.and_(ibis.literal(True), *(table[name].notnull() for name in known)).cast("string")
+def _looked_at(raw: RawTable, table: ir.Table) -> ir.Table:
+    """`table`, of which a row with a fault is BadInput when executed, whatever becomes of the row."""
     refused = ibis.literal("a row that cannot be")  # the cast fails
-    wrong = ibis.or_(*raw.faults(table).values())
-    return table.filter(ibis.cases((wrong, refused), else_=kept).cast("boolean"))
+    return table.filter(ibis.cases((ibis.or_(*raw.faults(table).values()), refused), else_="true").cast("boolean"))
 
 
 def _columns_of(file: Path) -> list[str]:

@@ -37,10 +37,11 @@ def store_views(folder: PreparationFolder, files: Sequence[Path], *, max_bad_row
 
     def of_users(views: ir.Table) -> ir.Table:
         joined = views.inner_join(users, [("uuid", "user_uuid")])
-        joined = joined.filter(joined.timestamp <= joined["last"])
+        joined = joined.filter(ibis.cases((joined.timestamp <= joined["last"], joined.document_id.notnull()),
+                                          else_=False))
         return joined.select("document_id", "timestamp", "user", traffic_source=joined.traffic_source.cast("int8"))
 
-    views = reader.store(PAGE_VIEWS, files, of=of_users, known=("uuid", "document_id", "timestamp"))
+    views = reader.store(PAGE_VIEWS, files, of=of_users)
     if not engine.row(views.aggregate(n=views.traffic_source.count()))["n"]:  # none is kept, or none has a source
         counts = reader.store(replace(PAGE_VIEWS, name="page_views_counted"), files, of=lambda views: views.aggregate(
             rows=views.count(), **{name: views[name].count() for name in PAGE_VIEWS.columns}))
