@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import multiprocessing
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 from clickwise import cli
 
 SECONDS = 20  # of one item, on a machine with other work
-LIBRARIES = ["clickwise.verbs.train", "clickwise.verbs.predict", "clickwise.verbs.evaluate", "clickwise.prepare",
-             "clickwise.prepare.table", "clickwise.prepare.criteo", "clickwise.prepare.amazon_books",
-             "clickwise.report", "clickwise.verbs.recipes", "clickwise.data.check", "faults.raw_kinds",
-             "faults.run_kinds"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +47,17 @@ class Said:
     broken: str = ""
 
 
+@functools.cache
 def _context():
+    """Processes forked from an interpreter that has `faults.loaded`, which it finds where this one would."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LIBRARIES)
+    context.set_forkserver_preload(["faults.loaded"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
     return context
 
 

@@ -70,7 +70,7 @@ def read_criteo(folder: Path) -> dict[str, np.ndarray]:
 
 def plain_criteo(folder: Path, good: object) -> list[dict[str, np.ndarray]]:
     rows = []
-    for line in re.split(rb"\r\n|\n|\r", plain_bytes(folder / "day_0")):
+    for line in re.split(rb"\r\n|\n|\r", plain_bytes(folder / "day_0").removeprefix(b"\xef\xbb\xbf")):
         if not line:
             continue
         try:

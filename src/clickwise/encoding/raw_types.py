@@ -5,8 +5,8 @@ value. None, NaN and the empty text are missing.
 
     integer   7, 7.0, "7" and " 7.00 " are one value; what is no whole number of 64 bits is missing, and so is a float
               beyond 2^53, which may stand for several
-    float     float64; texts of `missing` are missing, other texts that are no numbers cannot be read. Where it is
-              `strict`, texts are digits with a sign, a point and an exponent at most: not 1_000, not " 1", nothing
+    float     float64; texts of `missing` are missing, other texts that are no numbers (1_000 is none) cannot be read.
+              Where it is `strict`, texts are digits with a sign, a point and an exponent at most: not " 1", nothing
               infinite
     boolean   true, True, "TRUE", 1, 1.0 and "1" are one value, all of false another; anything else is missing
     text      without space around it; "7", "7.0" and "007" are three values
@@ -221,8 +221,9 @@ class Float(RawType):
 
         if column.type().is_temporal():
             return ibis.null("float64")
-        if column.type().is_string():  # an engine's cast may take +-1, which nothing else does
-            is_number = column.re_search(f"^({_DECIMAL})$") if self.strict else ~column.contains("+-")
+        if column.type().is_string():  # an engine's cast may take +-1 and 1_000
+            is_number = column.re_search(f"^({_DECIMAL})$") if self.strict else \
+                ~(column.contains("+-") | column.contains("_"))
             column = ibis.cases((is_number, column), else_=ibis.null("string"))
         number = column.try_cast(f"float{self.bits}").cast("float64")
         for missing in self._missing_numbers:
@@ -301,7 +302,7 @@ class Float(RawType):
 def _float(text: str, bits: int) -> float | None:
     """The number that a text holds, in float64 or the float32 next to it; None where it holds none."""
     try:
-        number = float(text) if text.isascii() else None
+        number = float(text) if text.isascii() and "_" not in text else None
     except ValueError:
         return None
     if number is None or bits == 64 or not math.isfinite(number):
