@@ -7,6 +7,8 @@ import errno
 import signal
 from collections.abc import Iterable
 
+MOST_FOUND = 2000  # characters: a section of a file in place of a number is not repeated as a whole
+
 
 class ClickwiseError(Exception):
     """A person's mistake: `cli` prints it without a traceback and exits with `exit_code`.
@@ -17,6 +19,7 @@ class ClickwiseError(Exception):
     exit_code = 1
 
     def __init__(self, where: object, *, found: str, expected: str = "", do: str = "") -> None:
+        found = found if len(found) <= MOST_FOUND else f"{found[:MOST_FOUND]}… ({len(found):,} characters)"
         self.where, self.found, self.expected, self.do = str(where), found, expected, do
         lines = [self.where]
         lines += [f"  {name:<9}{text}" for name, text in (("found", found), ("expected", expected), ("do", do)) if text]

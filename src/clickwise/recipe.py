@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from clickwise.errors import RecipeError, nearest
 from clickwise.files import shipped
+from clickwise.given_files import MOST_DEPTH, read_given_text
 from clickwise.strict_yaml import dump_yaml, parse_yaml
 
 T = TypeVar("T")
@@ -66,18 +67,26 @@ def find(name: str) -> Path:
 def load(name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """The recipe as nested dicts, overrides applied; nothing is checked yet but that it is a mapping."""
     path = find(name)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise RecipeError(path, found="not a text file", expected="a recipe in YAML") from None
-    recipe = parse_yaml(text, str(path))
+    recipe = parse_yaml(read_given_text(path, "a recipe in YAML", RecipeError), str(path))
     if not isinstance(recipe, dict):
         found = "an empty file" if recipe is None else f"a {type(recipe).__name__}"
         raise RecipeError(path, found=found, expected="a mapping of sections",
                           do="start from a shipped one: " + ", ".join(shipped_recipes()[:4]))
     for override in overrides:
         apply_override(recipe, override)
+    _check_values(recipe, str(path))
     return recipe
+
+
+def _check_values(value: Any, where: str) -> None:
+    """Raises RecipeError for an integer of more than 64 bits, which nothing counts, and for a text with a zero
+    character, which names no file."""
+    if isinstance(value, int) and not -2**63 <= value < 2**64:
+        raise RecipeError(where, found=str(value), expected="an integer of 64 bits")
+    if isinstance(value, str) and "\0" in value:
+        raise RecipeError(where, found=repr(value), expected="a text without zero characters")
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        _check_values(item, f"{where}.{key}")
 
 
 def apply_override(recipe: dict[str, Any], override: str) -> None:
@@ -87,6 +96,9 @@ def apply_override(recipe: dict[str, Any], override: str) -> None:
         raise RecipeError(override, found="no '='" if not equals else "no key", expected="section.key=value",
                           do="for example train.batch_size=4096")
     *sections, last = key.split(".")
+    if len(sections) > MOST_DEPTH:
+        raise RecipeError(f"{key[:40]}…", found=f"{len(sections):,} sections inside each other",
+                          expected=f"at most {MOST_DEPTH}")
     holder = recipe
     for section in sections:
         if holder.get(section) is None:

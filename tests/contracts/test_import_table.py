@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "clickwise"
 
 # Beneath level 0: words of everybody, which import nothing of ours but each other.
 GROUND = {"__init__", "threads", "arrow_files", "text_files", "json_lines", "time_format", "tables", "errors", "files",
-          "progress", "memory", "machine", "strict_yaml", "registry", "manifest"}
+          "progress", "memory", "machine", "strict_yaml", "registry", "manifest", "given_files"}
 # `recipe` gives the sections their strict checks, so that every station may import it.
 STATIONS = {
     "recipe_keys": {"recipe"},

@@ -11,6 +11,7 @@ import numpy as np
 
 from clickwise.errors import DataError
 from clickwise.feature_spec import Chunk, Feature, FeatureSpec
+from clickwise.given_files import no_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,9 +56,10 @@ class Block:
 def column_file(spec: FeatureSpec, name: str) -> Path:
     """The path of a chunk's file; raises DataError where it is not a file."""
     path = spec.folder / name
-    if path.is_dir():
-        raise DataError(path, found="a folder", expected=f"a file, as {spec.name} says")
-    if not path.exists():
+    found = no_file(path)
+    if found not in ("", "no such file"):
+        raise DataError(path, found=found, expected=f"a file, as {spec.name} says")
+    if found:
         raise DataError(path, found="no such file", expected=f"a column file that {spec.path} names",
                         do="prepare the dataset again, or correct files in source_spec")
     return path

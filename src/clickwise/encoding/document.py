@@ -16,18 +16,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clickwise.encoding.operations import OPERATIONS, Operation, Vocabulary
 from clickwise.encoding.raw_types import RAW_TYPES, RawType
 from clickwise.encoding.vocabulary_file import VocabularyFile
 from clickwise.errors import DataError
 from clickwise.files import write_json, write_text
+from clickwise.given_files import check_is_file, read_given_json
 
 FILE, STATES = "encoding.json", "states"
 _FORMAT, _VERSION = "clickwise encoding", 1
@@ -76,7 +79,7 @@ class Encoding:
         version."""
         path = folder / FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_given_json(path)
             if content["format"] != _FORMAT:
                 raise ValueError("another format")
         except FileNotFoundError:
@@ -88,17 +91,11 @@ class Encoding:
         if content.get("version") != _VERSION:
             raise DataError(path, found=f"version {content.get('version')!r}", expected=f"version {_VERSION}",
                             do="use the version of clickwise that wrote it, or a newer one")
-        files = {name: _open_state(folder, entry) for name, entry in content["states"].items()}
         try:
-            raw = {name: RawColumn(_made(RAW_TYPES, "type", entry), entry.get("list"))
-                   for name, entry in content["raw"].items()}
-            columns = {name: Column(entry["of"], tuple(_operation(step, files) for step in entry["steps"]),
-                                    entry["dtype"], entry.get("most")) for name, entry in content["columns"].items()}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(path, found=f"an entry that cannot be understood ({error})",
+            return _encoding(content, folder)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(path, found=f"an entry that cannot be understood ({error})"[:200],
                             expected="what preparation wrote", do="copy the file again") from None
-        return cls(raw, columns, {name: entry["file"] for name, entry in content["states"].items()},
-                   content.get("text"), folder)
 
     def save(self, folder: Path) -> None:
         """Writes encoding.json into `folder`, where the states lie already."""
@@ -132,11 +129,55 @@ class Encoding:
         return list(dict.fromkeys(self.columns[name].of for name in names))
 
 
+def _encoding(content: Mapping[str, Any], folder: Path) -> Encoding:
+    """What encoding.json says, which may be another's: whatever it lacks or holds besides raises an error of Python."""
+    raw = {name: RawColumn(_made(RAW_TYPES, "type", entry), entry.get("list"))
+           for name, entry in content["raw"].items()}
+    _require(all(column.list is None or (isinstance(column.list, str) and column.list) for column in raw.values()),
+             "list", "what is no text")
+    files = {name: _open_state(folder, entry) for name, entry in content["states"].items()}
+    columns = {name: Column(entry["of"], tuple(_operation(step, files) for step in entry["steps"]),
+                            entry["dtype"], entry.get("most")) for name, entry in content["columns"].items()}
+    for name, column in columns.items():
+        _require(column.of in raw, name, f"no raw column {column.of!r}")
+        _check_field("dtype", "str", column.dtype)
+        _require(column.most is None or _FIELDS["int"](column.most), name, f"most {column.most!r}")
+    layout = content.get("text")
+    _require(layout is None or (isinstance(layout["delimiter"], str) and layout["delimiter"]
+                                and all(isinstance(name, str) for name in layout["columns"])), "text", "no layout")
+    return Encoding(raw, columns, {name: entry["file"] for name, entry in content["states"].items()}, layout, folder)
+
+
+def _require(holds: bool, key: str, found: str) -> None:
+    if not holds:
+        raise ValueError(f"{key}: {found}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_FIELDS = {  # how the fields of raw types and operations are annotated: what they may hold
+    "float": _is_number,
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63,
+    "str": lambda value: isinstance(value, str),
+    "tuple[float, ...]": lambda value: isinstance(value, list) and all(map(_is_number, value)),
+    "Sequence[str]": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value)}
+
+
+def _check_field(name: str, kind: str, value: object) -> None:
+    _require(_FIELDS.get(kind, lambda value: True)(value), name, repr(value))
+    if name == "dtype":
+        _require(np.dtype(value).kind in "biuf" and np.dtype(value).itemsize <= 8, name, repr(value))
+
+
 def _made(kinds: Mapping[str, type], key: str, entry: Mapping[str, Any]) -> Any:
     kind = kinds[entry[key]]
-    names = {field.name for field in dataclasses.fields(kind)} - {"file"}
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()
-                   if name in names})
+    fields = {field.name: field.type for field in dataclasses.fields(kind) if field.name != "file"}
+    values = {name: value for name, value in entry.items() if name in fields}
+    for name, value in values.items():
+        _check_field(name, fields[name], value)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _operation(entry: Mapping[str, Any], files: Mapping[str, VocabularyFile]) -> Operation:
@@ -154,6 +195,7 @@ def _open_state(folder: Path, entry: Mapping[str, Any]) -> VocabularyFile:
     path = folder / entry["file"]
     if not path.resolve().is_relative_to(folder.resolve()):
         raise DataError(folder / FILE, found=f"the file {entry['file']!r}", expected="files inside the folder")
+    check_is_file(path, "a vocabulary that encoding.json names")
     file = VocabularyFile(path)
     if _sha256(path) != entry["sha256"]:
         raise DataError(path, found="another content than encoding.json was written with",

@@ -99,6 +99,10 @@ class Standardize(Operation, do="standardize"):
     mean: float
     std: float
 
+    def __post_init__(self) -> None:
+        if not self.std:
+            raise ValueError("standardize: std 0")
+
     def bulk(self, x, parse_hex=None):
         return ((x.cast("float64") - self.mean) / self.std).fill_null(0.0)
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from clickwise.arrow_files import open_parquet, text_batches
 from clickwise.errors import DataError, nearest
+from clickwise.given_files import check_is_file
 from clickwise.json_lines import JsonTable, is_json_lines, look
 from clickwise.text_files import DELIMITERS, TextLayout, find_layout, first_row, plain_text
 
@@ -34,6 +35,7 @@ class RawFile:
         `layout` names the columns of text without a header (`delimiter`, `columns`, and which of them, the `label`, may
         be absent). Raises DataError where a column is missing or there twice.
         """
+        check_is_file(path, "a file of raw rows")
         if is_json_lines(path):
             json = look([path])
             json.check(needs)

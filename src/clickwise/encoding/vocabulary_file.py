@@ -54,8 +54,18 @@ class VocabularyFile:
         self.slots = np.frombuffer(self._map, "<i4", 2**bits, _HEADER.size)
         self.keys = np.frombuffer(self._map, "<i8", self.size + is_text, _HEADER.size + 4 * 2**bits)
         self._bytes = np.frombuffer(self._map, np.uint8, len(self._map) - self._text_at, self._text_at)
+        if not self._holds_together(text_bytes):
+            raise _damaged(path)
         self._slots_one, self._keys_one = memoryview(self.slots), memoryview(self.keys)
         self.find = self._find_text if is_text else self._find_int
+
+    def _holds_together(self, text_bytes: int) -> bool:
+        """Whether every search ends, and inside of the file: it may be another's, written to harm."""
+        slots, ends = self.slots, self.keys
+        if int(slots.min()) < 0 or int(slots.max()) > self.size or np.count_nonzero(slots) == len(slots):
+            return False
+        return self.kind == "int" or (int(ends[0]) == 0 and int(ends[-1]) == text_bytes
+                                      and bool((ends[1:] >= ends[:-1]).all()))
 
     def _find_int(self, value: int) -> int:
         at = ((value & _ALL) * _FACTOR & _ALL) >> self._shift

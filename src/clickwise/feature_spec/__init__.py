@@ -118,7 +118,11 @@ class FeatureSpec:
 
     def fingerprint(self) -> str:
         """sha256 (hex) of the content; the order of keys and the folder do not enter."""
-        text = json.dumps(self.to_dict(), sort_keys=True, default=str)
+        content = self.to_dict()
+        try:
+            text = json.dumps(content, sort_keys=True, default=_text)
+        except TypeError:  # keys of several types in what is the user's own
+            text = json.dumps(_with_text_keys(content), sort_keys=True, default=_text)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def channel(self, name: str) -> tuple[Feature, ...]:
@@ -138,6 +142,17 @@ def _feature_dict(feature: Feature) -> dict[str, Any]:
              "dimensions": feature.dimensions, "unknown_ids": feature.unknown_ids,
              "list_delimiter": feature.list_delimiter, "format": feature.time_format}
     return {**{key: value for key, value in known.items() if value is not None}, **feature.extra}
+
+
+def _text(value: Any) -> Any:
+    """What JSON has no word for: days, sets."""
+    return sorted(map(str, value)) if isinstance(value, set) else str(value)
+
+
+def _with_text_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _with_text_keys(item) for key, item in value.items()}
+    return [_with_text_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

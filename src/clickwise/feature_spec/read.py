@@ -18,6 +18,7 @@ from clickwise.feature_spec.feature import (
     Feature,
     narrowest_id_dtype,
 )
+from clickwise.given_files import no_file, read_given_text
 from clickwise.strict_yaml import parse_yaml
 
 SECTIONS = ("feature_spec", "source_spec", "channel_spec", "metadata")
@@ -41,16 +42,10 @@ def read_parts(path: Path) -> tuple[dict[str, Feature], dict[str, tuple[Chunk, .
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises SpecError where there is no file, no YAML, or no mapping."""
-    try:
-        content = parse_yaml(path.read_text(encoding="utf-8"), str(path), SpecError)
-    except FileNotFoundError:
+    if no_file(path) == "no such file":
         raise SpecError(path, found="no such file or folder", expected="a Feature Spec in YAML",
-                        do="run `clickwise prepare …`, or give the folder it wrote") from None
-    except OSError as error:
-        raise SpecError(path, found=f"a file that cannot be read: {error.strerror}",
-                        expected="a Feature Spec") from None
-    except UnicodeDecodeError:
-        raise SpecError(path, found="not a text file", expected="a Feature Spec in YAML") from None
+                        do="run `clickwise prepare …`, or give the folder it wrote")
+    content = parse_yaml(read_given_text(path, "a Feature Spec in YAML", SpecError), str(path), SpecError)
     if not isinstance(content, dict):
         found = "an empty file" if content is None else f"a {type(content).__name__}"
         raise SpecError(path, found=found, expected="a mapping with " + ", ".join(SECTIONS))
@@ -116,7 +111,7 @@ def _read_features(path: Path, content: Mapping, channels: Mapping[str, tuple[st
         if dtype is None:
             dtype = None if name in raw else _default_dtype(channel_of.get(name, ""), cardinality)
         if dtype is None:
-            raise SpecError(where, found="no dtype" + (f" (only {', '.join(entry)})" if entry else ""),
+            raise SpecError(where, found="no dtype" + (f" (only {', '.join(map(str, entry))})" if entry else ""),
                             expected="dtype, a numpy type such as int32, float16 or bool",
                             do="a split_binary file cannot be read without it" if name in raw else "")
         features[name] = Feature(name, dtype, cardinality, hotness, dimensions, entry, unknown_ids, list_delimiter,

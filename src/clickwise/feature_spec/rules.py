@@ -198,6 +198,9 @@ def _check_mapping(spec: FeatureSpec, mapping: str, chunks: tuple[Chunk, ...], c
         if not chunk.features or not chunk.files:
             raise SpecError(where, found=f"{len(chunk.features)} features and {len(chunk.files)} files",
                             expected="at least one of each")
+        for name in chunk.files:
+            if "\0" in name:
+                raise SpecError(f"{where}.files", found=repr(name), expected="names of files")
         for name in chunk.features:
             if name not in spec.features:
                 raise SpecError(f"{where}.features", found=f"the feature {name!r}, which feature_spec does not have",

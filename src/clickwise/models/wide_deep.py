@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +21,7 @@ from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.errors import RecipeError, nearest
 from clickwise.feature_spec import Feature, FeatureSpec
+from clickwise.given_files import read_given_json
 from clickwise.layers.cross_ids import cross_ids
 from clickwise.layers.mlp import MLP, glorot_uniform
 from clickwise.models.ctr_model import CTRModel, concat_inputs_and_rows, require_shares, require_sizes
@@ -85,7 +85,7 @@ def _read_sizes(file: str) -> dict[str, int]:
     """The mapping in a JSON file."""
     expected = 'a JSON file {"feature": dim, …}'
     try:
-        sizes = json.loads(Path(file).read_text(encoding="utf-8"))
+        sizes = read_given_json(Path(file))
     except (OSError, ValueError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise Invalid("embedding_sizes", found=f"{file}: {reason}", expected=expected,

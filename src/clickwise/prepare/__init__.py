@@ -4,7 +4,6 @@ it is called."""
 from __future__ import annotations
 
 import importlib.util
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from clickwise import registry
 from clickwise.errors import PrepareError, RecipeError, nearest
+from clickwise.given_files import read_given_json
 from clickwise.progress import say
 from clickwise.recipe import load, parse
 
@@ -68,7 +68,7 @@ def summary(folder: str | Path) -> dict[str, Any]:
     """What `preparation/summary.json` in a prepared folder tells (rows by mapping, cardinalities, skipped rows, input
     files, seconds), with `folder`; only that where the dataset wrote no summary."""
     try:
-        content = json.loads((Path(folder) / "preparation" / "summary.json").read_text(encoding="utf-8"))
+        content = read_given_json(Path(folder) / "preparation" / "summary.json")
     except (OSError, ValueError):
         content = {}
     return {"folder": str(folder), **content}

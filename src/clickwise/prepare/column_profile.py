@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from clickwise.arrow_files import is_list, text_batches
 from clickwise.errors import DataError, UsageError
 from clickwise.feature_spec import MISSING_NUMBERS
+from clickwise.given_files import no_file
 from clickwise.json_lines import is_json_lines, look
 from clickwise.prepare.date_formats import formats_of, those_of_all
 from clickwise.prepare.parquet_kinds import kind_of, widest_kind
@@ -369,10 +370,9 @@ def _check_rows(file: Path, rows: int) -> None:
 
 
 def _checked(file: Path) -> Path:
-    if not file.is_file():
-        raise DataError(file, found="a folder" if file.is_dir() else "no such file",
-                        expected="a file of CSV, Parquet or JSON lines",
-                        do=f"name its files: {file}/*.csv" if file.is_dir() else "")
+    if found := no_file(file):
+        raise DataError(file, found=found, expected="a file of CSV, Parquet or JSON lines",
+                        do=f"name its files: {file}/*.csv" if found == "a folder" else "")
     if file.stat().st_size == 0:
         raise DataError(file, found="an empty file", expected="at least one row")
     return file

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from clickwise.errors import PrepareError, nearest
+from clickwise.given_files import no_file
 from clickwise.machine import usable_cores
 from clickwise.prepare.engine import BadInput
 from clickwise.progress import say
@@ -53,8 +54,8 @@ def find_tables(folder: Path, patterns: Iterable[str], where: str) -> list[Path]
 def raw_folder(folder: Path, where: str, do: str = "") -> Path:
     """`folder`, which is there; raises PrepareError where it is not."""
     if not folder.is_dir():
-        raise PrepareError(f"{where}: {folder}", found="a file" if folder.exists() else "no such folder",
-                           expected="the folder of the raw files", do=do)
+        found = {"": "a file", "no such file": "no such folder"}.get(no_file(folder), no_file(folder))
+        raise PrepareError(f"{where}: {folder}", found=found, expected="the folder of the raw files", do=do)
     return folder
 
 
@@ -68,10 +69,11 @@ def _natural(name: str) -> list:
 
 
 def _checked_file(path: Path, where: str) -> Path:
-    if path.is_dir():
-        raise PrepareError(f"{where}: {path}", found="a folder", expected="a raw file",
-                           do=f"name its files, for example {path}/*")
-    if not path.exists():
+    found = no_file(path)
+    if found not in ("", "no such file"):
+        raise PrepareError(f"{where}: {path}", found=found, expected="a raw file",
+                           do=f"name its files, for example {path}/*" if found == "a folder" else "")
+    if found:
         siblings = [str(path.parent / file.name) for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise PrepareError(f"{where}: {path}", found="no such file", expected="a raw file",
                            do=nearest(path, siblings) if siblings else f"there is no folder {path.parent} either")

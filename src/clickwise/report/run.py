@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from clickwise.errors import ClickwiseError, DataError, UsageError
+from clickwise.given_files import check_is_file
 from clickwise.manifest import of_run
 from clickwise.run.facts import FILE as FACTS
 from clickwise.run.facts import RunFacts
+from clickwise.strict_yaml import parse_yaml
 
 FILES = ("recipe.yaml", "log.jsonl", FACTS, "scores.npz")
 
@@ -71,7 +72,7 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """The recipe as one flat mapping: `train.batch_size` -> value."""
-        return dict(_flat(yaml.safe_load(self.recipe) or {})) if self.recipe else {}
+        return dict(_flat(parse_yaml(self.recipe, str(self.folder / "recipe.yaml")) or {})) if self.recipe else {}
 
 
 _ABOUT_THE_LINE = ("step", "epoch", "wall_s", "kind", "mapping")
@@ -104,6 +105,7 @@ def is_number(value: object) -> bool:
 def _load(path: Path, read, otherwise):
     if not path.exists():
         return otherwise
+    check_is_file(path, "what clickwise train writes")
     try:
         return read(path)
     except ClickwiseError:

@@ -62,7 +62,7 @@ class TrainConfig:
                     "patience", "log_every", "threads"):
             value = getattr(self, key)
             require(value is None or value > 0, key, found=value, expected="a number above 0")
-        require(self.seed >= 0, "seed", found=self.seed, expected="0 or more")
+        require(0 <= self.seed < 2**64, "seed", found=self.seed, expected="0 or more, 64 bits")
         require(self.threads is None or self.threads <= 1024, "threads", found=self.threads, expected="at most 1024")
         require(self.epochs is not None or self.steps is not None, "epochs", found=None,
                 expected="epochs or steps: something must end the training")

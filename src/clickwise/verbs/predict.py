@@ -16,6 +16,7 @@ import pyarrow.parquet
 from clickwise import json_lines
 from clickwise.errors import DataError, SpecError, UsageError
 from clickwise.files import remove_left_over, whole_file
+from clickwise.given_files import no_file
 from clickwise.progress import Progress
 from clickwise.run import folder as runs
 from clickwise.run.scores import scores
@@ -74,14 +75,14 @@ def _rows(folder: Path, source: Path, overrides: list[str], carry: tuple[str, ..
         try:
             session = opened()
         except SpecError:
-            if not source.is_file():
+            if no_file(source):
                 raise
         else:
             if str(source) in session.dataset.spec.mappings:
                 return rows_of_mapping(session, str(source), carry)
-    if not source.is_file():
+    if found := no_file(source):
         mappings = f", or one of the mappings {', '.join(session.dataset.spec.mappings)}" if session else ""
-        raise UsageError(f"--input {source}", found="a folder" if source.is_dir() else "no such file",
+        raise UsageError(f"--input {source}", found=found,
                          expected=f"a .parquet, .csv, .tsv or .jsonl file{mappings}")
     if encoded and source.suffix not in FORMATS:
         raise UsageError(f"--input {source}", found=f"the ending {source.suffix!r}",

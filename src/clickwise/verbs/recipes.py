@@ -9,6 +9,7 @@ from typing import Any
 from clickwise import prepare
 from clickwise.errors import RecipeError, UsageError
 from clickwise.files import write_text
+from clickwise.given_files import read_given_text
 from clickwise.recipe import find, load, shipped_recipes, to_dict
 from clickwise.recipe_keys import Key, keys_of
 
@@ -66,7 +67,7 @@ def copy(name: str, file: Path) -> None:
     """Copies a recipe to a new file, to be changed and named in its place."""
     if file.exists():
         raise UsageError(file, found="a file that is there already", expected="a new file")
-    write_text(file, find(name).read_text(encoding="utf-8"))
+    write_text(file, read_given_text(find(name), "a recipe in YAML", RecipeError))
 
 
 def check(name: str) -> list[RecipeError]:

@@ -97,5 +97,5 @@ class KuaiRandConfig(Section):
 def _is_day(day: int) -> bool:
     try:
         return bool(datetime.date(day // 10000, day // 100 % 100, day % 100))
-    except ValueError:
+    except (ValueError, OverflowError):
         return False

@@ -6,7 +6,6 @@ training rows → raw columns. `clickwise spec infer` drafts the spec; docs/add_
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from clickwise.encoding.operations import (
 from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.feature_spec import LEFT_OUT, RAW_CHUNKS, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import write_json
+from clickwise.given_files import read_given_json
 from clickwise.prepare.bins import fit_numbers, write_names
 from clickwise.prepare.encode import SHOWN, save_encoding, say_without_display
 from clickwise.prepare.further import Source
@@ -205,7 +205,7 @@ class Table(Preparation):
         decided otherwise."""
         path, spec = self.spec.folder / COLUMNS, self.spec
         try:
-            drafted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            drafted = read_given_json(path) if path.exists() else {}
             drafted = {name: {key: str(told[key]) for key in ("channel", "why", "check")}
                        for name, told in drafted.items()}
         except (ValueError, TypeError, KeyError, AttributeError):
