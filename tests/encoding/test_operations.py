@@ -41,6 +41,7 @@ CASES = {
     "log_shifted": (LogShifted(3.0), pa.float64(), numbers),
     "signed_log": (SignedLog(), pa.float64(), numbers),
     "standardize": (Standardize(1.1, 0.3), pa.float64(), numbers),
+    "standardize far apart": (Standardize(-1e308, 9e307), pa.float64(), numbers),
     "or_zero": (OrZero(), pa.float64(), numbers),
     "or_zero of integers": (OrZero(), pa.int64(), integers),
     "bins": (Bins((-2.5, 0.0, 1.0, 7.5, 1e300)), pa.float64(), numbers),

@@ -152,9 +152,11 @@ class Dataset:
                       window_rows=config.window_rows, drop_last=config.drop_last, prefetch=config.prefetch,
                       pin_memory=pin_memory, channels=channels)
 
-    def train_counts(self, features: Iterable[str]) -> dict[str, np.ndarray]:
-        """How often every id of these features occurs in the samples of the training mapping; see `id_counts`."""
-        return id_counts(self._train_columns(), self.spec, features)
+    def train_counts(self, features: Iterable[str] | Mapping[str, int]) -> dict[str, np.ndarray]:
+        """How often every id of these features occurs in the samples of the training mapping; see `id_counts`, to which
+        a mapping says how many rows their tables have."""
+        return id_counts(self._train_columns(), self.spec, features,
+                         features if isinstance(features, Mapping) else {})
 
     def _train_columns(self) -> Columns:
         histories = self.config.histories

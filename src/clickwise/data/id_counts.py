@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -19,8 +20,11 @@ STEP = 1 << 20  # values at a time, or as many as there are ids
 WeightedIds = tuple[np.ndarray, np.ndarray | None]  # ids, and how often each of them counts (None: once)
 
 
-def id_counts(columns: Columns, spec: FeatureSpec, names: Iterable[str]) -> dict[str, np.ndarray]:
+def id_counts(columns: Columns, spec: FeatureSpec, names: Iterable[str],
+              rows: Mapping[str, int]) -> dict[str, np.ndarray]:
     """How often every id of these features occurs, int64 [cardinality] for each; DataError for one that has no ids.
+    Of a feature in `rows` that has more ids than `rows` says, ids modulo that number are counted, int64 [rows]: its
+    table has no more of them.
 
     Counted is what the batches of one epoch hold, in bags and windows too. Padding (where the first feature of the
     history is 0) is no id, and of a negative history those beside padding are none.
@@ -40,16 +44,20 @@ def id_counts(columns: Columns, spec: FeatureSpec, names: Iterable[str]) -> dict
     with Progress("counting ids", total=len(names), unit="features") as bar:
         for name in names:
             channel, index, feature = of_spec[name]
+            if (size := rows.get(name, feature.cardinality)) < feature.cardinality:
+                feature = dataclasses.replace(feature, cardinality=size)
             parts = _parts_of_column(columns, spec, log, channel, feature) if name in columns.arrays \
                 else log.parts(channel, index, feature)
-            counts[name] = _count(parts, feature.cardinality)
+            counts[name] = _count(parts, feature.cardinality, is_modulo=name in rows)
             bar.advance(1, name)
     return counts
 
 
-def _count(parts: Iterator[WeightedIds], cardinality: int) -> np.ndarray:
+def _count(parts: Iterator[WeightedIds], cardinality: int, is_modulo: bool) -> np.ndarray:
     counts = np.zeros(cardinality, np.int64)
     for ids, times in parts:  # bincount adds up weights in float64: integers, exact to 2^53
+        if is_modulo and len(ids) and ids.max() >= cardinality:
+            ids = ids % ids.dtype.type(cardinality)
         counts += np.bincount(ids, times, minlength=cardinality).astype(np.int64, copy=False)
     return counts
 

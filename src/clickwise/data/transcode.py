@@ -26,7 +26,9 @@ from clickwise.feature_spec import (
 )
 from clickwise.files import whole_folder, write_array
 from clickwise.manifest import write_manifest
-from clickwise.progress import Progress
+from clickwise.progress import Progress, warn
+
+FEW_ROWS, SPARSE = 100_000, 10  # a table of so many rows, or so many rows for each value, is not worth a word
 
 
 def transcode(spec: FeatureSpec | str | Path, out: str | Path, chunk_rows: int = 1 << 18) -> FeatureSpec:
@@ -91,6 +93,7 @@ def _find_cardinalities(spec: FeatureSpec, rows: int) -> dict[str, int]:
     """Greatest id + 1 over all mappings, for the features whose cardinality is `auto`."""
     found: dict[str, int] = {}
     unknown = {name for name, feature in spec.features.items() if feature.cardinality == AUTO}
+    looked_at = dict.fromkeys(unknown, 0)
     with Progress("finding cardinalities", unit="rows") as bar:
         for chunk in (chunk for chunks in spec.mappings.values() for chunk in chunks):
             names = [name for name in chunk.features if name in unknown]
@@ -99,7 +102,12 @@ def _find_cardinalities(spec: FeatureSpec, rows: int) -> dict[str, int]:
                     array = block.arrays[name]
                     values = array.values if isinstance(array, RaggedArray) else array
                     found[name] = max(found.get(name, 1), int(values.max(initial=0)) + 1)
+                    looked_at[name] += values.size
                 bar.advance(len(block))
+    for name, cardinality in found.items():
+        if cardinality > max(FEW_ROWS, SPARSE * looked_at[name]):
+            warn(f"{name}: cardinality {cardinality:,}, the greatest id + 1, and at most {looked_at[name]:,} different "
+                 "ids: raw values, of which clickwise prepare table/prepare makes ids 0, 1, 2, …?")
     return found
 
 

@@ -94,7 +94,11 @@ class SignedLog(Operation, do="signed_log"):
 
 @dataclasses.dataclass(frozen=True)
 class Standardize(Operation, do="standardize"):
-    """(x − mean) / std; 0, the mean, where x is missing."""
+    """(x − mean) / std; 0, the mean, where x is missing.
+
+    Where numbers lie so far apart that x − mean may be beyond float64, a quarter of each stands for it, which changes
+    no digit.
+    """
 
     mean: float
     std: float
@@ -103,15 +107,25 @@ class Standardize(Operation, do="standardize"):
         if not self.std:
             raise ValueError("standardize: std 0")
 
+    @property
+    def _is_wide(self) -> bool:
+        return self.std > 2.0**1000
+
     def bulk(self, x, parse_hex=None):
-        return ((x.cast("float64") - self.mean) / self.std).fill_null(0.0)
+        x, mean, std = x.cast("float64"), self.mean, self.std
+        if self._is_wide:
+            x, mean, std = x * 0.25, mean * 0.25, std * 0.25
+        return ((x - mean) / std).fill_null(0.0)
 
     def one(self, x):
-        return 0.0 if x is None else (x - self.mean) / self.std
+        if x is None:
+            return 0.0
+        return (x * 0.25 - self.mean * 0.25) / (self.std * 0.25) if self._is_wide else (x - self.mean) / self.std
 
     def many(self, x):
+        x, mean, std = (x * 0.25, self.mean * 0.25, self.std * 0.25) if self._is_wide else (x, self.mean, self.std)
         with np.errstate(over="ignore"):
-            return np.nan_to_num((x - self.mean) / self.std, nan=0.0, posinf=np.inf, neginf=-np.inf)
+            return np.nan_to_num((x - mean) / std, nan=0.0, posinf=np.inf, neginf=-np.inf)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,12 +25,14 @@ HEAVY = 5.0  # the skewness of a log-normal number whose logarithm has a standar
 def fit_numbers(counts: Callable[[str], tuple[np.ndarray, np.ndarray]], names: Sequence[str],
                 most: int) -> dict[str, dict[str, Any]]:
     """Column → `edges`: where its bins begin, ascending, at most `most` of them, none for less than two values; `log`:
-    whether its tail is heavy. `counts(column)` are its different values, ascending, and how many rows have each."""
+    whether its tail is heavy; `middle`: the ends of its middle 98 %. `counts(column)` are its different values,
+    ascending, and how many rows have each."""
     found = {}
     for name in names:
         value_U, count_U = counts(name)
         edges = edges_of(value_U, count_U, most)
-        found[name] = {"edges": edges if len(edges) > 1 else [], "log": has_heavy_tail(value_U, count_U)}
+        found[name] = {"edges": edges if len(edges) > 1 else [], "log": has_heavy_tail(value_U, count_U),
+                       "middle": middle_of(value_U, count_U)}
     return found
 
 
@@ -73,6 +75,16 @@ def edges_of(value_U: np.ndarray, count_U: np.ndarray, most: int) -> list[float]
         end = max(first + 1, int(np.searchsorted(rows_to_U, rows_to_U[first] + share)))
         first = end - 1 if end - 1 > first and count_U[end - 1] >= share else end  # a frequent value stands alone
     return edges
+
+
+def middle_of(value_U: np.ndarray, count_U: np.ndarray) -> list[float]:
+    """The least and the greatest value once a hundredth of the rows, at least one, is left out at either end; [] where
+    that leaves none."""
+    rows_to_U = np.cumsum(count_U)
+    rows = int(rows_to_U[-1]) if len(rows_to_U) else 0
+    out = max(1, rows // 100)
+    return [] if rows <= 2 * out else [float(value_U[np.searchsorted(rows_to_U, row, side="right")])
+                                       for row in (out, rows - 1 - out)]
 
 
 def write_names(folder: PreparationFolder, bins: Mapping[str, Sequence[float]]) -> None:

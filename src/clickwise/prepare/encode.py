@@ -216,7 +216,9 @@ def count_unseen(folder: PreparationFolder, spec: FeatureSpec, encoding: Encodin
                 ends = _mapped(folder.dataset / chunk.files[1], "int64")
                 with_id = int(np.count_nonzero(ends[1:] > ends[:-1]))
             shares[mapping][name] = round(1 - with_id / rows[mapping], 6)
-            if not known and size:
+            if not size and mapping == "train" and not vocabularies[name].hash_buckets:
+                say(f"warning: {name!r} has no ids: every value is missing or rarer than the frequency limit")
+            elif not known and size:
                 say(f"warning: {mapping}: no value of {name!r} is in the vocabulary: all are missing, rare or not in "
                     "the training rows")
         found = sorted((-share, name) for name, share in shares[mapping].items() if share)

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import gc
 import logging
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -88,8 +89,13 @@ class Session:
         before the first step of a training that starts, not of one that goes on."""
         engines = [engine for engine in engines_of(self.model) if engine.counted]
         if engines:
-            features = dict.fromkeys(feature for engine in engines for feature in engine.counted)
-            counts = self.dataset.train_counts(features)
+            rows: dict[str, int] = {}
+            for engine in engines:
+                for feature in engine.counted:
+                    own = engine.table_of[feature].rows
+                    if rows.setdefault(feature, own) != own:  # of parts, which differ: each id for itself
+                        rows[feature] = sys.maxsize
+            counts = self.dataset.train_counts(rows)
             for engine in engines:
                 engine.set_counts(counts)
 

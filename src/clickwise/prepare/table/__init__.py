@@ -43,6 +43,7 @@ from clickwise.prepare.table.told import shown
 from clickwise.progress import say
 
 FAR = 0.5  # so far apart are shares of missing values that cannot be of the same kind of rows
+NARROW = 0.01  # deviations: so close are nearly all of some numbers where a few are extreme
 BYTES_ON_DISK = {".gz": 10, ".parquet": 8}  # a byte of such a file in the engine's tables, held twice; 2 of plain text
 
 
@@ -121,11 +122,22 @@ class Table(Preparation):
         if self.logs and asked is None:
             say("a logarithm comes before the scale, for a heavy tail: " + ", ".join(self.logs))
         self.scales = self._stage("scales", lambda: self.table.scales(numerical, self.logs)) if numerical else {}
+        self._say_narrow({name: found["middle"] for name, found in numbers.items() if found["middle"]})
         names = self._names_of_bins(name for name, found in numbers.items() if found["edges"])
         self.bins = {bins: (name, numbers[name]["edges"]) for name, bins in names.items()}
         write_names(self.folder, {feature: edges for feature, (_, edges) in self.bins.items()})
         self.features, self.encoding = self._encoding()
         self._stage("encoding", lambda: save_encoding(self.folder, self.encoding))
+
+    def _say_narrow(self, middles: Mapping[str, Sequence[float]]) -> None:
+        """Says of numbers of which a few are so extreme that the scale leaves no room for the others: a 9e99 for what
+        is missing, an amount in another unit."""
+        for name, middle in middles.items():
+            scale = Standardize(**self.scales[name])
+            low, high = (scale.one(SignedLog().one(x) if name in self.logs else x) for x in middle)
+            if middle[0] < middle[1] and high - low < NARROW:
+                say(f"warning: {name!r}: a few numbers are so far from all others that these become nearly one number; "
+                    "correct them, or leave them empty")
 
     def _names_of_bins(self, names: Iterable[str]) -> dict[str, str]:
         """Numerical → a name that no feature has, in upper or lower case either."""
