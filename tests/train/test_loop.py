@@ -73,6 +73,12 @@ def test_ends_after_epochs_or_steps(tmp_path):
     assert loop_in(tmp_path, epochs=None, steps=12).run().step == 12
 
 
+@pytest.mark.parametrize("undefined", [float("nan"), float("inf")])
+def test_an_evaluation_that_the_data_leave_undefined_is_no_round_without_gain(tmp_path, undefined):
+    loop = loop_in(tmp_path, scripted([0.6, undefined, 0.5, undefined, 0.4]), evaluate_every=3, patience=2)
+    assert loop.run().step == 15 and loop.at.stopped == "no better auc in 2 evaluations"
+
+
 @pytest.mark.parametrize("every, steps", [(None, [5, 10, 15]), (4, [4, 8, 12, 15]), (0.5, [3, 5, 8, 10, 13, 15]),
                                           (100, [15])])
 def test_evaluates_when_asked_and_at_the_end(tmp_path, every, steps):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from clickwise.batch import Batch
 from clickwise.checkpoint import CheckpointFolder
 from clickwise.data.dataset import Dataset
 from clickwise.data.loader import Loader
@@ -20,7 +21,8 @@ from clickwise.feature_spec import FeatureSpec
 from clickwise.kernels.cpu_products import bf16_instructions
 from clickwise.metrics import MetricSet, build_metrics
 from clickwise.models.ctr_model import CTRModel
-from clickwise.train.evaluate import evaluate
+from clickwise.progress import warn
+from clickwise.train.evaluate import evaluate, is_defined
 from clickwise.train.log import RunLog
 from clickwise.train.loop import Loop
 from clickwise.train.step import TrainStep, set_matmul_precision
@@ -28,6 +30,7 @@ from clickwise.training_recipe import Recipe
 from clickwise.wiring import build_model, engines_of, find_device, parts_of
 
 log = logging.getLogger(__name__)
+LABELS = 1 << 16  # looked at at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,22 @@ class Session:
         groups = [name for name, metric in build_metrics(self.recipe.metrics).items() if metric.needs_display]
         if groups:
             self._check_channel("display", self._measured(), f"the metric {groups[0]!r}")
+        self._tell_of_undefined_metric()
+
+    def _tell_of_undefined_metric(self) -> None:
+        """Says where the metric that guides training has no value on the mapping that it is measured on."""
+        metric, mapping = self.recipe.train.metric, self.recipe.data.validation or self.recipe.data.test
+        arrays, spec = self.dataset.columns(mapping).arrays, self.dataset.spec
+        label, display = (next((arrays[feature.name] for feature in spec.channel(channel) if feature.name in arrays),
+                               None) for channel in ("label", "display"))
+        batches = (Batch(label=torch.tensor(label[part]),
+                         display=None if display is None else torch.tensor(display[part]))
+                   for part in (slice(start, start + LABELS) for start in range(0, len(label), LABELS)))
+        if not is_defined(metric, batches):
+            low, high = int(label.min()), int(label.max())
+            why = f"all its labels are {low}" if low == high else "no display has a click and something else"
+            warn(f"{metric} is undefined on {mapping}, the mapping that guides training: {why}. It chooses no "
+                 "checkpoint and stops no training; set another train.metric, or split the rows otherwise")
 
     def _measured(self) -> list[str]:
         return [mapping for mapping in (self.recipe.data.validation, self.recipe.data.test) if mapping is not None]
@@ -107,7 +126,8 @@ class Session:
         """Metrics by name of the model as it stands, on a mapping."""
         self._check_channel("label", [mapping], "metrics")
         return evaluate(self.model, self.evaluation_loader(mapping).epoch(0), self.metrics(),
-                        precision=self.recipe.train.precision, device=self.device, watch=watch)
+                        precision=self.recipe.train.precision, device=self.device, watch=watch,
+                        numerical=self.dataset.spec.channels.get("numerical", ()))
 
     def state(self) -> dict[str, Any]:
         """The model's part of a checkpoint."""
@@ -139,14 +159,15 @@ class Session:
         data = self.recipe.data
         guide = data.validation or data.test
         metrics, loader = self.metrics(), self.evaluation_loader(guide)
+        numerical = self.dataset.spec.channels.get("numerical", ())
 
         def measure() -> dict[str, float]:
             values = evaluate(self.model, loader.epoch(0), metrics, precision=self.recipe.train.precision,
-                              device=self.device)
+                              device=self.device, numerical=numerical)
             return {"mapping": guide, **values}
 
         return Loop(self.recipe.train, self.step, self.train_loader(), log=log, evaluate=measure,
-                    checkpoints=checkpoints, state=self.state)
+                    checkpoints=checkpoints, state=self.state, numerical=numerical)
 
 
 def _train_loader(dataset: Dataset, recipe: Recipe, model: CTRModel, device: torch.device) -> Loader:

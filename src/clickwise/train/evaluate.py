@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
 
 from clickwise.batch import Batch
-from clickwise.metrics import MetricSet, build_metric
+from clickwise.errors import DataError
+from clickwise.metrics import Metric, MetricSet, build_metric
 from clickwise.train.step import Precision, compute_in
+
+EXTREME = 1000.0  # in size: numbers on one scale are a few, seldom more than a hundred
 
 
 @torch.no_grad()
@@ -31,18 +34,60 @@ def predictions(model: nn.Module, batches: Iterable[Batch], *, precision: Precis
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: MetricSet, *, precision: Precision,
              device: torch.device,
-             watch: Callable[[torch.Tensor, Batch], None] = lambda logit_B, batch: None) -> dict[str, float]:
-    """The computed metrics by name. `watch` sees every batch too (progress, material for the report)."""
+             watch: Callable[[torch.Tensor, Batch], None] = lambda logit_B, batch: None,
+             numerical: Sequence[str] = ()) -> dict[str, float]:
+    """The computed metrics by name. `watch` sees every batch too (progress, material for the report); `numerical` are
+    the names of the batches' numbers, for messages."""
     metrics.reset()
     for logit_B, batch in predictions(model, batches, precision=precision, device=device):
-        metrics.update(logit_B, batch.label, batch.display)
+        try:
+            metrics.update(logit_B, batch.label, batch.display)
+        except DataError:
+            name, greatest = greatest_number([batch], numerical)
+            if greatest > EXTREME and logit_B.isnan().any():
+                raise DataError("evaluation", found=f"logits that are no numbers, for rows with {name} = {greatest:g}",
+                                expected="numbers of the scale that the model was trained on",
+                                do="correct that number, or prepare the rows again") from None
+            raise
         watch(logit_B, batch)
     return metrics.compute()
 
 
+def greatest_number(batches: Iterable[Batch], names: Sequence[str]) -> tuple[str, float]:
+    """The greatest numerical in size, and the name of its column; ("", 0.0) where there is none."""
+    found = ("", 0.0)
+    for batch in batches:
+        if batch.numerical is not None and batch.numerical.numel():
+            greatest_N = batch.numerical.abs().amax(0)
+            column = int(greatest_N.argmax())
+            if float(greatest_N[column]) > found[1]:
+                name = names[column] if column < len(names) else f"number {column} of the batch"
+                found = (name, float(greatest_N[column]))
+    return found
+
+
+def is_defined(metric: str, batches: Iterable[Batch]) -> bool:
+    """Whether a metric has a value on these labels and displays at all, whatever a model says: not the AUC of rows of
+    one class, nor a measure of rankings where no display has both. It looks no further than it must."""
+    built, looked_at = build_metric(metric), 0
+    for number, batch in enumerate(batches, 1):
+        built.update(torch.zeros(len(batch)), batch.label, batch.display)
+        if number >= 2 * looked_at:  # a result takes the longer, the more rows there are
+            looked_at = number
+            if math.isfinite(_value_of(metric, built)):
+                return True
+    return math.isfinite(_value_of(metric, built))
+
+
+def _value_of(metric: str, built: Metric) -> float:
+    values = built.compute()
+    return values.get(metric, next(iter(values.values())))
+
+
 def is_better(metric: str, value: float, than: float | None) -> bool:
-    """Whether `value` of this metric improves on `than` (None: on nothing yet); NaN never does."""
-    if math.isnan(value):
+    """Whether `value` of this metric improves on `than` (None: on nothing yet); what is not finite never
+    does."""
+    if not math.isfinite(value):
         return False
     goodness = build_metric(metric).goodness
     return than is None or goodness(value) > goodness(than)

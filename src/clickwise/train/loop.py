@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +17,7 @@ from clickwise.batch import Batch
 from clickwise.errors import TrainError
 from clickwise.progress import Progress
 from clickwise.recipe import require
-from clickwise.train.evaluate import is_better
+from clickwise.train.evaluate import EXTREME, greatest_number, is_better
 from clickwise.train.log import RunLog
 from clickwise.train.step import Precision, TrainStep
 
@@ -109,14 +110,16 @@ class Loop:
     """`run()` trains until the recipe's end, an early stop or an error; the last checkpoint is always a good one.
 
     `evaluate` returns metrics by name for the mapping that guides training, and may be None. `state` gives the rest
-    of a checkpoint (model, tables' optimizers, fingerprints), beside what the loop itself keeps.
+    of a checkpoint (model, tables' optimizers, fingerprints), beside what the loop itself keeps. `numerical` are the
+    names of the batches' numbers, for messages.
     """
 
     def __init__(self, config: TrainConfig, step: TrainStep, batches: EpochBatches, *, log: RunLog,
                  evaluate: Callable[[], dict[str, float]] | None, checkpoints: checkpoint.CheckpointFolder,
-                 state: Callable[[], dict[str, Any]]) -> None:
+                 state: Callable[[], dict[str, Any]], numerical: Sequence[str] = ()) -> None:
         self.config, self.step, self.batches, self.log = config, step, batches, log
         self.evaluate, self.checkpoints, self.state = evaluate, checkpoints, state
+        self.numerical = numerical
         self.at, self.effort, self._window = Position(), Effort(), Effort()
         epochs = math.inf if config.epochs is None else config.epochs * len(batches)
         self.total_steps = int(min(epochs, math.inf if config.steps is None else config.steps))
@@ -198,9 +201,23 @@ class Loop:
     def _diverged(self, what: str, value: float) -> TrainError:
         last = self.checkpoints.last
         good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was due before it"
+        name, greatest = greatest_number(self._latest_batches(), self.numerical)
+        if greatest > EXTREME:
+            return TrainError(f"step {self.at.step}, {what}", expected="numbers of one scale, and finite losses",
+                              found=f"{value}, and {name} = {greatest:g} in the batches before",
+                              do="correct that number, or bring the column to one scale, as clickwise prepare "
+                                 f"table/prepare does; {good}")
         return TrainError(f"step {self.at.step}, {what}", found=str(value), expected="finite numbers",
                           do="lower optimizer.lr and embedding.optimizer.lr, or lengthen schedule.warmup_steps; "
                              + good)
+
+    def _latest_batches(self) -> Iterator[Batch]:
+        """Once more those since the last line of the log."""
+        at, left = self.at, self.at.loss_steps or self.config.log_every
+        here = min(left, at.batch)
+        if left > here and at.epoch:
+            yield from self.batches.epoch(at.epoch - 1, start_batch=max(0, len(self.batches) - (left - here)))
+        yield from itertools.islice(self.batches.epoch(at.epoch, start_batch=at.batch - here), here)
 
     @property
     def epochs_done(self) -> float:
@@ -245,7 +262,10 @@ class Loop:
         self.log.write("eval", step=at.step, epoch=self.epochs_done, values=metrics)
         value = metrics[config.metric]
         better = is_better(config.metric, value, at.best)
-        at.rounds_without_gain = 0 if better else at.rounds_without_gain + 1
+        if better:
+            at.rounds_without_gain = 0
+        elif math.isfinite(value):  # what the data leave undefined is no worse
+            at.rounds_without_gain += 1
         if better:
             at.best, at.best_step = value, at.step
         if config.stop_at is not None and (value == config.stop_at or is_better(config.metric, value, config.stop_at)):
