@@ -14,6 +14,7 @@ import typer
 
 from clickwise import __version__
 from clickwise.errors import ClickwiseError, DataError, Interrupted, UsageError, disk_error
+from clickwise.memory_limits import out_of_memory
 from clickwise.progress import show_log
 from clickwise.threads import let_them_sleep
 
@@ -72,14 +73,13 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        if (told := disk_error(error)) is None:
+        if (told := out_of_memory(error) or disk_error(error)) is None:
             raise
         _complain(str(told), told.exit_code)
     except Exception as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; this module does not import torch
+        if (told := out_of_memory(error)) is None:
             raise
-        _complain(str(ClickwiseError("memory of the GPU", found=str(error).split(". ")[0], expected="a smaller model",
-                                     do="lower train.batch_size or model.embedding_dim")), 1)
+        _complain(str(told), 1)
 
 
 def _complain(message: str, code: int) -> None:

@@ -11,6 +11,7 @@ from clickwise.embedding import Embeddings, build_embeddings
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import EngineError, RecipeError, SpecError
 from clickwise.feature_spec import FeatureSpec
+from clickwise.model_memory import check_dense, check_tables, table_bytes
 from clickwise.models.ctr_model import CTRModel
 from clickwise.train.freeze import freeze_parameters, frozen_tables
 from clickwise.train.step import OptimizerGroup
@@ -49,17 +50,31 @@ def build_model(recipe: Recipe, spec: FeatureSpec, device: torch.device) -> CTRM
     if not any(reads.values()):
         raise SpecError(spec.path, found=f"no feature of the channels that {recipe.model_name} reads",
                         expected="at least one feature", do=f"list features in channel_spec: {', '.join(reads)}")
-    torch.manual_seed(recipe.train.seed)
     tables = [recipe.embedding.clipped(table) for table in model_class.tables(spec, recipe.model)]
     paths = [table.path for table in tables]
     frozen = frozen_tables(recipe.freeze, paths)
     tables = [dataclasses.replace(table, trainable=False) if table.path in frozen else table for table in tables]
+    _check_memory(recipe, spec, model_class, tables, device)
+    torch.manual_seed(recipe.train.seed)
     embeddings = build_engines(model_class, tables, lambda part: recipe.part(part).table_optimizer,
                                engine=recipe.embedding.engine, seed=recipe.train.seed, device=device,
                                table_dtype=recipe.embedding.table_dtype, check_ids=recipe.embedding.check_ids)
     model = model_class(spec, embeddings, recipe.model).to(device)
     freeze_parameters(model, recipe.freeze, paths)
     return model
+
+
+def _check_memory(recipe: Recipe, spec: FeatureSpec, model_class: type[CTRModel], tables: Sequence[Table],
+                  device: torch.device) -> None:
+    """Raises EngineError for a model that is larger than the memory of `device`, before anything is allocated."""
+    def optimizer_of(part: str) -> TableOptimizer:
+        return recipe.part(part).table_optimizer
+
+    table_dtype = recipe.embedding.table_dtype
+    check_tables(tables, optimizer_of, table_dtype, device)
+    check_dense(lambda: model_class(spec, build_engines(model_class, tables, optimizer_of, engine="reference",
+                                                        device="meta"), recipe.model),
+                sum(table_bytes(table, optimizer_of(table.part), table_dtype) for table in tables), device)
 
 
 def build_engines(model_class: type[CTRModel], tables: Sequence[Table], optimizer_of: Callable[[str], TableOptimizer],

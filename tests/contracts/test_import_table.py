@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "clickwise"
 
 # Beneath level 0: words of everybody, which import nothing of ours but each other.
 GROUND = {"__init__", "threads", "arrow_files", "text_files", "json_lines", "time_format", "tables", "errors", "files",
-          "progress", "memory", "machine", "strict_yaml", "registry", "manifest", "given_files"}
+          "progress", "memory", "memory_limits", "machine", "strict_yaml", "registry", "manifest", "given_files"}
 # `recipe` gives the sections their strict checks, so that every station may import it.
 STATIONS = {
     "recipe_keys": {"recipe"},
@@ -35,8 +35,10 @@ LEVEL_2 = {
     "baselines": {"feature_spec", "batch", "data", "metrics"},
 }
 BELOW_WIRING = {*WORDS, *STATIONS, *LEVEL_2}
-WIRING = {"training_recipe": BELOW_WIRING - {"prepare"}, "wiring": {*BELOW_WIRING, "training_recipe"} - {"prepare"},
-          "run": {*BELOW_WIRING, "training_recipe", "wiring"} - {"prepare"},
+WIRING = {"training_recipe": BELOW_WIRING - {"prepare"},
+          "wiring": {*BELOW_WIRING, "training_recipe", "model_memory"} - {"prepare"},
+          "model_memory": {"embedding", "training_recipe"},
+          "run": {*BELOW_WIRING, "training_recipe", "model_memory", "wiring"} - {"prepare"},
           "report": {"recipe", "feature_spec", "run"}}
 WIRING["recipe_schema"] = {"recipe", "recipe_keys", "prepare", "training_recipe"}
 DOOR = {name: {*BELOW_WIRING, *WIRING, "api", "cli", "verbs"} for name in ("api", "classifier", "cli", "verbs")}

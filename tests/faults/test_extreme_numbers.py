@@ -28,6 +28,9 @@ def test_raw_ids_auto_cardinality(clickwise, tmp_path):
     raw_ids(tmp_path, 1 << 40)
     result = clickwise("transcode", ".", "--out", "columns")
     assert result.code == 0 and "warning: item: cardinality 1,099,511,627,777" in result.err
+    result = clickwise("train", "table/dcnv2", "data.path=columns", "data.validation=null", "train.batch_size=64")
+    assert result.code == 1 and "Traceback" not in result.err and not (tmp_path / "runs").exists()
+    assert all(word in result.err for word in ("'item'", "1,099,511,627,777 rows", "TB", "max_table_size"))
     raw_ids(tmp_path, 50_000)
     assert "warning" not in clickwise("transcode", ".", "--out", "others").err
 

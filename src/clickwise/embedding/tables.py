@@ -227,6 +227,8 @@ def fill_first_values(rows_RD: torch.Tensor, table: Table, seed: int) -> None:
     if table.init == "zeros":
         rows_RD.zero_()
         return
+    if rows_RD.device.type == "meta":  # which holds no values
+        return
     std = {"glorot_normal": math.sqrt(2.0 / (table.rows + table.dim)) / TRUNCATED_STD,
            "inverse_sqrt_dim": math.sqrt(1.0 / table.dim)}.get(table.init)
     bound = 0.05 if table.init == "keras_uniform" else math.sqrt(1.0 / table.rows)

@@ -20,6 +20,7 @@ from clickwise.errors import CheckpointError, SpecError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.kernels.cpu_products import bf16_instructions
 from clickwise.metrics import MetricSet, build_metrics
+from clickwise.model_memory import check_training
 from clickwise.models.ctr_model import CTRModel
 from clickwise.progress import warn
 from clickwise.train.evaluate import evaluate, is_defined
@@ -64,6 +65,7 @@ class Session:
         if groups:
             self._check_channel("display", self._measured(), f"the metric {groups[0]!r}")
         self._tell_of_undefined_metric()
+        check_training(self.recipe, self.model, self.device)
 
     def _tell_of_undefined_metric(self) -> None:
         """Says where the metric that guides training has no value on the mapping that it is measured on."""

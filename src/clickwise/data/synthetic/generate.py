@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import zlib
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from clickwise.data.synthetic.sequence import SequenceSignal, sequence_features
 from clickwise.data.synthetic.signal import SEQUENCE_KINDS, SignalConfig, build_signal
 from clickwise.errors import DataError, nearest
 from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype, split_binary_chunks
+from clickwise.memory_limits import memory, shown
 from clickwise.recipe import require, to_dict
 
 CHUNK_ROWS = 1 << 17
@@ -117,6 +119,7 @@ def synthetic_columns(config: SyntheticConfig, mapping: str) -> Columns:
 def in_memory(spec: FeatureSpec, rows: int, seed: int, signal: SignalConfig | None = None, *, alpha: float = 1.45,
               mapping: str = "train") -> tuple[Columns, Ceiling]:
     """Columns of `rows` rows and the best that a model can reach on them; the values that `synthesize` writes."""
+    _check_memory(spec, rows)
     synthesizer = Synthesizer(spec, seed=seed, alpha=alpha, signal=signal or SignalConfig())
     chunks, ceiling = [], Ceiling()
     for index, chunk_rows in chunk_sizes(rows):
@@ -124,6 +127,17 @@ def in_memory(spec: FeatureSpec, rows: int, seed: int, signal: SignalConfig | No
         chunks.append(columns)
         ceiling += chunk_ceiling
     return concatenate(chunks), ceiling
+
+
+def _check_memory(spec: FeatureSpec, rows: int) -> None:
+    """Raises DataError for rows that no memory of this machine holds."""
+    width = sum(np.dtype(feature.dtype).itemsize * math.prod(feature.dimensions or (1,))
+                for feature in spec.features.values())
+    has = memory()
+    if has is not None and rows * width > has.total:
+        raise DataError("synthetic.rows", found=f"{rows:,} rows of {width} bytes: {shown(rows * width)}",
+                        expected=f"at most {shown(has.total)}, {has.of}",
+                        do="ask for fewer rows, or write them to disk: clickwise synth")
 
 
 def named_spec(name: str, mappings: tuple[str, ...]) -> FeatureSpec:

@@ -1,0 +1,101 @@
+"""The memory that a model takes, looked at before anything is allocated.
+
+Counted is what it certainly takes, so that nothing is refused that would work: rows of tables and what their optimizer
+keeps beside them; dense parameters, in training with gradients and what their optimizer keeps; of a step what
+linear layers put out. The libraries, the data and what a step needs beside that come on top.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+
+from clickwise.embedding.table import Table, TableOptimizer
+from clickwise.embedding.tables import ROW_TYPES
+from clickwise.errors import EngineError
+from clickwise.memory_limits import Memory, memory, shown
+from clickwise.progress import warn
+from clickwise.training_recipe import Recipe
+
+_STATES = {"adam": 2, "adagrad": 1, "ftrl": 2, "rmsprop": 1}  # values that a dense optimizer keeps beside each
+
+
+def table_bytes(table: Table, optimizer: TableOptimizer, table_dtype: str) -> int:
+    """Bytes of a table's rows, and of the optimizer's states of a table that is trained."""
+    states = optimizer.states().values() if table.trainable else ()
+    return table.rows * table.dim * ROW_TYPES[table_dtype].itemsize + sum(
+        math.prod(state.shape(table.rows, table.dim)) * state.dtype.itemsize for state in states)
+
+
+def check_tables(tables: Sequence[Table], optimizer_of: Callable[[str], TableOptimizer], table_dtype: str,
+                 device: torch.device) -> None:
+    """Raises EngineError where the tables take more memory than `device` has, and warns where that is not free now."""
+    sizes = {table.name: table_bytes(table, optimizer_of(table.part), table_dtype) for table in tables}
+    if not tables or (has := _memory_of(device)) is None:
+        return
+    largest = max(tables, key=lambda table: sizes[table.name])
+    optimizer = optimizer_of(largest.part)
+    of = f"{largest.rows:,} rows × {largest.dim} in {table_dtype}"
+    if largest.trainable and optimizer.states():
+        of += f" and what {optimizer.name} keeps beside them"
+    _compare(sum(sizes.values()), has, f"tables; the largest, {largest.name!r}, has {of}: "
+             f"{shown(sizes[largest.name])}",
+             "embedding.hash_indices=true embedding.max_table_size=N bounds the rows of each table; a smaller "
+             "embedding dim and embedding.table_dtype=bfloat16 make rows smaller. Ids far beyond the number of rows "
+             "are raw values: clickwise prepare table/prepare gives them ids 0, 1, 2, …")
+
+
+def check_dense(build: Callable[[], torch.nn.Module], has_tables: int, device: torch.device) -> None:
+    """The same for the dense parameters of the model that `build` makes, on torch's `meta` device, which allocates
+    nothing; beside `has_tables` bytes of tables."""
+    if (has := _memory_of(device)) is None:
+        return
+    try:
+        with torch.device("meta"):
+            parameters = [parameter for parameter in build().parameters() if parameter.device.type == "meta"]
+    except Exception:  # a model of one's own that needs the values of its tensors
+        return
+    size = _bytes(parameters)
+    largest = max(parameters, key=lambda parameter: parameter.numel(), default=None)
+    if largest is not None:
+        _compare(size + has_tables, has, f"dense parameters ({shown(size)}) and tables; the largest layer is "
+                 + " × ".join(f"{length:,}" for length in largest.shape),
+                 "make the layers of `model` narrower")
+
+
+def check_training(recipe: Recipe, model: torch.nn.Module, device: torch.device) -> None:
+    """The same for a training: gradients, what the optimizers keep, and what the layers put out for a batch."""
+    if (has := _memory_of(device)) is None:
+        return
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    states = _STATES.get(recipe.optimizer.name, 0) + (recipe.optimizer.momentum > 0)
+    dense = _bytes(parameters) * (1 + states)
+    held = _bytes([*model.parameters(), *model.buffers()])
+    width = sum(module.out_features for module in model.modules() if isinstance(module, torch.nn.Linear))
+    batch = recipe.train.batch_size * width * (2 if recipe.train.precision in ("bf16", "fp16") else 4)
+    _compare(held + dense + batch, has, f"model {shown(held)}, gradients and the optimizer's states {shown(dense)}, "
+             f"layers for a batch of {recipe.train.batch_size:,}: {shown(batch)}",
+             "lower train.batch_size" if batch > held + dense else "make the layers of `model` narrower, or bound the "
+             "rows of tables: embedding.hash_indices=true embedding.max_table_size=N", already=held)
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _memory_of(device: torch.device) -> Memory | None:
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return Memory(total, free, "the memory of the GPU")
+    return memory() if device.type == "cpu" else None
+
+
+def _compare(size: int, has: Memory, what: str, do: str, already: int = 0) -> None:
+    if size > has.total:
+        raise EngineError("memory", found=f"at least {shown(size)} for {what}",
+                          expected=f"at most {shown(has.total)}, {has.of}", do=do)
+    if size - already > has.free:
+        warn(f"memory: at least {shown(size - already)} more are needed ({what}), and {shown(has.free)} of {has.of} "
+             "are free now")
