@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 from criteo_rows import random_lines, write_raw
-from faults import raw_kinds
-from faults.children import Died, Said, command, in_children
-from faults.interrupt import at_moment, at_operation, kill, operations
 
 from clickwise.manifest import FILE as MANIFEST
 from clickwise.manifest import Manifest
+from faults import raw_kinds
+from faults.children import Died, Said, command, in_children
+from faults.interrupt import at_moment, at_operation, kill, operations
 
 TIMES = {"seconds", "changed_ns", "date", "wall_s", "samples_per_s", "peak_memory_bytes", "fingerprint", "inputs"}
 

@@ -7,7 +7,8 @@ for name in ("clickwise.verbs.train", "clickwise.verbs.predict", "clickwise.verb
              "clickwise.embedding.fused", "clickwise.data.check", "clickwise.prepare.table", "clickwise.prepare.criteo",
              "clickwise.prepare.amazon_books", "ibis.backends.duckdb", "sqlglot.dialects.duckdb", "pandas", "sympy",
              "pyarrow.dataset", "numpy.ma", "numpy.fft", "numpy.random", "duckdb.functional", "torch._dynamo",
-             "pydantic.type_adapter", "_strptime", "torch.onnx", "torch.utils.mkldnn", "sklearn.ensemble",
+             "pydantic.type_adapter", "_strptime", "typer._adapters", "pydantic.types", "encodings.cp437",
+             "sklearn.ensemble",
              "faults.raw_kinds", "faults.run_kinds", "faults.killed", "faults.full_disk"):
     try:
         importlib.import_module(name)

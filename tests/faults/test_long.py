@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+
 from faults import campaign, full_disk, killed, memory
 from faults.kinds import MESSAGE, SAME
 
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.slow
 def test_damaged_inputs(name, tmp_path):
     outcomes = list(campaign.run_kind(name, range(campaign.MANY), tmp_path))
     assert [outcome for outcome in outcomes if outcome.what not in (SAME, MESSAGE)] == []
-    assert min(Counter(outcome.what for outcome in outcomes).values()) >= 3  # some are read, some are told
+    counts = Counter(outcome.what for outcome in outcomes)
+    assert counts[MESSAGE] >= 3 and (counts[SAME] >= 3 or campaign.is_written_by_clickwise(name))
 
 
 def test_there_are_a_thousand():
