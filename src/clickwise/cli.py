@@ -18,6 +18,8 @@ from clickwise.memory_limits import out_of_memory
 from clickwise.progress import show_log
 from clickwise.threads import let_them_sleep
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class _Verbs(typer.core.TyperGroup):
     """Interrupted verbs end in a message of ours; typer has none."""
@@ -26,8 +28,7 @@ class _Verbs(typer.core.TyperGroup):
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
-            raise Interrupted("interrupted", found="no end of the work; nothing was left half-written",
-                              do=f"the same again: {shlex.join(['clickwise', *sys.argv[1:]])}") from None
+            raise _interrupted() from None
 
 
 app = typer.Typer(cls=_Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -54,21 +55,14 @@ def main() -> None:
     """Runs the command line; a person's mistake ends in one message and exit code 1 or 2, never in a traceback. SIGINT
     and SIGTERM end it alike, with 130 and 143."""
     let_them_sleep()
-    received: list[int] = []
-
-    def interrupt(number: int, frame: Any) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    received = _interrupted_by_signals()
     show_log()
     try:
         app()
     except ClickwiseError as error:
         _complain(str(error), 128 + received[0] if received else error.exit_code)
     except KeyboardInterrupt:
-        _complain("interrupted", 128 + (received or [signal.SIGINT])[0])
+        _complain(str(_interrupted()), 128 + (received or [signal.SIGINT])[0])
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -77,9 +71,39 @@ def main() -> None:
             raise
         _complain(str(told), told.exit_code)
     except Exception as error:
+        if received:  # DuckDB says RuntimeError
+            _complain(str(_interrupted()), 128 + received[0])
         if (told := out_of_memory(error)) is None:
             raise
         _complain(str(told), 1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _interrupted() -> Interrupted:
+    return Interrupted("interrupted", found="no end of the work; nothing was left half-written",
+                       do=f"the same again: {shlex.join(['clickwise', *sys.argv[1:]])}")
+
+
+def _interrupted_by_signals() -> list[int]:
+    """From now on SIGINT and SIGTERM raise KeyboardInterrupt; the list holds those that came.
+
+    While a module is imported they wait: some libraries catch whatever their imports raise, and go on without them.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        if number in _SIGNALS:
+            received.append(number)
+        while frame is not None and "importlib._bootstrap" not in frame.f_code.co_filename:
+            frame = frame.f_back
+        if frame is None:
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, 0.05)  # and look again
+
+    for number in (*_SIGNALS, signal.SIGALRM):
+        signal.signal(number, interrupt)
+    return received
 
 
 def _complain(message: str, code: int) -> None:

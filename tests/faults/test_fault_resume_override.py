@@ -10,49 +10,45 @@ from small_dataset import small_columns, small_spec, write
 
 from clickwise import checkpoint
 
-WORDS = ["data.synthetic.rows={train: 1500, validation: 300, test: 300}", "train.batch_size=500", "train.steps=4",
-         "train.threads=1", "baselines=[]"]
-
 
 @pytest.fixture
-def run(clickwise):
-    assert clickwise("train", "tiny/dlrm", *WORDS).code == 0
-    (folder,) = Path("runs/synthetic-dlrm").iterdir()
-    (folder / "DONE").unlink()
-    return folder
+def stopped(run):
+    (run / "DONE").unlink()
+    return run
 
 
 def recipe(run):
     return yaml.safe_load((run / "recipe.yaml").read_text())
 
 
-def test_what_the_machine_does_not_have_is_refused_and_the_run_stays_as_it_was(clickwise, run):
-    before = (run / "recipe.yaml").read_text()
-    result = clickwise("train", "--resume", run, "train.device=cuda:99")
+def test_what_the_machine_does_not_have_is_refused_and_the_run_stays_as_it_was(clickwise, stopped):
+    before = (stopped / "recipe.yaml").read_text()
+    result = clickwise("train", "--resume", stopped, "train.device=cuda:99")
     assert result.code == 1 and "cuda:99" in result.err and "Traceback" not in result.err
-    assert (run / "recipe.yaml").read_text() == before and not (run / "DONE").exists()
+    assert (stopped / "recipe.yaml").read_text() == before and not (stopped / "DONE").exists()
 
 
-def test_threads_prefetch_and_checksums_hold_from_then_on(clickwise, run):
-    result = clickwise("train", "--resume", run, "train.threads=2", "data.prefetch=0", "train.checksums=false")
+def test_threads_prefetch_and_checksums_hold_from_then_on(clickwise, stopped):
+    result = clickwise("train", "--resume", stopped, "train.threads=2", "data.prefetch=0", "train.checksums=false")
     assert result.code == 0 and "train.threads: 1 → 2" in result.err and "data.prefetch: 2 → 0" in result.err
-    assert recipe(run)["train"]["threads"] == 2 and recipe(run)["data"]["prefetch"] == 0
-    assert clickwise("evaluate", run).code == 0
+    assert recipe(stopped)["train"]["threads"] == 2 and recipe(stopped)["data"]["prefetch"] == 0
+    assert clickwise("evaluate", stopped).code == 0
 
 
-def test_a_recipe_by_its_name_changes_nothing_but_what_is_said_beside_it(clickwise, run):
-    assert clickwise("train", "tiny/dlrm", *WORDS[:-2], "baselines=[]", "--resume", run).code == 0
-    assert recipe(run)["train"]["threads"] == 1  # the file says null; nobody asked for that
-    (run / "DONE").unlink()
-    result = clickwise("train", "tiny/dlrm", *WORDS, "train.seed=3", "--resume", run)
+def test_a_recipe_by_its_name_changes_nothing_but_what_is_said_beside_it(clickwise, stopped, words):
+    without = [word for word in words if "threads" not in word]
+    assert clickwise("train", *without, "--resume", stopped).code == 0
+    assert recipe(stopped)["train"]["threads"] == 1  # the file says null; nobody asked for that
+    (stopped / "DONE").unlink()
+    result = clickwise("train", *words, "train.seed=3", "--resume", stopped)
     assert result.code == 1 and "train.seed: 0 → 3" in result.err and "data.path" in result.err
 
 
-def test_a_finished_run_takes_no_settings(clickwise, run):
-    assert clickwise("train", "--resume", run).code == 0
-    result = clickwise("train", "--resume", run, "train.threads=2")
+def test_a_finished_run_takes_no_settings(clickwise, stopped):
+    assert clickwise("train", "--resume", stopped).code == 0
+    result = clickwise("train", "--resume", stopped, "train.threads=2")
     assert result.code == 2 and "train.threads: 1 → 2" in result.err and "finished" in result.err
-    assert clickwise("train", "--resume", run, "train.threads=1").code == 0
+    assert clickwise("train", "--resume", stopped, "train.threads=1").code == 0
 
 
 def test_a_dataset_that_was_moved(clickwise, tmp_path):

@@ -44,7 +44,8 @@ def test_a_hand_made_file_by_hand(criteo):
 def test_layout_and_what_is_kept_beside_the_columns(criteo):
     out = criteo(random_lines(50, 0), random_lines(20, 1), frequency_limit=3)
     spec = FeatureSpec.load(out)
-    assert {file.name for file in out.iterdir()} == {"train", "test", "feature_spec.yaml", "manifest.json", "preparation"}
+    assert {file.name for file in out.iterdir()} == {"train", "test", "feature_spec.yaml", "manifest.json",
+                                                     "preparation"}
     files = {"numerical.bin", "label.bin"} | {f"cat_{i}.bin" for i in range(26)}
     assert {file.name for file in (out / "train").iterdir()} == files
     assert [chunk.files[0] for chunk in spec.chunks("test")][:3] == \
