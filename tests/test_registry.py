@@ -68,6 +68,7 @@ def with_code(folder, change) -> None:
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
     change(recipe)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "manifest.json").unlink(missing_ok=True)  # a stranger leaves none, or one of his own
 
 
 CHANGES = {

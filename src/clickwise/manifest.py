@@ -22,6 +22,7 @@ from typing import IO
 
 from clickwise.errors import ClickwiseError, DataError
 from clickwise.files import write_text
+from clickwise.given_files import check_is_file
 from clickwise.progress import say
 
 FILE = "manifest.json"
@@ -70,6 +71,7 @@ class Manifest:
         written is its beginning. Raises `error` as `check`."""
         path, known = self.folder / name, self.sum_of(name)
         if known is not None and path.exists():
+            check_is_file(path, "a file", error)
             size, sizes = path.stat().st_size, {each[0] for each in self._files[_plain(name)] if each}
             beginning = max((each for each in sizes if each <= size), default=None) if grows else None
             self.check(name, sum_of_file(path, beginning) if grows or size in sizes else (size, 0), error)
