@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from clickwise import files
 from clickwise.prepare.preparation import Preparation
 from clickwise.run.facts import RunFacts
 from clickwise.train.step import TrainStep
@@ -77,18 +76,6 @@ def test_what_a_killed_training_was_writing_is_removed(clickwise, run):
     (run / "predictions/.p.parquet.1.partial").write_bytes(b"another process writes it")
     assert clickwise("train", "--resume", run).code == 0
     assert [str(path.relative_to(run)) for path in run.rglob("*.partial")] == ["predictions/.p.parquet.1.partial"]
-
-
-def test_what_killed_processes_left_of_a_file_is_removed_and_what_others_write_is_not(tmp_path):
-    process = os.fork()
-    if process == 0:
-        os._exit(0)
-    os.waitpid(process, 0)
-    names = [f".[a]*.{number}.partial" for number in (process, os.getpid(), "x")] + [f".b.{process}.partial"]
-    for name in names:
-        (tmp_path / name).write_bytes(b"half")
-    files.remove_left(tmp_path / "[a]*")
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"mappings": 3', b"\xff\xfe"])
