@@ -77,7 +77,8 @@ def main() -> None:
             raise
         _complain(str(told), 1)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if received:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _interrupted() -> Interrupted:
@@ -99,9 +100,10 @@ def _interrupted_by_signals() -> list[int]:
             frame = frame.f_back
         if frame is None:
             raise KeyboardInterrupt
+        signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, 0.05)  # and look again
 
-    for number in (*_SIGNALS, signal.SIGALRM):
+    for number in _SIGNALS:
         signal.signal(number, interrupt)
     return received
 
