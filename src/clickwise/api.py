@@ -57,12 +57,13 @@ Data = Any  # a frame, an Arrow table, a dict of columns, or a path
 class Model:
     """A trained model that takes raw rows. `folder` is its run folder, `metrics` those of its training, by mapping."""
 
-    def __init__(self, folder: str | Path, *, allow_imports: Collection[str] = ()) -> None:
+    def __init__(self, folder: str | Path, *, allow_imports: Collection[str] = (), trust_paths: bool = False) -> None:
         self.folder = Path(folder)
         if (spec := own_spec(self.folder)) is None or not (self.folder / ENCODING).exists():
             raise DataError(self.folder, found="no encoding of raw rows", do="prepare and train again",
                             expected="a run on data that was prepared from a table or Criteo with this version")
-        self._session, self.checkpoint, self.step = runs.open_run(self.folder, allow_imports=allow_imports, spec=spec)
+        self._session, self.checkpoint, self.step = runs.open_run(
+            self.folder, allow_imports=allow_imports, spec=spec, trust_paths=trust_paths)
         self._spec, self._encoding = spec, own_encoding(self.folder)
         self._encoder = Encoder(self._encoding, inputs(self._session.reads))
         self._temporary: tempfile.TemporaryDirectory | None = None
@@ -280,16 +281,19 @@ def _rows_file(data: Data, folder: Path, ignore: Sequence[str]) -> list[Path]:
     return [path]
 
 
-def load(folder: str | Path, *, allow_imports: Collection[str] = ()) -> Model:
-    """The model in a run folder or where `Model.save` put it."""
-    return Model(folder, allow_imports=allow_imports)
+def load(folder: str | Path, *, allow_imports: Collection[str] = (), trust_paths: bool = False) -> Model:
+    """The model in a run folder or where `Model.save` put it. Of a folder that may be another's, nothing is imported
+    but what is allowed, and no link is followed out of it unless `trust_paths` (docs/security.md)."""
+    return Model(folder, allow_imports=allow_imports, trust_paths=trust_paths)
 
 
-def fit_recipe(name: str, settings: Mapping[str, Any] | None = None, *, out: str | Path = "runs") -> Path:
-    """The run folder of a training recipe, a file or a shipped name, with `settings`: {"train.batch_size": 2048}."""
+def fit_recipe(name: str, settings: Mapping[str, Any] | None = None, *, out: str | Path = "runs",
+               trust_paths: bool = False) -> Path:
+    """The run folder of a training recipe, a file or a shipped name, with `settings`: {"train.batch_size": 2048};
+    `trust_paths` lets the Feature Spec of its data name files anywhere."""
     from clickwise.verbs.train import train
 
-    return train(name, _overrides(settings), out=Path(out))
+    return train(name, _overrides(settings), out=Path(out), trust_paths=trust_paths)
 
 
 def prepare_recipe(name: str, settings: Mapping[str, Any] | None = None, *, overwrite: bool = False) -> Path:

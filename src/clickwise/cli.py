@@ -42,6 +42,8 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that clickwise train wrote.")]
 AllowImports = Annotated[list[str] | None, typer.Option("--allow-import", metavar="NAME", show_default=False, help=(
     "Code of your own that the run folder names, my_package.MyModel: nothing else of it is imported. Repeatable."))]
+TrustPaths = Annotated[bool, typer.Option("--trust-paths", help=(
+    "Read what a Feature Spec or a link names outside of the folder it lies in."))]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -283,7 +285,7 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
           overrides: Overrides = None,
           resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run exactly.")] = None,
           out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
-          allow_imports: AllowImports = None, as_json: AsJson = False) -> None:
+          allow_imports: AllowImports = None, trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Train a model; the result is a run folder with metrics and report.html."""
     from clickwise.recipe import find
 
@@ -294,7 +296,8 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
         find(recipe)  # a wrong name is told at once, before torch is loaded
     from clickwise.verbs.train import train
 
-    _show_run(train(recipe, overrides, resume=resume, out=out, allow_imports=allow_imports or ()), as_json)
+    _show_run(train(recipe, overrides, resume=resume, out=out, allow_imports=allow_imports or (),
+                    trust_paths=trust_paths), as_json)
 
 
 def _show_run(folder: Path, as_json: bool) -> None:
@@ -340,14 +343,14 @@ def _print_metrics(mapping: str, values: dict[str, float | None], width: int = 1
 def evaluate(run: RunFolder, overrides: Overrides = None,
              mapping: Annotated[str | None, typer.Option(help="The mapping; the recipe's test by default.")] = None,
              checkpoint: Annotated[str | None, typer.Option(help="best or last")] = None,
-             allow_imports: AllowImports = None, as_json: AsJson = False) -> None:
+             allow_imports: AllowImports = None, trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Measure a run's checkpoint on a mapping."""
     from clickwise.verbs.evaluate import evaluate
 
     if checkpoint not in (None, "best", "last"):
         raise UsageError("--checkpoint", found=repr(checkpoint), expected="best or last")
     measured = evaluate(run, mapping=mapping, overrides=overrides or [], which=checkpoint,
-                        allow_imports=allow_imports or ())
+                        allow_imports=allow_imports or (), trust_paths=trust_paths)
     if as_json:
         _print_json({"run": str(run), **measured})
     else:
@@ -364,14 +367,14 @@ def predict(run: RunFolder, overrides: Overrides = None,
             carry: Annotated[str | None, typer.Option(help="Further columns to carry along: a,b.")] = None,
             encoded: Annotated[bool, typer.Option("--encoded", help="The file holds ids and numbers, as the Feature "
                                                                     "Spec says, not raw values.")] = False,
-            allow_imports: AllowImports = None, as_json: AsJson = False) -> None:
+            allow_imports: AllowImports = None, trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Write probabilities for raw rows; display, target item and columns of your own channels go along."""
     from clickwise.encoding.encoder import described
     from clickwise.verbs.predict import predict
 
     names = tuple(name.strip() for name in carry.split(",") if name.strip()) if carry else ()
     found = predict(run, source=source, out=out, overrides=overrides or [], carry=names, encoded=encoded,
-                    allow_imports=allow_imports or ())
+                    allow_imports=allow_imports or (), trust_paths=trust_paths)
     for kind in ("missing", "unseen"):
         if shares := found.get(kind):
             print(f"{kind} values: {described(shares)}", file=sys.stderr)
@@ -385,7 +388,7 @@ def bench(recipe: RecipeName, overrides: Overrides = None,
           steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps that count.")] = 50,
           warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 10,
           with_loading: Annotated[bool, typer.Option("--with-loading", help="Inference: time the loader too.")] = False,
-          as_json: AsJson = False) -> None:
+          trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Measure throughput and latency: warm-up left out, medians and percentiles."""
     from clickwise.verbs.bench import bench
 
@@ -394,7 +397,7 @@ def bench(recipe: RecipeName, overrides: Overrides = None,
         raise UsageError("--with-loading", found=f"--what {what.value}", expected="--what inference",
                          do="train and data read from the loader anyway")
     result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=sizes,
-                   with_loading=with_loading)
+                   with_loading=with_loading, trust_paths=trust_paths)
     if as_json:
         _print_json(result)
         return

@@ -35,6 +35,23 @@ def check_is_file(path: str | os.PathLike, expected: str, error: type[ClickwiseE
         raise error(path, found=found, expected=expected)
 
 
+def check_links(folder: Path, error: type[ClickwiseError] = DataError) -> None:
+    """Raises `error` for a link in `folder`, at any depth, to what lies outside of it: a folder that somebody else
+    packed would have files read, copied or written that are no part of it."""
+    root = os.path.realpath(folder)
+    for above, folders, files in os.walk(root):
+        for path in (os.path.join(above, name) for name in (*folders, *files)):
+            if os.path.islink(path) and not is_inside(path, root):
+                raise error(path, found=f"a link to {os.path.realpath(path)}", expected=f"files inside of {folder}",
+                            do="--trust-paths, if the folder is yours, or you trust who made it")
+
+
+def is_inside(path: str | os.PathLike, root: str | os.PathLike) -> bool:
+    """Whether `path`, once links are followed, is `root` or lies in it."""
+    root, path = os.path.realpath(root), os.path.realpath(path)
+    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
+
+
 def read_given_text(path: Path, expected: str, error: type[ClickwiseError]) -> str:
     """The text of a UTF-8 file that is there; raises `error` for what cannot be such a file."""
     try:

@@ -70,6 +70,8 @@ class Manifest:
         """The path of a file that is as it was written, or of one that is not there; of one that `grows` what was
         written is its beginning. Raises `error` as `check`."""
         path, known = self.folder / name, self.sum_of(name)
+        if path.exists():
+            check_is_file(path, "a file that clickwise wrote", error)
         if known is not None and path.exists():
             check_is_file(path, "a file", error)
             size, sizes = path.stat().st_size, {each[0] for each in self._files[_plain(name)] if each}

@@ -58,7 +58,8 @@ def out_of_memory(error: BaseException) -> ClickwiseError | None:
         return ClickwiseError("memory", found=first[:200] or kind,
                               expected=f"no more than {shown(has.total)}, {has.of}" if has else "what this machine has",
                               do="lower train.batch_size, train.evaluation_batch_size or data.window_rows, make tables "
-                                 "smaller (embedding.hash_indices=true embedding.max_table_size=N), or use fewer rows")
+                                 "smaller (embedding.hash_indices=true embedding.max_table_size=N), or use fewer rows; "
+                                 "in preparation lower engine.memory_limit")
     return None
 
 

@@ -90,9 +90,9 @@ def test_on_a_cpu_a_call_is_done_when_it_returns(monkeypatch):
 def test_one_set_of_tables_at_a_time(monkeypatch, what):
     build, tables = bench.build_session, []
 
-    def build_session(recipe):
+    def build_session(recipe, **settings):
         assert all(table() is None for table in tables), "the last one's are still there"
-        trainer = build(recipe)
+        trainer = build(recipe, **settings)
         tables.extend(weakref.ref(table.untyped_storage()) for engine in engines_of(trainer.model)
                       for table in engine.buffers())
         return trainer

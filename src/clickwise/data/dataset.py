@@ -18,9 +18,12 @@ from clickwise.data.id_counts import id_counts
 from clickwise.data.loader import Loader
 from clickwise.data.synthetic import SyntheticConfig, synthetic_columns, synthetic_spec
 from clickwise.errors import DataError, nearest
-from clickwise.feature_spec import CHANNELS, ID_CHANNELS, FeatureSpec, check_encoded
+from clickwise.feature_spec import CHANNELS, ID_CHANNELS, FeatureSpec, check_encoded, check_inside
+from clickwise.given_files import check_links
 from clickwise.manifest import Manifest, Sum
 from clickwise.recipe import require
+
+PREPARATION = "preparation"  # what was fitted, beside the columns
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,8 +72,9 @@ class DataConfig:
 class Dataset:
     """`spec`, and for every mapping columns and loaders."""
 
-    def __init__(self, config: DataConfig, spec: FeatureSpec | None = None) -> None:
-        """`spec` stands for what lies in `config.path`, where only rows from elsewhere are to be read."""
+    def __init__(self, config: DataConfig, spec: FeatureSpec | None = None, *, trust_paths: bool = False) -> None:
+        """`spec` stands for what lies in `config.path`, where only rows from elsewhere are to be read. `trust_paths`
+        lets the Feature Spec name files, and lets links lead, outside of its folder."""
         self.config = config
         self._columns: dict[str, Columns] = {}
         self._sums: dict[str, dict[str, Sum]] = {}  # by mapping that was read
@@ -82,6 +86,9 @@ class Dataset:
             self.spec = FeatureSpec.load(config.path)
             self.manifest.verified(self.spec.name)
             check_encoded(self.spec)
+            if not trust_paths:
+                check_inside(self.spec)
+                check_links(self.spec.folder / PREPARATION)
 
     @functools.cached_property
     def manifest(self) -> Manifest:

@@ -25,6 +25,7 @@ from clickwise.feature_spec.feature import (
 )
 from clickwise.feature_spec.histories import check_events, check_histories
 from clickwise.feature_spec.read import ALIASES
+from clickwise.given_files import is_inside
 from clickwise.time_format import CODES, wrong_format
 
 if TYPE_CHECKING:
@@ -139,6 +140,18 @@ def check_encoded(spec: FeatureSpec) -> None:
             raise SpecError(f"{spec.path}: feature_spec.{name}", found="raw text (dtype: str)",
                             expected="numbers and ids",
                             do=f"clickwise prepare table/prepare dataset.spec={spec.folder}")
+
+
+def check_inside(spec: FeatureSpec) -> None:
+    """Raises SpecError where a file of a mapping lies outside of the folder of the Feature Spec, or is a link to there:
+    who trains on the data of somebody else reads nothing but that data."""
+    for mapping, chunks in spec.mappings.items():
+        for index, chunk in enumerate(chunks):
+            for name in chunk.files:
+                if not is_inside(spec.folder / name, spec.folder):
+                    raise SpecError(f"{spec.path}: source_spec.{mapping}[{index}].files", found=repr(name),
+                                    expected=f"files inside of {spec.folder}",
+                                    do="--trust-paths, if the Feature Spec is yours, or you trust who wrote it")
 
 
 def _check_dtype(where: str, name: object) -> np.dtype:

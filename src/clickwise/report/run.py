@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from clickwise.run.facts import FILE as FACTS
 from clickwise.run.facts import RunFacts
 from clickwise.strict_yaml import parse_yaml
 
+MOST_BYTES = 1 << 30  # of scores.npz
 FILES = ("recipe.yaml", "log.jsonl", FACTS, "scores.npz")
 
 
@@ -134,6 +136,9 @@ def _baselines(path: Path) -> dict[str, Any]:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(path) as parts:
+        if sum(part.file_size for part in parts.infolist()) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 20} MiB once unpacked")
     with np.load(path, allow_pickle=False) as stored:
         return dict(stored)
 

@@ -15,6 +15,7 @@ from clickwise import files, manifest
 from clickwise.checkpoint import CheckpointFolder, reading
 from clickwise.errors import DataError, UsageError
 from clickwise.feature_spec import FeatureSpec
+from clickwise.given_files import check_links
 from clickwise.recipe import to_dict
 from clickwise.run.session import Session, build_session
 from clickwise.training_recipe import Recipe, load_foreign_recipe
@@ -48,11 +49,15 @@ def remove_unfinished(folder: Path) -> None:
             files.remove(path)
 
 
-def recipe_of(folder: Path, overrides: Iterable[str] = (), allow_imports: Collection[str] = ()) -> Recipe:
-    """The recipe of a run, which may be another's; the overrides are the user's own."""
+def recipe_of(folder: Path, overrides: Iterable[str] = (), allow_imports: Collection[str] = (),
+              trust_paths: bool = False) -> Recipe:
+    """The recipe of a run, which may be another's; the overrides are the user's own. Raises DataError for a link that
+    leads out of the folder, unless `trust_paths`."""
     if not (folder / RECIPE).exists():
         raise DataError(folder, found="no run folder" if folder.exists() else "no such folder",
                         expected="a folder written by clickwise train", do="runs/<dataset>-<model>/<time>")
+    if not trust_paths:
+        check_links(folder)
     recipe = load_foreign_recipe(folder / RECIPE, overrides, allow_imports)
     manifest.of_run(folder).verified(RECIPE)
     return recipe
@@ -74,10 +79,12 @@ def load_weights(session: Session, folder: Path, recipe: Recipe, which: str | No
 
 
 def open_run(folder: Path, *, overrides: Iterable[str] = (), which: str | None = None,
-             allow_imports: Collection[str] = (), spec: FeatureSpec | None = None) -> tuple[Session, str, int]:
+             allow_imports: Collection[str] = (), spec: FeatureSpec | None = None,
+             trust_paths: bool = False) -> tuple[Session, str, int]:
     """A session with the weights of a run's checkpoint, which one (`best` where there is one), and its step; with
     `spec`, the Feature Spec of its data, that data need not be there."""
-    session = build_session(recipe_of(folder, overrides, allow_imports), spec)
+    recipe = recipe_of(folder, overrides, allow_imports, trust_paths)
+    session = build_session(recipe, spec, trust_paths=trust_paths)
     return session, *load_weights(session, folder, session.recipe, which)
 
 

@@ -178,9 +178,9 @@ def _train_loader(dataset: Dataset, recipe: Recipe, model: CTRModel, device: tor
                                 channels=model.reads(dataset.spec, recipe.model, training=True))
 
 
-def build_session(recipe: Recipe, spec: FeatureSpec | None = None) -> Session:
+def build_session(recipe: Recipe, spec: FeatureSpec | None = None, *, trust_paths: bool = False) -> Session:
     """Data, model and step for a recipe; raises the error of whatever does not fit before any work is done. With
-    `spec`, the Feature Spec of its data, that data need not be there."""
+    `spec`, the Feature Spec of its data, that data need not be there; `trust_paths` as `Dataset`."""
     device = find_device(recipe.train.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -189,7 +189,7 @@ def build_session(recipe: Recipe, spec: FeatureSpec | None = None) -> Session:
         log.warning("train.precision bf16: this processor has no instructions for it, fp32 is faster here")
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
-    dataset = Dataset(recipe.data, spec)
+    dataset = Dataset(recipe.data, spec, trust_paths=trust_paths)
     model = build_model(recipe, dataset.spec, device)
     # Asked for in training only: a machine that measures or predicts need not have the training mapping.
     steps_per_epoch = functools.cache(lambda: len(_train_loader(dataset, recipe, model, device)))

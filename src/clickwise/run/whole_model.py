@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from clickwise.data.arrays import RaggedArray
 from clickwise.data.columns import Columns, side_by_side
+from clickwise.data.dataset import PREPARATION
 from clickwise.encoding import Encoder, Encoding
 from clickwise.encoding.document import FILE
 from clickwise.encoding.encoder import Lists
@@ -27,7 +28,7 @@ from clickwise.manifest import of_run
 from clickwise.run.scores import SCORES, scores
 from clickwise.run.session import Session
 
-ENCODING, EXAMPLES, PREPARATION, COLUMNS = "encoding", "examples.parquet", "preparation", "columns.json"
+ENCODING, EXAMPLES, COLUMNS = "encoding", "examples.parquet", "columns.json"
 
 
 def keep_preparation(folder: Path, session: Session) -> None:

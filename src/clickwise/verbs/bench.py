@@ -28,7 +28,7 @@ What = Literal["train", "inference", "data"]
 
 
 def bench(name: str, overrides: list[str], *, what: What = "train", steps: int = 50, warmup: int = 10,
-          batch_sizes: tuple[int, ...] = (), with_loading: bool = False) -> dict[str, Any]:
+          batch_sizes: tuple[int, ...] = (), with_loading: bool = False, trust_paths: bool = False) -> dict[str, Any]:
     """One row of figures per batch size (`rows`), and under which circumstances they were measured.
 
     Inference is of batches of the test mapping, held in memory, or with `with_loading` as the loader gives them.
@@ -38,7 +38,7 @@ def bench(name: str, overrides: list[str], *, what: What = "train", steps: int =
     rows = []
     for size in batch_sizes or (recipe.train.batch_size,):
         sizes = dataclasses.replace(recipe.train, batch_size=size, evaluation_batch_size=size)
-        session = build_session(dataclasses.replace(recipe, train=sizes))
+        session = build_session(dataclasses.replace(recipe, train=sizes), trust_paths=trust_paths)
         inference = _inference_with_loading if with_loading else _inference
         measure = {"train": _train, "inference": inference, "data": _data}[what]
         rows.append({"batch_size": size, **measure(session, steps, warmup)})

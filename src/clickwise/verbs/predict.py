@@ -28,7 +28,8 @@ ENDINGS = (".parquet", ".csv", ".tsv", ".txt", ".gz", *json_lines.ENDINGS)
 
 
 def predict(folder: Path, *, source: Path, out: Path | None = None, overrides: list[str] = (),
-            carry: tuple[str, ...] = (), encoded: bool = False, allow_imports: Collection[str] = ()) -> dict[str, Any]:
+            carry: tuple[str, ...] = (), encoded: bool = False, allow_imports: Collection[str] = (),
+            trust_paths: bool = False) -> dict[str, Any]:
     """`rows`: how many now have `logit` and `probability` in the file `out` (Parquet or CSV, by its ending), by default
     RUN/predictions/<source>.parquet; of a raw file also `missing` and `unseen`, shares of its values.
 
@@ -41,7 +42,7 @@ def predict(folder: Path, *, source: Path, out: Path | None = None, overrides: l
     if out is not None and out.suffix not in FORMATS:
         raise UsageError(f"--out {out}", found=f"the ending {out.suffix!r}",
                          expected="a name that ends in .parquet or .csv")
-    rows = _rows(folder, source, overrides, carry, encoded, allow_imports)
+    rows = _rows(folder, source, overrides, carry, encoded, allow_imports, trust_paths)
     out = _default_out(folder, source) if out is None else out
     remove_left_over(out)
     count = 0
@@ -65,10 +66,11 @@ def predict(folder: Path, *, source: Path, out: Path | None = None, overrides: l
 
 
 def _rows(folder: Path, source: Path, overrides: list[str], carry: tuple[str, ...], encoded: bool,
-          allow_imports: Collection[str]) -> Rows:
+          allow_imports: Collection[str], trust_paths: bool) -> Rows:
     """What `source` names: a file, or a mapping of the data."""
     def opened(spec=None):
-        return runs.open_run(folder, overrides=overrides, allow_imports=allow_imports, spec=spec)[0]
+        return runs.open_run(folder, overrides=overrides, allow_imports=allow_imports, spec=spec,
+                             trust_paths=trust_paths)[0]
 
     session = None
     if not source.name.endswith(ENDINGS):

@@ -11,6 +11,7 @@ from clickwise.checkpoint import reading
 from clickwise.encoding.document import FILE as ENCODING_FILE
 from clickwise.errors import CheckpointError, Interrupted, UsageError
 from clickwise.feature_spec import FILE_NAME
+from clickwise.given_files import check_links
 from clickwise.metrics import build_metrics
 from clickwise.progress import say, warn
 from clickwise.report import write_report
@@ -34,21 +35,21 @@ AT_THE_END = (METRICS, BASELINES, "scores.npz", EXAMPLES)
 
 
 def train(name: str | None, overrides: list[str], *, resume: Path | None = None, out: Path = Path("runs"),
-          allow_imports: Collection[str] = ()) -> Path:
+          allow_imports: Collection[str] = (), trust_paths: bool = False) -> Path:
     """The finished run folder; with `resume` an interrupted one, continued as if it had never stopped.
 
     The recipe, `name` and `overrides`, may import code of one's own. A run folder that is resumed or started from may
-    only import what is allowed.
+    only import what is allowed. Unless `trust_paths`, neither a Feature Spec nor links lead out of their folder.
     """
     memory.keep_freed_memory()
     if resume is not None:
-        return _resume(resume, name, overrides, allow_imports)
+        return _resume(resume, name, overrides, allow_imports, trust_paths)
     if name is None:
         raise UsageError("clickwise train", found="no recipe", expected="a recipe, or --resume RUN",
                          do="clickwise train kuairand/dlrm")
-    session = build_session(load_recipe(name, overrides))
+    session = build_session(load_recipe(name, overrides), trust_paths=trust_paths)
     session.check_data()  # whatever can refuse this recipe speaks before the folder appears
-    _start(session, allow_imports)
+    _start(session, allow_imports, trust_paths)
     recipe = session.recipe
     folder = runs.create(out, f"{recipe.data.name}-{recipe.model_name}")
     with files.only_one(folder, CheckpointError):
@@ -58,7 +59,10 @@ def train(name: str | None, overrides: list[str], *, resume: Path | None = None,
     return folder
 
 
-def _resume(folder: Path, name: str | None, overrides: list[str], allow_imports: Collection[str]) -> Path:
+def _resume(folder: Path, name: str | None, overrides: list[str], allow_imports: Collection[str],
+            trust_paths: bool) -> Path:
+    if not trust_paths:
+        check_links(folder, CheckpointError)  # the first, since what follows writes
     recipe, changes = _recipe_of_resumed(folder, name, overrides, allow_imports)
     with files.only_one(folder, CheckpointError):
         runs.remove_unfinished(folder)
@@ -68,12 +72,12 @@ def _resume(folder: Path, name: str | None, overrides: list[str], allow_imports:
                                  do="start a new run with start_from, or evaluate and predict with these settings")
             say(f"{folder} is finished: nothing to resume")
             return folder
-        session = build_session(recipe)
+        session = build_session(recipe, trust_paths=trust_paths)
         session.check_data()
         written = manifest.of_run(folder)
         content = _checkpoint_to_resume(folder, session, written, allow_imports)
         if content is None:
-            _start(session, allow_imports)
+            _start(session, allow_imports, trust_paths)
         if changes:
             say("from here on " + "; ".join(changes))
             written.write_text(runs.RECIPE, recipe.to_yaml())
@@ -81,12 +85,13 @@ def _resume(folder: Path, name: str | None, overrides: list[str], allow_imports:
     return folder
 
 
-def _start(session: Session, allow_imports: Collection[str]) -> None:
+def _start(session: Session, allow_imports: Collection[str], trust_paths: bool) -> None:
     """What comes before the first step: the weights of the run that the recipe starts from, if it names one, are taken
     over, and ids are counted where an optimizer needs it; optimizers start anew."""
     if session.recipe.start_from is not None:
         folder = Path(session.recipe.start_from)
-        which, step = runs.load_weights(session, folder, runs.recipe_of(folder, allow_imports=allow_imports))
+        which, step = runs.load_weights(session, folder, runs.recipe_of(
+            folder, allow_imports=allow_imports, trust_paths=trust_paths))
         say(f"weights of {folder}, its {which} checkpoint (step {step:,})")
     session.count_ids()  # last: it goes through the data
 
