@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from clickwise.errors import ClickwiseError, DataError
+from clickwise.given_files import read_given_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -280,10 +281,10 @@ def write_json(path: str | os.PathLike, value: object) -> None:
 def read_json(path: Path) -> dict:
     """The object in a file of JSON; DataError where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_given_json(path)
         if not isinstance(content, dict):
             raise ValueError(f"a {type(content).__name__} in place of an object")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(path, found=f"no JSON that can be read ({error})", expected="what clickwise wrote",
                         do="copy the file again, or repeat what wrote it") from None
     return content

@@ -22,7 +22,7 @@ from typing import IO
 
 from clickwise.errors import ClickwiseError, DataError
 from clickwise.files import write_text
-from clickwise.given_files import check_is_file
+from clickwise.given_files import check_is_file, read_given_json
 from clickwise.progress import say
 
 FILE = "manifest.json"
@@ -169,7 +169,7 @@ def _crc32(files: Mapping[str, Iterable[Sum | None]]) -> int:
 
 def _read(path: Path) -> dict[str, tuple[Sum | None, ...]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_given_json(path)
         files = {name: tuple(each if each is None else (int(each[0]), int(each[1])) for each in sums)
                  for name, sums in content["files"].items()}
         if not all(sums and sums[0] for sums in files.values()) or content["crc32"] != _crc32(files):
@@ -178,7 +178,7 @@ def _read(path: Path) -> dict[str, tuple[Sum | None, ...]]:
             raise ValueError(f"format {content['format']!r}")
     except OSError:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(path, found=f"no manifest, or a damaged one ({error})", expected=f"format {_FORMAT}",
                         do="copy the whole folder again, or delete this file: then nothing is verified") from None
     return files

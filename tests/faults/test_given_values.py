@@ -100,6 +100,32 @@ def test_json_is_refused_as_a_value_error(text, tmp_path):
         read_given_json(tmp_path / "x.json")
 
 
+@pytest.mark.parametrize("name", ["preparation/summary.json", ".checked.json", "preparation/encoding.json",
+                                  "preparation/columns.json", "manifest.json"])
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 10_000, "[]", "{}", "{\"fingerprint\": {}}"])
+def test_json_of_a_strangers_dataset_is_read_as_far_as_it_can_be(columns, clickwise, tmp_path, name, text):
+    shutil.copytree(columns, tmp_path / "columns")
+    (tmp_path / "columns" / name).write_text(text)
+    for words in (["prepare", "table/prepare", f"dataset.spec={columns.parent / 'spec'}", "out=columns"],
+                  ["train", "table/dcnv2", "data.path=columns", "train.batch_size=50", "train.steps=1",
+                   "baselines=[]", "data.validation=null"]):
+        result = clickwise(*words)
+        assert result.code in (0, 1) and "Traceback" not in result.err
+
+
+@pytest.fixture(scope="module")
+def columns(tmp_path_factory):
+    """A small table that was prepared; beside it spec/, its Feature Spec."""
+    from clickwise import prepare
+    from clickwise.prepare.infer import infer
+    from clickwise.recipe import load
+
+    folder = tmp_path_factory.mktemp("columns")
+    (folder / "rows.csv").write_text("click,shop\n" + "".join(f"{row % 2},shop {row % 7}\n" for row in range(200)))
+    infer([folder / "rows.csv"], label="click").save(folder / "spec")
+    return prepare.run(load("table/prepare", [f"dataset.spec={folder / 'spec'}", f"out={folder / 'columns'}"]), "here")
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """The encoding of a small table with a column of every kind."""

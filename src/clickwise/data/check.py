@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from clickwise.data.events import map_events
 from clickwise.data.events_check import check_events
 from clickwise.feature_spec import ID_CHANNELS, FeatureSpec
 from clickwise.files import write_json
+from clickwise.given_files import read_given_json
 from clickwise.manifest import Manifest, Sum, sum_of_file
 from clickwise.progress import Progress
 
@@ -52,8 +52,8 @@ def check_columns(spec: FeatureSpec, mapping: str, manifest: Manifest | None = N
 
 def _remembered(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_given_json(path)
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -17,6 +17,7 @@ import clickwise
 from clickwise.errors import ClickwiseError, PrepareError, disk_error
 from clickwise.feature_spec import FILE_NAME
 from clickwise.files import only_one, put_back, put_in_place, to_disk, write_json, write_text
+from clickwise.given_files import read_given_json
 from clickwise.manifest import write_manifest
 from clickwise.prepare.engine import CutShort, Engine, EngineConfig
 from clickwise.prepare.scatter import ScatterFile
@@ -77,8 +78,8 @@ class PreparationFolder:
             return False
         if not self.out.is_dir():
             raise PrepareError(self.out, found="a file", expected="a folder to write into", do="choose another name")
-        with contextlib.suppress(OSError, ValueError):
-            is_same = json.loads((self.out / SUMMARY).read_text())["fingerprint"] == self.fingerprint
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            is_same = read_given_json(self.out / SUMMARY)["fingerprint"] == self.fingerprint
             if is_same and (not overwrite or self._was_placed()):
                 return True
         if any(self.out.iterdir()):
@@ -126,10 +127,10 @@ class PreparationFolder:
     def _read_state(self) -> dict[str, Any]:
         """What `_write_state` wrote; empty where nothing stands there, or something else."""
         try:
-            state = json.loads((self.partial / STATE).read_text())
+            state = read_given_json(self.partial / STATE)
             kinds = {"fingerprint": str, "stages": dict, "folder": int, "files": dict, "tables": bool, "placed": bool}
             return state if all(isinstance(state[key], kind) for key, kind in kinds.items()) else {}
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        except (OSError, ValueError, LookupError, TypeError):
             return {}
 
     def _was_placed(self) -> bool:

@@ -70,7 +70,7 @@ def _whole_lines(path: Path) -> list[dict]:
         try:
             line = json.loads(text)
             assert isinstance(line["step"], int) and {"kind", "wall_s"} <= {*line}
-        except (ValueError, KeyError, TypeError, AssertionError):
+        except (ValueError, KeyError, TypeError, AssertionError, RecursionError):
             raise DataError(f"{path}, line {number}", found="no line of a log: it is damaged",
                             expected="what clickwise train wrote",
                             do="copy the file again; without it the training resumes too, but without its lines") \
