@@ -71,9 +71,8 @@ class Manifest:
         written is its beginning. Raises `error` as `check`."""
         path, known = self.folder / name, self.sum_of(name)
         if path.exists():
-            check_is_file(path, "a file that clickwise wrote", error)
-        if known is not None and path.exists():
             check_is_file(path, "a file", error)
+        if known is not None and path.exists():
             size, sizes = path.stat().st_size, {each[0] for each in self._files[_plain(name)] if each}
             beginning = max((each for each in sizes if each <= size), default=None) if grows else None
             self.check(name, sum_of_file(path, beginning) if grows or size in sizes else (size, 0), error)
