@@ -105,8 +105,10 @@ def look_up(group: Group, columns: tuple[Column, ...]) -> Lookup:
 
     of_F = [_rows_of(column, table, dtype) for column, table in zip(mine, group.table_of, strict=True)]
     if not any(column.dim() == 2 for column in mine):
-        starts_F = _constant(group.starts, dtype, mine[0].device)
-        return Lookup(torch.stack(of_F, dim=1).add_(starts_F).view(-1), bags)
+        starts_F, rows_BF = _constant(group.starts, dtype, mine[0].device), torch.stack(of_F, dim=1)
+        _check_rows(rows_BF, group, mine)
+        return Lookup(rows_BF.add_(starts_F).view(-1), bags)
+    _check_each(of_F, group, mine)
     rows_G = torch.cat([(rows if rows.dim() == 2 else rows[:, None]) + start
                         for rows, start in zip(of_F, group.starts, strict=True)], dim=1).view(-1)
     real_G = torch.cat([column >= 0 if column.dim() == 2 else torch.ones_like(column, dtype=torch.bool)[:, None]
@@ -119,6 +121,7 @@ def look_up_histories(group: Group, columns: Sequence[torch.Tensor]) -> Lookup:
     first, then at the second."""
     rows_BLF = torch.stack([_rows_of(column, table, group.row_type)
                             for column, table in zip(columns, group.table_of, strict=True)], dim=-1)
+    _check_rows(rows_BLF, group, columns)
     rows_BLF.add_(_constant(group.starts, group.row_type, rows_BLF.device))
     return _without_padding(rows_BLF.view(-1), torch.stack([column >= 0 for column in columns], dim=-1).view(-1))
 
@@ -145,17 +148,21 @@ def _look_up_bags(group: Group, mine: list[Column], widths: list[int], dtype: to
     lengths_BS = torch.cat(lengths, dim=1)
     starts_G = torch.cat([torch.zeros(1, dtype=torch.int64, device=device), lengths_BS.view(-1).cumsum(0)])
     starts = starts_G[:-1].view(-1, sum(widths)).split(widths, dim=1)
-    rows_V = torch.empty(total, dtype=dtype, device=device)
+    rows_V, of_F = torch.empty(total, dtype=dtype, device=device), []
     for column, table, first, start_BX, length_BX, real_BL, count in zip(
             mine, group.table_of, group.starts, starts, lengths, real, counts, strict=True):
         if isinstance(column, Ragged):
             start_B, length_B = start_BX.squeeze(1), length_BX.squeeze(1)
             at_V = torch.arange(count, device=device) + _repeated(start_B - column.offsets[:-1], length_B, count)
-            rows_V[at_V] = _rows_of(column.values_V[:count], table, dtype) + first
         elif real_BL is None:
-            rows_V[start_BX.squeeze(1)] = _rows_of(column, table, dtype) + first
+            at_V = start_BX.squeeze(1)
         else:
-            rows_V[start_BX[real_BL]] = _rows_of(column[real_BL], table, dtype) + first
+            at_V = start_BX[real_BL]
+        ids_V = column.values_V[:count] if isinstance(column, Ragged) else column if real_BL is None else \
+            column[real_BL]
+        of_F.append(_rows_of(ids_V, table, dtype))
+        rows_V[at_V] = of_F[-1] + first
+    _check_each(of_F, group, mine)
     bag_V = _repeated(torch.arange(bags, device=device), lengths_BS.view(-1), total)
     weight_V = None
     mean = tuple(table.pooling == "mean" for table in group.table_of)
@@ -167,9 +174,43 @@ def _look_up_bags(group: Group, mine: list[Column], widths: list[int], dtype: to
     return Lookup(rows_V, bags, starts_G.to(dtype), bag_V.to(dtype), weight_V)
 
 
+def _check_rows(rows_F: torch.Tensor, group: Group, columns: Sequence[Column]) -> None:
+    """EngineError where a row of a feature, [..., F], is none of its table: beside that in the joint matrix lies
+    another's. On the CPU alone, where it costs a pass over numbers that are in the cache; a GPU would have to be waited
+    for, which `numpy` refuses.
+    """
+    if rows_F.device.type != "cpu" or not rows_F.numel() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    left_F = _constant(tuple(table.rows - 1 for table in group.table_of), rows_F.dtype, rows_F.device) - rows_F
+    if rows_F.dim() == 2:  # in a history negative is padding
+        left_F |= rows_F  # below 0 where either is
+    if left_F.numpy().min() < 0:
+        _name_wrong_id(group, columns)
+
+
+def _check_each(of_F: Sequence[torch.Tensor], group: Group, columns: Sequence[Column]) -> None:
+    """`_check_rows` of rows that do not stand side by side, a tensor per feature."""
+    found = [(*torch.aminmax(rows), table.rows, is_history(column)) for rows, table, column
+             in zip(of_F, group.table_of, columns, strict=True) if rows.device.type == "cpu" and rows.numel()]
+    if not found or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return
+    lows, highs, ends, padded = zip(*found, strict=True)
+    is_low_F = (torch.stack(lows) < 0) & ~_constant(padded, torch.bool, lows[0].device)
+    if (is_low_F | (torch.stack(highs) >= _constant(ends, torch.int64, highs[0].device))).numpy().any():
+        _name_wrong_id(group, columns)
+
+
+def _name_wrong_id(group: Group, columns: Sequence[Column]) -> None:
+    for column, table in zip(columns, group.table_of, strict=True):
+        check_ids_of(" or ".join(table.features), column, table)
+
+
 def _rows_of(ids_V: torch.Tensor, table: Table, dtype: torch.dtype) -> torch.Tensor:
-    """The rows of the table that ids of any integer type mean."""
+    """The rows of the table that ids of any integer type mean; an id too large for `dtype` stays too large."""
     if not table.modulo:
+        if ids_V.dtype.itemsize > dtype.itemsize:
+            limits = torch.iinfo(dtype)
+            ids_V = ids_V.clamp(limits.min, limits.max)
         return ids_V.to(dtype)
     wide = torch.promote_types(ids_V.dtype, dtype)  # holds every id and the number of rows
     return ids_V.to(wide).remainder(table.rows).to(dtype)
