@@ -47,6 +47,26 @@ def test_of_a_preparation(clickwise, monkeypatch, number, as_what):
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize(("verb", "words", "place"), [
+    ("evaluate", ["run"], "clickwise.run.session.Session.evaluate"),
+    ("predict", ["run", "--input", "test", "--out", "new.csv"], "clickwise.verbs.predict.scores"),
+    ("bench", ["tiny/dlrm", "--steps", "3"], "clickwise.train.step.TrainStep.__call__"),
+    ("synth", ["criteo_t15", "--rows", "300", "--out", "new"], "clickwise.data.synthetic.write.ChunkWriter.write"),
+    ("transcode", ["old", "--out", "new"], "clickwise.data.transcode._write_mapping")])
+def test_of_any_verb(clickwise, monkeypatch, run, number, verb, words, place):
+    if verb == "transcode":
+        assert clickwise("synth", "criteo_t15", "--rows", "300", "--out", "old").code == 0
+
+    def kill(*args, **named):
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(place, kill)
+    result = clickwise(verb, *words)
+    assert result.code == CODES[number] and f"clickwise {verb}" in result.err and "Traceback" not in result.err
+    assert not [*Path().rglob("*.partial"), *Path().glob("new*")]
+
+
 def test_while_a_module_is_imported_it_waits(clickwise, monkeypatch, tmp_path):
     """torch goes on without numpy where an interrupt comes while it imports it, and fails later."""
     (tmp_path / "half_a_library.py").write_text(

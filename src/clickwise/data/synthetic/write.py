@@ -27,6 +27,7 @@ from clickwise.errors import DataError
 from clickwise.feature_spec import Chunk, FeatureSpec
 from clickwise.files import whole_folder
 from clickwise.machine import usable_cores
+from clickwise.manifest import write_manifest
 from clickwise.progress import Progress
 
 Figures = dict[str, float | int]
@@ -67,6 +68,7 @@ def synthesize(spec_or_variant: FeatureSpec | str, rows: dict[str, int], out_fol
         figures = {mapping: ceiling.figures() for mapping, ceiling in ceilings.items()}
         about = {"seed": seed, "alpha": alpha, "signal": recipe.to_dict(config.signal), **figures}
         dataclasses.replace(spec, metadata={**spec.metadata, "synthetic": about}).save(folder)
+        write_manifest(folder)
     return figures
 
 
