@@ -143,10 +143,9 @@ def stream_chunk(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 
     elif chunk.type == "csv":
         from clickwise.data.csv import stream_csv as stream
     else:
-        do = f"clickwise prepare table/prepare dataset.spec={spec.folder}" if chunk.type == "jsonl" else \
-            "only these can be read as columns; a loader makes windows of events"
         raise DataError(f"{spec.path}: source_spec", found=f"a chunk of the type {chunk.type!r}",
-                        expected="split_binary, parquet or csv", do=do)
+                        expected="split_binary, parquet or csv",
+                        do="only these can be read as columns; a loader makes windows of events")
     return stream(spec, chunk, names, rows, wide_ids, carry)
 
 

@@ -134,12 +134,17 @@ def _check_raw_text(where: str, feature: Feature, channel: str) -> None:
 
 
 def check_encoded(spec: FeatureSpec) -> None:
-    """Raises SpecError where a feature holds texts: only `clickwise prepare` reads those."""
+    """Raises SpecError where a feature holds texts, or files hold JSON: only `clickwise prepare` reads those."""
+    do = f"clickwise prepare table/prepare dataset.spec={spec.folder}"
     for name, feature in spec.features.items():
         if feature.is_raw_text:
             raise SpecError(f"{spec.path}: feature_spec.{name}", found="raw text (dtype: str)",
-                            expected="numbers and ids",
-                            do=f"clickwise prepare table/prepare dataset.spec={spec.folder}")
+                            expected="numbers and ids", do=do)
+    for mapping, chunks in spec.mappings.items():
+        for index, chunk in enumerate(chunks):
+            if chunk.type == "jsonl":
+                raise SpecError(f"{spec.path}: source_spec.{mapping}[{index}].type", found="jsonl, raw rows",
+                                expected="split_binary, parquet or csv", do=do)
 
 
 def check_inside(spec: FeatureSpec) -> None:
