@@ -98,7 +98,7 @@ WORDS = ["data={path: ds}", "model.embedding_dim=2", "model.bottom_mlp=[2]", "mo
          "train.checkpoint_every=3", "metrics=[auc,log_loss]"]
 
 
-@pytest.mark.parametrize("model", ["dlrm", "dcnv2"])
+@pytest.mark.parametrize("model", ["dlrm", pytest.param("dcnv2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("variant", [*SPECS, "small_csv"])
 def test_trains_resumes_exactly_and_is_measured(clickwise, tmp_path, monkeypatch, dataset, model):
     def train(*words):
