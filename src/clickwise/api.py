@@ -28,6 +28,7 @@ from clickwise.data.dataset import Dataset
 from clickwise.data.loader import Loader
 from clickwise.encoding import Encoder
 from clickwise.encoding.raw_file import RawFile
+from clickwise.encoding.replay import Replay
 from clickwise.errors import ClickwiseError, DataError, Interrupted, UsageError
 from clickwise.feature_spec import FILE_NAME, FeatureSpec
 from clickwise.files import read_json
@@ -61,11 +62,12 @@ class Model:
         self.folder = Path(folder)
         if (spec := own_spec(self.folder)) is None or not (self.folder / ENCODING).exists():
             raise DataError(self.folder, found="no encoding of raw rows", do="prepare and train again",
-                            expected="a run on data that was prepared from a table or Criteo with this version")
+                            expected="a run on data prepared from a table, Criteo or KuaiRand with this version")
         self._session, self.checkpoint, self.step = runs.open_run(
             self.folder, allow_imports=allow_imports, spec=spec, trust_paths=trust_paths)
         self._spec, self._encoding = spec, own_encoding(self.folder)
         self._encoder = Encoder(self._encoding, inputs(self._session.reads))
+        self._replay: Replay | None = None
         self._temporary: tempfile.TemporaryDirectory | None = None
 
     @property
@@ -107,6 +109,22 @@ class Model:
         path = of_run(self.folder).verified(file)
         return read_json(path) if path.exists() else {}
 
+    def replay(self, log: Data) -> np.ndarray:
+        """The probability of a click of every row of a log, float64, each as counts and histories stood before it; from
+        then on they stand as after it, for `predict_proba` too. The log has labels and is in the order of time.
+
+        Raises DataError where nothing goes on with events, and for a row that is out of order.
+        """
+        if self._replay is None:
+            self._replay = Replay(self._encoding, inputs(self._session.reads))
+        tables = [table for _, table in self._blocks(log, self._replay)]
+        whole = pa.concat_tables(tables, promote_options="permissive")
+        columns = model_columns(self._spec, self._replay.rows(whole).arrays, len(whole))
+        self._encoder = self._replay.encoder
+        logits = [scores(self._session, self._spec, columns.part(slice(first, first + BLOCK_ROWS)))["logit"]
+                  for first in range(0, columns.rows, BLOCK_ROWS)]
+        return 1 / (1 + np.exp(-np.concatenate(logits).astype(np.float64)))
+
     def predict_logit(self, data: Data) -> np.ndarray:
         """The logit of every row, float32."""
         logits = [np.zeros(0, np.float32)]
@@ -119,10 +137,14 @@ class Model:
         """The probability of a click of every row, float64: the sigmoid of `predict_logit`."""
         return 1 / (1 + np.exp(-self.predict_logit(data).astype(np.float64)))
 
-    def _blocks(self, data: Data, encoder: Encoder):
+    def _blocks(self, data: Data, encoder: Encoder | Replay):
         """(number of the first row, table) a block at a time, as `clickwise predict` takes them."""
         if isinstance(data, (str, Path)):
-            file = RawFile.open(Path(data), encoder.needs, self._encoding.layout)
+            carried = encoder.carried if isinstance(encoder, Encoder) else ()
+            file = RawFile.open(Path(data), {of: held for of, held in encoder.needs.items() if of not in carried},
+                                self._encoding.layout)
+            if carried:
+                encoder.check_carried(file.columns, data)
             tables = file.blocks(list(encoder.needs), BLOCK_ROWS)
         else:
             whole = as_table(data, only=encoder.needs)
@@ -136,7 +158,7 @@ class Model:
         """Metrics of the recipe by name, on raw rows with their label; rows without one are left out."""
         spec, session = self._spec, self._session
         label, display = (spec.channels.get(channel, ()) for channel in ("label", "display"))
-        encoder = Encoder(self._encoding, [*inputs(session.reads), *label, *display])
+        encoder = Encoder(self._encoding, [*inputs(session.reads), *label, *display], self._encoder.going_on)
         metrics, seen = session.metrics(), 0
         metrics.reset()
         for first, table in self._blocks(data, encoder):

@@ -360,8 +360,11 @@ def evaluate(run: RunFolder, overrides: Overrides = None,
 
 @app.command()
 def predict(run: RunFolder, overrides: Overrides = None,
-            source: Annotated[Path, typer.Option("--input", help="Raw rows: .csv, .tsv, .jsonl (.gz), .parquet; or the "
-                                                                 "name of a mapping.")] = Path("test"),
+            source: Annotated[Path | None, typer.Option("--input", show_default="test", help=(
+                "Raw rows: .csv, .tsv, .jsonl (.gz), .parquet; or the name of a mapping."))] = None,
+            replay: Annotated[Path | None, typer.Option(metavar="LOG", help=(
+                "Raw rows with labels, in the order of time, with which counts and histories go on; without --input "
+                "they are scored, each as things stood before it."))] = None,
             out: Annotated[Path | None, typer.Option(help="The .parquet or .csv to write; "
                                                           "RUN/predictions/INPUT.parquet by default.")] = None,
             carry: Annotated[str | None, typer.Option(help="Further columns to carry along: a,b.")] = None,
@@ -373,7 +376,7 @@ def predict(run: RunFolder, overrides: Overrides = None,
     from clickwise.verbs.predict import predict
 
     names = tuple(name.strip() for name in carry.split(",") if name.strip()) if carry else ()
-    found = predict(run, source=source, out=out, overrides=overrides or [], carry=names, encoded=encoded,
+    found = predict(run, source=source, replay=replay, out=out, overrides=overrides or [], carry=names, encoded=encoded,
                     allow_imports=allow_imports or (), trust_paths=trust_paths)
     for kind in ("missing", "unseen"):
         if shares := found.get(kind):

@@ -19,14 +19,21 @@ from clickwise.encoding.operations import (
     OPERATIONS,
     Above,
     Bins,
+    DividedBy,
     Hash60,
     Is,
+    Joined,
+    LogitRate,
+    LogPlusOne,
     LogShifted,
+    OrElse,
     OrLeast,
     OrZero,
     SignedLog,
     Standardize,
     Vocabulary,
+    Weekday,
+    WholePart,
 )
 from clickwise.encoding.vocabulary_file import VocabularyFile, write_vocabulary
 from clickwise.prepare.encode import encode
@@ -54,7 +61,19 @@ CASES = {
     "is one of several": (Is(("é", "b", "")), pa.string(), texts),
     "is one of several integers": (Is((7, -1)), pa.int64(), integers),
     "above": (Above(2.5), pa.float64(), numbers),
+    "log_plus_one": (LogPlusOne(), pa.float64(), numbers),
+    "log_plus_one of integers": (LogPlusOne(), pa.int64(), integers),
+    "divided_by": (DividedBy(1000.0), pa.float64(), numbers),
+    "whole_part": (WholePart(100), pa.int64(), st.none() | st.integers(-9999, 2**40)),
+    "weekday": (Weekday(), pa.int64(), st.none() | st.dates().map(lambda day: int(f"{day:%Y%m%d}"))),
+    "or_else of integers": (OrElse(-1), pa.int64(), integers),
+    "or_else": (OrElse("é"), pa.string(), texts),
 }
+
+
+counted = st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)).map(lambda pair: (max(pair), min(pair)))
+OF_TWO = {"logit_rate": (LogitRate(0.3, 10.0), st.tuples(st.none(), st.none()) | counted),
+          "joined": (Joined(10**8), st.tuples(st.none() | st.integers(0, 10**8), st.none() | st.integers(0, 10**8)))}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,11 +88,11 @@ def stored(engine, values, arrow):
 
 
 def bits(value):
-    return struct.pack("<d", float(value)) if value is not None else None
+    return value if isinstance(value, str) else struct.pack("<d", float(value)) if value is not None else None
 
 
 def test_every_operation_is_here():
-    assert {operation.do for operation, _, _ in CASES.values()} | {"vocabulary"} == set(OPERATIONS)
+    assert {operation.do for operation, *_ in [*CASES.values(), *OF_TWO.values()]} | {"vocabulary"} == set(OPERATIONS)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -91,6 +110,21 @@ def test_forms_agree(engine, case, data):
     many = [None if value is None or value != value else value for value in
             (many.to_pylist() if isinstance(many, pa.Array) else many.tolist())]
     assert [*map(bits, many)] == [*map(bits, one)]
+
+
+@pytest.mark.parametrize("case", OF_TWO)
+@QUICK
+@given(data=st.data())
+def test_forms_of_two_columns_agree(engine, case, data):
+    operation, pairs = OF_TWO[case]
+    x, y = zip(*data.draw(st.lists(pairs, min_size=1, max_size=30)), strict=True)
+    columns = [pa.array(values, pa.int64()) for values in (x, y)]
+    table = engine.materialise(ibis.memtable(pa.table({"row": range(len(x)), "x": columns[0], "y": columns[1]})), "t")
+    bulk = by_row(engine, table.select("row", x=operation.bulk(table.x, table.y)))
+    one = [operation.one(*pair) for pair in zip(x, y, strict=True)]
+    many = operation.many(*columns).tolist() if case == "logit_rate" else operation.many(*columns).to_pylist()
+    many = [None if value is None or value != value else value for value in many]
+    assert [*map(bits, bulk)] == [*map(bits, one)] == [*map(bits, many)]
 
 
 @pytest.mark.parametrize("arrow, values", [(pa.string(), texts), (pa.int64(), integers)])

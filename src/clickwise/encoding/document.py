@@ -3,10 +3,15 @@
     {"format": "clickwise encoding", "version": 1,
      "raw":     {"city": {"type": "text"}, "tags": {"type": "text", "list": "|"}, "age": {"type": "float"},
                  "at": {"type": "time", "format": "%d/%m/%Y"}},
-     "states":  {"city": {"file": "states/0.vocabulary", "sha256": "…"}, …},
+     "states":  {"city": {"file": "states/0.vocabulary", "sha256": "…"},
+                 "users": {"kind": "lookup", "by": ["user_id"], "gives": {"age": {"type": "float"}}, "files": {…}}, …},
      "columns": {"city": {"of": "city", "dtype": "int16", "steps": [{"do": "vocabulary", "state": "city"}]},
                  "age": {"of": "age", "dtype": "float32", "steps": [{"do": "standardize", "mean": 38.6, "std": 13.1}]}},
      "text":    {"delimiter": "\\t", "columns": ["label", …], "label": "label"}}
+
+A column is `of` a raw column or of one that a state gives, or of several: ["clicks", "impressions"]. A state without a
+`kind` is a vocabulary; `states` says what the others are. A state that goes on (`goes_on`) is as of the first test row;
+`events`, which may be absent, names the columns of a log (`Log`).
 
 `list` is what lies between the values of a list that is stored as text. `text`, which may be absent, says how files of
 text without the names of their columns are read; their `label` may be absent.
@@ -26,7 +31,10 @@ from typing import Any
 import numpy as np
 
 from clickwise.encoding.operations import OPERATIONS, Operation, Vocabulary
-from clickwise.encoding.raw_types import RAW_TYPES, RawType
+from clickwise.encoding.raw_column import RawColumn
+from clickwise.encoding.raw_types import RAW_TYPES
+from clickwise.encoding.states import KINDS, EventLog, State
+from clickwise.encoding.states.keyed_table import files_of
 from clickwise.encoding.vocabulary_file import VocabularyFile
 from clickwise.errors import DataError
 from clickwise.files import write_json, write_text
@@ -37,25 +45,19 @@ _FORMAT, _VERSION = "clickwise encoding", 1
 
 
 @dataclasses.dataclass(frozen=True)
-class RawColumn:
-    """A column as it comes in; `list` is not None where a row holds several values."""
-
-    type: RawType
-    list: str | None = None
-
-    def __str__(self) -> str:
-        return f"lists of {self.type.name}" if self.list is not None else self.type.name
-
-
-@dataclasses.dataclass(frozen=True)
 class Column:
     """The raw column `of`, through `steps`, stored as `dtype`: float16 by way of float32. Of a list each value goes
-    through them, ids of 0 are left out, and a row has at most `most` values."""
+    through them, ids of 0 are left out, and a row has at most `most` values. Of several columns the first step takes
+    all."""
 
-    of: str
+    of: str | tuple[str, ...]
     steps: tuple[Operation, ...]
     dtype: str
     most: int | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.of,) if isinstance(self.of, str) else self.of
 
     @property
     def number(self) -> str | None:
@@ -64,14 +66,29 @@ class Column:
 
 
 @dataclasses.dataclass(frozen=True)
+class Log:
+    """The raw columns of events: `label`, a column of the encoding; `time`, which never goes down in a log; rows that
+    agree in `same` are one event, with a click if one of them has it and the least value of all others; `order` is that
+    of events at the same time."""
+
+    label: str
+    time: str
+    same: tuple[str, ...]
+    order: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Encoding:
-    """`states` are files, relative to `folder`. `layout`: delimiter and columns of text files without a header."""
+    """`states` are vocabularies, files relative to `folder`; `tables` the other states, which lie in
+    `folder`/states/<name>. `layout`: delimiter and columns of text files without a header."""
 
     raw: Mapping[str, RawColumn]
     columns: Mapping[str, Column]
     states: Mapping[str, str] = dataclasses.field(default_factory=dict)
     layout: Mapping[str, Any] | None = None
     folder: Path = Path()
+    tables: Mapping[str, State] = dataclasses.field(default_factory=dict)
+    events: Log | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Encoding:
@@ -100,22 +117,26 @@ class Encoding:
     def save(self, folder: Path) -> None:
         """Writes encoding.json into `folder`, where the states lie already."""
         states = {name: {"file": file, "sha256": _sha256(folder / file)} for name, file in self.states.items()}
+        states |= {name: _entry(state, "kind", state.kind) | {"files": {
+            file: _sha256(folder / STATES / name / file) for file in files_of(len(state.by))}}
+            for name, state in self.tables.items()}
         content = {"format": _FORMAT, "version": _VERSION,
-                   "raw": {name: _entry(column.type, "type", column.type.name)
-                           | ({} if column.list is None else {"list": column.list})
-                           for name, column in self.raw.items()},
+                   "raw": {name: _raw_entry(column) for name, column in self.raw.items()},
                    "states": states,
                    "columns": {name: {"of": column.of, "dtype": column.dtype,
                                       **({} if column.most is None else {"most": column.most}),
                                       "steps": [_entry(step, "do", step.do) for step in column.steps]}
                                for name, column in self.columns.items()}}
-        write_json(folder / FILE, content | ({} if self.layout is None else {"text": self.layout}))
+        further = {"text": self.layout, "events": self.events and dataclasses.asdict(self.events)}
+        write_json(folder / FILE, content | {key: value for key, value in further.items() if value is not None})
 
     def copy_to(self, folder: Path) -> None:
         """Puts the whole encoding into `folder`: the states as hard links where the file system can, read-only."""
         (folder / STATES).mkdir(parents=True, exist_ok=True)
-        for file in self.states.values():
+        for file in [*self.states.values(), *(f"{STATES}/{name}/{file}" for name, state in self.tables.items()
+                                              for file in files_of(len(state.by)))]:
             target = folder / file
+            target.parent.mkdir(exist_ok=True)
             target.unlink(missing_ok=True)
             try:
                 os.link(self.folder / file, target)
@@ -125,27 +146,78 @@ class Encoding:
         write_text(folder / FILE, (self.folder / FILE).read_text(encoding="utf-8"))
 
     def needs(self, names: Sequence[str]) -> list[str]:
-        """The raw columns that these columns are made of."""
-        return list(dict.fromkeys(self.columns[name].of for name in names))
+        """The columns, raw ones or given by a state, that these columns are made of."""
+        return list(dict.fromkeys(of for name in names for of in self.columns[name].sources))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether states go on with events."""
+        return any(state.goes_on for state in self.tables.values())
+
+    def raw_column(self, of: str) -> RawColumn:
+        """What a raw column, or one that a state gives, holds."""
+        state = self.state_of(of)
+        return self.raw[of] if state is None else self.tables[state].gives[of]
+
+    def state_of(self, of: str) -> str | None:
+        """The state that gives a column; None for a raw one."""
+        return next((name for name, state in self.tables.items() if of in state.gives), None)
 
 
 def _encoding(content: Mapping[str, Any], folder: Path) -> Encoding:
     """What encoding.json says, which may be another's: whatever it lacks or holds besides raises an error of Python."""
-    raw = {name: RawColumn(_made(RAW_TYPES, "type", entry), entry.get("list"))
-           for name, entry in content["raw"].items()}
-    _require(all(column.list is None or (isinstance(column.list, str) and column.list) for column in raw.values()),
-             "list", "what is no text")
-    files = {name: _open_state(folder, entry) for name, entry in content["states"].items()}
-    columns = {name: Column(entry["of"], tuple(_operation(step, files) for step in entry["steps"]),
+    raw = _raw_columns(content["raw"])
+    vocabularies = {name: entry for name, entry in content["states"].items() if "kind" not in entry}
+    files = {name: _open_state(folder, entry) for name, entry in vocabularies.items()}
+    columns = {name: Column(entry["of"] if isinstance(entry["of"], str) else tuple(entry["of"]),
+                            tuple(_operation(step, files) for step in entry["steps"]),
                             entry["dtype"], entry.get("most")) for name, entry in content["columns"].items()}
+    known, tables = set(raw), {}
+    for name, entry in content["states"].items():
+        if name not in vocabularies:
+            state = tables[name] = _open_table(folder, name, entry)
+            for of in state.needs:
+                _require(of in known, name, f"no column {of!r}")
+            _require(not (isinstance(state, EventLog) and set(state.columns) - set(columns)), name, "other columns")
+            known |= set(state.gives)
     for name, column in columns.items():
-        _require(column.of in raw, name, f"no raw column {column.of!r}")
+        for of in column.sources:
+            _require(of in known, name, f"no raw column {of!r}")
+        _require(len(column.sources) == (column.steps[0].operands if column.steps else 1), name, "as many columns")
         _check_field("dtype", "str", column.dtype)
         _require(column.most is None or _FIELDS["int"](column.most), name, f"most {column.most!r}")
     layout = content.get("text")
     _require(layout is None or (isinstance(layout["delimiter"], str) and layout["delimiter"]
                                 and all(isinstance(name, str) for name in layout["columns"])), "text", "no layout")
-    return Encoding(raw, columns, {name: entry["file"] for name, entry in content["states"].items()}, layout, folder)
+    events = None if "events" not in content else Log(**{
+        key: value if isinstance(value, str) else tuple(value) for key, value in content["events"].items()})
+    if events is not None:
+        _require(events.label in columns and {events.time, *events.same, *events.order} <= set(raw), "events",
+                 "other columns")
+    found = Encoding(raw, columns, {name: entry["file"] for name, entry in vocabularies.items()}, layout, folder,
+                     tables, events)
+    _require(events is not None or not found.goes_on, "events", "nothing")
+    return found
+
+
+def _raw_columns(entries: Mapping[str, Any]) -> dict[str, RawColumn]:
+    raw = {name: RawColumn(_made(RAW_TYPES, "type", entry), entry.get("list")) for name, entry in entries.items()}
+    _require(all(column.list is None or (isinstance(column.list, str) and column.list) for column in raw.values()),
+             "list", "what is no text")
+    return raw
+
+
+def _raw_entry(column: RawColumn) -> dict[str, Any]:
+    return _entry(column.type, "type", column.type.name) | ({} if column.list is None else {"list": column.list})
+
+
+def _open_table(folder: Path, name: str, entry: Mapping[str, Any]) -> State:
+    gives = _raw_columns(entry["gives"])
+    state = _made(KINDS, "kind", {key: value for key, value in entry.items() if key != "gives"} | {"gives": gives})
+    _require(bool(state.by) and (state.at is not None or not state.goes_on), name, "no keys")
+    for file in files_of(len(state.by)):
+        _check_sum(_inside(folder, f"{STATES}/{name}/{file}", "a state"), entry["files"][file])
+    return state.load(folder / STATES / name)
 
 
 def _require(holds: bool, key: str, found: str) -> None:
@@ -157,12 +229,22 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _are_texts(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and all(isinstance(item, str) for item in value)
+
+
 _FIELDS = {  # how the fields of raw types and operations are annotated: what they may hold
     "float": _is_number,
     "int": lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63,
     "str": lambda value: isinstance(value, str),
     "tuple[float, ...]": lambda value: isinstance(value, list) and all(map(_is_number, value)),
-    "Sequence[str]": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value)}
+    "str | None": lambda value: value is None or isinstance(value, str),
+    "int | None": lambda value: value is None or (isinstance(value, int) and abs(value) < 2**63),
+    "bool": lambda value: isinstance(value, bool),
+    "tuple[str, ...]": lambda value: _are_texts(value, list),
+    "Mapping[str, str]": lambda value: _are_texts(value, dict) and _are_texts(list(value.values()), list),
+    "Sequence[str]": lambda value: _are_texts(value, list)}
+_OPEN = ("file", "table")  # fields that no document holds
 
 
 def _check_field(name: str, kind: str, value: object) -> None:
@@ -173,7 +255,7 @@ def _check_field(name: str, kind: str, value: object) -> None:
 
 def _made(kinds: Mapping[str, type], key: str, entry: Mapping[str, Any]) -> Any:
     kind = kinds[entry[key]]
-    fields = {field.name: field.type for field in dataclasses.fields(kind) if field.name != "file"}
+    fields = {field.name: field.type for field in dataclasses.fields(kind) if field.name not in _OPEN}
     values = {name: value for name, value in entry.items() if name in fields}
     for name, value in values.items():
         _check_field(name, fields[name], value)
@@ -187,20 +269,32 @@ def _operation(entry: Mapping[str, Any], files: Mapping[str, VocabularyFile]) ->
 
 def _entry(of: Any, key: str, name: str) -> dict[str, Any]:
     """The fields that are not at their defaults."""
-    return {key: name, **{field.name: getattr(of, field.name) for field in dataclasses.fields(of)
-                          if field.name != "file" and getattr(of, field.name) != field.default}}
+    found = {field.name: getattr(of, field.name) for field in dataclasses.fields(of)
+             if field.name not in _OPEN and getattr(of, field.name) != field.default}
+    if "gives" in found:
+        found["gives"] = {name: _raw_entry(column) for name, column in found["gives"].items()}
+    return {key: name, **found}
 
 
 def _open_state(folder: Path, entry: Mapping[str, Any]) -> VocabularyFile:
-    path = folder / entry["file"]
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise DataError(folder / FILE, found=f"the file {entry['file']!r}", expected="files inside the folder")
-    check_is_file(path, "a vocabulary that encoding.json names")
+    path = _inside(folder, entry["file"], "a vocabulary")
     file = VocabularyFile(path)
-    if _sha256(path) != entry["sha256"]:
+    _check_sum(path, entry["sha256"])
+    return file
+
+
+def _inside(folder: Path, file: str, what: str) -> Path:
+    path = folder / file
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(folder / FILE, found=f"the file {file!r}", expected="files inside the folder")
+    check_is_file(path, f"{what} that encoding.json names")
+    return path
+
+
+def _check_sum(path: Path, sha256: str) -> None:
+    if _sha256(path) != sha256:
         raise DataError(path, found="another content than encoding.json was written with",
                         expected="the file as preparation wrote it", do="prepare again, or copy the whole folder again")
-    return file
 
 
 def _sha256(path: Path) -> str:

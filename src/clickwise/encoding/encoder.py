@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 
 from clickwise.arrow_files import is_list, plain
 from clickwise.encoding.document import Column, Encoding, RawColumn
-from clickwise.encoding.operations import Vocabulary
+from clickwise.encoding.operations import OrElse, Vocabulary
 from clickwise.encoding.raw_types import Float, Text, Unreadable, python_values
+from clickwise.encoding.states import Events, GoingOn
 from clickwise.errors import DataError, nearest
 
 FEW = 8  # rows
@@ -59,25 +60,82 @@ def described(shares: Mapping[str, float]) -> str:
 
 class Encoder:
     """The columns `names` of an encoding (all, where it is None). `needs` are the raw columns that they are made of,
-    each with what it holds, for messages."""
+    each with what it holds, for messages.
 
-    def __init__(self, encoding: Encoding, names: Iterable[str] | None = None) -> None:
-        self.encoding = encoding
+    States are looked up as they stand. Of those that go on, without `going_on`, rows bring along what they would give
+    (`carried`), but for lists of events, which nothing can stand for (`not_carried`).
+    """
+
+    def __init__(self, encoding: Encoding, names: Iterable[str] | None = None,
+                 going_on: Mapping[str, GoingOn] | None = None) -> None:
+        self.encoding, self.going_on = encoding, going_on or {}
         self.names = tuple(encoding.columns if names is None else names)
-        self.needs = self._described()
+        self.carried: list[str] = []
+        self.not_carried: list[str] = []
+        made: dict[str, list[str]] = {}
+        looked_up: set[str] = set()
+        for name in self.names:
+            for of in encoding.columns[name].sources:
+                self._reach(of, name, made, looked_up)
+        self.looked_up = [name for name in encoding.tables if name in looked_up]
+        self.needs = {of: self._described(of, names) for of, names in made.items()}
         self._ones: list[tuple[str, str, Callable, tuple[Callable, ...]]] = []
+        self._looked_up_ones: list[str] = []
         self._lists: list[str] = []
         floats: dict[tuple[str, str], list[str]] = {}
         for name in self.names:
             column = encoding.columns[name]
-            raw = encoding.raw[column.of]
-            if raw.list is not None:
+            of = column.sources[0]
+            if self._is_of_lists(of):
                 self._lists.append(name)
                 continue
-            self._ones.append((name, column.of, raw.type.one, tuple(step.one for step in column.steps)))
+            if len(column.sources) == 1 and of in self.needs:
+                self._ones.append((name, of, encoding.raw_column(of).type.one, tuple(step.one for step in
+                                                                                     column.steps)))
+            else:
+                self._looked_up_ones.append(name)
             if column.number:
                 floats.setdefault((column.number, column.dtype), []).append(name)
         self._floats = [(np.dtype(first), np.dtype(dtype), names) for (first, dtype), names in floats.items()]
+
+    def _reach(self, of: str, name: str, made: dict[str, list[str]], looked_up: set[str]) -> None:
+        """Notes of which raw columns and states the column `name` is made by way of `of`."""
+        of_state = self.encoding.state_of(of)
+        if of_state is None:
+            made.setdefault(of, []).append(name)
+            return
+        state = self.encoding.tables[of_state]
+        if state.goes_on and of_state not in self.going_on:
+            if state.is_of_lists:
+                self.not_carried.append(of)
+            elif of not in self.carried:
+                self.carried.append(of)
+                made[of] = [name]
+            return
+        looked_up.add(of_state)
+        for needed in state.needs:
+            self._reach(needed, name, made, looked_up)
+
+    def _is_of_lists(self, of: str) -> bool:
+        return self.encoding.raw_column(of).list is not None or self._gives_lists(of)
+
+    def _gives_lists(self, of: str) -> bool:
+        of_state = self.encoding.state_of(of)
+        return of_state is not None and self.encoding.tables[of_state].is_of_lists
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether columns are made of states that go on, and that it was not given."""
+        return bool(self.carried or self.not_carried)
+
+    def check_carried(self, given: Iterable[str], where: object) -> None:
+        """Raises DataError, which names them, for columns of states that go on and that rows do not bring along."""
+        given = set(given)
+        if missing := [*(of for of in self.carried if of not in given), *self.not_carried]:
+            raise DataError(where, found=f"no {', '.join(missing)}", expected="what goes on with every event, "
+                            + ("by a log: no column stands for a history" if self.not_carried else
+                               "as columns of these names, before logarithms and scales"),
+                            do="clickwise predict RUN --replay LOG, a log with labels in the order of time")
 
     def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The values of one raw row, Python's own, floats rounded as they are stored; a list for lists of ids.
@@ -85,32 +143,53 @@ class Encoder:
         Raises DataError for a column that is absent, and for a value that cannot be read.
         """
         encoded = {}
+        self.check_carried(row, "a row")
+        if self.going_on:
+            found = self.columns(pa.table({of: [row[of]] for of in self.needs if of in row})).arrays
+            return {name: array[0].tolist() if isinstance(array, tuple) else array[0].item()
+                    for name, array in found.items()}
         try:
             for name, of, read, steps in self._ones:
                 value = read(row[of])
                 for step in steps:
                     value = step(value)
                 encoded[name] = value
+            found = {}
+            if self.looked_up or self._looked_up_ones:
+                for of in self.needs:
+                    found[of] = row[of] if self._is_of_lists(of) else self.encoding.raw_column(of).type.one(row[of])
         except KeyError:
             raise self._absent(of, row, "a row") from None
         except Unreadable as error:
             raise _unreadable(f"column {of!r}", error) from None
+        for state in self.looked_up:
+            found |= self.encoding.tables[state].look_up_one(found)
+        for name in self._looked_up_ones:
+            column = self.encoding.columns[name]
+            values = [found[of] for of in column.sources]
+            for step in column.steps:
+                values = [step.one(*values)]
+            encoded[name] = values[0]
         for first, dtype, names in self._floats:
             with np.errstate(over="ignore"):
                 stored = np.array([encoded[name] for name in names], first).astype(dtype)
             if not np.isfinite(stored).all():
-                of = self.encoding.columns[names[int(np.argmin(np.isfinite(stored)))]].of
-                raise DataError(f"column {of!r}", found=repr(row[of]), expected="a finite number")
+                of = self.encoding.columns[names[int(np.argmin(np.isfinite(stored)))]].sources[0]
+                raise DataError(f"column {of!r}", found=repr(row.get(of)), expected="a finite number")
             encoded.update(zip(names, stored.tolist(), strict=True))
         for name in self._lists:
             column = self.encoding.columns[name]
+            if column.of in found:
+                value = found[column.of]
+                encoded[name] = value if self._gives_lists(column.of) else self._list(column, value)
+                continue
             if column.of not in row:
                 raise self._absent(column.of, row, "a row")
             encoded[name] = self._list(column, row[column.of])
         return encoded
 
     def _list(self, column: Column, value: Any) -> list[int]:
-        raw = self.encoding.raw[column.of]
+        raw = self.encoding.raw_column(column.of)
         if isinstance(value, str):
             value = value.split(raw.list)
         elif value is None or isinstance(value, float):
@@ -128,23 +207,81 @@ class Encoder:
         Raises DataError as `row` does, and for a column of a type that cannot be read.
         """
         raw = self._given(raw, where)
-        canonical = {of: self._read(of, column, where, first) for of, column in raw.items()}
+        read = {of: self._read(of, column, where, first) for of, column in raw.items()}
+        for name in self.looked_up:
+            self._look_up(name, read, raw, where, first)
+        return self._encoded(read, raw, where, first)
+
+    def replay(self, raw: Raw, label: np.ndarray, where: str = "rows") -> Encoded:
+        """The rows of a log, each as `going_on` states knew things before its moment; they go on with all of them.
+        `label`: 1 for a click, int64 [rows]."""
+        raw = self._given(raw, where)
+        read = {of: self._read(of, column, where, 0) for of, column in raw.items()}
+        logs = [name for name in self.looked_up if self.encoding.tables[name].is_of_lists]
+        for name in self.looked_up:
+            if name not in logs:
+                self._look_up(name, read, raw, where, 0, label)
+        found = self._encoded(read, raw, where, 0)
+        for name in logs:
+            self._look_up(name, read, raw, where, 0, label, found.arrays)
+        found.arrays |= self._encoded(read, raw, where, 0, [name for name in self.names if self._gives_lists(
+            self.encoding.columns[name].sources[0])]).arrays
+        return found
+
+    def read(self, raw: Raw, needs: Iterable[str], where: str = "rows") -> dict[str, pa.Array]:
+        """Raw columns, none of them a list, as their types read them."""
+        return {of: self._read(of, column, where, 0)[0] for of, column in self._given(raw, where, needs).items()}
+
+    def _look_up(self, name: str, read: dict[str, Any], raw: dict[str, pa.Array], where: str, first: int,
+                 label: np.ndarray | None = None, columns: Mapping[str, Any] | None = None) -> None:
+        """Adds what a state gives to `read`; with `label` one that goes on takes the rows in."""
+        state = self.encoding.tables[name]
+        values = {of: read[of][0] for of in state.needs}
+        if name not in self.going_on:
+            found = state.look_up(values)
+        elif label is None:
+            found = self.going_on[name].look_up(values)
+        else:
+            found = self.going_on[name].replay(Events(values, label, columns or {}))
+        for of, column in found.items():
+            if state.is_of_lists:
+                read[of] = column
+                continue
+            raw[of] = column
+            read[of] = (column, None) if state.gives[of].list is None else self._read(of, column, where, first)
+
+    def _encoded(self, read: Mapping[str, tuple[Any, np.ndarray | None]], raw: Mapping[str, pa.Array], where: str,
+                 first: int, names: Iterable[str] | None = None) -> Encoded:
+        """The columns `names` (all that can be made) of what was read of their sources, and of `raw`, the same as it
+        came, for messages."""
         found = Encoded({}, {}, {})
-        for name in self.names:
+        for name in self.names if names is None else names:
             column = self.encoding.columns[name]
-            x, offsets = canonical[column.of]
-            missing = found.missing[column.of] = _missing(self.encoding.raw[column.of], raw[column.of], x) \
+            of = column.sources[0]
+            if self._gives_lists(of):
+                if of in read:
+                    values, offsets = read[of]
+                    found.arrays[name] = values.astype(column.dtype, copy=False), offsets
+                continue
+            x, offsets = read[of]
+            place = f"{where}, column {of!r}"
+            if len(column.sources) > 1:
+                values = _through(column, *(read[of][0] for of in column.sources))
+                found.arrays[name] = self._stored(column, values, raw[of], place, first)
+                continue
+            missing = found.missing[of] = _missing(self.encoding.raw_column(of), raw[of], x) \
                 if offsets is None else int((np.diff(offsets) == 0).sum())
             if column.most is not None and (np.diff(offsets) > column.most).any():
                 row = int(np.argmax(np.diff(offsets) > column.most))
-                raise DataError(f"{where}, column {column.of!r}, row {first + row:,}",
+                raise DataError(f"{place}, row {first + row:,}",
                                 found=f"{int(np.diff(offsets)[row])} values", expected=f"at most {column.most}")
             values = _through(column, x)
             if column.steps and isinstance(column.steps[-1], Vocabulary):
                 unseen = (values == 0) | (values > column.steps[-1].file.size)
-                found.unseen[column.of] = int(unseen.sum()) - missing if offsets is None else \
+                missing = 0 if isinstance(column.steps[0], OrElse) else missing
+                found.unseen[of] = int(unseen.sum()) - missing if offsets is None else \
                     len(np.unique(np.searchsorted(offsets, np.flatnonzero(unseen), "right")))
-            found.arrays[name] = self._stored(column, values, raw[column.of], f"{where}, column {column.of!r}", first)
+            found.arrays[name] = self._stored(column, values, raw[of], place, first)
             if offsets is not None:
                 kept = values > 0
                 ends = np.concatenate([[0], np.cumsum(kept)])[offsets]
@@ -153,7 +290,7 @@ class Encoder:
 
     def arrays(self, raw: pa.Table, first: int = 0) -> dict[str, np.ndarray | Lists]:
         """The arrays of `columns`. A few rows are encoded one by one, which is faster and gives the same."""
-        if 0 < len(raw) <= FEW:
+        if 0 < len(raw) <= FEW and not self.going_on:
             with contextlib.suppress(DataError):  # raised once more below, with the number of the row
                 values = {of: python_values(column) for of, column in self._given(raw, "rows").items()}
                 rows = [self.row(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
@@ -170,7 +307,8 @@ class Encoder:
     def has_value(self, name: str, raw: Raw, where: str = "rows", first: int = 0) -> np.ndarray:
         """Which rows have a value of a column, a label say; bool [rows]."""
         column = self.encoding.columns[name]
-        values, _ = self._read(column.of, self._given(raw, where, [column.of])[column.of], where, first)
+        (of,) = column.sources
+        values, _ = self._read(of, self._given(raw, where, [of])[of], where, first)
         values = _through(column, values)
         return ~np.isnan((_numbers(values) if isinstance(values, pa.Array) else values).astype(float))
 
@@ -178,6 +316,8 @@ class Encoder:
         """The raw columns `needs`, which are all that are needed where it is None."""
         given = dict(zip(raw.column_names, raw.columns, strict=True)) if isinstance(raw, pa.Table) else raw
         found = {}
+        if needs is None:
+            self.check_carried(given, where)
         for of in self.needs if needs is None else needs:
             if of not in given:
                 raise self._absent(of, given, where)
@@ -187,7 +327,7 @@ class Encoder:
 
     def _read(self, of: str, column: pa.Array, where: str, first: int) -> tuple[pa.Array, np.ndarray | None]:
         """The column as its raw type reads it; of lists their values end to end, and where each row's end."""
-        raw, where, offsets = self.encoding.raw[of], f"{where}, column {of!r}", None
+        raw, where, offsets = self.encoding.raw_column(of), f"{where}, column {of!r}", None
         if raw.list is not None:
             column, offsets = parts(column, raw.list)
         elif is_list(column.type) or pa.types.is_struct(column.type) or pa.types.is_map(column.type):
@@ -228,13 +368,10 @@ class Encoder:
         return DataError(where, found=f"no column {of!r} among {len(given)}", expected=f"{of}: {self.needs[of]}",
                          do=nearest(of, given))
 
-    def _described(self) -> dict[str, str]:
-        """Every raw column that is needed, with what it holds."""
-        made: dict[str, list[str]] = {of: [] for of in self.encoding.needs(self.names)}
-        for name in self.names:
-            made[self.encoding.columns[name].of].append(name)
-        return {of: str(self.encoding.raw[of]) + ("" if names == [of] else f", of which {', '.join(names)} is made")
-                for of, names in made.items()}
+    def _described(self, of: str, names: list[str]) -> str:
+        """What a raw column holds that these columns are made of."""
+        made = "" if names == [of] else f", of which {', '.join(names[:5])}{', …' * (len(names) > 5)} is made"
+        return f"{self.encoding.raw_column(of)}{made}"
 
 
 def parts(column: pa.Array, delimiter: str) -> tuple[pa.Array, np.ndarray]:
@@ -256,6 +393,14 @@ def known_parts(values: pa.Array, offsets: np.ndarray) -> tuple[pa.Array, np.nda
     return values, offsets
 
 
+def rows_of_lists(values: np.ndarray, offsets: np.ndarray, row_B: np.ndarray) -> Lists:
+    """The lists of these rows, one after the other."""
+    lengths = np.diff(offsets)[row_B]
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    positions = np.repeat(offsets[:-1][row_B] - ends[:-1], lengths) + np.arange(ends[-1])
+    return values[positions], ends
+
+
 def _missing(raw: RawColumn, column: pa.Array, read: pa.Array) -> int:
     """How many values are missing; a word among whole numbers is not: it is one that was not seen."""
     if not read.null_count or isinstance(raw.type, (Float, Text)):
@@ -263,12 +408,12 @@ def _missing(raw: RawColumn, column: pa.Array, read: pa.Array) -> int:
     return Text().array(plain(column)).null_count
 
 
-def _through(column: Column, x: pa.Array) -> pa.Array | np.ndarray:
+def _through(column: Column, *x: pa.Array) -> pa.Array | np.ndarray:
     """Values as a raw type reads them through a column's steps."""
-    values = _numbers(x) if pa.types.is_floating(x.type) else x
+    values = [_numbers(column) if pa.types.is_floating(column.type) else column for column in x]
     for step in column.steps:
-        values = step.many(values)
-    return values
+        values = [step.many(*values)]
+    return values[0]
 
 
 def _numbers(column: pa.Array) -> np.ndarray:

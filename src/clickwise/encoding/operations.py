@@ -29,12 +29,13 @@ OPERATIONS: dict[str, type[Operation]] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """`do` is how encoding.json calls it; its fields stand there beside it."""
+    """`do` is how encoding.json calls it; its fields stand there beside it. It takes so many `operands`."""
 
     do: ClassVar[str]
+    operands: ClassVar[int] = 1
 
-    def __init_subclass__(cls, do: str) -> None:
-        cls.do = do
+    def __init_subclass__(cls, do: str, operands: int = 1) -> None:
+        cls.do, cls.operands = do, operands
         OPERATIONS[do] = cls
 
     def bulk(self, x: ir.Value, parse_hex: ParseHex) -> ir.Value:
@@ -90,6 +91,68 @@ class SignedLog(Operation, do="signed_log"):
 
     def many(self, x):
         return np.sign(x) * _ln(np.abs(x) + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogPlusOne(Operation, do="log_plus_one"):
+    """ln(1 + x); 0 for what is not positive, missing for what is missing."""
+
+    def bulk(self, x, parse_hex=None):
+        import ibis
+
+        x = x.cast("float64")
+        return ibis.cases((x > 0, (x + 1).ln()), (x <= 0, 0.0), else_=ibis.null("float64"))
+
+    def one(self, x):
+        return None if x is None else math.log(x + 1.0) if x > 0 else 0.0
+
+    def many(self, x):
+        x = _floats(x)
+        y = np.where(np.isnan(x), np.nan, 0.0)
+        y[x > 0] = _ln(x[x > 0] + 1)
+        return y
+
+
+@dataclasses.dataclass(frozen=True)
+class DividedBy(Operation, do="divided_by"):
+    """x / by."""
+
+    by: float
+
+    def bulk(self, x, parse_hex=None):
+        return x.cast("float64") / self.by
+
+    def one(self, x):
+        return None if x is None else x / self.by
+
+    def many(self, x):
+        return _floats(x) / self.by
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitRate(Operation, do="logit_rate", operands=2):
+    """The log odds of the rate of clicks among impressions, drawn towards `prior` as by `weight` more impressions."""
+
+    prior: float
+    weight: float
+
+    def bulk(self, impressions, clicks, parse_hex=None):
+        prior, weight = self.prior, self.weight
+        return ((clicks + weight * prior) / (impressions - clicks + weight * (1 - prior))).ln()
+
+    def one(self, impressions, clicks):
+        if impressions is None or clicks is None:
+            return None
+        return math.log((clicks + self.weight * self.prior) / (impressions - clicks + self.weight * (1 - self.prior)))
+
+    def many(self, impressions, clicks):
+        impressions, clicks = _floats(impressions), _floats(clicks)
+        return _ln((clicks + self.weight * self.prior) / (impressions - clicks + self.weight * (1 - self.prior)))
+
+
+def _floats(x: pa.Array | np.ndarray) -> np.ndarray:
+    """float64, NaN where x is missing."""
+    return x if isinstance(x, np.ndarray) else x.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +231,86 @@ class OrLeast(Operation, do="or_least"):
 def _integers(x: pa.Array, missing: int = 0) -> np.ndarray:
     """int64; `missing` where x is."""
     return x.cast(pa.int64()).fill_null(missing).to_numpy(zero_copy_only=False)
+
+
+# ---- whole numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class WholePart(Operation, do="whole_part"):
+    """x // by, a whole number towards minus infinity: the hour of 1630 by 100."""
+
+    by: int
+
+    def bulk(self, x, parse_hex=None):
+        return (x // self.by).cast("int64")
+
+    def one(self, x):
+        return None if x is None else x // self.by
+
+    def many(self, x):
+        return pa.array(x.fill_null(0).to_numpy(zero_copy_only=False) // self.by, mask=_is_missing(x))
+
+
+@dataclasses.dataclass(frozen=True)
+class Weekday(Operation, do="weekday"):
+    """0 (Monday) … 6 of yyyymmdd: Zeller's congruence, which every engine can do."""
+
+    def bulk(self, x, parse_hex=None):
+        year, month, day = x // 10000, x // 100 % 100, x % 100
+        late = month < 3
+        year, month = late.ifelse(year - 1, year), late.ifelse(month + 12, month)
+        return ((day + (13 * (month + 1)) // 5 + year + year // 4 - year // 100 + year // 400 + 5) % 7).cast("int64")
+
+    def one(self, x):
+        if x is None:
+            return None
+        year, month, day = x // 10000, x // 100 % 100, x % 100
+        if month < 3:
+            year, month = year - 1, month + 12
+        return (day + (13 * (month + 1)) // 5 + year + year // 4 - year // 100 + year // 400 + 5) % 7
+
+    def many(self, x):
+        codes = x.dictionary_encode()
+        return pa.array([self.one(value) for value in codes.dictionary.to_pylist()], pa.int64()).take(codes.indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined(Operation, do="joined", operands=2):
+    """x · factor + y: a user and a day as one number."""
+
+    factor: int
+
+    def bulk(self, x, y, parse_hex=None):
+        return x * self.factor + y
+
+    def one(self, x, y):
+        return None if x is None or y is None else x * self.factor + y
+
+    def many(self, x, y):
+        return pc.add(pc.multiply(x, self.factor), y)
+
+
+@dataclasses.dataclass(frozen=True)
+class OrElse(Operation, do="or_else"):
+    """x; the value where it is missing."""
+
+    value: Any
+
+    def bulk(self, x, parse_hex=None):
+        import ibis
+
+        return ibis.coalesce(x, self.value)
+
+    def one(self, x):
+        return self.value if x is None else x
+
+    def many(self, x):
+        return x.fill_null(self.value)
+
+
+def _is_missing(x: pa.Array) -> np.ndarray:
+    return ~x.is_valid().to_numpy(zero_copy_only=False)
 
 
 # ---- ids

@@ -109,6 +109,13 @@ class VocabularyFile:
             at[left] = at[left] + 1 & self._mask
         return ids
 
+    def values(self) -> pa.Array:
+        """All values in the order of their ids, int64 or string."""
+        if self.kind == "int":
+            return pa.array(self.keys)
+        texts = pa.LargeStringArray.from_buffers(self.size, pa.py_buffer(self.keys), pa.py_buffer(self._bytes))
+        return texts.cast(pa.string())
+
 
 def write_vocabulary(path: Path, chunks: Iterable[pa.Array]) -> None:
     """Writes the values of `chunks`, all different and none missing; value i has the id i + 1."""

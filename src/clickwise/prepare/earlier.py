@@ -40,29 +40,21 @@ def total_counts(found: ir.Table, keys: Sequence[str], when: str, last: int | No
     return found.group_by(list(keys)).aggregate(**{name: sum_as_int64(found[name].sum()) for name in COUNTED})
 
 
-def click_rate_logit(impressions: ir.NumericColumn, clicks: ir.NumericColumn, *, prior: float,
-                     weight: float) -> ir.FloatingColumn:
-    """The log odds of the click rate, drawn towards `prior` as by `weight` more impressions."""
-    return ((clicks + weight * prior) / (impressions - clicks + weight * (1 - prior))).ln()
-
-
-def moments_of_users(table: ir.Table, user: str, day: str, time: str) -> ir.Table:
-    """user, day, time, `seconds_since_last`, `earlier_today`: one row per user and moment.
+def moments_of_users(table: ir.Table, user: str, day: str, time: str, last: int | None = None) -> ir.Table:
+    """user, day, time, `seconds_since_last`, `earlier_today`: one row per user, day and moment.
 
     The seconds since the user's impression before (missing for the first), and how many the user has had on this day;
-    impressions of the same moment do not see each other. `time` is in ms.
+    impressions of the same moment do not see each other. `time` is in ms. With `last`, what came on days after it is
+    not seen, and rows of those days see all before, also where clocks disagree with days and theirs is the earlier.
     """
     moments = table.group_by([user, day, time]).aggregate(impressions=table.count())
-    before = ibis.window(group_by=user, order_by=[time, day])
+    before = ibis.range_window(group_by=user, order_by=time, preceding=(None, 1))
     today = ibis.cumulative_window(group_by=[user, day], order_by=time)
-    last = moments[time].lag().over(before)
-    return moments.select(user, day, time, seconds_since_last=(moments[time] - last) / 1000,
-                          earlier_today=sum_as_int64(moments.impressions.sum().over(today)) - moments.impressions)
-
-
-def last_moments(table: ir.Table, user: str, day: str, time: str) -> ir.Table:
-    """user, time of the last impression, its day and the impressions of that day."""
-    days = table.group_by([user, day]).aggregate(impressions=table.count(), **{time: table[time].max()})
-    number = ibis.row_number().over(ibis.window(group_by=user, order_by=[ibis.desc(days[time]), ibis.desc(days[day])]))
-    days = days.mutate(number=number)
-    return days.filter(days.number == 0).drop("number")
+    last_seen, counted = moments[time].max().over(before), moments.impressions
+    if last is not None:
+        is_seen = moments[day] <= last
+        counted = is_seen.ifelse(counted, 0)
+        until = is_seen.ifelse(moments[time], ibis.null("int64")).max().over(ibis.window(group_by=user))
+        last_seen = is_seen.ifelse(last_seen, until)
+    return moments.select(user, day, time, seconds_since_last=(moments[time] - last_seen) / 1000,
+                          earlier_today=sum_as_int64(counted.sum().over(today)) - counted)

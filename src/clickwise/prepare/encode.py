@@ -15,8 +15,10 @@ from pyarrow import parquet
 
 from clickwise.encoding import Column, Encoder, Encoding, RawColumn
 from clickwise.encoding.document import STATES
+from clickwise.encoding.encoder import rows_of_lists
 from clickwise.encoding.operations import Hash60, Vocabulary
 from clickwise.encoding.raw_types import Hex32
+from clickwise.encoding.replay import Replay
 from clickwise.encoding.vocabulary_file import write_vocabulary
 from clickwise.feature_spec import Feature, FeatureSpec, split_binary_chunks
 from clickwise.files import file_stem, save_array
@@ -143,7 +145,7 @@ def write_in_memory(folder: PreparationFolder, tables: Mapping[str, pa.Table], *
         for chunk in chunks:
             paths = [folder.dataset / file for file in chunk.files]
             if isinstance(lists := arrays[chunk.features[0]], tuple):
-                values, offsets = _lists_of(*lists, row_B)
+                values, offsets = rows_of_lists(*lists, row_B)
                 save_array(paths[0], values)
                 save_array(paths[1], offsets)
             else:
@@ -162,38 +164,42 @@ def _looked_at(folder: PreparationFolder, spec: FeatureSpec, encoding: Encoding,
     return shares
 
 
-def _lists_of(values: np.ndarray, offsets: np.ndarray, row_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lists of these rows, one after the other: values, and offsets int64 [rows + 1]."""
-    lengths = np.diff(offsets)[row_B]
-    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    positions = np.repeat(offsets[:-1][row_B] - ends[:-1], lengths) + np.arange(ends[-1])
-    return values[positions], ends
+def check_examples(folder: PreparationFolder, spec: FeatureSpec, encoding: Encoding,
+                   row_B: np.ndarray | None = None) -> None:
+    """Raises AssertionError, for a mistake of ours, where the examples, encoded row by row as a server does, or
+    replayed where states go on, are not what was written of the test mapping. Logs of histories are not looked at.
 
-
-def check_examples(folder: PreparationFolder, spec: FeatureSpec, encoding: Encoding) -> None:
-    """Raises AssertionError, for a mistake of ours, where the examples, encoded row by row as a server does, are not
-    what was written of the test mapping."""
+    `row_B`: which row of the test mapping each example is, −1 for none; by default they are its first ones.
+    """
     path = folder.preparation / EXAMPLES
     if not path.exists():
         return
     examples = parquet.read_table(path)
-    encoder = Encoder(encoding)
-    encoded = encoder.columns(examples, str(path)).arrays
-    ones = [encoder.row(row) for row in examples.slice(0, 20).to_pylist()]
+    ones: list[dict] = []
+    if encoding.goes_on:
+        encoded = Replay(encoding, encoding.columns).rows(examples, str(path)).arrays
+    else:
+        encoder = Encoder(encoding)
+        encoded = encoder.columns(examples, str(path)).arrays
+        ones = [encoder.row(row) for row in examples.slice(0, 20).to_pylist()]
+    row_B = np.arange(len(examples)) if row_B is None else row_B
+    here = np.flatnonzero(row_B >= 0)
+    row_B = row_B[here]
     for chunk in spec.mappings["test"]:
+        if not set(chunk.features) <= set(encoding.columns):
+            continue
         written = [_mapped(folder.dataset / file, "uint8") for file in chunk.files]
         for index, name in enumerate(chunk.features):
-            dtype, rows = np.dtype(spec.features[name].dtype), len(examples)
+            dtype = np.dtype(spec.features[name].dtype)
             if len(written) == 2:  # the values of lists, and where each list begins
-                ends = written[1].view(np.int64)[:rows + 1]
-                values = written[0].view(dtype)[:ends[-1]]
-                assert (encoded[name][1] == ends).all() and (encoded[name][0] == values).all(), name
+                values, ends = rows_of_lists(written[0].view(dtype), written[1].view(np.int64), row_B)
+                found, their_ends = rows_of_lists(*encoded[name], here)
+                assert (their_ends == ends).all() and (found == values).all(), name
                 lists = [values[first:end].tolist() for first, end in itertools.pairwise(ends[:len(ones) + 1].tolist())]
-                assert [row[name] for row in ones] == lists, name
+                assert [row[name] for row in ones] == lists[:len(ones)], name
             else:
-                values = written[0][:rows * len(chunk.features) * dtype.itemsize].view(dtype)
-                values = values.reshape(rows, -1)[:, index]
-                assert encoded[name].tobytes() == values.tobytes(), name
+                values = written[0].view(dtype).reshape(-1, len(chunk.features))[row_B, index]
+                assert encoded[name][here].tobytes() == values.tobytes(), name
                 assert [row[name] for row in ones] == values[:len(ones)].tolist(), name
 
 

@@ -3,7 +3,8 @@
     feature_spec.yaml   features and channels; no columns
     encoding/           encoding.json and states, read-only: raw rows to what the model reads
     columns.json        what each column of a table is taken for, and why
-    examples.parquet    raw rows of the test mapping, with `logit` and `probability` as this model scores them
+    examples.parquet    raw rows of the test mapping, or of the log that states go on with, with `logit` and
+                        `probability` as this model scores them
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from clickwise.data.dataset import PREPARATION
 from clickwise.encoding import Encoder, Encoding
 from clickwise.encoding.document import FILE
 from clickwise.encoding.encoder import Lists
-from clickwise.feature_spec import FILE_NAME, FeatureSpec
+from clickwise.encoding.replay import Replay
+from clickwise.feature_spec import FILE_NAME, FeatureSpec, is_time_gap
 from clickwise.files import whole_file, write_text
 from clickwise.manifest import of_run
 from clickwise.run.scores import SCORES, scores
@@ -65,8 +67,11 @@ def save_examples(folder: Path, session: Session) -> None:
         return
     examples = parquet.read_table(session.dataset.manifest.verified(f"{PREPARATION}/{EXAMPLES}")).slice(
         0, session.recipe.examples)
-    encoder = Encoder(own_encoding(folder), inputs(session.reads))
-    columns = model_columns(session.dataset.spec, encoder.columns(examples, str(source)).arrays, len(examples))
+    encoding, names = own_encoding(folder), inputs(session.reads)
+    encoder = Encoder(encoding, names)
+    encoded = Replay(encoding, names).rows(examples, str(source)) if encoder.goes_on else \
+        encoder.columns(examples, str(source))
+    columns = model_columns(session.dataset.spec, encoded.arrays, len(examples))
     found = scores(session, session.dataset.spec, columns)
     with whole_file(folder / EXAMPLES) as temporary:
         kept = {name: examples[name] for name in examples.column_names if name not in SCORES}
@@ -80,4 +85,8 @@ def inputs(reads: Mapping[str, Collection[str]]) -> list[str]:
 def model_columns(spec: FeatureSpec, arrays: Mapping[str, np.ndarray | Lists], rows: int) -> Columns:
     """What an encoder gave, as a loader takes it."""
     arrays = {name: array if isinstance(array, np.ndarray) else RaggedArray(*array) for name, array in arrays.items()}
-    return side_by_side(spec, arrays, rows)
+    columns = side_by_side(spec, arrays, rows)
+    if columns.events is None or not any(map(is_time_gap, spec.channel("history"))):
+        return columns
+    # An event log gives times as how far they lie before the row's own, which is 0 then.
+    return dataclasses.replace(columns, events=dataclasses.replace(columns.events, time=np.zeros(rows, np.int64)))

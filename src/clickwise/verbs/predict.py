@@ -21,20 +21,22 @@ from clickwise.progress import Progress
 from clickwise.run import folder as runs
 from clickwise.run.scores import scores
 from clickwise.run.whole_model import own_spec
-from clickwise.verbs.predict_rows import Rows, rows_of_encoded_file, rows_of_mapping, rows_of_raw_file
+from clickwise.verbs.predict_rows import Rows, rows_of_encoded_file, rows_of_log, rows_of_mapping, rows_of_raw_file
 
 FORMATS = {".parquet": "parquet", ".csv": "csv"}
 ENDINGS = (".parquet", ".csv", ".tsv", ".txt", ".gz", *json_lines.ENDINGS)
 
 
-def predict(folder: Path, *, source: Path, out: Path | None = None, overrides: list[str] = (),
-            carry: tuple[str, ...] = (), encoded: bool = False, allow_imports: Collection[str] = (),
-            trust_paths: bool = False) -> dict[str, Any]:
+def predict(folder: Path, *, source: Path | None = None, replay: Path | None = None, out: Path | None = None,
+            overrides: list[str] = (), carry: tuple[str, ...] = (), encoded: bool = False,
+            allow_imports: Collection[str] = (), trust_paths: bool = False) -> dict[str, Any]:
     """`rows`: how many now have `logit` and `probability` in the file `out` (Parquet or CSV, by its ending), by default
     RUN/predictions/<source>.parquet; of a raw file also `missing` and `unseen`, shares of its values.
 
     `source` is a file of raw rows, which the run's encoding reads, or with `encoded` one of ids and numbers as the
-    Feature Spec of the run says; or a mapping of the data that the run was trained on. Rows keep their order. Beside
+    Feature Spec of the run says; or a mapping of the data that the run was trained on, `test` where nothing is given.
+    `replay` is a log of raw rows with labels, in the order of time: the states of the encoding go on with it, then
+    `source` is scored; without `source` the rows of the log, each before it happened. Rows keep their order. Beside
     them stand, where the source has them, the display, the features of `target_item` and of channels that are the
     user's own, and `carry`: further columns of the file, or features of the mapping. Raises UsageError, SpecError or
     DataError, with file and row.
@@ -42,8 +44,10 @@ def predict(folder: Path, *, source: Path, out: Path | None = None, overrides: l
     if out is not None and out.suffix not in FORMATS:
         raise UsageError(f"--out {out}", found=f"the ending {out.suffix!r}",
                          expected="a name that ends in .parquet or .csv")
-    rows = _rows(folder, source, overrides, carry, encoded, allow_imports, trust_paths)
-    out = _default_out(folder, source) if out is None else out
+    given = source or replay or Path("test")
+    how = (overrides, carry, encoded, allow_imports, trust_paths)
+    rows = _rows(folder, given, *how) if replay is None else _rows_after(folder, replay, source, *how)
+    out = _default_out(folder, given) if out is None else out
     remove_left_over(out)
     count = 0
     with Progress("predicting", total=rows.total, unit="rows") as bar, whole_file(out) as temporary, \
@@ -60,7 +64,7 @@ def predict(folder: Path, *, source: Path, out: Path | None = None, overrides: l
             count += columns.rows
             bar.advance(columns.rows)
         if writer is None:
-            raise DataError(source, found="no rows", expected="at least one row")
+            raise DataError(given, found="no rows", expected="at least one row")
     shares = rows.values.shares() if rows.values.rows else {}
     return {"rows": count, "out": str(out), **shares}
 
@@ -98,6 +102,20 @@ def _rows(folder: Path, source: Path, overrides: list[str], carry: tuple[str, ..
             raise
         session = opened(spec)
     return rows_of_encoded_file(session, source, FORMATS[source.suffix], carry)
+
+
+def _rows_after(folder: Path, log: Path, source: Path | None, overrides: list[str], carry: tuple[str, ...],
+                encoded: bool, allow_imports: Collection[str], trust_paths: bool) -> Rows:
+    """The rows of a log, or of a file of raw rows after it."""
+    for option, path in (("--replay", log), ("--input", source)):
+        if path is not None and (found := no_file(path)):
+            raise UsageError(f"{option} {path}", found=found, expected="a .parquet, .csv, .tsv or .jsonl file")
+    if encoded:
+        raise UsageError("--encoded", found="rows that are encoded, with --replay", expected="raw rows")
+    session = runs.open_run(folder, overrides=overrides, allow_imports=allow_imports, spec=own_spec(folder),
+                            trust_paths=trust_paths)[0]
+    return rows_of_log(session, folder, log, carry) if source is None else \
+        rows_of_raw_file(session, folder, source, carry, log)
 
 
 def _default_out(folder: Path, source: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The rows that `clickwise predict` scores: of a mapping, of a file of encoded rows, or of a file of raw ones."""
+"""The rows that `clickwise predict` scores: of a mapping, of a file of encoded rows, or of raw ones, or of a log."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import dataclasses
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from clickwise.arrow_files import open_parquet
 from clickwise.data.arrays import Array, RaggedArray
 from clickwise.data.check import check_block
 from clickwise.data.columns import Columns, side_by_side, stream_chunk
-from clickwise.encoding import Encoder, ValueCounts
+from clickwise.encoding import Encoded, Encoder, Encoding, ValueCounts
 from clickwise.encoding.document import FILE
+from clickwise.encoding.encoder import Lists
 from clickwise.encoding.raw_file import RawFile
-from clickwise.errors import UsageError, nearest
+from clickwise.encoding.replay import Replay, count_repeats
+from clickwise.errors import DataError, UsageError, nearest
 from clickwise.feature_spec import CHANNELS, Chunk, FeatureSpec
 from clickwise.progress import say
 from clickwise.run.scores import BLOCK_ROWS, SCORES
@@ -97,31 +100,93 @@ def _columns_of(source: Path, type_: str) -> tuple[list[str], int | None]:
         return file.schema_arrow.names, file.metadata.num_rows
 
 
-def rows_of_raw_file(session: Session, folder: Path, source: Path, carry: tuple[str, ...]) -> Rows:
-    """Of a file of raw rows, in the encoding that the run keeps."""
-    if not (folder / ENCODING / FILE).exists():
-        raise UsageError(f"--input {source}", found=f"a file, and {folder} has no encoding that makes ids of raw rows",
-                         expected="a run on data that clickwise prepared from table or criteo with this version",
-                         do="a file of ids and numbers as the Feature Spec says: --encoded; raw rows: prepare and "
-                            "train again (kuairand, amazon_books, outbrain and transcoded data have no encoding yet)")
-    encoding, spec = own_encoding(folder), session.dataset.spec
-    encoder = Encoder(encoding, inputs(session.reads))
-    file = RawFile.open(source, encoder.needs, encoding.layout)
+def rows_of_raw_file(session: Session, folder: Path, source: Path, carry: tuple[str, ...],
+                     log: Path | None = None) -> Rows:
+    """Of a file of raw rows, in the encoding that the run keeps; its states first go on with the events of `log`."""
+    encoding, spec = _encoding_of(folder, source), session.dataset.spec
+    names = inputs(session.reads)
+    encoder = Encoder(encoding, names) if log is None else _replayed(encoding, names, log)[0].encoder
+    file = RawFile.open(source, {of: held for of, held in encoder.needs.items() if of not in encoder.carried},
+                        encoding.layout)
+    encoder.check_carried(file.columns, source)
     carried = _carried(spec, file.columns, carry, f"a column of {source}")
-    known = {*encoder.needs, *carried, *(column.of for column in encoding.columns.values())}
-    if ignored := [name for name in file.columns if name not in known]:
-        say(f"{source}: not read: {', '.join(ignored[:10])}{', …' * (len(ignored) > 10)}")
+    same = [] if encoding.events is None else [of for of in encoding.events.same if of in file.columns]
+    _tell_ignored(encoding, source, file.columns, [*encoder.needs, *carried])
     values = ValueCounts()
 
     def blocks() -> Blocks:
-        first = 0
-        for table in file.blocks(list(dict.fromkeys([*encoder.needs, *carried])), BLOCK_ROWS):
+        first, repeats = 0, 0
+        for table in file.blocks(list(dict.fromkeys([*encoder.needs, *carried, *same])), BLOCK_ROWS):
             encoded = encoder.columns(table, str(source), first)
             values.add(len(table), encoded)
             first += len(table)
+            if same and len(same) == len(encoding.events.same):
+                repeats += count_repeats(table, same)
             yield model_columns(spec, encoded.arrays, len(table)), {name: _one_array(table[name]) for name in carried}
+        _tell_repeats(source, repeats, same, "preparation merges them, here each has a score")
 
     return Rows(session, spec, blocks(), file.rows(), values)
+
+
+def rows_of_log(session: Session, folder: Path, log: Path, carry: tuple[str, ...]) -> Rows:
+    """Of a log of raw rows with labels: each as the states of the run's encoding knew things before its moment."""
+    encoding, spec, names = _encoding_of(folder, log), session.dataset.spec, inputs(session.reads)
+    replay, table, encoded = _replayed(encoding, names, log, carry)
+    carried = _carried(spec, table.column_names, carry, f"a column of {log}")
+    values = ValueCounts()
+    values.add(len(table), encoded)
+
+    def blocks() -> Blocks:
+        for first in range(0, len(table), BLOCK_ROWS):
+            part = table.slice(first, BLOCK_ROWS)
+            arrays = {name: _part(array, first, first + len(part)) for name, array in encoded.arrays.items()}
+            yield model_columns(spec, arrays, len(part)), {name: _one_array(part[name]) for name in carried}
+
+    return Rows(session, spec, blocks(), len(table), values)
+
+
+def _encoding_of(folder: Path, source: Path) -> Encoding:
+    if not (folder / ENCODING / FILE).exists():
+        raise UsageError(f"--input {source}", found=f"a file, and {folder} has no encoding that makes ids of raw rows",
+                         expected="a run on data that clickwise prepared from table, criteo or kuairand with this "
+                                  "version",
+                         do="a file of ids and numbers as the Feature Spec says: --encoded; raw rows: prepare and "
+                            "train again (amazon_books, outbrain and transcoded data have no encoding yet)")
+    return own_encoding(folder)
+
+
+def _replayed(encoding: Encoding, names: list[str], log: Path, carry: tuple[str, ...] = ()
+              ) -> tuple[Replay, pa.Table, Encoded]:
+    """The states after all events of a log, its rows, and what they were encoded to. It is read whole."""
+    replay = Replay(encoding, names)
+    file = RawFile.open(log, replay.needs, encoding.layout)
+    kept = list(dict.fromkeys([*replay.needs, *(name for name in carry if name in file.columns)]))
+    _tell_ignored(encoding, log, file.columns, kept)
+    tables = list(file.blocks(kept, BLOCK_ROWS))
+    if not tables:
+        raise DataError(log, found="no rows", expected="at least one row")
+    table = pa.concat_tables(tables, promote_options="permissive")
+    encoded = replay.rows(table, str(log))
+    _tell_repeats(log, replay.repeats, encoding.events.same, "they count once, with a click if one of them has it")
+    return replay, table, encoded
+
+
+def _tell_ignored(encoding: Encoding, source: Path, columns: Collection[str], read: Collection[str]) -> None:
+    known = {*read, *(of for column in encoding.columns.values() for of in column.sources)}
+    if ignored := [name for name in columns if name not in known]:
+        say(f"{source}: not read: {', '.join(ignored[:10])}{', …' * (len(ignored) > 10)}")
+
+
+def _tell_repeats(source: Path, repeats: int, same: Collection[str], what: str) -> None:
+    if repeats:
+        say(f"{source}: {repeats:,} rows repeat another one ({', '.join(same)}): {what}")
+
+
+def _part(array: np.ndarray | Lists, first: int, end: int) -> np.ndarray | Lists:
+    if isinstance(array, np.ndarray):
+        return array[first:end]
+    values, offsets = array
+    return values[offsets[first]:offsets[end]], offsets[first:end + 1] - offsets[first]
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -13,14 +13,20 @@ from typing import Any
 
 import ibis
 import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
+from clickwise.encoding import Encoding
 from clickwise.encoding.operations import Standardize
 from clickwise.errors import PrepareError
-from clickwise.feature_spec import Feature, narrowest_id_dtype
-from clickwise.files import shipped
+from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype
+from clickwise.files import shipped, whole_file
 from clickwise.prepare import steps, write
+from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, check_examples, save_encoding
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.kuairand.config import KuaiRandConfig
+from clickwise.prepare.kuairand.encoding import EVENTS, RAW, store_encoding
 from clickwise.prepare.kuairand.history import LOG_COLUMNS, TIME, store_history, target_features, write_history
 from clickwise.prepare.kuairand.log import DISPLAY, ITEM, LABEL, TAGS, store_impressions
 from clickwise.prepare.kuairand.numbers import store_numbers
@@ -88,9 +94,11 @@ class KuaiRand(Preparation):
         config, train = self.config, self.parts["train"]
         until = config.test_from - 1 if config.count_until == "training" else None
         self.sizes, self.most_tags = self.folder.stage("vocabularies", self._fit_vocabularies)
-        self.scales = self.folder.stage("numbers", lambda: store_numbers(
+        fitted = self.folder.stage("numbers", lambda: store_numbers(
             self.folder, config.numerical, train=train, rate_weight=config.rate_weight, last_counted=until,
+            last_moment=config.test_from - 1 if config.moments_until == "training" else None,
             when="time_ms" if config.count_until == "earlier_moments" else "date")) if config.numerical else {}
+        self.scales, self.prior = fitted.get("scales", {}), fitted.get("mean_click_rate", 0.5)
         self.history = self.folder.stage("history", lambda: store_history(
             self.folder, config.history, self.watched, train=train, clicked_until=until)) if config.history else {}
 
@@ -141,7 +149,35 @@ class KuaiRand(Preparation):
         spec = write.write_dataset(self.folder, columns, features=features, channels=config.channels, rows=self.rows,
                                    shuffle_seed=config.seed if config.shuffle else None)
         if config.history is not None:
-            write_history(self.folder, config.history, spec, items)
+            spec = write_history(self.folder, config.history, spec, items)
+        self.folder.stage("encoding", lambda: self._save_encoding(spec))
+
+    def _save_encoding(self, spec: FeatureSpec) -> None:
+        places = self.config.history.columns if self.config.history is not None else ()
+        features = {name: spec.features[name] for channel, names in self.config.channels.items() for name in names
+                    if name not in places}
+        encoding = store_encoding(self.folder, self.config, features, self.scales, self.prior)
+        save_encoding(self.folder, encoding)
+        row_B = self._write_examples(is_log=encoding.goes_on)
+        check_examples(self.folder, spec, Encoding.load(self.folder.preparation), row_B)
+
+    def _write_examples(self, is_log: bool) -> np.ndarray:
+        """Writes the first rows of the test mapping, or the beginning of the log that the states go on with: all
+        impressions from the first moment of the test days on. Which rows of that mapping they are, −1 for none."""
+        first, end = self.parts["test"]
+        rows = self.engine.numbered(self.engine.table("impressions"))
+        is_test = rows["row"] >= first
+        if is_log:
+            begins = self.engine.row(rows.aggregate(ms=rows.time_ms.min(where=is_test)))["ms"]
+            rows = rows.filter(rows.time_ms >= begins).order_by(*EVENTS.order)
+        else:
+            rows = rows.filter(is_test).order_by("row")
+        batches = self.engine.batches(rows.select("row", *RAW).limit(EXAMPLE_ROWS))
+        table = pa.Table.from_batches(batches).sort_by([(name, "ascending") for name in (EVENTS.order if is_log
+                                                                                       else ["row"])])
+        with whole_file(self.folder.preparation / EXAMPLES) as temporary:
+            parquet.write_table(table.drop_columns("row"), temporary)
+        return np.maximum(table["row"].to_numpy() - first, -1)
 
     @property
     def rows(self) -> dict[str, int]:

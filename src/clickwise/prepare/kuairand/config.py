@@ -35,6 +35,9 @@ class KuaiRandConfig(Section):
                         still from the first test day on · earlier_days: they are renewed in the test period too, as
                         a job of every night would · earlier_moments: they are those of all impressions before, as
                         counters in a stream would be
+    moments_until       impression: seconds_since_last and earlier_today are of all impressions before, in the test
+                        period too · training: they stand still from the first test day on, so that rows can be scored
+                        without a log of what else the user was shown on that day
     rate_weight         a click rate is drawn towards the mean as by so many more impressions
     shuffle             permute the training rows, by `seed`; the others stay in the order of time
     max_bad_rows        so many lines that cannot be read are skipped and counted before preparation gives up
@@ -56,6 +59,7 @@ class KuaiRandConfig(Section):
     frequency_limit: int = 10
     frequency_limits: dict[str, int] = field(default_factory=dict)
     count_until: Literal["training", "earlier_days", "earlier_moments"] = "training"
+    moments_until: Literal["impression", "training"] = "impression"
     rate_weight: float = 10.0
     shuffle: bool = True
     seed: int = 0

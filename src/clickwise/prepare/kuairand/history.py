@@ -200,8 +200,8 @@ def target_features(config: HistoryConfig, sizes: Mapping[str, int]) -> dict[str
 
 
 def write_history(folder: PreparationFolder, config: HistoryConfig, spec: FeatureSpec,
-                  sizes: Mapping[str, int]) -> None:
-    """Adds the channels history and negative_history to the spec, and writes their log beside its mappings."""
+                  sizes: Mapping[str, int]) -> FeatureSpec:
+    """Writes the log beside the mappings; the spec with the channels history and negative_history, which is saved."""
     features = dict(spec.features)
     channels = {"history": tuple(f"{name}_history" for name in config.items),
                 "negative_history": tuple(f"{name}_negatives" for name in config.items)}
@@ -224,7 +224,9 @@ def write_history(folder: PreparationFolder, config: HistoryConfig, spec: Featur
         position, *time = (file_of[name] for name in config.columns if name != USER)
         files = (file_of[USER], position, *log, *time)
         mappings[mapping] = (*chunks, Chunk("events", held, files, {"negatives": "stored"}))
-    FeatureSpec(features, mappings, {**spec.channels, **channels}, folder=folder.dataset).save(folder.dataset)
+    spec = FeatureSpec(features, mappings, {**spec.channels, **channels}, folder=folder.dataset)
+    spec.save(folder.dataset)
+    return spec
 
 
 def _write_log(folder: PreparationFolder, config: HistoryConfig, features: Mapping[str, Feature],

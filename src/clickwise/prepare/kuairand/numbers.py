@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import ibis
 import ibis.expr.types as ir
 
+from clickwise.encoding.operations import DividedBy, LogitRate, LogPlusOne
 from clickwise.files import write_json
 from clickwise.prepare import earlier, steps
 from clickwise.prepare.folder import PreparationFolder
@@ -23,16 +24,17 @@ NUMERICAL = (*USER_NUMBERS, "duration", "aspect_ratio", *(f"{key}_impressions" f
 
 
 def store_numbers(folder: PreparationFolder, features: Sequence[str], *, train: tuple[int, int], rate_weight: float,
-                  when: str, last_counted: int | None) -> dict[str, dict[str, float]]:
-    """Stores `numbers` (row and `features` before scaling); writes counts and scales beside the output. The scales.
+                  when: str, last_counted: int | None, last_moment: int | None) -> dict[str, Any]:
+    """Stores `numbers` (row and `features` before scaling), `counts_<key>` beside them; writes preparation/scales.json.
+    What stands there: `scales`, and the `mean_click_rate` of the training rows.
 
     The scales and the mean click rate are those of the rows `train`, first … end−1. Counts are of impressions
-    that come before by the column `when`, and not after `last_counted`.
+    that come before by the column `when`, and not of days after `last_counted`; the user's moments not of days after
+    `last_moment`.
     """
-    engine, counts_folder, wanted = folder.engine, folder.preparation / "earlier", set(features)
+    engine, wanted = folder.engine, set(features)
     impressions = engine.numbered(engine.table("impressions"))
     first, end = train
-    counts_folder.mkdir(exist_ok=True)
     table, formulas = impressions, _attribute_formulas()
     with Progress("counting earlier impressions", total=len(COUNT_KEYS) + 1, unit="steps") as bar:
         fitted_on = impressions.filter((impressions["row"] >= first) & (impressions["row"] < end))
@@ -43,23 +45,20 @@ def store_numbers(folder: PreparationFolder, features: Sequence[str], *, train: 
                 counts = engine.materialise(earlier.counts(impressions, ids, when, LABEL), f"counts_{key}")
                 before = earlier.earlier_counts(counts, ids, when, last_counted)
                 table = _joined(table, engine.materialise(before, f"earlier_{key}"), (*ids, when), key)
-                totals = earlier.total_counts(counts, ids, when, last_counted)
-                engine.write_parquet(totals.order_by(list(ids)), counts_folder / f"{key}.parquet")
                 formulas |= _count_formulas(key, prior, rate_weight)
             bar.advance(1, key)
         if wanted & set(MOMENTS):
             moments = ("user_id", "date", "time_ms")
-            table = _joined(table, engine.materialise(earlier.moments_of_users(impressions, *moments), "moments"),
-                            moments, "moment")
-            engine.write_parquet(earlier.last_moments(impressions, *moments).order_by("user_id"),
-                                 counts_folder / "last_moment.parquet")
+            table = _joined(table, engine.materialise(earlier.moments_of_users(
+                impressions, *moments, last_moment), "moments"), moments, "moment")
         numbers = engine.materialise(table.select("row", **{name: formulas[name](table) for name in features}),
                                      "numbers")
         bar.advance(1)
     fitted_on = numbers.filter((numbers["row"] >= first) & (numbers["row"] < end))
     scales = fit_scales(engine, fitted_on, features)
-    write_json(folder.preparation / "scales.json", {"mean_click_rate": prior, "scales": scales})
-    return scales
+    fitted = {"mean_click_rate": prior, "scales": scales}
+    write_json(folder.preparation / "scales.json", fitted)
+    return fitted
 
 
 def _joined(table: ir.Table, other: ir.Table, keys: Sequence[str], prefix: str) -> ir.Table:
@@ -71,17 +70,11 @@ def _joined(table: ir.Table, other: ir.Table, keys: Sequence[str], prefix: str) 
 Formula = Callable[[ir.Table], ir.FloatingColumn]
 
 
-def _log_plus_one(column: ir.NumericColumn) -> ir.FloatingColumn:
-    """`ln(1 + column)`, 0 for what is not positive, missing for what is missing."""
-    column = column.cast("float64")
-    return ibis.cases((column > 0, (column + 1).ln()), (column <= 0, 0.0), else_=ibis.null("float64"))
-
-
 def _attribute_formulas() -> dict[str, Formula]:
-    formulas = {name: lambda table, name=name: _log_plus_one(table[name]) for name in USER_NUMBERS}
-    formulas |= {name: lambda table, name=name: _log_plus_one(table[f"moment__{name}"]) for name in MOMENTS}
+    formulas = {name: lambda table, name=name: LogPlusOne().bulk(table[name]) for name in USER_NUMBERS}
+    formulas |= {name: lambda table, name=name: LogPlusOne().bulk(table[f"moment__{name}"]) for name in MOMENTS}
     return formulas | {
-        "duration": lambda table: _log_plus_one(table.duration_ms / 1000),
+        "duration": lambda table: LogPlusOne().bulk(DividedBy(1000.0).bulk(table.duration_ms)),
         "aspect_ratio": lambda table: table.server_width / table.server_height.nullif(0),
     }
 
@@ -89,7 +82,6 @@ def _attribute_formulas() -> dict[str, Formula]:
 def _count_formulas(key: str, prior: float, weight: float) -> dict[str, Formula]:
     impressions, clicks = f"{key}__impressions", f"{key}__clicks"
     return {
-        f"{key}_impressions": lambda table: _log_plus_one(table[impressions]),
-        f"{key}_click_rate": lambda table: earlier.click_rate_logit(
-            table[impressions], table[clicks], prior=prior, weight=weight),
+        f"{key}_impressions": lambda table: LogPlusOne().bulk(table[impressions]),
+        f"{key}_click_rate": lambda table: LogitRate(prior, weight).bulk(table[impressions], table[clicks]),
     }

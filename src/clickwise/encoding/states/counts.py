@@ -1,0 +1,115 @@
+"""Impressions and clicks by key: of a user, of a user in a place, …
+
+Two columns, in this order. A key that was never seen has 0 of both. With `at`, what is looked up are those before the
+row's day or moment, whichever the column tells.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+
+from clickwise.encoding.states.keyed_table import take
+from clickwise.encoding.states.state import FIRST, GoingOn, State, grown, moments
+
+LATE = ("when", "late_impressions", "late_clicks")  # of a snapshot: the last moment of a key, and what it brought
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts(State):
+    """`gives` impressions and clicks, or impressions alone."""
+
+    kind = "counts"
+
+    def look_up(self, values):
+        keys = [values[name] for name in self.by]
+        rows = self.table.find_all(keys)
+        return {name: _missing_with(keys, take(self.table.values[name], rows).fill_null(0)) for name in self.gives}
+
+    def look_up_one(self, values):
+        keys = [values[name] for name in self.by]
+        if None in keys:
+            return dict.fromkeys(self.gives)
+        row = self.table.find(keys)
+        return {name: self.table.values[name][row - 1].as_py() if row else 0 for name in self.gives}
+
+    @property
+    def stored(self):
+        return (*self.gives, *(LATE if self.goes_on else ()))
+
+    def going_on(self):
+        return GoingOnCounts(self)
+
+
+def _missing_with(keys: list[pa.Array], column: pa.Array) -> pa.Array:
+    """The column, missing where one of the keys is."""
+    mask = np.zeros(len(column), bool)
+    for key in keys:
+        if key.null_count:
+            mask |= ~key.is_valid().to_numpy(zero_copy_only=False)
+    return pa.array(column.to_numpy(zero_copy_only=False), mask=mask)
+
+
+class GoingOnCounts(GoingOn):
+    """By row, [rows, 2] each: `total`, and `late`, what came at the last moment `when`, which that moment's own rows do
+    not see. Row 0 is nobody's."""
+
+    def __init__(self, state: Counts) -> None:
+        super().__init__(state)
+        stored = [state.table.values[name].to_numpy() for name in state.stored]
+        self.when = np.concatenate([[FIRST], stored[-3]])
+        self.total, self.late = (np.zeros((len(self.when), 2), np.int64) for _ in range(2))
+        for index in range(len(state.gives)):
+            self.total[1:, index] = stored[index]
+        self.late[1:, 0], self.late[1:, 1] = stored[-2:]
+
+    def look_up(self, values):
+        keys = [values[name] for name in self.state.by]
+        counts = self._before(self.keys.find_all(keys), moments(values[self.state.at]))
+        return self._given(keys, counts)
+
+    def _before(self, rows: np.ndarray, when: np.ndarray) -> np.ndarray:
+        return self.total[rows] - np.where((self.when[rows] >= when)[:, None], self.late[rows], 0)
+
+    def _given(self, keys, counts: np.ndarray) -> dict[str, pa.Array]:
+        return {name: _missing_with(keys, pa.array(counts[:, index])) for index, name in enumerate(self.state.gives)}
+
+    def _replay(self, events):
+        keys = [events.values[name] for name in self.state.by]
+        rows, when = self.keys.find_all(keys, add=True), moments(events.values[self.state.at])
+        self._grow()
+        order = np.lexsort((when, rows))
+        rows, when = rows[order], when[order]
+        is_first = np.append(True, rows[1:] != rows[:-1])  # of its key
+        is_new = is_first | np.append(True, when[1:] != when[:-1])  # of its moment
+        place = np.arange(len(rows))
+        first, moment = (np.maximum.accumulate(np.where(starts, place, 0)) for starts in (is_first, is_new))
+        so_far = np.zeros((len(rows) + 1, 2), np.int64)  # before each event, over all keys
+        so_far[1:, 0], so_far[1:, 1] = place + 1, np.cumsum(events.label[order])
+        counts = np.empty((len(rows), 2), np.int64)
+        counts[order] = self._before(rows, when) + so_far[moment] - so_far[first]
+
+        last = np.append(np.flatnonzero(is_first)[1:] - 1, len(rows) - 1)
+        key, of_last = rows[last], so_far[last + 1] - so_far[moment[last]]
+        goes_on = (self.when[key] == when[last])[:, None]
+        self.late[key] = of_last + np.where(goes_on, self.late[key], 0)
+        self.total[key] += so_far[last + 1] - so_far[first[last]]
+        self.when[key] = when[last]
+        self.total[0] = self.late[0] = 0
+        self.when[0] = FIRST
+        return self._given(keys, counts)
+
+    def _grow(self) -> None:
+        rows = self.keys.size + 1
+        if len(self.when) < rows:
+            self.when = grown(self.when, rows, FIRST)
+            more = np.zeros((len(self.when) - len(self.total), 2), np.int64)
+            self.total, self.late = (np.concatenate([array, more]) for array in (self.total, self.late))
+
+    def snapshot(self, folder):
+        rows = slice(1, self.keys.size + 1)
+        given = {name: self.total[rows, index] for index, name in enumerate(self.state.gives)}
+        late = dict(zip(LATE, (self.when[rows], self.late[rows, 0], self.late[rows, 1]), strict=True))
+        return self._write(folder, {name: pa.array(column) for name, column in (given | late).items()})

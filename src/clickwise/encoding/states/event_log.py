@@ -1,0 +1,137 @@
+"""What a user did, event by event: each key has a list of events by time, and a row sees the last of them before it.
+
+In values.arrow a row holds the lists of a key: `time`, and for every feature the ids of its events.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from clickwise.encoding.states.state import Events, GoingOn, State, Values, moments
+from clickwise.errors import DataError
+
+TIME, OUTCOME = "time", "outcome"  # in place of a column: event minus row, in `at`'s unit; 1 passed over, 2 clicked
+Lists = tuple[np.ndarray, np.ndarray]  # values, and offsets int64 [rows + 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class EventLog(State):
+    """Lists of at most `length` events, the latest last. `features`: what it gives → the encoded column that is kept of
+    an event, OUTCOME or TIME. `clicks_only`: nothing else is an event."""
+
+    length: int = 50
+    features: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    clicks_only: bool = False
+
+    kind = "event_log"
+
+    @property
+    def is_of_lists(self):
+        return True
+
+    @property
+    def stored(self):
+        return (TIME, *(name for name, column in self.features.items() if column != TIME))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The encoded columns that are kept of an event."""
+        return tuple(column for column in self.features.values() if column not in (TIME, OUTCOME))
+
+    def load(self, folder: Path) -> EventLog:
+        loaded = super().load(folder)
+        lists = [column.combine_chunks() for column in loaded.table.values.columns]
+        if not all(pa.types.is_large_list(column.type) and pa.types.is_signed_integer(column.type.value_type)
+                   and not column.null_count and not column.values.null_count
+                   and column.offsets.equals(lists[0].offsets) for column in lists):
+            raise DataError(folder, found="lists that are not of the same events", expected="a state as preparation "
+                            "wrote it", do="prepare the dataset again, or copy the file again")
+        return loaded
+
+    @functools.cached_property
+    def log(self) -> _Log:
+        columns = {name: self.table.values[name].combine_chunks() for name in self.stored}
+        offsets = columns[TIME].offsets.to_numpy() if self.table.size else np.zeros(1, np.int64)
+        return _Log(np.append(offsets[:1], offsets), {
+            name: column.values.to_numpy() for name, column in columns.items()})
+
+    def look_up(self, values: Values) -> dict[str, Lists]:
+        rows = self.table.find_all([values[name] for name in self.by])
+        return self.log.before(self, rows, moments(values[self.at]))
+
+    def look_up_one(self, values):
+        at = {name: pa.array([values[name]], pa.int64()) for name in self.needs}
+        return {name: found.tolist() for name, (found, _) in self.look_up(at).items()}
+
+    def going_on(self):
+        return GoingOnEvents(self)
+
+
+@dataclasses.dataclass
+class _Log:
+    """The events of row r are those from offsets[r] to offsets[r + 1], in the order of time; row 0 has none."""
+
+    offsets: np.ndarray
+    columns: dict[str, np.ndarray]
+
+    def before(self, state: EventLog, rows: np.ndarray, when: np.ndarray) -> dict[str, Lists]:
+        """The last events of each row strictly before a moment."""
+        first, low, high = (self.offsets[rows + index] for index in (0, 0, 1))
+        times = np.append(self.columns[TIME], 0)
+        while (searching := low < high).any():
+            middle = (low + high) // 2
+            is_earlier = searching & (times[middle] < when)
+            low, high = np.where(is_earlier, middle + 1, low), np.where(searching & ~is_earlier, middle, high)
+        start = np.maximum(first, low - state.length)
+        offsets = np.concatenate([[0], np.cumsum(low - start)])
+        places = np.repeat(start - offsets[:-1], np.diff(offsets)) + np.arange(offsets[-1])
+        found = {name: self.columns[name][places] for name, column in state.features.items() if column != TIME}
+        for name, column in state.features.items():
+            if column == TIME:
+                found[name] = times[places] - np.repeat(when, np.diff(offsets))
+        return {name: (found[name], offsets) for name in state.features}
+
+
+class GoingOnEvents(GoingOn):
+    """The whole log in memory: every `update` puts it in order anew, so tell it of many events at a time."""
+
+    def __init__(self, state: EventLog) -> None:
+        super().__init__(state)
+        self.log = state.log
+
+    def look_up(self, values):
+        rows = self.keys.find_all([values[name] for name in self.state.by])
+        return self.log.before(self.state, rows, moments(values[self.state.at]))
+
+    def replay(self, events):
+        self.update(events)
+        return self.look_up(events.values)
+
+    def _replay(self, events: Events) -> None:
+        state = self.state
+        if state.clicks_only:
+            events = events.take(np.flatnonzero(events.label == 1))
+        rows = self.keys.find_all([events.values[name] for name in state.by], add=True)
+        added = {TIME: moments(events.values[state.at])}
+        for name, column in state.features.items():
+            if column != TIME:
+                added[name] = events.label + 1 if column == OUTCOME else events.columns[column]
+        old = np.repeat(np.arange(len(self.log.offsets) - 1), np.diff(self.log.offsets))
+        of = np.concatenate([old, rows])
+        joined = {name: np.concatenate([column, added[name].astype(column.dtype)])
+                  for name, column in self.log.columns.items()}
+        order = np.lexsort((joined[TIME], of))
+        counts = np.bincount(of, minlength=self.keys.size + 1)
+        self.log = _Log(np.concatenate([[0], np.cumsum(counts)]), {name: column[order] for name, column in
+                                                                   joined.items()})
+
+    def snapshot(self, folder):
+        offsets = pa.array(self.log.offsets[1:])
+        return self._write(folder, {name: pa.LargeListArray.from_arrays(offsets, pa.array(column))
+                                    for name, column in self.log.columns.items()})

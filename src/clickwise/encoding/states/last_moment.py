@@ -1,0 +1,87 @@
+"""How long ago a key was seen last, in seconds; `at` is in milliseconds. Missing where it was never seen."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+
+from clickwise.encoding.states.keyed_table import take
+from clickwise.encoding.states.state import FIRST, GoingOn, State, grown, moments
+
+TIME, BEFORE = "time", "before"  # the last moment of a key, and the one before it
+MS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class LastMoment(State):
+    """`gives` one column."""
+
+    kind = "last_moment"
+
+    @property
+    def stored(self):
+        return (TIME, BEFORE) if self.goes_on else (TIME,)
+
+    def look_up(self, values):
+        last = take(self.table.values[TIME], self.table.find_all([values[name] for name in self.by]))
+        is_known = last.is_valid().to_numpy(zero_copy_only=False)
+        return self.given(moments(values[self.at]), last.fill_null(0).to_numpy(zero_copy_only=False), is_known)
+
+    def given(self, when: np.ndarray, last: np.ndarray, is_known: np.ndarray) -> dict[str, pa.Array]:
+        (name,) = self.gives
+        is_known = is_known & (when != FIRST)
+        return {name: pa.array((when - np.where(is_known, last, when)) / MS, mask=~is_known)}
+
+    def look_up_one(self, values):
+        (name,) = self.gives
+        keys = [values[name] for name in self.by]
+        row = 0 if None in keys else self.table.find(keys)
+        return {name: (values[self.at] - self.table.values[TIME][row - 1].as_py()) / MS
+                if row and values[self.at] is not None else None}
+
+    def going_on(self):
+        return GoingOnMoments(self)
+
+
+class GoingOnMoments(GoingOn):
+    """By row `last` and `before`, FIRST where there is none. Row 0 is nobody's."""
+
+    def __init__(self, state: LastMoment) -> None:
+        super().__init__(state)
+        self.last, self.before = (np.concatenate([[FIRST], state.table.values[name].to_numpy()]) for name in
+                                  (TIME, BEFORE))
+
+    def look_up(self, values):
+        rows = self.keys.find_all([values[name] for name in self.state.by])
+        when = moments(values[self.state.at])
+        return self._given(when, self._earlier(rows, when))
+
+    def _earlier(self, rows: np.ndarray, when: np.ndarray) -> np.ndarray:
+        return np.where(self.last[rows] < when, self.last[rows], self.before[rows])
+
+    def _given(self, when: np.ndarray, last: np.ndarray) -> dict[str, pa.Array]:
+        return self.state.given(when, last, last != FIRST)
+
+    def _replay(self, events):
+        when = moments(events.values[self.state.at])
+        rows = self.keys.find_all([events.values[name] for name in self.state.by], add=True)
+        size = self.keys.size + 1
+        self.last, self.before = grown(self.last, size, FIRST), grown(self.before, size, FIRST)
+        order = np.lexsort((when, rows))
+        rows, sorted_when = rows[order], when[order]
+        is_first = np.append(True, rows[1:] != rows[:-1])
+        is_new = is_first | np.append(True, sorted_when[1:] != sorted_when[:-1])
+        start = np.maximum.accumulate(np.where(is_new, np.arange(len(rows)), 0))  # of each event's moment
+        earlier = np.where(is_first[start], self._earlier(rows, sorted_when), sorted_when[start - 1])
+        end = np.append(np.flatnonzero(is_first)[1:] - 1, len(rows) - 1)
+        self.before[rows[end]], self.last[rows[end]] = earlier[end], sorted_when[end]
+        self.last[0] = self.before[0] = FIRST
+        last = np.empty(len(rows), np.int64)
+        last[order] = earlier
+        return self._given(when, last)
+
+    def snapshot(self, folder):
+        rows = slice(1, self.keys.size + 1)
+        return self._write(folder, {TIME: pa.array(self.last[rows]), BEFORE: pa.array(self.before[rows])})

@@ -1,0 +1,156 @@
+"""What all states have in common: they stand still as files, and some of them go on with events.
+
+A frozen state is looked up and never changes. One that goes on holds all events before `until`; of later ones it must
+be told, in the order of the column `at`, which tells their moments. An event is never part of what is looked up for its
+own moment: look up, then update.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from clickwise.encoding.raw_column import RawColumn
+from clickwise.encoding.states.keyed_table import GrowingKeys, KeyedTable, write_keyed_table
+
+Values = Mapping[str, pa.Array]  # columns as their raw types read them
+FIRST = np.iinfo(np.int64).min  # a moment before all others
+
+
+@dataclasses.dataclass(frozen=True)
+class Events:
+    """Rows that happened: their `values`; `label`, 1 for a click, int64 [rows]; and encoded `columns`."""
+
+    values: Values
+    label: np.ndarray
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def take(self, rows: np.ndarray) -> Events:
+        at = pa.array(rows)
+        return Events({name: column.take(at) for name, column in self.values.items()}, self.label[rows],
+                      {name: column[rows] for name, column in self.columns.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """`by` are the columns of its keys, `at` that of the moment, `gives` the columns that it gives, in their order.
+
+    `goes_on`: rows must bring those columns along, or events must be replayed. `until` is the value of `at` up to which
+    it holds all events; None: all there are. `table` is what lies on disk, keyed by `by`.
+    """
+
+    by: tuple[str, ...]
+    gives: Mapping[str, RawColumn]
+    at: str | None = None
+    goes_on: bool = False
+    until: int | None = None
+    table: KeyedTable | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    kind: ClassVar[str]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The columns that a look-up takes."""
+        return self.by if self.at is None else (*self.by, self.at)
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The columns of values.arrow."""
+        return tuple(self.gives)
+
+    @property
+    def is_of_lists(self) -> bool:
+        """Whether it gives lists of what is encoded already."""
+        return False
+
+    def load(self, folder: Path) -> State:
+        """The same, with its files in `folder` open. Raises DataError."""
+        return dataclasses.replace(self, table=KeyedTable(folder, len(self.by), self.stored))
+
+    def look_up(self, values: Values) -> dict[str, Any]:
+        """The columns that it gives for many rows, as it stands; missing where a key is missing."""
+        raise NotImplementedError
+
+    def look_up_one(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same for one row, in Python's own values."""
+        raise NotImplementedError
+
+    def going_on(self) -> GoingOn:
+        """A copy in memory that can be updated."""
+        raise NotImplementedError
+
+
+class GoingOn:
+    """A state in memory, to which events are told."""
+
+    def __init__(self, state: State) -> None:
+        self.state, self.keys = state, GrowingKeys(state.table)
+
+    def look_up(self, values: Values) -> dict[str, Any]:
+        """What it gives for rows, of events strictly before the moment of each."""
+        raise NotImplementedError
+
+    def update(self, events: Events) -> None:
+        """Takes in events, none of them before those that it was told of already, in any order among themselves; what
+        lies before `until` is in it and left out."""
+        if len(fresh := self._fresh(events)):
+            self._replay(events if len(fresh) == len(events.label) else events.take(fresh))
+
+    def replay(self, events: Events) -> dict[str, Any]:
+        """What it gives for each event, of those strictly before it; then it is as after `update`."""
+        fresh = self._fresh(events)
+        if len(fresh) == len(events.label):
+            return self._replay(events)
+        found = self.look_up(events.values)
+        if len(fresh):
+            later = self._replay(events.take(fresh))
+            place = np.arange(len(events.label))
+            place[fresh] = len(place) + np.arange(len(fresh))
+            found = {name: pa.concat_arrays([found[name], later[name]]).take(pa.array(place)) for name in found}
+        return found
+
+    def snapshot(self, folder: Path) -> State:
+        """Writes it as it stands now into `folder`; the state that is loaded from there."""
+        raise NotImplementedError
+
+    def _replay(self, events: Events) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _fresh(self, events: Events) -> np.ndarray:
+        if self.state.until is None:
+            return np.arange(len(events.label))
+        return np.flatnonzero(moments(events.values[self.state.at]) >= self.state.until)
+
+    def _known_keys(self) -> list[pa.Array]:
+        """The keys of the table on disk, read back from its vocabularies, in the order of its rows."""
+        table = self.state.table
+        if not table.parts:
+            return [table.keys.values()]
+        number, keys = table.keys.values().to_numpy(), []
+        for part in reversed(table.parts):
+            keys.append(part.values().take(pa.array(number % (part.size + 1) - 1)))
+            number = number // (part.size + 1)
+        return keys[::-1]
+
+    def _write(self, folder: Path, values: Mapping[str, pa.Array]) -> State:
+        keys = self.keys.columns(self._known_keys())
+        write_keyed_table(folder, dict(zip(self.state.by, keys, strict=True)), values)
+        return self.state.load(folder)
+
+
+def moments(column: pa.Array) -> np.ndarray:
+    """int64; a missing one is before all others."""
+    return column.fill_null(FIRST).to_numpy(zero_copy_only=False) if column.null_count else \
+        column.to_numpy(zero_copy_only=False)
+
+
+def grown(array: np.ndarray, rows: int, value: int = 0) -> np.ndarray:
+    """The array with at least `rows` rows, the further ones filled with `value`."""
+    if len(array) >= rows:
+        return array
+    return np.concatenate([array, np.full(max(rows - len(array), len(array) // 2), value, array.dtype)])

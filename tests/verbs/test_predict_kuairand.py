@@ -1,0 +1,276 @@
+"""KuaiRand's runs take raw rows of its log: states that stand still are looked up, others go on with a log."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from kuairand_rows import attributes, in_order, key, random_log, write_table
+
+import clickwise as cw
+from clickwise.data.columns import read_columns
+from clickwise.encoding import Encoder, Encoding
+from clickwise.encoding.replay import Replay
+from clickwise.errors import DataError
+from clickwise.feature_spec import FeatureSpec
+from clickwise.prepare import run as prepare
+
+TEST_FROM = 20220501
+RAW = ("user_id", "video_id", "date", "hourmin", "time_ms", "tab", "duration_ms")
+NUMERICAL = ["follow_user_num", "duration", "aspect_ratio", "user_impressions", "video_tab_click_rate",
+             "user_tag_impressions", "author_click_rate", "seconds_since_last", "earlier_today"]
+CATEGORICAL = ["hour", "day_of_week", "user_active_degree", "author_id", "music_type", "tags"]
+SMALL = ["train.epochs=1", "train.batch_size=64", "train.evaluation_batch_size=1", "model.embedding_dim=4",
+         "baselines=[]", "data.validation=null"]
+FROZEN = {"dlrm": ["model.bottom_mlp=[8,4]", "model.top_mlp=[8]"], "dcnv2": ["model.top_mlp=[8]", "model.cross_rank=4"],
+          "wide_deep": ["model.deep_hidden=[8]"]}
+HISTORY = {"din": ["model.unit_mlp=[4]", "model.top_mlp=[8]"], "dien": ["model.gru_size=4", "model.top_mlp=[8]"],
+           "sim": ["model.gru_size=4", "model.top_mlp=[8]", "model.short_length=3"]}
+BLOCKED = """
+import json, sys
+sys.modules["duckdb"] = sys.modules["ibis"] = None
+from pathlib import Path
+from clickwise.verbs.predict import predict
+for options in json.loads(sys.argv[1]):
+    folder = Path(options.pop("folder"))
+    predict(folder, **{name: Path(path) for name, path in options.items()})
+"""
+
+
+def log() -> list[dict]:
+    """A log with repeats; of the first test day some rows are logged with moments of the day before."""
+    rows, dice = random_log(240, seed=3), random.Random(5)
+    for row in rows:
+        if row["date"] == TEST_FROM and dice.random() < 0.3:
+            row["time_ms"] = 2_000_000_000 + 1_000_000 * dice.randrange(40, 60)
+    rows = list({key(row): row for row in rows}.values())
+    repeats = [{**row, "is_click": 1 - row["is_click"], "hourmin": row["hourmin"] + 100}
+               for row in dice.sample(rows, 15)]
+    return sorted([*rows, *repeats], key=lambda row: row["time_ms"])
+
+
+LOG = log()
+EVENTS = list({key(row): row for row in reversed(LOG)}.values())  # the first row of each
+TEST = in_order(EVENTS, TEST_FROM, 99999999)
+BEGINS = min(row["time_ms"] for row in TEST)
+TO_REPLAY = [row for row in LOG if row["time_ms"] >= BEGINS]
+
+
+def table_of(rows, columns=RAW):
+    return pa.table({name: [row[name] for row in rows] for name in columns})
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kuairand_raw")
+    users, videos = attributes()
+    write_table(folder / "log_standard_a.csv", LOG)
+    write_table(folder / "user_features_a.csv", users)
+    write_table(folder / "video_features_basic_a.csv", videos)
+    watched = {0: [105, 103, 105, 999], 1: [], 2: [100], 3: [111, 102], 50: [101]}
+    pq.write_table(pa.table({"user_id": list(watched), "last_time_ms": [-1] * len(watched),
+                             "watch_seq": pa.array(list(watched.values()), pa.list_(pa.int64()))}),
+                   folder / "watch_history_a.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(raw, tmp_path_factory):
+    """Name → a prepared folder; each is made once."""
+    made = {}
+
+    def prepared(name, **options):
+        if name not in made:
+            section = {"name": "kuairand", "folder": str(raw), "frequency_limit": 1, "numerical": NUMERICAL,
+                       "categorical": CATEGORICAL, "rate_weight": 4.0, **options}
+            made[name] = prepare({"dataset": section, "engine": {"threads": 1},
+                                  "out": str(tmp_path_factory.mktemp("columns") / name)}, "test")
+        return made[name]
+
+    return prepared
+
+
+@pytest.fixture(scope="module")
+def frozen(prepared):
+    return prepared("frozen", moments_until="training")
+
+
+@pytest.fixture(scope="module")
+def history(prepared):
+    return prepared("history", count_until="earlier_moments", history={
+        "sources": ["watched", "shown"], "items": ["video", "tag", "author"], "length": 6})
+
+
+@pytest.fixture(scope="module")
+def runs(frozen, history, tmp_path_factory):
+    """Model → its run; the columns are gone when the last of them is trained."""
+    out = tmp_path_factory.mktemp("runs")
+    from clickwise.verbs.predict import predict
+    from clickwise.verbs.train import train
+
+    made = {name: train(f"kuairand/{name}", [f"data.path={data}", *SMALL, *settings], out=out)
+            for data, models in ((frozen, FROZEN), (history, HISTORY)) for name, settings in models.items()}
+    for run in made.values():
+        predict(run, out=run / "of_test.parquet")
+    away = [folder.rename(folder.with_name(f"{folder.name}_away")) for folder in (frozen, history)]
+    yield made
+    for folder in away:
+        folder.rename(folder.with_name(folder.name.removesuffix("_away")))
+
+
+def logits(path):
+    return pq.read_table(path)["logit"].to_numpy()
+
+
+def test_every_model_scores_raw_rows_as_the_mapping_without_its_data(runs, tmp_path):
+    pq.write_table(table_of(TEST), tmp_path / "rows.parquet")
+    write_table(tmp_path / "log.csv", TO_REPLAY)
+    given = {name: {"source": "rows.parquet"} if name in FROZEN else {"replay": "log.csv"} for name in runs}
+    asked = [{"folder": str(runs[name]), "out": f"{name}.parquet", **given[name]} for name in runs]
+    done = subprocess.run([sys.executable, "-c", BLOCKED, json.dumps(asked)], cwd=tmp_path, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    row_of = {key(row): index for index, row in reversed([*enumerate(TO_REPLAY)])}
+    for name, run in runs.items():
+        found = logits(tmp_path / f"{name}.parquet")
+        if name in HISTORY:
+            assert len(found) == len(TO_REPLAY)
+            found = found[[row_of[key(row)] for row in TEST]]
+        np.testing.assert_array_equal(found, logits(run / "of_test.parquet"), err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["frozen", "days", "moments", "history"])
+def test_columns_to_the_bit(prepared, runs, request, name):
+    options = {"days": {"count_until": "earlier_days"}, "moments": {}}
+    if name in options:
+        out = prepared(name, **options[name])
+    else:
+        out = request.getfixturevalue(name)
+        out = out.with_name(f"{out.name}_away")
+    spec, encoding = FeatureSpec.load(out), Encoding.load(out / "preparation")
+    columns = read_columns(spec, "test")
+    names = [name for name in encoding.columns if name in columns.arrays or name in spec.channels["numerical"]]
+    if name == "frozen":
+        encoder = Encoder(encoding, names)
+        rows = np.arange(len(TEST))
+        given = table_of(TEST, (*RAW, "is_click"))
+        found = encoder.columns(given).arrays
+        ones = [encoder.row(row) for row in given.to_pylist()]
+    else:
+        replay = Replay(encoding, names)
+        row_of = {key(row): index for index, row in reversed([*enumerate(TO_REPLAY)])}
+        rows, ones = np.array([row_of[key(row)] for row in TEST]), None
+        found = replay.rows(table_of(TO_REPLAY, (*RAW, "is_click"))).arrays
+        assert replay.repeats == len(TO_REPLAY) - len(row_of)
+    clicked = {}
+    for row in LOG:
+        clicked[key(row)] = max(clicked.get(key(row), 0), row["is_click"])
+    assert columns.arrays["is_click"].tolist() == [bool(clicked[key(row)]) for row in TEST]
+    for feature in names:
+        written = columns.arrays[feature] if feature in columns.arrays else \
+            columns.numerical[:, spec.channels["numerical"].index(feature)]
+        if isinstance(found[feature], tuple):
+            values, offsets = found[feature]
+            lists = [values[offsets[row]:offsets[row + 1]].tolist() for row in rows]
+            assert lists == [list(written[row]) for row in range(len(TEST))], feature
+            assert ones is None or [one[feature] for one in ones] == lists
+        elif feature != "is_click" or name == "frozen":
+            assert feature == "is_click" or found[feature][rows].tobytes() == written.tobytes(), feature
+            assert ones is None or [one[feature] for one in ones] == found[feature].tolist(), feature
+
+
+def test_rows_may_carry_what_goes_on(prepared):
+    """Seconds and counts as they are, before logarithms and scales."""
+    out = prepared("moments")
+    spec, encoding = FeatureSpec.load(out), Encoding.load(out / "preparation")
+    encoder = Encoder(encoding, spec.channels["numerical"])
+    earlier = [[other for other in EVENTS if other["user_id"] == row["user_id"] and other["time_ms"] < row["time_ms"]]
+               for row in TEST]
+    seconds = [(row["time_ms"] - max(other["time_ms"] for other in before)) / 1000 if before else None
+               for row, before in zip(TEST, earlier, strict=True)]
+    today = [sum(other["date"] == row["date"] for other in before) for row, before in zip(TEST, earlier, strict=True)]
+    rows = table_of(TEST)
+    with pytest.raises(DataError, match="no seconds_since_last, earlier_today"):
+        encoder.columns(rows)
+    with pytest.raises(DataError, match="no seconds_since_last, earlier_today.*\n.*\n.*--replay"):
+        encoder.row(rows.slice(0, 1).to_pylist()[0])
+    rows = rows.append_column("seconds_since_last", pa.array(seconds)).append_column("earlier_today", pa.array(today))
+    found, written = encoder.columns(rows).arrays, read_columns(spec, "test").numerical
+    for index, name in enumerate(spec.channels["numerical"]):
+        assert found[name].tobytes() == written[:, index].tobytes(), name
+    assert encoder.row(rows.slice(3, 1).to_pylist()[0])["earlier_today"] == found["earlier_today"][3]
+
+
+def test_examples_are_rows_or_a_log_with_the_scores_of_the_run(runs, clickwise):
+    for name, option, rows in (("dlrm", "--input", TEST), ("din", "--replay", {key(row) for row in TO_REPLAY})):
+        examples = pq.read_table(runs[name] / "examples.parquet")
+        assert len(examples) == len(rows)
+        result = clickwise("predict", runs[name], option, runs[name] / "examples.parquet", "--out", "again.parquet")
+        assert result.code == 0, result.err
+        assert pq.read_table("again.parquet")["logit"].to_pylist() == examples["logit"].to_pylist()
+
+
+def test_from_python(runs):
+    frame = table_of(TEST).to_pandas()
+    model, of_test = cw.load(runs["dcnv2"]), pq.read_table(runs["dcnv2"] / "of_test.parquet")
+    np.testing.assert_array_equal(model.predict_logit(frame), of_test["logit"].to_numpy())
+    np.testing.assert_allclose(model.predict_proba(frame.iloc[:3]), of_test["probability"].to_numpy()[:3], atol=1e-6)
+    model, new = cw.load(runs["sim"]), table_of(TO_REPLAY[-1:])
+    with pytest.raises(DataError, match="video_history.*outcome"):
+        model.predict_proba(new)
+    columns = (*RAW, "is_click")
+    middle = next(index for index, row in enumerate(TO_REPLAY) if row["time_ms"] > 3_500_000_000)
+    first, second = TO_REPLAY[:middle], TO_REPLAY[middle:]
+    parts = [model.replay(table_of(first, columns)), model.predict_proba(table_of(second[:1])),
+             model.replay(table_of(second, columns))]
+    whole = cw.load(runs["sim"]).replay(table_of(TO_REPLAY, columns))
+    np.testing.assert_array_equal(np.concatenate([parts[0], parts[2]]), whole)
+    np.testing.assert_array_equal(parts[1], whole[middle:middle + 1])
+
+
+def test_rows_after_a_log(runs, clickwise, tmp_path):
+    """A log brings the states up to date, and then the rows of another file are scored as things stand."""
+    last = max(row["time_ms"] for row in TO_REPLAY)
+    write_table(tmp_path / "log.csv", [row for row in TO_REPLAY if row["time_ms"] < last])
+    write_table(tmp_path / "all.csv", TO_REPLAY)
+    new = [row for row in EVENTS if row["time_ms"] == last]
+    write_table(tmp_path / "new.csv", [{name: row[name] for name in RAW} for row in new])
+    result = clickwise("predict", runs["dien"], "--replay", "log.csv", "--input", "new.csv", "--out", "new.parquet")
+    assert result.code == 0 and "repeat another one" in result.err, result.err
+    assert clickwise("predict", runs["dien"], "--replay", "all.csv", "--out", "all.parquet").code == 0
+    scored = dict(zip(map(key, TO_REPLAY), logits("all.parquet").tolist(), strict=True))
+    assert logits("new.parquet").tolist() == [scored[key(row)] for row in new]
+
+
+def test_what_cannot_be(runs, clickwise, tmp_path):
+    write_table(tmp_path / "log.csv", TO_REPLAY)
+    write_table(tmp_path / "mixed.csv", [*TO_REPLAY[9:], *TO_REPLAY[:9]])
+    write_table(tmp_path / "bare.csv", [{name: row[name] for name in RAW} for row in TO_REPLAY])
+    write_table(tmp_path / "some.csv", [row | {"is_click": ""} if index == 7 else row
+                                        for index, row in enumerate(TO_REPLAY)])
+    for run, words, code, said in (
+            ("din", ("--input", "bare.csv"), 1, ("user_impressions", "seconds_since", "video_history", "--replay")),
+            ("din", ("--replay", "mixed.csv"), 1, ("mixed.csv, row", "order of time_ms")),
+            ("din", ("--replay", "bare.csv"), 1, ("no column 'is_click'",)),
+            ("din", ("--replay", "some.csv"), 1, ("row 7", "a label in every row")),
+            ("din", ("--replay", "gone.csv"), 2, ("--replay gone.csv", "no such file")),
+            ("din", ("--replay", "log.csv", "--encoded"), 2, ("--encoded",)),
+            ("dlrm", ("--replay", "log.csv"), 1, ("no state that goes on", "--input"))):
+        result = clickwise("predict", runs[run], *words, "--out", "p.parquet")
+        assert result.code == code and "Traceback" not in result.err, result.err
+        assert all(word in result.err for word in said), result.err
+        assert not list(tmp_path.glob("*p.parquet*"))
+
+
+def test_repeats_are_told(runs, clickwise, tmp_path):
+    write_table(tmp_path / "rows.csv", [{name: row[name] for name in RAW} for row in TO_REPLAY])
+    result = clickwise("predict", runs["dlrm"], "--input", "rows.csv", "--out", "p.parquet")
+    repeats = len(TO_REPLAY) - len({key(row) for row in TO_REPLAY})
+    assert result.code == 0 and f"{repeats} rows repeat another one" in result.err
+    assert len(pq.read_table("p.parquet")) == len(TO_REPLAY)
