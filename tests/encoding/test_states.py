@@ -187,16 +187,18 @@ def test_states_that_stand_still_give_one_row_as_many(tmp_path):
 def test_files_that_are_damaged(tmp_path):
     write_keyed_table(tmp_path, {"user": pa.array([1, 5])}, {"age": pa.array([1.0, 2.0])})
     with pytest.raises(DataError, match=r"values\.arrow"):
-        KeyedTable(tmp_path, 1, ["height"])
+        KeyedTable(tmp_path, 1, {"height": pa.float64()})
+    with pytest.raises(DataError, match=r"values\.arrow.*\n.*age: double"):
+        KeyedTable(tmp_path, 1, {"age": pa.int64()})
     write_keyed_table(tmp_path / "other", {"user": pa.array([1])}, {"age": pa.array([1.0])})
     (tmp_path / "other/keys.vocabulary").replace(tmp_path / "keys.vocabulary")
     with pytest.raises(DataError, match="2 rows"):
-        KeyedTable(tmp_path, 1, ["age"])
+        KeyedTable(tmp_path, 1, {"age": pa.float64()})
     content = (tmp_path / "values.arrow").read_bytes()
     for cut in (0, 10, len(content) // 2, len(content) - 9):
         (tmp_path / "values.arrow").write_bytes(content[:cut])
         with pytest.raises(DataError, match=r"values\.arrow"):
-            KeyedTable(tmp_path, 1, ["age"])
+            KeyedTable(tmp_path, 1, {"age": pa.float64()})
     lists = pa.array([[1], [2, 3]], pa.large_list(pa.int64()))
     others = pa.array([[1, 2], [3]], pa.large_list(pa.int64()))
     write_keyed_table(tmp_path / "log", {"user": pa.array([1, 5])}, {"time": lists, "items": others})
@@ -210,7 +212,7 @@ def test_keys_of_one_number_are_not_taken_for_others(tmp_path):
     pairs = [(user, place) for user in range(1, 8) for place in ("a", "b", "c") if (user, place) != (4, "b")]
     users, places = (pa.array(column) for column in zip(*pairs, strict=True))
     write_keyed_table(tmp_path, {"user": users, "place": places}, {"n": pa.array(range(len(pairs)))})
-    table = KeyedTable(tmp_path, 2, ["n"])
+    table = KeyedTable(tmp_path, 2, {"n": pa.int64()})
     assert table.find_all([users, places]).tolist() == list(range(1, len(pairs) + 1))
     assert [table.find(pair) for pair in pairs] == list(range(1, len(pairs) + 1))
     assert table.find([4, "b"]) == 0 and table.find([1, "d"]) == 0

@@ -22,12 +22,12 @@ from kuairand_rows import (
 )
 from prepared_columns import read
 
+from clickwise.encoding.operations import Weekday
 from clickwise.errors import PrepareError, RecipeError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import earlier, run
 from clickwise.prepare.engine import DuckDBEngine
 from clickwise.prepare.kuairand.config import CATEGORICAL, NUMERICAL
-from clickwise.prepare.kuairand.log import day_of_week
 from clickwise.recipe import load
 
 LOG = random_log(160)
@@ -220,7 +220,7 @@ def test_day_of_week_is_the_calendar_s(engine):
     days = [datetime.date(1999, 12, 28) + datetime.timedelta(days=37 * i) for i in range(400)]
     rows = [{"date": day.year * 10000 + day.month * 100 + day.day, "expected": day.weekday()} for day in days]
     table = engine.materialise(ibis.memtable(rows), "days")
-    assert engine.row(table.aggregate(n=table.count(where=day_of_week(table.date) == table.expected))) == {"n": 400}
+    assert engine.row(table.aggregate(n=table.count(where=Weekday().bulk(table.date) == table.expected))) == {"n": 400}
 
 
 # ---- what a person can get wrong

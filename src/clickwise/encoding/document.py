@@ -32,8 +32,9 @@ import numpy as np
 
 from clickwise.encoding.operations import OPERATIONS, Operation, Vocabulary
 from clickwise.encoding.raw_column import RawColumn
-from clickwise.encoding.raw_types import RAW_TYPES
-from clickwise.encoding.states import KINDS, EventLog, State
+from clickwise.encoding.raw_types import RAW_TYPES, Integer, Text
+from clickwise.encoding.states import KINDS, Counts, EventLog, Lookup, State
+from clickwise.encoding.states.event_log import TIME
 from clickwise.encoding.states.keyed_table import files_of
 from clickwise.encoding.vocabulary_file import VocabularyFile
 from clickwise.errors import DataError
@@ -172,14 +173,13 @@ def _encoding(content: Mapping[str, Any], folder: Path) -> Encoding:
     columns = {name: Column(entry["of"] if isinstance(entry["of"], str) else tuple(entry["of"]),
                             tuple(_operation(step, files) for step in entry["steps"]),
                             entry["dtype"], entry.get("most")) for name, entry in content["columns"].items()}
-    known, tables = set(raw), {}
+    known, tables = dict(raw), {}
     for name, entry in content["states"].items():
         if name not in vocabularies:
             state = tables[name] = _open_table(folder, name, entry)
-            for of in state.needs:
-                _require(of in known, name, f"no column {of!r}")
+            _check_state(name, state, known)
             _require(not (isinstance(state, EventLog) and set(state.columns) - set(columns)), name, "other columns")
-            known |= set(state.gives)
+            known |= state.gives
     for name, column in columns.items():
         for of in column.sources:
             _require(of in known, name, f"no raw column {of!r}")
@@ -192,8 +192,8 @@ def _encoding(content: Mapping[str, Any], folder: Path) -> Encoding:
     events = None if "events" not in content else Log(**{
         key: value if isinstance(value, str) else tuple(value) for key, value in content["events"].items()})
     if events is not None:
-        _require(events.label in columns and {events.time, *events.same, *events.order} <= set(raw), "events",
-                 "other columns")
+        _require(events.label in columns and all(name in raw and _is_whole(raw[name]) for name in (
+            events.time, *events.same, *events.order)), "events", "other columns")
     found = Encoding(raw, columns, {name: entry["file"] for name, entry in vocabularies.items()}, layout, folder,
                      tables, events)
     _require(events is not None or not found.goes_on, "events", "nothing")
@@ -211,10 +211,29 @@ def _raw_entry(column: RawColumn) -> dict[str, Any]:
     return _entry(column.type, "type", column.type.name) | ({} if column.list is None else {"list": column.list})
 
 
+def _is_whole(column: RawColumn) -> bool:
+    return column.list is None and isinstance(column.type, Integer)
+
+
+def _check_state(name: str, state: State, known: Mapping[str, RawColumn]) -> None:
+    """Raises ValueError for keys that are not there, or are neither whole numbers nor texts, and the like."""
+    for of in state.needs:
+        _require(of in known, name, f"no column {of!r}")
+    _require(bool(state.by) and (state.at is not None or not state.goes_on), name, "no keys")
+    _require(all(known[of].list is None and isinstance(known[of].type, (Integer, Text)) for of in state.by), name,
+             "keys")
+    _require(state.at is None or _is_whole(known[state.at]), name, "moments")
+    _require(not set(state.gives) & set(known), name, "a column that is there already")
+    if isinstance(state, EventLog):
+        _require(set(state.gives) == set(state.features) and TIME not in state.features and state.length > 0, name,
+                 "other features")
+    elif not isinstance(state, Lookup):
+        _require(len(state.gives) in ((1, 2) if isinstance(state, Counts) else (1,)), name, "other columns")
+
+
 def _open_table(folder: Path, name: str, entry: Mapping[str, Any]) -> State:
     gives = _raw_columns(entry["gives"])
     state = _made(KINDS, "kind", {key: value for key, value in entry.items() if key != "gives"} | {"gives": gives})
-    _require(bool(state.by) and (state.at is not None or not state.goes_on), name, "no keys")
     for file in files_of(len(state.by)):
         _check_sum(_inside(folder, f"{STATES}/{name}/{file}", "a state"), entry["files"][file])
     return state.load(folder / STATES / name)

@@ -62,8 +62,8 @@ class Preparation(abc.ABC):
         """What preparation/summary.json tells; `rows` by mapping, `cardinalities` and `bad_rows_skipped` are shown."""
 
     def further(self) -> dict[str, Source]:
-        """Raw rows by mapping that an encoding fitted before is to make columns of; most datasets have none yet."""
-        raise PrepareError(f"{self.where}.name", found=f"{self.name}, which has no encoding yet",
+        """Raw rows by mapping that an encoding fitted before is to make columns of; most datasets take none yet."""
+        raise PrepareError(f"{self.where}.name", found=f"{self.name}, which takes no further rows yet",
                            expected="table or criteo with --with")
 
     @property

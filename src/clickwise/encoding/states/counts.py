@@ -37,7 +37,7 @@ class Counts(State):
 
     @property
     def stored(self):
-        return (*self.gives, *(LATE if self.goes_on else ()))
+        return dict.fromkeys((*self.gives, *(LATE if self.goes_on else ())), pa.int64())
 
     def going_on(self):
         return GoingOnCounts(self)

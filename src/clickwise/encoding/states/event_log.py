@@ -37,7 +37,7 @@ class EventLog(State):
 
     @property
     def stored(self):
-        return (TIME, *(name for name, column in self.features.items() if column != TIME))
+        return dict.fromkeys((TIME, *(name for name, column in self.features.items() if column != TIME)))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ class EventLog(State):
         loaded = super().load(folder)
         lists = [column.combine_chunks() for column in loaded.table.values.columns]
         if not all(pa.types.is_large_list(column.type) and pa.types.is_signed_integer(column.type.value_type)
-                   and not column.null_count and not column.values.null_count
+                   and not column.null_count and not column.values.null_count and column.offset == 0
                    and column.offsets.equals(lists[0].offsets) for column in lists):
             raise DataError(folder, found="lists that are not of the same events", expected="a state as preparation "
                             "wrote it", do="prepare the dataset again, or copy the file again")

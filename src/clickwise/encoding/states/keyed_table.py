@@ -32,15 +32,19 @@ def files_of(keys: int) -> list[str]:
 class KeyedTable:
     """An open table. `values` is an Arrow table with `size` rows, in the order of their numbers."""
 
-    def __init__(self, folder: Path, keys: int, columns: Sequence[str]) -> None:
-        """Raises DataError for files that are damaged, or hold something else than `columns`."""
+    def __init__(self, folder: Path, keys: int, columns: Mapping[str, pa.DataType | None]) -> None:
+        """Raises DataError for files that are damaged, or hold something else than `columns`, of these types where
+        there is one."""
         self.parts = [VocabularyFile(folder / f"key_{index}.vocabulary") for index in range(keys) if keys > 1]
         self.keys = VocabularyFile(folder / KEYS)
         try:
             with pa.memory_map(str(folder / VALUES)) as file:
                 self.values = pa.ipc.open_file(file).read_all()
             self.values.validate(full=True)
-            found = self.values.select(columns)
+            found = self.values.select(list(columns))
+            for name, type_ in columns.items():
+                if type_ not in (None, found.schema.field(name).type):
+                    raise KeyError(f"{name}: {found.schema.field(name).type}")
         except (pa.ArrowException, OSError, KeyError) as error:
             raise DataError(folder / VALUES, found=f"a file that cannot be read ({str(error).splitlines()[0][:80]})",
                             expected="a state as preparation wrote it",

@@ -22,7 +22,7 @@ class LastMoment(State):
 
     @property
     def stored(self):
-        return (TIME, BEFORE) if self.goes_on else (TIME,)
+        return dict.fromkeys((TIME, BEFORE) if self.goes_on else (TIME,), pa.int64())
 
     def look_up(self, values):
         last = take(self.table.values[TIME], self.table.find_all([values[name] for name in self.by]))

@@ -59,9 +59,9 @@ class State:
         return self.by if self.at is None else (*self.by, self.at)
 
     @property
-    def stored(self) -> tuple[str, ...]:
-        """The columns of values.arrow."""
-        return tuple(self.gives)
+    def stored(self) -> dict[str, pa.DataType | None]:
+        """The columns of values.arrow and their types; None: `load` looks at it."""
+        return {name: column.type.arrow for name, column in self.gives.items()}
 
     @property
     def is_of_lists(self) -> bool:

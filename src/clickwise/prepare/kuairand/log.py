@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ibis.expr.types as ir
 
+from clickwise.encoding.operations import Weekday
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.named_columns import RawTable, Reader
 
@@ -43,7 +44,7 @@ def store_impressions(folder: PreparationFolder, files: Mapping[str, Sequence[Pa
     for attributes, id_ in ((users, "user_id"), (videos, "video_id")):
         attributes = attributes.rename({f"__{id_}": id_})
         table = table.left_join(attributes, table[id_] == attributes[f"__{id_}"])
-    table = table.mutate(hour=(table.hourmin // 100).cast("int64"), day_of_week=day_of_week(table.date),
+    table = table.mutate(hour=(table.hourmin // 100).cast("int64"), day_of_week=Weekday().bulk(table.date),
                          **{DISPLAY: table.user_id * 100_000_000 + table.date, ITEM: table.video_id})
     if "tag" in table.columns:
         table = table.mutate(**{FIRST_TAG: first_tag(table.tag)})
@@ -80,11 +81,3 @@ def _types(names: Sequence[str]) -> dict[str, str]:
 def first_tag(tag: ir.StringColumn) -> ir.StringColumn:
     """`"12, 7"` -> "12"; missing where there is none."""
     return tag.split(",")[0].strip().nullif("")
-
-
-def day_of_week(date: ir.IntegerColumn) -> ir.IntegerColumn:
-    """0 (Monday) … 6 of yyyymmdd: Zeller's congruence, which every engine can do."""
-    year, month, day = date // 10000, date // 100 % 100, date % 100
-    late = month < 3
-    year, month = late.ifelse(year - 1, year), late.ifelse(month + 12, month)
-    return ((day + (13 * (month + 1)) // 5 + year + year // 4 - year // 100 + year // 400 + 5) % 7).cast("int64")
