@@ -150,6 +150,10 @@ class Encoding:
         """The columns, raw ones or given by a state, that these columns are made of."""
         return list(dict.fromkeys(of for name in names for of in self.columns[name].sources))
 
+    def with_tables(self, tables: Mapping[str, State]) -> Encoding:
+        """The same with other states."""
+        return dataclasses.replace(self, tables=tables)
+
     @property
     def goes_on(self) -> bool:
         """Whether states go on with events."""

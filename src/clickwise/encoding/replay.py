@@ -17,7 +17,8 @@ class Replay:
     """The columns `names` of the rows of a log, which has a label; `needs` are its raw columns.
 
     `repeats` is how many rows of the logs so far were the same event as another one: they count once, and each gets
-    the values of that event. `states` are as they stand after all of them; `encoder` looks them up so.
+    the values of that event. `states` are as they stand after all of them; `encoder` looks them up so. `last` is the
+    last time of them: the next log begins no earlier.
     """
 
     def __init__(self, encoding: Encoding, names: Iterable[str]) -> None:
@@ -34,7 +35,7 @@ class Replay:
         self._label = Encoder(encoding, [self.log.label])
         further = {of: str(encoding.raw_column(of)) for of in (self.log.time, *self.log.same, *self.log.order)}
         self.needs: Mapping[str, str] = {**self._label.needs, **further, **self._all.needs}
-        self.repeats = 0
+        self.repeats, self.last = 0, None
 
     def rows(self, raw: pa.Table, where: str = "rows") -> Encoded:
         """All rows of a log, in the order of their time. Raises DataError for a row before the one above it, and for
@@ -48,6 +49,7 @@ class Replay:
         place[order] = np.arange(len(order))
         found = self._all.replay(events.take(pa.array(order)), label[order], where)
         row_B = place[event_of]
+        self.last = int(read[self.log.time][-1].as_py()) if len(row_B) else self.last
         arrays = {name: found.arrays[name] for name in self._names}
         if not (row_B == np.arange(len(row_B))).all() or len(order) != len(row_B):
             arrays = {name: _rows(array, row_B) for name, array in arrays.items()}
@@ -59,6 +61,9 @@ class Replay:
             row = int(np.argmin(time.is_valid().to_numpy(zero_copy_only=False)))
             raise DataError(f"{where}, row {row:,}", found=f"no {name}", expected="a time in every row")
         time = time.to_numpy()
+        if self.last is not None and len(time) and time[0] < self.last:
+            raise DataError(f"{where}, row 0", found=f"{name} {time[0]} after {self.last}, the last of an earlier log",
+                            expected="a log that begins where the one before it ends")
         if len(back := np.flatnonzero(time[1:] < time[:-1])):
             row = int(back[0]) + 1
             raise DataError(f"{where}, row {row:,}", found=f"{name} {time[row]} after {time[row - 1]}",

@@ -93,10 +93,10 @@ class GoingOnCounts(GoingOn):
 
         last = np.append(np.flatnonzero(is_first)[1:] - 1, len(rows) - 1)
         key, of_last = rows[last], so_far[last + 1] - so_far[moment[last]]
-        goes_on = (self.when[key] == when[last])[:, None]
-        self.late[key] = of_last + np.where(goes_on, self.late[key], 0)
+        old, new = self.when[key][:, None], when[last][:, None]  # an earlier day may come late: clocks disagree
+        self.late[key] = np.where(new >= old, of_last, 0) + np.where(new <= old, self.late[key], 0)
         self.total[key] += so_far[last + 1] - so_far[first[last]]
-        self.when[key] = when[last]
+        self.when[key] = np.maximum(self.when[key], when[last])
         self.total[0] = self.late[0] = 0
         self.when[0] = FIRST
         return self._given(keys, counts)
