@@ -118,7 +118,7 @@ def _complain(message: str, code: int) -> None:
 def _print_json(value: Any) -> None:
     from clickwise.files import to_json
 
-    print(to_json(value, indent=2))
+    print(to_json(value, indented=True))
 
 
 @app.command()

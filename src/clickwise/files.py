@@ -180,8 +180,8 @@ def to_disk(folder: Path) -> None:
     """
     folders, files = [], []
     for place, _, names in os.walk(folder):
-        folders.append(Path(place))
-        files += [Path(place) / name for name in names]
+        folders.append(place)
+        files += [os.path.join(place, name) for name in names]
     if len(files) > FEW_FILES and _sync_file_system(folder):
         return
     for path in (*files, *folders):
@@ -260,9 +260,10 @@ def only_one(folder: Path, error: type[ClickwiseError]) -> Iterator[None]:
             (folder / ".lock").unlink(missing_ok=True)
 
 
-def to_json(value: object, indent: int | None = None) -> str:
-    """`value` as strict JSON: a number that is not finite (a metric that the data leave undefined) becomes null."""
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+def to_json(value: object, indented: bool = False) -> str:
+    """`value` as strict JSON: a number that is not finite (a metric that the data leave undefined) becomes null.
+    `indented` for people: objects in objects, and what is deeper on one line."""
+    return _indented(_finite(value)) if indented else json.dumps(_finite(value), allow_nan=False)
 
 
 def _finite(value: object) -> object:
@@ -275,7 +276,15 @@ def _finite(value: object) -> object:
 
 def write_json(path: str | os.PathLike, value: object) -> None:
     """Writes a whole file of strict JSON, indented for people."""
-    write_text(path, to_json(value, indent=2) + "\n")
+    write_text(path, to_json(value, indented=True) + "\n")
+
+
+def _indented(value: object, levels: int = 2, indent: str = "\n") -> str:
+    if not (levels and isinstance(value, dict) and value):
+        return json.dumps(value, allow_nan=False)
+    inner = indent + "  "
+    return "{" + ",".join(f"{inner}{json.dumps(key if isinstance(key, str) else json.dumps(key))}: "
+                          + _indented(item, levels - 1, inner) for key, item in value.items()) + indent + "}"
 
 
 def read_json(path: Path) -> dict:

@@ -98,8 +98,8 @@ class Manifest:
 
     def add(self, names: Iterable[str]) -> None:
         """Takes up files as they now are, by what is read of them; those that are not there are left out."""
-        self._save({_plain(name): (sum_of_file(self.folder / name),)
-                    for name in names if (self.folder / name).is_file()})
+        paths = {name: os.path.join(self.folder, name) for name in names}
+        self._save({_plain(name): (sum_of_file(path),) for name, path in paths.items() if os.path.isfile(path)})
 
     def _save(self, changed: Mapping[str, tuple[Sum | None, ...]]) -> None:
         self._files |= changed
@@ -130,7 +130,7 @@ def write_manifest(folder: Path) -> None:
     Manifest(folder).add(names)
 
 
-def sum_of_file(path: Path, most: int | None = None) -> Sum:
+def sum_of_file(path: str | os.PathLike, most: int | None = None) -> Sum:
     """Bytes and CRC-32 of a file, which is read, or of the first `most` bytes of it."""
     view, found = memoryview(bytearray(_AT_ONCE)), (0, 0)
     with open(path, "rb", buffering=0) as file:

@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from clickwise.errors import DataError
 
 SAMPLE_BYTES, CHUNK_BYTES = 1 << 20, 1 << 20
@@ -201,10 +203,12 @@ def _find_quote(lines: list[str], delimiter: str) -> str:
 
 
 def _find_decimal(rows: list[list[str]], delimiter: str) -> str:
+    if delimiter == ",":
+        return "."
     fields = [field for row in rows for field in row]
     commas = sum(_DECIMAL_COMMA.fullmatch(field) is not None for field in fields)
     points = sum(re.fullmatch(r"[+-]?\d*\.\d+", field) is not None for field in fields)
-    return "," if delimiter != "," and commas > points else "."
+    return "," if commas > points else "."
 
 
 # ---- reading line by line
@@ -281,11 +285,12 @@ class Scan:
     longest: int = 0
     damage: str = ""
     marked: bool = False
+    lines: int = 0
 
 
 def scan(path: Path, marks: Sequence[bytes] = ()) -> Scan:
     """A look at every byte of a file; for each of `marks` it takes a hundredth of the time that reading rows takes."""
-    cr = crlf = lf = longest = length = 0
+    cr = crlf = lf = longest = length = lines = 0
     last, marked = b"", False
     try:
         with open_bytes(path) as file:
@@ -297,12 +302,15 @@ def scan(path: Path, marks: Sequence[bytes] = ()) -> Scan:
                 crlf += last == b"\r" and chunk[:1] == b"\n"
                 last = chunk[-1:]
                 marked = marked or any(mark in chunk for mark in marks)
+                if marks:
+                    lines += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == ord("\n")))
                 start, end = chunk.find(b"\n"), chunk.rfind(b"\n")
                 longest = max(longest, length + (start if start >= 0 else len(chunk)))
                 length = length + len(chunk) if end < 0 else len(chunk) - end
     except NO_GZIP as error:
         return Scan(damage=str(error) or "cut off")
-    return Scan(uniform=not cr or cr == crlf == lf, longest=max(longest, length) + 1, marked=marked)
+    return Scan(uniform=not cr or cr == crlf == lf, longest=max(longest, length) + 1, marked=marked,
+                lines=lines + (last not in (b"", b"\n")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,6 +321,7 @@ class PlainText:
     layout: TextLayout
     longest: int
     marked: bool = False
+    lines: int = 0
 
 
 @contextlib.contextmanager
@@ -327,12 +336,13 @@ def plain_text(path: Path, layout: TextLayout, bad: BadLine | None = None, folde
     found = found or scan(path)
     is_named_so = (path.suffix == ".gz") == is_gzip(path)  # other readers go by the name
     if layout.is_plain and found.uniform and not found.damage and is_named_so and not as_copy:
-        yield PlainText(path, layout, found.longest, found.marked)
+        yield PlainText(path, layout, found.longest, found.marked, found.lines)
         return
     with tempfile.TemporaryDirectory(prefix="clickwise-", dir=folder) as own:
         copy = Path(own) / f"{path.name.split('.')[0]}.csv"
         plain = write_plain(path, layout, copy, bad or _refuse(path), width, wrong)
-        yield PlainText(copy, plain, scan(copy).longest, found.marked)
+        of_copy = scan(copy, (b"\n",) * found.marked)
+        yield PlainText(copy, plain, of_copy.longest, found.marked, of_copy.lines)
 
 
 def write_plain(path: Path, layout: TextLayout, copy: Path, bad: BadLine, width: int | None = None,

@@ -21,6 +21,7 @@ from clickwise.errors import ClickwiseError, PrepareError, RecipeError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import run, table
 from clickwise.prepare.bins import edges_of
+from clickwise.prepare.infer import infer
 from clickwise.prepare.table.config import TableConfig
 
 COLUMNS = ["bought", "age", "income", "city", "zip", "tags", "session", "user", "when", "note"]
@@ -371,9 +372,28 @@ def test_the_rows_of_every_file_are_told(prepare, tmp_path, capsys, tables, swap
     assert "train: rows of a.csv 300 (2024-01-01 00:00:00 … 2024-01-15 00:00:00), b.csv 100" in capsys.readouterr().err
 
 
-def test_line_ends_inside_quotes_are_told(prepare, capsys):
-    prepare([{**row, "city": "Os\nlo" if index < 7 else row["city"]} for index, row in enumerate(TABLE)])
-    assert "train: 7 rows have fields with line ends inside quotes" in capsys.readouterr().err
+@pytest.mark.parametrize("last", ["\n", ""])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_line_ends_inside_quotes_are_told(prepare, capsys, tmp_path, count, last):
+    write_spec(tmp_path / "raw", {"train": [{"type": "csv", "files": ["rows.csv"], "header": True,
+                                             "features": list(FEATURES)}]})
+    write_csv(tmp_path / "raw/rows.csv", [{**row, "city": 'Os\nlo' if index < count else 'a "b"'}
+                                          for index, row in enumerate(TABLE)])
+    text = (tmp_path / "raw/rows.csv").read_text()
+    (tmp_path / "raw/rows.csv").write_text(text.removesuffix("\n") + last)
+    prepare(spec=tmp_path / "raw")
+    assert (f"train: {count} rows have fields with line ends inside quotes" in (said := capsys.readouterr().err)) == \
+        bool(count) == ("line ends inside" in said)
+
+
+@pytest.mark.slow
+def test_thousands_of_text_columns_are_prepared(prepare, tmp_path):
+    names = [f"text_{index}" for index in range(1200)]
+    rows = [{"bought": index % 2, **{name: f'"{index % 3}' for name in names}} for index in range(40)]
+    write_csv(tmp_path / "wide.csv", rows, ["bought", *names])
+    infer([tmp_path / "wide.csv"], label="bought").save(tmp_path / "raw")
+    prepared = FeatureSpec.load(prepare(spec=tmp_path / "raw", label_is=None, log_numericals=None))
+    assert len(prepared.channels["categorical"]) == 1200
 
 
 @pytest.mark.parametrize("tables", ["memory", "disk"])

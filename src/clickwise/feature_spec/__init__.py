@@ -7,6 +7,7 @@ Order comes from lists only, never from the order of keys. docs/feature_spec.md 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import numbers
@@ -71,7 +72,7 @@ class FeatureSpec:
         put(self, "mappings", {mapping: tuple(chunks) for mapping, chunks in self.mappings.items()})
         check(self)
 
-    @property
+    @functools.cached_property
     def path(self) -> Path:
         return self.folder / self.name
 

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +111,13 @@ class Draft:
         with whole_file(folder / FILE_NAME) as temporary:
             temporary.write_text(self.text(folder), encoding="utf-8")
             try:
-                FeatureSpec.load(temporary)
+                spec = FeatureSpec.load(temporary)
             except SpecError as error:
                 where = error.where.replace(str(temporary), str(folder / FILE_NAME))
                 raise SpecError(where, found=error.found, expected=error.expected, do=error.do) from None
         write_json(folder / COLUMNS, {name: {"channel": guess.channel or LEFT_OUT, "why": guess.why,
                                              "check": guess.check} for name, guess in self.guesses.items()})
-        return FeatureSpec.load(folder)
+        return replace(spec, folder=folder, name=FILE_NAME)
 
 
 def _mapping_of(name: str) -> str:

@@ -46,8 +46,9 @@ def store_rows(folder: PreparationFolder, spec: FeatureSpec, config: TableConfig
             reader = _Reader(engine, bad_rows, _numbers(spec, config))
             reader.store(spec, chunks, columns, f"raw_{mapping}")
             stored = engine.table(f"raw_{mapping}")
-            bar.advance(engine.count(stored))
-        if reader.quoted:
+            rows = engine.count(stored)
+            bar.advance(rows)
+        if reader.quoted and reader.lines > rows:
             _say_line_ends(engine, stored, mapping)
     return bad_rows.found
 
@@ -76,7 +77,7 @@ class _Reader:
 
     def __init__(self, engine: Engine, bad_rows: BadRows, numbers: Sequence[str]) -> None:
         self.engine, self.bad_rows, self.numbers = engine, bad_rows, numbers
-        self.quoted: list[str] = []  # the tables in whose files there are quotes
+        self.quoted, self.lines = False, 0  # whether there are quotes, how many lines but headers
 
     def store(self, spec: FeatureSpec, chunks: Sequence[Chunk], columns: Sequence[str], name: str) -> None:
         with contextlib.ExitStack() as stack:
@@ -188,8 +189,8 @@ class _Reader:
                                               header=bool(layout.header), longest=longest, file_column=of_file)
             tables.append(table.mutate(**{FILE: (table[FILE] + first).cast("int32")}) if of_file and first else table)
             first += len(files)
-        if any(plain.marked for plain in headers):
-            self.quoted.append(name)
+        self.quoted = self.quoted or any(plain.marked for plain in headers)
+        self.lines += sum(plain.lines - bool(plain.layout.header) for plain in headers)
         if len(tables) == 1:
             self.engine.materialise(tables[0].select(*kept), name)
             return
