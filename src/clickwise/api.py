@@ -51,7 +51,6 @@ from clickwise.train.step import TrainStep
 from clickwise.training_recipe import parse_recipe
 
 ROWS = "rows.parquet"  # of a frame, in the folder of its fit
-BATCHES = 16  # in an epoch, at least: small data has smaller batches than its recipe
 Data = Any  # a frame, an Arrow table, a dict of columns, or a path
 
 
@@ -253,10 +252,10 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     measured = "test" if test else "validation" if validation else "train"
     chosen = {"data.path": str(columns), "data.validation": "validation" if validation else None,
               "data.test": measured, "train.seed": seed, "baselines": [], **(settings or {})}
-    few = prepare.summary(columns)["rows"]["train"] // BATCHES
+    few = _batch_size_of_few(prepare.summary(columns)["rows"]["train"])
     if "train.batch_size" not in chosen and few < batch_size:
-        chosen["train.batch_size"] = max(1, few)
-        say(f"train.batch_size: {max(1, few)}, since there are few rows")
+        chosen["train.batch_size"] = few
+        say(f"train.batch_size: {few}, since there are few rows")
     try:
         run = train(recipe, _overrides(chosen), out=folder / "runs")
     except Interrupted:
@@ -301,6 +300,12 @@ def _rows_file(data: Data, folder: Path, ignore: Sequence[str]) -> list[Path]:
     path = folder / ROWS
     parquet.write_table(table, path)
     return [path]
+
+
+def _batch_size_of_few(rows: int) -> int:
+    """What small data is trained with where its recipe has larger batches: 64 batches in an epoch, of at least 8 rows,
+    or 16 of fewer."""
+    return max(1, min(rows // 16, max(8, rows // 64)))
 
 
 def load(folder: str | Path, *, allow_imports: Collection[str] = (), trust_paths: bool = False) -> Model:
