@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clickwise.arrow_files import is_list, plain
 from clickwise.encoding.document import Column, Encoding, RawColumn
+from clickwise.encoding.lists import Lists, known_parts, parts
 from clickwise.encoding.operations import OrElse, Vocabulary
 from clickwise.encoding.raw_types import Float, Text, Unreadable, python_values
 from clickwise.encoding.states import Events, GoingOn
 from clickwise.errors import DataError, nearest
 
 FEW = 8  # rows
-Lists = tuple[np.ndarray, np.ndarray]  # values, and offsets int64 [rows + 1]
 Raw = pa.Table | Mapping[str, pa.Array]  # raw columns by name
 
 
@@ -373,33 +372,6 @@ class Encoder:
         """What a raw column holds that these columns are made of."""
         made = "" if names == [of] else f", of which {', '.join(names[:5])}{', …' * (len(names) > 5)} is made"
         return f"{self.encoding.raw_column(of)}{made}"
-
-
-def parts(column: pa.Array, delimiter: str) -> tuple[pa.Array, np.ndarray]:
-    """The values of lists, or of texts with a delimiter between them, end to end, and where each row's begin and end:
-    offsets, int64 [rows + 1]."""
-    if not is_list(column.type):
-        if not pa.types.is_string(column.type):
-            column = column.cast(pa.string())
-        column = pc.split_pattern(column.fill_null(""), delimiter)
-    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-    return column.flatten(), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
-def known_parts(values: pa.Array, offsets: np.ndarray) -> tuple[pa.Array, np.ndarray]:
-    """The same lists without the values that are missing."""
-    if values.null_count:
-        kept = values.is_valid().to_numpy(zero_copy_only=False)
-        offsets, values = np.concatenate([[0], np.cumsum(kept)])[offsets], values.drop_null()
-    return values, offsets
-
-
-def rows_of_lists(values: np.ndarray, offsets: np.ndarray, row_B: np.ndarray) -> Lists:
-    """The lists of these rows, one after the other."""
-    lengths = np.diff(offsets)[row_B]
-    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    positions = np.repeat(offsets[:-1][row_B] - ends[:-1], lengths) + np.arange(ends[-1])
-    return values[positions], ends
 
 
 def _missing(raw: RawColumn, column: pa.Array, read: pa.Array) -> int:

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from clickwise.encoding.document import Encoding
-from clickwise.encoding.encoder import Encoded, Encoder, Lists, rows_of_lists
+from clickwise.encoding.encoder import Encoded, Encoder
+from clickwise.encoding.lists import Lists, rows_of_lists
 from clickwise.encoding.states import EventLog
 from clickwise.errors import DataError
 

@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from clickwise.encoding import Column, Encoder, Encoding, RawColumn
 from clickwise.encoding.document import STATES
-from clickwise.encoding.encoder import rows_of_lists
+from clickwise.encoding.lists import rows_of_lists
 from clickwise.encoding.operations import Hash60, Vocabulary
 from clickwise.encoding.raw_types import Hex32
 from clickwise.encoding.replay import Replay

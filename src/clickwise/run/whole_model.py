@@ -22,7 +22,7 @@ from clickwise.data.columns import Columns, side_by_side
 from clickwise.data.dataset import PREPARATION
 from clickwise.encoding import Encoder, Encoding
 from clickwise.encoding.document import FILE
-from clickwise.encoding.encoder import Lists
+from clickwise.encoding.lists import Lists
 from clickwise.encoding.replay import Replay
 from clickwise.feature_spec import FILE_NAME, FeatureSpec, is_time_gap
 from clickwise.files import whole_file, write_text

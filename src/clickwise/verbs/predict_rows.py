@@ -15,7 +15,7 @@ from clickwise.data.check import check_block
 from clickwise.data.columns import Columns, side_by_side, stream_chunk
 from clickwise.encoding import Encoded, Encoder, Encoding, ValueCounts
 from clickwise.encoding.document import FILE
-from clickwise.encoding.encoder import Lists
+from clickwise.encoding.lists import lists_between
 from clickwise.encoding.raw_file import RawFile
 from clickwise.encoding.replay import Replay, count_repeats
 from clickwise.errors import DataError, UsageError, nearest
@@ -139,7 +139,9 @@ def rows_of_log(session: Session, folder: Path, log: Path, carry: tuple[str, ...
     def blocks() -> Blocks:
         for first in range(0, len(table), BLOCK_ROWS):
             part = table.slice(first, BLOCK_ROWS)
-            arrays = {name: _part(array, first, first + len(part)) for name, array in encoded.arrays.items()}
+            rows = slice(first, first + len(part))
+            arrays = {name: array[rows] if isinstance(array, np.ndarray) else lists_between(array, first, rows.stop)
+                      for name, array in encoded.arrays.items()}
             yield model_columns(spec, arrays, len(part)), {name: _one_array(part[name]) for name in carried}
 
     return Rows(session, spec, blocks(), len(table), values)
@@ -180,13 +182,6 @@ def _tell_ignored(encoding: Encoding, source: Path, columns: Collection[str], re
 def _tell_repeats(source: Path, repeats: int, same: Collection[str], what: str) -> None:
     if repeats:
         say(f"{source}: {repeats:,} rows repeat another one ({', '.join(same)}): {what}")
-
-
-def _part(array: np.ndarray | Lists, first: int, end: int) -> np.ndarray | Lists:
-    if isinstance(array, np.ndarray):
-        return array[first:end]
-    values, offsets = array
-    return values[offsets[first]:offsets[end]], offsets[first:end + 1] - offsets[first]
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from clickwise.encoding.lists import Lists
 from clickwise.encoding.states.state import Events, GoingOn, State, Values, moments
 from clickwise.errors import DataError
 
 TIME, OUTCOME = "time", "outcome"  # in place of a column: event minus row, in `at`'s unit; 1 passed over, 2 clicked
-Lists = tuple[np.ndarray, np.ndarray]  # values, and offsets int64 [rows + 1]
 
 
 @dataclasses.dataclass(frozen=True)

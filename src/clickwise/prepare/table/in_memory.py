@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from clickwise.arrow_files import is_list, is_text, plain
 from clickwise.encoding import Encoding, RawColumn
-from clickwise.encoding.encoder import known_parts, parts
+from clickwise.encoding.lists import known_parts, parts
 from clickwise.encoding.operations import SignedLog
 from clickwise.encoding.raw_types import Boolean, Float, Integer, Text, Time, Unreadable
 from clickwise.feature_spec import Feature, FeatureSpec
