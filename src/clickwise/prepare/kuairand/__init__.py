@@ -139,19 +139,19 @@ class KuaiRand(Preparation):
             for stored, on, key, held in (("numbers", "row", "row", self.scales),
                                           ("history_positions", "row", "row", LOG_COLUMNS),
                                           ("video_ids", "video_id", "key", items)):
-                if found := {f"__{name}": name for name in names if name in held}:
+                if found := {f"__of_{name}": name for name in names if name in held}:
                     table = table.left_join(engine.table(stored).select(**{f"__{stored}": key}, **found),
                                             [(on, f"__{stored}")])
             for name in (name for name in names if name in self.sizes):
-                ids = engine.table(f"vocabulary_{name}").select(**{f"__value_{name}": "value", f"__{name}": "id"})
+                ids = engine.table(f"vocabulary_{name}").select(**{f"__value_{name}": "value", f"__of_{name}": "id"})
                 table = table.left_join(ids, [(name, f"__value_{name}")])
 
             def column(name: str) -> ir.Column:
                 if name in self.scales:
-                    return Standardize(**self.scales[name]).bulk(table[f"__{name}"]).cast("float32")
+                    return Standardize(**self.scales[name]).bulk(table[f"__of_{name}"]).cast("float32")
                 if name in self.sizes:
-                    return table[f"__{name}"].fill_null(0)
-                return table[name] if name in (DISPLAY, ITEM, LABEL) else table[f"__{name}"]
+                    return table[f"__of_{name}"].fill_null(0)
+                return table[name] if name in (DISPLAY, ITEM, LABEL) else table[f"__of_{name}"]
 
             return table.select(row=table["row"] - part[0], **{name: column(name) for name in names})
 
