@@ -42,7 +42,7 @@ WIRING = {"training_recipe": BELOW_WIRING - {"prepare"},
           "report": {"recipe", "feature_spec", "run"}}
 WIRING["recipe_schema"] = {"recipe", "recipe_keys", "prepare", "training_recipe"}
 DOOR = {name: {*BELOW_WIRING, *WIRING, "api", "cli", "verbs"} for name in ("api", "classifier", "cli", "verbs")}
-TABLE = {**{name: set() for name in GROUND}, **WORDS, **STATIONS, **LEVEL_2, **WIRING, **DOOR}
+TABLE = {**{name: set() for name in GROUND}, "__main__": {"cli"}, **WORDS, **STATIONS, **LEVEL_2, **WIRING, **DOOR}
 
 TORCH_FREE = ("prepare", "feature_spec", "encoding", "recipe", "errors", "files", "progress", "report")
 PREPARATION_LIBRARIES = {"duckdb", "ibis", "pyspark"}
