@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, TypedDict
 import ibis
 import ibis.expr.types as ir
 
+from clickwise.encoding.operations import LogitRate
 from clickwise.files import write_json
-from clickwise.prepare import earlier, steps
+from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.outbrain import numbers
@@ -201,6 +202,6 @@ def _with_rates(folder: PreparationFolder, rates: ir.Table, config: OutbrainConf
     found = folder.engine.row(counts.aggregate(views=counts.views.sum(), clicks=counts.clicks.sum()))
     mean = min(max(found["clicks"] / found["views"], 1e-6), 1 - 1e-6)
     write_json(folder.preparation / "rates" / "mean.json", {"mean_click_rate": mean, "weight": config.rate_weight})
-    return rates.mutate(**{f"{key}__rate": earlier.click_rate_logit(
-        rates[f"{key}__views"], rates[f"{key}__clicks"], prior=mean, weight=config.rate_weight) for key in KEYS})
+    rate = LogitRate(mean, config.rate_weight)
+    return rates.mutate(**{f"{key}__rate": rate.bulk(rates[f"{key}__views"], rates[f"{key}__clicks"]) for key in KEYS})
 
