@@ -14,7 +14,6 @@ from sklearn.metrics import roc_auc_score
 
 from clickwise.data.synthetic import synthesize_raw_outbrain
 from clickwise.prepare import run
-from clickwise.prepare.outbrain.clock import COUNTRIES, STATES
 
 TABLES = random_tables(60, seed=2)
 KEYS = ("ad_id", "document_id_promo", "source_id_promo", "publisher_id_promo", "advertiser_id", "campaign_id")
@@ -192,12 +191,6 @@ def test_similarity_golden(outbrain):
                                     ("v1_nvtabular", "document_id_document_id_promo_sim_categories", 0.836956)):
         _, found = outbrain(tables, feature_set=name, name=name)
         np.testing.assert_allclose(found["train"][feature], expected, atol=1e-6)
-
-
-def test_every_place_has_one_offset():
-    for codes in (COUNTRIES, *STATES.values()):
-        names = [code for text in codes.values() for code in text.split()]
-        assert len(names) == len(set(names)) and all(len(name) == 2 for name in names)
 
 
 # ---- how it is stored
