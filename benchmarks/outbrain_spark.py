@@ -62,12 +62,12 @@ def main(raw: str, out: str) -> None:
 
 
 def displays_of(clicks: DataFrame, events: DataFrame) -> DataFrame:
-    """display_id, its event, whether it is a test display; counts of events stand for places."""
+    """display_id, its event, whether it is a test display; counts of events stand for places, −1 for missing ones."""
     hashed = F.conv(F.substring(F.md5(F.concat(F.lit("0/"), F.col("display_id").cast("string"))), 1, 15), 16, 10)
     events = events.withColumn("test", (F.floor(F.col("timestamp") / DAY_MS) >= 11)
                                | (hashed.cast("long") < int(0.2 * 2**60)))
-    events = events.withColumn("geo", F.trim("geo_location")).withColumn("country", F.substring("geo", 1, 2))
-    events = events.withColumn("state", F.substring("geo", 1, 5)).cache()
+    events = events.withColumn("geo", F.col("geo_location")).withColumn("country", F.substring(F.trim("geo"), 1, 2))
+    events = events.withColumn("state", F.substring(F.trim("geo"), 1, 5)).cache()
     known = events.filter(F.col("geo").isNotNull() & F.col("platform").isNotNull())
     found = known.select("display_id", "document_id", "timestamp", (F.col("platform") - 1).alias("platform_code"),
                          "geo", "country", "state")
@@ -76,7 +76,7 @@ def displays_of(clicks: DataFrame, events: DataFrame) -> DataFrame:
         code = F.when(F.col("count") >= 10, F.col("count")).otherwise(-1)
         found = found.join(counts.select(name, code.alias(f"{name}_code")), name, "left")
     displays = events.select("display_id", "test").join(clicks.select("display_id").distinct(), "display_id")
-    return displays.join(found, "display_id", "left")
+    return displays.join(found, "display_id", "left").fillna(-1, ["geo_code", "country_code", "state_code"])
 
 
 def documents_of(meta: DataFrame) -> tuple[DataFrame, int]:

@@ -100,8 +100,8 @@ class Reference:
             event["day"] = event["timestamp"] // DAY_MS
             event["test"] = event["day"] >= 11 or hash60(f"{seed}/{event['display_id']}") < test_share * 2**60
             place = event["geo_location"]
-            place = place.strip() if place is not None and self.spark else place
-            event |= {"geo_location": place, "country": place and place[:2], "state": place and place[:5]}
+            place = place.strip() if place is not None and self.spark else place  # the whole place keeps its spaces
+            event |= {"country": place and place[:2], "state": place and place[:5]}
         for event in self.events.values():
             if self.spark and (event["platform"] is None or event["geo_location"] is None):
                 event |= dict.fromkeys(("document_id", "timestamp", "platform", "geo_location", "country", "state"))
@@ -116,7 +116,7 @@ class Reference:
         meta = {row["document_id"]: dict(row) for row in self.tables["documents_meta"]}
         if self.kind in ("v1_spark", "v1_nvtabular", "profiles"):
             meta = {id_: row for id_, row in meta.items() if row["source_id"] is not None}
-        greatest = max(row["publisher_id"] for row in self.tables["documents_meta"] if row["publisher_id"] is not None)
+        greatest = max(row["publisher_id"] for row in meta.values() if row["publisher_id"] is not None)
         without = sorted(id_ for id_, row in meta.items() if row["publisher_id"] is None)
         if self.spark:
             sources = sorted({meta[id_]["source_id"] for id_ in without})
@@ -216,23 +216,22 @@ class Reference:
 
     # ---- users
 
-    def profile(self, row: dict, users: str = "all") -> tuple[int, set]:
-        """Views before the event, of documents with an aspect, and these documents."""
-        if row["timestamp"] is None or (users == "test" and not row["test"]):
-            return 0, set()
-        known = {document for kind in IDS for document in self.aspects(kind)}
-        viewed = [view["document_id"] for view in self.tables["page_views"]
-                  if view["uuid"] == row["uuid"] and view["timestamp"] < row["timestamp"]
-                  and view["document_id"] in known]
-        return len(viewed), set(viewed)
+    def profile(self, row: dict, users: str = "all") -> list[int]:
+        """The documents viewed before the event, one for each view: those with an aspect and a source."""
+        tested = {event["uuid"] for event in self.events.values() if event["test"] and event["timestamp"] is not None}
+        if row["timestamp"] is None or (users == "test" and row["uuid"] not in tested):
+            return []
+        known = {document for kind in IDS for document in self.aspects(kind)} & set(self.meta)
+        return [view["document_id"] for view in self.tables["page_views"]
+                if view["uuid"] == row["uuid"] and view["timestamp"] < row["timestamp"]
+                and view["document_id"] in known]
 
     def user_similarity(self, kind: str, users: str = "all") -> tuple[list[float], list[float]]:
         aspects, idf, single = self.aspects(kind), self.idf(kind, True), self.idf(kind, False)
         every, sims, sures = len(idf), [], []
         for row in self.rows:
-            _, viewed = self.profile(row, users)
             user: dict = defaultdict(list)
-            for document in viewed:
+            for document in self.profile(row, users):
                 for id_, c in aspects.get(document, {}).items():
                     user[id_].append(c)
             user = {id_: len(cs) * single[id_] * statistics.mean(cs) for id_, cs in user.items()}

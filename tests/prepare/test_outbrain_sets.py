@@ -86,7 +86,8 @@ def test_numbers_of_spark(sets):
 
 
 def spark_codes(r):
-    """Column -> value of every row, as Spark stores it: 0 for a missing one, numbers of events for places."""
+    """Column -> value of every row, as Spark stores it: 0 for a missing one; of places the number of events, −1 for
+    missing and rare ones."""
     codes = {name: [row[name] or 0 for row in r.rows] for name in (
         "document_id", "document_id_promo", "source_id", "publisher_id", "ad_id", "advertiser_id",
         "publisher_id_promo", "campaign_id")}
@@ -94,14 +95,14 @@ def spark_codes(r):
     codes["source_id_promo"] = [-1 if row["source_id_promo"] is None else row["source_id_promo"] for row in r.rows]
     for name in ("geo_location", "country", "state"):
         counts = r.event_count(name)
-        codes[name] = [0 if row[name] is None else counts[row[name]] if counts[row[name]] >= 10 else -1
+        codes[name] = [counts[row[name]] if row[name] is not None and counts[row[name]] >= 10 else -1
                        for row in r.rows]
     return codes
 
 
 def test_ids_of_spark(sets):
     codes = spark_codes(sets["v1_spark"][2])
-    assert -1 in codes["state"] and -1 in codes["source_id_promo"] and 0 in codes["geo_location"]
+    assert -1 in codes["state"] and -1 in codes["source_id_promo"] and 0 not in codes["geo_location"]
     names = {"doc_event_id": ("document_id", 300_000), "event_platform": ("platform", 4),
              "doc_id": ("document_id_promo", 100_000), "doc_event_source_id": ("source_id", 4000),
              "doc_event_publisher_id": ("publisher_id", 1000), "event_geo_location": ("geo_location", 2500),
@@ -192,7 +193,7 @@ def numbers_of_profiles(r, users="all"):
         "doc_views": min_max(log2(r.views("document_id_promo", 6))), "ad_views": min_max(log2(r.views("ad_id", 6))),
         "doc_event_days_since_published": min_max(log2([row["days"] or 0 for row in r.rows])),
         "doc_ad_days_since_published": min_max(log2([row["days_promo"] or 0 for row in r.rows])),
-        "user_views": min_max(log2([r.profile(row, users)[0] for row in r.rows])),
+        "user_views": min_max(log2([len(r.profile(row, users)) for row in r.rows])),
         "doc_event_hour": min_max(log2([clock(row)[0] for row in r.rows]))}
 
 
@@ -230,13 +231,14 @@ def test_ids_of_profiles(sets):
     expected |= {"event_hour": [clock(row)[0] for row in r.rows], "event_weekend": [clock(row)[1] for row in r.rows],
                  "event_platform": codes["platform"],
                  "traffic_source": [(r.traffic_source(row) or 1) - 1 for row in r.rows],
-                 "user_has_already_viewed_doc": [int(row["document_id_promo"] in r.profile(row)[1]) for row in r.rows]}
+                 "user_has_already_viewed_doc": [int(row["document_id_promo"] in r.profile(row)) for row in r.rows]}
     assert {1, 2} & set(expected["traffic_source"]) and 1 in expected["user_has_already_viewed_doc"]
     same(sets, "profiles", expected, exact=True)
 
 
 def test_lists_of_profiles(sets):
-    """The six entities (three topics, categories) of greatest confidence, equal ones by the count of the aspect."""
+    """The six entities of 10 rows or more (three topics, categories) of greatest confidence, equal ones by the count of
+    the aspect."""
     r = sets["profiles"][2]
     for role, key in (("doc_event", "document_id"), ("doc_ad", "document_id_promo")):
         for name, kind, most, size in (("entity", "entities", 6, 10_000), ("topic", "topics", 3, 350),
@@ -247,16 +249,18 @@ def test_lists_of_profiles(sets):
             lists = []
             for row in r.rows:
                 mine = aspects.get(row[key], {})
-                first = sorted(mine, key=lambda id_, mine=mine, order=order: (-mine[id_], order[id_]))[:most]
-                lists.append([hash60(raw.count(id_) if name == "entity" else id_) % size for id_ in first
-                              if name != "entity" or raw.count(id_) >= 10])
+                first = [id_ for id_ in sorted(mine, key=lambda id_, mine=mine, order=order: (-mine[id_], order[id_]))
+                         if name != "entity" or raw.count(id_) >= 10][:most]
+                lists.append([hash60(raw.count(id_) if name == "entity" else id_) % size for id_ in first])
             same(sets, "profiles", {f"{role}_{name}_id": lists}, exact=True)
 
 
 def test_only_test_users_have_profiles_as_published(tmp_path):
     _, found = prepared(tmp_path, "profiles", profile_users="test")
     r = Reference(TABLES, "profiles")
-    assert len(set(found["train"]["user_views"])) == 1 < len(set(found["test"]["user_views"]))
+    tested = {row["uuid"] for row in r.rows if row["test"]}
+    assert any(r.profile(row) and row["uuid"] not in tested for row in r.train)
+    assert any(r.profile(row, "test") for row in r.train)
     for feature, values in numbers_of_profiles(r, "test").items():
         for mapping, column in r.mappings(values).items():
             np.testing.assert_allclose(found[mapping][feature], column, rtol=2e-5, atol=2e-6, err_msg=feature)

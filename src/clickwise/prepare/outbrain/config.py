@@ -27,7 +27,8 @@ class OutbrainConfig(Section):
     rate_weight      clickwise: a click rate is drawn towards the mean as by so many more views
     frequency_limit  clickwise: a value keeps an id of its own if it occurs at least so often in the training rows;
                      `frequency_limits` overrides it by feature
-    profile_users    profiles: all · test: only users of test displays have a profile, as published
+    profile_users    profiles: all · test: only users who have a test display have a profile (in their training rows
+                     too), as published
     max_aspects      more categories, topics or entities of one document than this are an error
     shuffle          permute the training rows, by `seed`; test rows stand display by display
     max_bad_rows     so many lines that cannot be read are skipped and counted before preparation gives up

@@ -24,10 +24,11 @@ def store_documents(engine: Engine, *, missing_publisher: Publisher, keep_withou
 
     missing_publisher    as_is · per_source: documents without a publisher share a new one with the others of their
                          source, numbered from the greatest publisher + 1 on · per_document: each gets one of its own.
-                         NOTE[DIFF] the reference numbers them by chance, and under per_source a document of a source
-                         with and without publishers comes several times; here sources (documents) are numbered in
-                         ascending order and every document comes once
-    keep_without_source  documents without a source stay; else they are as if unknown
+                         NOTE[DIFF] the references number sources by chance, documents by their place in the file from
+                         one later on, and under per_source a document of a source with and without publishers comes
+                         several times; here sources (documents) are numbered in ascending order and every document
+                         comes once
+    keep_without_source  documents without a source stay; else they are as if unknown, and so are their publishers
     """
     meta = engine.table("documents_meta")
     table = meta.select("document_id", "source_id", "publisher_id", published=published(meta))
@@ -35,7 +36,7 @@ def store_documents(engine: Engine, *, missing_publisher: Publisher, keep_withou
         table = table.filter(table.source_id.notnull())
     if missing_publisher != "as_is":
         key = "source_id" if missing_publisher == "per_source" else "document_id"
-        first = (engine.row(meta.aggregate(n=meta.publisher_id.max()))["n"] or 0) + 1
+        first = (engine.row(table.aggregate(n=table.publisher_id.max()))["n"] or 0) + 1
         without = table.filter(table.publisher_id.isnull() & table[key].notnull()).select(key).distinct()
         new = without.select(new_key=without[key],
                              new_publisher=ibis.row_number().over(order_by=without[key]).cast("int64") + first)
@@ -53,7 +54,8 @@ def store_aspects(folder: PreparationFolder, *, idf: Idf, documents: Documents, 
     kind (an index of KINDS), aspect (an integer, not shared between kinds), confidence, rarity (ln(N/df)), unit; and
     vocabularies `aspect_<kind>` (value, id, count), which are written to preparation/aspects/ too, with their rarity.
 
-    A document that has an aspect twice has it with the greater confidence. With df the rows of the raw table that have
+    A document that has an aspect twice has it with the greater confidence (NOTE[DIFF] Spark takes that of the later row
+    and has it twice in lists, NVTabular takes their sum). With df the rows of the raw table that have
     the aspect, and N as `documents` says (all of documents_meta, those with a source, or the greatest id in the
     aspect's table + 1), idf is ln(N/df), or ln(ln(N/df)); 0 where that does not exist or N ≤ df. `unit` is
     confidence · idf over the length of the document's vector of the kind, so that the inner product of two documents is
@@ -123,13 +125,11 @@ def store_similarities(engine: Engine) -> None:
 
 
 def ranked_aspects(engine: Engine, kind: str) -> ir.Table:
-    """document_id, id (of the vocabulary `aspect_<kind>`), confidence, position: 0 for the aspect of greatest
-    confidence, equal ones by id."""
+    """document_id, id (of the vocabulary `aspect_<kind>`), rank: the least for the aspect of greatest confidence."""
     aspects = engine.table("aspects")
     index = KINDS.index(kind)
-    aspects = aspects.filter(aspects.kind == index).mutate(id=lambda t: (t.aspect - index) // len(KINDS))
-    order = ibis.window(group_by="document_id", order_by=[ibis.desc(aspects.confidence), aspects.id])
-    return aspects.select("document_id", "id", "confidence", position=ibis.row_number().over(order))
+    aspects = aspects.filter(aspects.kind == index)
+    return aspects.select("document_id", id=(aspects.aspect - index) // len(KINDS), rank=-aspects.confidence)
 
 
 def aspects_as_listed(engine: Engine, kind: str) -> ir.Table:
@@ -137,21 +137,15 @@ def aspects_as_listed(engine: Engine, kind: str) -> ir.Table:
     vocabulary = engine.table(f"aspect_{kind}")
     raw = engine.numbered(engine.table(f"documents_{kind}")).semi_join(engine.table("used_documents"), "document_id")
     joined = raw.inner_join(vocabulary, raw[ASPECTS[kind]] == vocabulary["value"])
-    first = joined.group_by("document_id", "id").aggregate(row=joined.row.min(),
-                                                           confidence=joined.confidence_level.max())
-    order = ibis.window(group_by="document_id", order_by=first.row)
-    return first.select("document_id", "id", "confidence", position=ibis.row_number().over(order))
+    return joined.group_by("document_id", "id").aggregate(rank=joined.row.min())
 
 
-def lists(ranked: ir.Table, ids: ir.Table, most: int, *, limit_first: bool) -> ir.Table:
-    """document_id, `ids`: of every document up to `most` aspects that are in `ids` (value, id), in their order: those
-    among its first `most` (`limit_first`), or the first that are."""
-    if limit_first:
-        ranked = ranked.filter(ranked.position < most)
+def lists(ranked: ir.Table, ids: ir.Table, most: int) -> ir.Table:
+    """document_id, `ids`: of the aspects of every document that are in `ids` (value, id) the first `most` by rank,
+    equal ones by their own id."""
     known = ranked.inner_join(ids.select(value="value", new="id"), ranked.id == ids.value)
-    if not limit_first:
-        order = ibis.window(group_by="document_id", order_by=known.position)
-        known = known.mutate(rank=ibis.row_number().over(order)).filter(lambda t: t.rank < most)
+    order = ibis.window(group_by="document_id", order_by=[known["rank"], known.id])
+    known = known.mutate(position=ibis.row_number().over(order)).filter(lambda t: t.position < most)
     pair = ibis.struct({"position": known.position, "id": known.new})
     collected = known.group_by("document_id").aggregate(pairs=pair.collect())
     return collected.select("document_id", ids=collected.pairs.sort().map(lambda pair: pair["id"]).cast("array<int32>"))

@@ -118,9 +118,12 @@ def _with_document(engine: Engine, table: ir.Table, key: str, suffix: str) -> ir
 
 
 def place_columns(table: ir.Table, strip: bool) -> ir.Table:
-    """`table` with geo_location, geo_location_country (2 characters) and geo_location_state (5)."""
-    place = table.geo_location.strip() if strip else table.geo_location
-    return table.mutate(geo_location=place, geo_location_country=place.substr(0, 2),
+    """`table` with geo_location_country (the first 2 characters of geo_location) and geo_location_state (5)."""
+    whole = place = table.geo_location
+    if strip:
+        place = place.strip().nullif("")
+        whole = ibis.cases((place.notnull(), whole))
+    return table.mutate(geo_location=whole, geo_location_country=place.substr(0, 2),
                         geo_location_state=place.substr(0, 5))
 
 

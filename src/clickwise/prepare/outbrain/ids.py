@@ -47,7 +47,8 @@ class AspectList:
     order    confidence: those of greatest confidence · file: the first in the raw file
     by       hash: `Hash60` of the raw id modulo `buckets` · hash_of_id: of the id in a vocabulary of the training rows,
              0 for aspects that it lacks · hash_of_count: of the number of raw rows with that id, those of less than 10
-             left out · vocabulary: ids from 1 on, aspects of less than `frequency_limit` training rows left out
+             left out · vocabulary: ids from 1 on, aspects of less than `frequency_limit` training rows left out. What
+             is left out takes no place among the `most`
     """
 
     of: Literal["document_id", "document_id_promo"]
@@ -132,7 +133,7 @@ def store_lists(folder: PreparationFolder, name: str, feature: AspectList, limit
         else aspects_as_listed(engine, feature.kind)
     ranked = engine.materialise(ranked, f"ranked_{name}")
     every = engine.table(f"aspect_{feature.kind}")
-    size, limit_first = feature.buckets, True
+    size = feature.buckets
     if feature.by == "hash":
         ids = every.select(value="id", id=_bucket(engine, every["value"], feature))
     elif feature.by == "hash_of_count":
@@ -142,15 +143,14 @@ def store_lists(folder: PreparationFolder, name: str, feature: AspectList, limit
         known = engine.materialise(_trained(engine, ranked, feature, limit if feature.by == "vocabulary" else 0),
                                    f"vocabulary_{name}")
         if feature.by == "vocabulary":
-            ids, limit_first, size = known.select("value", "id"), False, engine.count(known) + 1
+            ids, size = known.select("value", "id"), engine.count(known) + 1
             named = known.inner_join(every.select(aspect="id", name="value"), [("value", "aspect")])
             write_vocabulary(folder, name, named.select("id", "count", value="name"))
         else:
             known_ids = every.left_join(known.select(aspect="value", known="id"), [("id", "aspect")])
             known_ids = known_ids.select(value="id", known=ibis.coalesce(known_ids.known, 0))
             ids = known_ids.select("value", id=_bucket(engine, known_ids.known, feature))
-    engine.materialise(lists(ranked, engine.materialise(ids, f"ids_{name}"), feature.most, limit_first=limit_first),
-                       f"list_{name}")
+    engine.materialise(lists(ranked, engine.materialise(ids, f"ids_{name}"), feature.most), f"list_{name}")
     return size
 
 

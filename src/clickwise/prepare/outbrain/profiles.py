@@ -72,32 +72,38 @@ def store_profiles(engine: Engine, users: Literal["all", "test"]) -> None:
     `user_<kind>`, how many aspects, and `length_<kind>`) and `user_similarities` (row, `product_<kind>`,
     `common_<kind>`: how many aspects are shared).
 
-    Of a display's user, only documents with any aspect that were viewed before the event count; user_views is how
-    often. The weight of an aspect is tf · idf · confidence: the number of viewed documents that have it, ln(N/df), the
-    mean confidence of those. The product of that vector and the vector of the ad's document (of length 1) over its own
-    length is their cosine. A profile only grows with time: what a view adds to it is worked out once for each view,
-    and not again for every display that follows.
+    Of a display's user, only views before the event count, of documents with any aspect that the table `documents`
+    has; user_views is how many. With `users` test, users have a profile who have a test display, in their training
+    rows too. The weight of an aspect is tf · idf · confidence: the number of views of documents that have it (four
+    views of one document are four), ln(N/df), the mean confidence in these views. The product of that vector and the
+    vector of the ad's document (of length 1) over its own length is their cosine. A profile only grows with time: what
+    a view adds to it is worked out once for each view, and not again for every display that follows.
     """
     with Progress("building profiles", total=3, unit="steps") as bar:
         visitors, views = engine.table("visitors"), engine.table("page_views")
         if users == "test":
-            visitors = visitors.filter(visitors.test)
+            visitors = visitors.semi_join(visitors.filter(visitors.test), "user")
+            views = views.semi_join(visitors, "user")
         aspects = engine.table("aspects")
-        views = views.semi_join(aspects.select("document_id").distinct(), "document_id")
-        seen = engine.materialise(views.group_by("user", "document_id").aggregate(since=views.timestamp.min()), "seen")
+        views = views.semi_join(aspects, "document_id").semi_join(engine.table("documents"), "document_id")
+        views = views.group_by("user", "document_id", at="timestamp").aggregate(times=views.count())
+        views = engine.materialise(views, "viewed")
+        engine.materialise(views.group_by("user", "document_id").aggregate(since=views["at"].min()), "seen")
         bar.advance(1, "documents")
 
-        grown = seen.inner_join(aspects.select("document_id", "kind", "aspect", "rarity", "confidence"), "document_id")
-        order = {"group_by": ["user", "aspect"], "order_by": ["since", "document_id"]}
+        grown = views.inner_join(aspects.select("document_id", "kind", "aspect", "rarity", "confidence"), "document_id")
+        grown = grown.mutate(confidence=grown.times * grown.confidence)
+        order = {"group_by": ["user", "aspect"], "order_by": ["at", "document_id"]}
         sure = grown.confidence.sum().over(ibis.cumulative_window(**order))
         grown = engine.materialise(grown.select(
-            "user", "aspect", "kind", "since", weight=grown.rarity * grown.confidence,
+            "user", "aspect", "kind", "at", weight=grown.rarity * grown.confidence,
             square=grown.rarity * grown.rarity * grown.confidence * (2 * sure - grown.confidence),  # it adds to length²
             new=ibis.row_number().over(ibis.window(**order)) == 0), "grown_vectors")
         engine.materialise(_profiles(visitors, views, grown), "profiles")
         bar.advance(1, "aspects")
         engine.materialise(_similarities(engine, visitors, grown), "user_similarities")
         engine.drop("grown_vectors")
+        engine.drop("viewed")
         bar.advance(1, "similarities")
 
 
@@ -110,11 +116,11 @@ def _profiles(visitors: ir.Table, views: ir.Table, grown: ir.Table) -> ir.Table:
                             is_view=ibis.literal(is_view),
                             **{name: known.get(name, ibis.literal(0.0)).cast("float64") for name in sums})
 
-    viewed = views.group_by("user", at="timestamp").aggregate(n=views.count())
-    growth = grown.group_by("user", at="since").aggregate(**{name: value for index, kind in enumerate(KINDS)
-                                                             for name, value in (
-        (f"size_{kind}", grown.count(where=grown.new & (grown.kind == index))),
-        (f"square_{kind}", (grown.kind == index).ifelse(grown.square, 0.0).sum()))})
+    viewed = views.group_by("user", "at").aggregate(n=views.times.sum())
+    growth = grown.group_by("user", "at").aggregate(**{
+        name: value for index, kind in enumerate(KINDS) for name, value in (
+            (f"size_{kind}", grown.count(where=grown.new & (grown.kind == index))),
+            (f"square_{kind}", (grown.kind == index).ifelse(grown.square, 0.0).sum()))})
     events = visitors.select("user", "display_id", at="timestamp")
     table = ibis.union(moments(viewed, True, views=viewed.n),
                        moments(growth, True, **{name: growth[name] for name in sums[1:]}),
@@ -134,7 +140,7 @@ def _similarities(engine: Engine, visitors: ir.Table, grown: ir.Table) -> ir.Tab
     rows = examples.inner_join(visitors.select("display_id", "user", "timestamp"), "display_id")
     rows = rows.inner_join(ads, "ad_id").inner_join(of_ad, [("document_id_promo", "promo")])
     both = rows.inner_join(grown.rename(viewer="user"), [("user", "viewer"), ("shared", "aspect")])
-    both = both.filter(both.since < both.timestamp)
+    both = both.filter(both["at"] < both.timestamp)
     found = {}
     for index, kind in enumerate(KINDS):
         mine = both.kind == index

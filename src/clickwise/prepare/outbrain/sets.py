@@ -25,7 +25,8 @@ class FeatureSet:
     """Features by name, in the order of the channels, and the rules of the tables that they are made of.
 
     complete_events  an event without place or platform is as if nothing were known of it
-    strip_places     spaces around a place are cut off before its first 2 or 5 characters are taken
+    strip_places     spaces around a place are cut off before its first 2 or 5 characters are taken, and one of spaces
+                     alone is none; the whole place keeps its spaces, as published
     out_of_fold      see `rates.store_counts`
     profiles         page views are read, and users have profiles
     """
@@ -108,11 +109,11 @@ SPARK_RULES = {"missing_publisher": "per_source", "keep_without_source": False, 
 
 
 def spark_category(column: str, by: str) -> Category:
-    """The categories that Spark made: numbers of events stand for places, a missing value is 0, an ad's missing source
-    −1."""
+    """The categories that Spark made: numbers of events stand for places; a missing value is 0, a missing place or
+    source of an ad −1."""
     level, buckets = PUBLISHED[column]
     return Category(level=level, column="platform_from_0" if column == "platform" else column, by=by, buckets=buckets,
-                    counted=column in PLACES, missing=-1 if column == "source_id_promo" else 0)
+                    counted=column in PLACES, missing=-1 if column in (*PLACES, "source_id_promo") else 0)
 
 
 # ---- 26 features, Spark
@@ -191,9 +192,10 @@ def multihot() -> FeatureSet:
 def profiles() -> FeatureSet:
     """What Spark made for TensorFlow 1: rates with a confidence, aspects of both documents, users by what they viewed.
 
-    LOG stands for log2(1 + 1000 x) to [0, 1], INT for log2(1 + x) to [0, 1]. NOTE[DIFF] a place of fewer than 10 events
-    has the bucket of "-1" in place of a row of zeros, lists are not filled up with zeros that are ids, and ids are
-    hashed by `Hash60`; what was published but not used by the model is left out.
+    LOG stands for log2(1 + 1000 x) to [0, 1], INT for log2(1 + x) to [0, 1]. NOTE[DIFF] a place that is missing or of
+    fewer than 10 events and a missing source of an ad have the bucket of "-1" in place of a row of zeros, lists are not
+    filled up with zeros that are ids, and ids are hashed by `Hash60`; what was published but not used by the model is
+    left out.
     """
     log, integer = ({"curve": curve, "scale": "min_max"} for curve in ("log2_of_thousands", "log2"))
 
