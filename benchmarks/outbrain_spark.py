@@ -4,9 +4,13 @@ Written as one would write it: DataFrames, joins, group-bys, no Python functions
 cached. The split and all formulas are those of `clickwise prepare`, so that the two outputs can be compared.
 
     spark-submit --master local[2] --driver-memory 6g benchmarks/outbrain_spark.py RAW OUT
+
+With a file in $STATUS it writes there what /proc tells of this process and of its parent, the Java machine.
 """
 
+import os
 import sys
+from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -124,3 +128,6 @@ def scaled(rows: DataFrame) -> DataFrame:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    if "STATUS" in os.environ:
+        Path(os.environ["STATUS"]).write_text(
+            "".join(Path(f"/proc/{process}/status").read_text() for process in ("self", os.getppid())))

@@ -12,6 +12,7 @@ at most a twentieth of the CPU time of PySpark local[2].
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -24,12 +25,14 @@ import numpy as np
 from measure import arguments, finish
 
 SETS = ("clickwise", "v1_spark", "v1_nvtabular", "multihot", "profiles")
+# Each process writes down its own peak: what `wait4` tells of a child counts this program's memory before exec as well.
 PREPARE = """
-import sys
+import os, pathlib, sys
 from clickwise import prepare
 raw, out, name, memory, threads = sys.argv[1:]
 prepare.run({"dataset": {"name": "outbrain", "folder": raw, "feature_set": name, "shuffle": False},
              "engine": {"memory_limit": memory, "threads": int(threads)}, "out": out}, "benchmark")
+pathlib.Path(os.environ["STATUS"]).write_text(pathlib.Path("/proc/self/status").read_text())
 """
 # Names that differ: in the output of outbrain_spark.py -> in ours.
 RENAMED = {"ad": "ad_id", "campaign": "campaign_id", "scaled_doc_views": "doc_views_log_01scaled",
@@ -38,9 +41,11 @@ RENAMED = {"ad": "ad_id", "campaign": "campaign_id", "scaled_doc_views": "doc_vi
 
 
 def run(command: list[object], **environment: object) -> dict[str, float]:
-    """cpu_s, wall_s and peak_gb (of the largest process) of a command with all its children."""
+    """cpu_s and wall_s of a command with all its children; peak_gb, the most that is told by what the command writes to
+    the file $STATUS: /proc/<process>/status."""
     started = time.perf_counter()
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as errors, tempfile.NamedTemporaryFile("r") as status_file:
+        environment |= {"STATUS": status_file.name}
         process = subprocess.Popen(list(map(str, command)), stdout=errors, stderr=errors,
                                    env=os.environ | {name: str(value) for name, value in environment.items()})
         _, status, used = os.wait4(process.pid, 0)
@@ -49,7 +54,8 @@ def run(command: list[object], **environment: object) -> dict[str, float]:
         if process.returncode:
             errors.seek(0)
             sys.exit(errors.read().decode()[-3000:])
-    return {"cpu_s": used.ru_utime + used.ru_stime, "wall_s": wall, "peak_gb": used.ru_maxrss * 1024 / 1e9}
+        peak = max(map(int, re.findall(r"VmHWM:\s+(\d+) kB", status_file.read())))
+    return {"cpu_s": used.ru_utime + used.ru_stime, "wall_s": wall, "peak_gb": peak * 1024 / 1e9}
 
 
 def same(spark: Path, ours: Path) -> None:
