@@ -14,7 +14,8 @@ A column is `of` a raw column or of one that a state gives, or of several: ["cli
 `events`, which may be absent, names the columns of a log (`Log`).
 
 `list` is what lies between the values of a list that is stored as text. `text`, which may be absent, says how files of
-text without the names of their columns are read; their `label` may be absent.
+text without the names of their columns are read; their `label` may be absent. `not_for_new_rows` alone says why
+columns were made that no new row can be.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class Log:
 @dataclasses.dataclass(frozen=True)
 class Encoding:
     """`states` are vocabularies, files relative to `folder`; `tables` the other states, which lie in
-    `folder`/states/<name>. `layout`: delimiter and columns of text files without a header."""
+    `folder`/states/<name>. `layout`: delimiter and columns of text files without a header. `not_for_new_rows`: why it
+    has no columns."""
 
     raw: Mapping[str, RawColumn]
     columns: Mapping[str, Column]
@@ -90,6 +92,7 @@ class Encoding:
     folder: Path = Path()
     tables: Mapping[str, State] = dataclasses.field(default_factory=dict)
     events: Log | None = None
+    not_for_new_rows: str | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Encoding:
@@ -128,7 +131,8 @@ class Encoding:
                                       **({} if column.most is None else {"most": column.most}),
                                       "steps": [_entry(step, "do", step.do) for step in column.steps]}
                                for name, column in self.columns.items()}}
-        further = {"text": self.layout, "events": self.events and dataclasses.asdict(self.events)}
+        further = {"text": self.layout, "events": self.events and dataclasses.asdict(self.events),
+                   "not_for_new_rows": self.not_for_new_rows}
         write_json(folder / FILE, content | {key: value for key, value in further.items() if value is not None})
 
     def copy_to(self, folder: Path) -> None:
@@ -153,6 +157,13 @@ class Encoding:
     def with_tables(self, tables: Mapping[str, State]) -> Encoding:
         """The same with other states."""
         return dataclasses.replace(self, tables=tables)
+
+    def check_for_new_rows(self) -> None:
+        """Raises DataError where its columns are not for new rows."""
+        if self.not_for_new_rows is not None:
+            raise DataError(self.folder, found=f"columns that are not for new rows: {self.not_for_new_rows}",
+                            expected="an encoding of raw rows",
+                            do="score the rows that were prepared, --input test, or prepare and train on other columns")
 
     @property
     def goes_on(self) -> bool:
@@ -198,8 +209,10 @@ def _encoding(content: Mapping[str, Any], folder: Path) -> Encoding:
     if events is not None:
         _require(events.label in columns and all(name in raw and _is_whole(raw[name]) for name in (
             events.time, *events.same, *events.order)), "events", "other columns")
+    reason = content.get("not_for_new_rows")
+    _check_field("not_for_new_rows", "str | None", reason)
     found = Encoding(raw, columns, {name: entry["file"] for name, entry in vocabularies.items()}, layout, folder,
-                     tables, events)
+                     tables, events, reason)
     _require(events is not None or not found.goes_on, "events", "nothing")
     return found
 

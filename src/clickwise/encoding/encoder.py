@@ -67,6 +67,7 @@ class Encoder:
 
     def __init__(self, encoding: Encoding, names: Iterable[str] | None = None,
                  going_on: Mapping[str, GoingOn] | None = None) -> None:
+        encoding.check_for_new_rows()
         self.encoding, self.going_on = encoding, going_on or {}
         self.names = tuple(encoding.columns if names is None else names)
         self.carried: list[str] = []

@@ -24,6 +24,7 @@ class Replay:
 
     def __init__(self, encoding: Encoding, names: Iterable[str]) -> None:
         """Raises DataError for an encoding none of whose states go on."""
+        encoding.check_for_new_rows()
         if not encoding.goes_on:
             raise DataError(encoding.folder, found="no state that goes on with the events of a log",
                             expected="a run on data whose preparation said so", do="give the rows with --input")

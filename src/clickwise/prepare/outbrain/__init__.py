@@ -14,10 +14,12 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
+from clickwise.encoding import Encoding
 from clickwise.feature_spec import Feature, narrowest_id_dtype
 from clickwise.files import write_json
 from clickwise.prepare import steps, write
 from clickwise.prepare.broadcast import BroadcastByKey, Column, store_columns
+from clickwise.prepare.encode import save_encoding
 from clickwise.prepare.outbrain import numbers
 from clickwise.prepare.outbrain.config import OutbrainConfig
 from clickwise.prepare.outbrain.features import store_features
@@ -29,6 +31,7 @@ from clickwise.prepare.raw_files import estimate_rows, find_tables, raw_folder
 
 TABLE_ROW_BYTES = 130  # of clicks, examples, similarities and `level_example`, for every row
 LABEL, DISPLAY = "clicked", "display_id"
+NOT_FOR_NEW_ROWS = "dataset.feature_set={} is as published, made of a whole log at once"
 KEYS = ("display", "ad")  # of an example: its row in `level_display` and in `level_ad`
 
 
@@ -133,6 +136,8 @@ class Outbrain(Preparation):
         write.write_dataset(folder, hand_out, features=stored,
                             channels=features.channels | {"display": (DISPLAY,), "label": (LABEL,)},
                             rows=self.rows, shuffle_seed=None)
+        if self.config.feature_set != "clickwise":
+            save_encoding(folder, Encoding({}, {}, not_for_new_rows=NOT_FOR_NEW_ROWS.format(self.config.feature_set)))
 
     @property
     def rows(self) -> dict[str, int]:
