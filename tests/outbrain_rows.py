@@ -100,7 +100,10 @@ class Reference:
             event["day"] = event["timestamp"] // DAY_MS
             event["test"] = event["day"] >= 11 or hash60(f"{seed}/{event['display_id']}") < test_share * 2**60
             place = event["geo_location"]
-            place = place.strip() if place is not None and self.spark else place  # the whole place keeps its spaces
+            if place is not None and (self.spark or self.kind == "clickwise"):
+                place = place.strip()
+            if self.kind == "clickwise":  # with Spark the whole place keeps its spaces
+                event["geo_location"] = place
             event |= {"country": place and place[:2], "state": place and place[:5]}
         for event in self.events.values():
             if self.spark and (event["platform"] is None or event["geo_location"] is None):

@@ -124,17 +124,21 @@ class Model:
                   for first in range(0, columns.rows, BLOCK_ROWS)]
         return 1 / (1 + np.exp(-np.concatenate(logits).astype(np.float64)))
 
-    def predict_logit(self, data: Data) -> np.ndarray:
-        """The logit of every row, float32."""
-        logits = [np.zeros(0, np.float32)]
-        for first, table in self._blocks(data, self._encoder):
-            columns = model_columns(self._spec, self._encoder.arrays(table, first), len(table))
+    def predict_logit(self, data: Data, *, alone: bool = False) -> np.ndarray:
+        """The logit of every row, float32. Where the model reads how many rows a display has, `data` are whole
+        displays; rows may be `alone` with theirs."""
+        logits, encoder = [np.zeros(0, np.float32)], self._encoder
+        if encoder.group is not None:
+            encoder = Encoder(self._encoding, encoder.names, encoder.going_on, alone=alone)
+            encoder = encoder.in_parts(table for _, table in self._blocks(data, encoder))
+        for first, table in self._blocks(data, encoder):
+            columns = model_columns(self._spec, encoder.arrays(table, first), len(table))
             logits.append(scores(self._session, self._spec, columns)["logit"])
         return np.concatenate(logits)
 
-    def predict_proba(self, data: Data) -> np.ndarray:
+    def predict_proba(self, data: Data, *, alone: bool = False) -> np.ndarray:
         """The probability of a click of every row, float64: the sigmoid of `predict_logit`."""
-        return 1 / (1 + np.exp(-self.predict_logit(data).astype(np.float64)))
+        return 1 / (1 + np.exp(-self.predict_logit(data, alone=alone).astype(np.float64)))
 
     def _blocks(self, data: Data, encoder: Encoder | Replay):
         """(number of the first row, table) a block at a time, as `clickwise predict` takes them."""
@@ -157,7 +161,9 @@ class Model:
         """Metrics of the recipe by name, on raw rows with their label; rows without one are left out."""
         spec, session = self._spec, self._session
         label, display = (spec.channels.get(channel, ()) for channel in ("label", "display"))
-        encoder = Encoder(self._encoding, [*inputs(session.reads), *label, *display], self._encoder.going_on)
+        encoder = Encoder(self._encoding, [*inputs(session.reads), *label, *display], self._encoder.going_on,
+                          alone=True)
+        encoder = encoder.in_parts(table for _, table in self._blocks(data, encoder))
         metrics, seen = session.metrics(), 0
         metrics.reset()
         for first, table in self._blocks(data, encoder):

@@ -370,6 +370,8 @@ def predict(run: RunFolder, overrides: Overrides = None,
             carry: Annotated[str | None, typer.Option(help="Further columns to carry along: a,b.")] = None,
             encoded: Annotated[bool, typer.Option("--encoded", help="The file holds ids and numbers, as the Feature "
                                                                     "Spec says, not raw values.")] = False,
+            alone: Annotated[bool, typer.Option("--alone", help=(
+                "Rows may be alone with their display, where a model reads how many a display has."))] = False,
             allow_imports: AllowImports = None, trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Write probabilities for raw rows; display, target item and columns of your own channels go along."""
     from clickwise.encoding.encoder import described
@@ -377,7 +379,7 @@ def predict(run: RunFolder, overrides: Overrides = None,
 
     names = tuple(name.strip() for name in carry.split(",") if name.strip()) if carry else ()
     found = predict(run, source=source, replay=replay, out=out, overrides=overrides or [], carry=names, encoded=encoded,
-                    allow_imports=allow_imports or (), trust_paths=trust_paths)
+                    alone=alone, allow_imports=allow_imports or (), trust_paths=trust_paths)
     for kind in ("missing", "unseen"):
         if shares := found.get(kind):
             print(f"{kind} values: {described(shares)}", file=sys.stderr)

@@ -15,6 +15,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from clickwise.encoding import Column, vocabulary_file
+from clickwise.encoding.further_operations import (
+    AsFloat32,
+    DaysSince,
+    FirstCharacters,
+    IsKnown,
+    LogitRateOrPrior,
+    MissingIf,
+    Plus,
+    RareVocabulary,
+    Remainder,
+    SparseProduct,
+)
 from clickwise.encoding.operations import (
     OPERATIONS,
     Above,
@@ -68,11 +80,21 @@ CASES = {
     "weekday": (Weekday(), pa.int64(), st.none() | st.dates().map(lambda day: int(f"{day:%Y%m%d}"))),
     "or_else of integers": (OrElse(-1), pa.int64(), integers),
     "or_else": (OrElse("é"), pa.string(), texts),
+    "first_characters": (FirstCharacters(2), pa.string(), texts),
+    "missing_if": (MissingIf("b"), pa.string(), texts),
+    "plus": (Plus(1), pa.int64(), st.none() | st.integers(-2**40, 2**40)),
+    "remainder": (Remainder(7), pa.int64(), st.none() | st.integers(-2**62, 2**62)),
+    "as_float32": (AsFloat32(), pa.float64(), st.none() | st.floats(-1e30, 1e30)),
+    "is_known": (IsKnown(), pa.int64(), integers),
+    "is_known of numbers": (IsKnown(), pa.float64(), numbers),
 }
 
 
 counted = st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)).map(lambda pair: (max(pair), min(pair)))
 OF_TWO = {"logit_rate": (LogitRate(0.3, 10.0), st.tuples(st.none(), st.none()) | counted),
+          "logit_rate_or_prior": (LogitRateOrPrior(0.3, 10.0), st.tuples(st.none(), st.none()) | counted),
+          "days_since": (DaysSince(1_465_876_799_998, 3650), st.tuples(
+              st.none() | st.integers(-10**10, 10**10), st.none() | st.integers(-10**10, 10**10))),
           "joined": (Joined(10**8), st.tuples(st.none() | st.integers(0, 10**8), st.none() | st.integers(0, 10**8)))}
 
 
@@ -92,7 +114,8 @@ def bits(value):
 
 
 def test_every_operation_is_here():
-    assert {operation.do for operation, *_ in [*CASES.values(), *OF_TWO.values()]} | {"vocabulary"} == set(OPERATIONS)
+    assert {operation.do for operation, *_ in [*CASES.values(), *OF_TWO.values()]} | {
+        "vocabulary", "rare_vocabulary", "sparse_product"} == set(OPERATIONS)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -122,7 +145,8 @@ def test_forms_of_two_columns_agree(engine, case, data):
     table = engine.materialise(ibis.memtable(pa.table({"row": range(len(x)), "x": columns[0], "y": columns[1]})), "t")
     bulk = by_row(engine, table.select("row", x=operation.bulk(table.x, table.y)))
     one = [operation.one(*pair) for pair in zip(x, y, strict=True)]
-    many = operation.many(*columns).tolist() if case == "logit_rate" else operation.many(*columns).to_pylist()
+    many = operation.many(*columns)
+    many = many.tolist() if isinstance(many, np.ndarray) else many.to_pylist()
     many = [None if value is None or value != value else value for value in many]
     assert [*map(bits, bulk)] == [*map(bits, one)] == [*map(bits, many)]
 
@@ -174,3 +198,44 @@ def test_numbers_by_hand():
     np.testing.assert_allclose(SignedLog().many(x)[1:4], [0, 1, -1], rtol=1e-15)
     np.testing.assert_allclose(LogShifted(3.0).many(x), [0, math.log(3), math.log(math.e + 2), math.log(4 - math.e), 0])
     assert Standardize(1.0, 2.0).many(np.array([3.0, math.nan])).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("arrow, values", [(pa.string(), texts), (pa.int64(), integers)])
+@QUICK
+@given(data=st.data())
+def test_a_vocabulary_may_have_an_id_for_what_is_rare(tmp_path_factory, arrow, values, data):
+    """Missing 0, any other value 1, those that are known from 2 on."""
+    given = data.draw(st.lists(values, min_size=1, max_size=30))
+    known = data.draw(st.lists(values.filter(lambda value: value is not None), max_size=20, unique=True))
+    path = tmp_path_factory.mktemp("v") / "x"
+    write_vocabulary(path, [pa.array(known, arrow)])
+    operation = RareVocabulary("x").opened(VocabularyFile(path))
+    expected = [0 if value is None else known.index(value) + 2 if value in known else 1 for value in given]
+    assert [operation.one(value) for value in given] == operation.many(pa.array(given, arrow)).tolist() == expected
+    assert operation.is_unseen(np.array(expected)).tolist() == [value not in known for value in given]
+
+
+vectors = st.none() | st.dictionaries(st.integers(0, 20), st.floats(0, 1), max_size=12)
+
+
+@QUICK
+@given(st.lists(st.tuples(vectors, vectors), min_size=1, max_size=10), st.randoms(use_true_random=False))
+def test_a_sparse_product_has_the_same_bits_in_any_order(pairs, dice):
+    operation = SparseProduct()
+
+    def lists(vector):
+        if vector is None:
+            return None, None
+        items = list(vector.items())
+        dice.shuffle(items)
+        return [place for place, _ in items], [weight for _, weight in items]
+
+    rows = [[(*lists(x), *lists(y)) for x, y in pairs] for _ in range(2)]
+    found = [[operation.one(*row) for row in order] for order in rows]
+    kinds = (pa.list_(pa.int64()), pa.list_(pa.float64())) * 2
+    many = operation.many(*(pa.array(column, kind) for column, kind in zip(zip(*rows[0], strict=True), kinds,
+                                                                         strict=True)))
+    assert [*map(bits, found[0])] == [*map(bits, found[1])] == [*map(bits, many.tolist())]
+    for (x, y), value in zip(pairs, found[0], strict=True):
+        x, y = x or {}, y or {}
+        assert value == pytest.approx(math.fsum(x[place] * y[place] for place in x if place in y), abs=1e-10)

@@ -31,12 +31,12 @@ from typing import Any
 
 import numpy as np
 
+from clickwise.encoding import further_operations  # noqa: F401 (which adds its own to OPERATIONS)
 from clickwise.encoding.operations import OPERATIONS, Operation, Vocabulary
 from clickwise.encoding.raw_column import RawColumn
 from clickwise.encoding.raw_types import RAW_TYPES, Integer, Text
 from clickwise.encoding.states import KINDS, Counts, EventLog, Lookup, State
 from clickwise.encoding.states.event_log import TIME
-from clickwise.encoding.states.keyed_table import files_of
 from clickwise.encoding.vocabulary_file import VocabularyFile
 from clickwise.errors import DataError
 from clickwise.files import write_json, write_text
@@ -122,7 +122,7 @@ class Encoding:
         """Writes encoding.json into `folder`, where the states lie already."""
         states = {name: {"file": file, "sha256": _sha256(folder / file)} for name, file in self.states.items()}
         states |= {name: _entry(state, "kind", state.kind) | {"files": {
-            file: _sha256(folder / STATES / name / file) for file in files_of(len(state.by))}}
+            file: _sha256(folder / STATES / name / file) for file in state.files}}
             for name, state in self.tables.items()}
         content = {"format": _FORMAT, "version": _VERSION,
                    "raw": {name: _raw_entry(column) for name, column in self.raw.items()},
@@ -139,7 +139,7 @@ class Encoding:
         """Puts the whole encoding into `folder`: the states as hard links where the file system can, read-only."""
         (folder / STATES).mkdir(parents=True, exist_ok=True)
         for file in [*self.states.values(), *(f"{STATES}/{name}/{file}" for name, state in self.tables.items()
-                                              for file in files_of(len(state.by)))]:
+                                              for file in state.files)]:
             target = folder / file
             target.parent.mkdir(exist_ok=True)
             target.unlink(missing_ok=True)
@@ -251,7 +251,7 @@ def _check_state(name: str, state: State, known: Mapping[str, RawColumn]) -> Non
 def _open_table(folder: Path, name: str, entry: Mapping[str, Any]) -> State:
     gives = _raw_columns(entry["gives"])
     state = _made(KINDS, "kind", {key: value for key, value in entry.items() if key != "gives"} | {"gives": gives})
-    for file in files_of(len(state.by)):
+    for file in state.files:
         _check_sum(_inside(folder, f"{STATES}/{name}/{file}", "a state"), entry["files"][file])
     return state.load(folder / STATES / name)
 

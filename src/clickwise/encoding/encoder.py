@@ -16,7 +16,7 @@ from clickwise.encoding.document import Column, Encoding, RawColumn
 from clickwise.encoding.lists import Lists, known_parts, parts
 from clickwise.encoding.operations import OrElse, Vocabulary
 from clickwise.encoding.raw_types import Float, Text, Unreadable, python_values
-from clickwise.encoding.states import Events, GoingOn
+from clickwise.encoding.states import Events, GoingOn, GroupSize, WholeRequest
 from clickwise.errors import DataError, nearest
 
 FEW = 8  # rows
@@ -63,11 +63,15 @@ class Encoder:
 
     States are looked up as they stand. Of those that go on, without `going_on`, rows bring along what they would give
     (`carried`), but for lists of events, which nothing can stand for (`not_carried`).
+
+    Where a column tells how many rows a display has, the rows that come at once are whole displays (`group`, the key;
+    `in_parts`); a row alone with its display is refused unless `alone`.
     """
 
     def __init__(self, encoding: Encoding, names: Iterable[str] | None = None,
-                 going_on: Mapping[str, GoingOn] | None = None) -> None:
+                 going_on: Mapping[str, GoingOn] | None = None, *, alone: bool = False) -> None:
         encoding.check_for_new_rows()
+        self.alone = alone
         self.encoding, self.going_on = encoding, going_on or {}
         self.names = tuple(encoding.columns if names is None else names)
         self.carried: list[str] = []
@@ -79,6 +83,7 @@ class Encoder:
                 self._reach(of, name, made, looked_up)
         self.looked_up = [name for name in encoding.tables if name in looked_up]
         self.needs = {of: self._described(of, names) for of, names in made.items()}
+        self._groups = [name for name in self.looked_up if isinstance(encoding.tables[name], GroupSize)]
         self._ones: list[tuple[str, str, Callable, tuple[Callable, ...]]] = []
         self._looked_up_ones: list[str] = []
         self._lists: list[str] = []
@@ -128,6 +133,19 @@ class Encoder:
         """Whether columns are made of states that go on, and that it was not given."""
         return bool(self.carried or self.not_carried)
 
+    @property
+    def group(self) -> str | None:
+        """The raw column of the rows that must come together, if there is one."""
+        return self.encoding.tables[self._groups[0]].by[0] if self._groups else None
+
+    def in_parts(self, tables: Iterable[pa.Table], where: str = "rows") -> Encoder:
+        """This one for rows that come in parts, of which `tables` are all, with the column `group`."""
+        if not self._groups:
+            return self
+        keys = [self.read(table, [self.group], where)[self.group] for table in tables]
+        return Encoder(self.encoding, self.names, {**self.going_on, **{
+            name: WholeRequest(self.encoding.tables[name], keys) for name in self._groups}}, alone=self.alone)
+
     def check_carried(self, given: Iterable[str], where: object) -> None:
         """Raises DataError, which names them, for columns of states that go on and that rows do not bring along."""
         given = set(given)
@@ -156,6 +174,9 @@ class Encoder:
                     value = step(value)
                 encoded[name] = value
             found = {}
+            if self._groups and not self.alone:
+                state = self.encoding.tables[self._groups[0]]
+                state.check({self.group: pa.array([row.get(self.group)])}, pa.array([1]), "a row")
             if self.looked_up or self._looked_up_ones:
                 for of in self.needs:
                     found[of] = row[of] if self._is_of_lists(of) else self.encoding.raw_column(of).type.one(row[of])
@@ -244,6 +265,8 @@ class Encoder:
             found = self.going_on[name].look_up(values)
         else:
             found = self.going_on[name].replay(Events(values, label, columns or {}))
+        if isinstance(state, GroupSize) and not self.alone:
+            state.check(values, next(iter(found.values())), where)
         for of, column in found.items():
             if state.is_of_lists:
                 read[of] = column
@@ -278,7 +301,7 @@ class Encoder:
                                 found=f"{int(np.diff(offsets)[row])} values", expected=f"at most {column.most}")
             values = _through(column, x)
             if column.steps and isinstance(column.steps[-1], Vocabulary):
-                unseen = (values == 0) | (values > column.steps[-1].file.size)
+                unseen = column.steps[-1].is_unseen(values)
                 missing = 0 if isinstance(column.steps[0], OrElse) else missing
                 found.unseen[of] = int(unseen.sum()) - missing if offsets is None else \
                     len(np.unique(np.searchsorted(offsets, np.flatnonzero(unseen), "right")))
@@ -291,7 +314,7 @@ class Encoder:
 
     def arrays(self, raw: pa.Table, first: int = 0) -> dict[str, np.ndarray | Lists]:
         """The arrays of `columns`. A few rows are encoded one by one, which is faster and gives the same."""
-        if 0 < len(raw) <= FEW and not self.going_on:
+        if 0 < len(raw) <= FEW and not self.going_on and not self._groups:
             with contextlib.suppress(DataError):  # raised once more below, with the number of the row
                 values = {of: python_values(column) for of, column in self._given(raw, "rows").items()}
                 rows = [self.row(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]

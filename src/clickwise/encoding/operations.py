@@ -373,6 +373,10 @@ class Vocabulary(Operation, do="vocabulary"):
     def opened(self, file: VocabularyFile) -> Vocabulary:
         return dataclasses.replace(self, file=file)
 
+    def is_unseen(self, ids: np.ndarray) -> np.ndarray:
+        """Which ids are those of no value that the vocabulary holds, missing ones too."""
+        return (ids == 0) | (ids > self.file.size)
+
     def one(self, x):
         if x is None:
             return 0

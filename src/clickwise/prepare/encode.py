@@ -179,9 +179,10 @@ def check_examples(folder: PreparationFolder, spec: FeatureSpec, encoding: Encod
     if encoding.goes_on:
         encoded = Replay(encoding, encoding.columns).rows(examples, str(path)).arrays
     else:
-        encoder = Encoder(encoding)
+        encoder = Encoder(encoding, alone=True)
         encoded = encoder.columns(examples, str(path)).arrays
-        ones = [encoder.row(row) for row in examples.slice(0, 20).to_pylist()]
+        if encoder.group is None:
+            ones = [encoder.row(row) for row in examples.slice(0, 20).to_pylist()]
     row_B = np.arange(len(examples)) if row_B is None else row_B
     here = np.flatnonzero(row_B >= 0)
     row_B = row_B[here]

@@ -68,7 +68,7 @@ def save_examples(folder: Path, session: Session) -> None:
     examples = parquet.read_table(session.dataset.manifest.verified(f"{PREPARATION}/{EXAMPLES}")).slice(
         0, session.recipe.examples)
     encoding, names = own_encoding(folder), inputs(session.reads)
-    encoder = Encoder(encoding, names)
+    encoder = Encoder(encoding, names, alone=True)
     encoded = Replay(encoding, names).rows(examples, str(source)) if encoder.goes_on else \
         encoder.columns(examples, str(source))
     columns = model_columns(session.dataset.spec, encoded.arrays, len(examples))

@@ -28,7 +28,7 @@ ENDINGS = (".parquet", ".csv", ".tsv", ".txt", ".gz", *json_lines.ENDINGS)
 
 
 def predict(folder: Path, *, source: Path | None = None, replay: Path | None = None, out: Path | None = None,
-            overrides: list[str] = (), carry: tuple[str, ...] = (), encoded: bool = False,
+            overrides: list[str] = (), carry: tuple[str, ...] = (), encoded: bool = False, alone: bool = False,
             allow_imports: Collection[str] = (), trust_paths: bool = False) -> dict[str, Any]:
     """`rows`: how many now have `logit` and `probability` in the file `out` (Parquet or CSV, by its ending), by default
     RUN/predictions/<source>.parquet; of a raw file also `missing` and `unseen`, shares of its values.
@@ -36,8 +36,9 @@ def predict(folder: Path, *, source: Path | None = None, replay: Path | None = N
     `source` is a file of raw rows, which the run's encoding reads, or with `encoded` one of ids and numbers as the
     Feature Spec of the run says; or a mapping of the data that the run was trained on, `test` where nothing is given.
     `replay` is a log of raw rows with labels, in the order of time: the states of the encoding go on with it, then
-    `source` is scored; without `source` the rows of the log, each before it happened. Rows keep their order. Beside
-    them stand, where the source has them, the display, the features of `target_item` and of channels that are the
+    `source` is scored; without `source` the rows of the log, each before it happened. Where a model reads how many rows
+    a display has, the file holds whole displays; rows may be `alone` with theirs. Rows keep their order. Beside them
+    stand, where the source has them, the display, the features of `target_item` and of channels that are the
     user's own, and `carry`: further columns of the file, or features of the mapping. Raises UsageError, SpecError or
     DataError, with file and row.
     """
@@ -45,7 +46,7 @@ def predict(folder: Path, *, source: Path | None = None, replay: Path | None = N
         raise UsageError(f"--out {out}", found=f"the ending {out.suffix!r}",
                          expected="a name that ends in .parquet or .csv")
     given = source or replay or Path("test")
-    how = (overrides, carry, encoded, allow_imports, trust_paths)
+    how = (overrides, carry, encoded, alone, allow_imports, trust_paths)
     rows = _rows(folder, given, *how) if replay is None else _rows_after(folder, replay, source, *how)
     out = _default_out(folder, given) if out is None else out
     remove_left_over(out)
@@ -69,7 +70,7 @@ def predict(folder: Path, *, source: Path | None = None, replay: Path | None = N
     return {"rows": count, "out": str(out), **shares}
 
 
-def _rows(folder: Path, source: Path, overrides: list[str], carry: tuple[str, ...], encoded: bool,
+def _rows(folder: Path, source: Path, overrides: list[str], carry: tuple[str, ...], encoded: bool, alone: bool,
           allow_imports: Collection[str], trust_paths: bool) -> Rows:
     """What `source` names: a file, or a mapping of the data."""
     def opened(spec=None):
@@ -94,7 +95,7 @@ def _rows(folder: Path, source: Path, overrides: list[str], carry: tuple[str, ..
         raise UsageError(f"--input {source}", found=f"the ending {source.suffix!r}",
                          expected="a file of encoded rows that ends in .parquet or .csv")
     if not encoded:
-        return rows_of_raw_file(opened(own_spec(folder)), folder, source, carry)
+        return rows_of_raw_file(opened(own_spec(folder)), folder, source, carry, alone=alone)
     try:
         session = session or opened()
     except SpecError:  # the data is gone
@@ -105,7 +106,7 @@ def _rows(folder: Path, source: Path, overrides: list[str], carry: tuple[str, ..
 
 
 def _rows_after(folder: Path, log: Path, source: Path | None, overrides: list[str], carry: tuple[str, ...],
-                encoded: bool, allow_imports: Collection[str], trust_paths: bool) -> Rows:
+                encoded: bool, alone: bool, allow_imports: Collection[str], trust_paths: bool) -> Rows:
     """The rows of a log, or of a file of raw rows after it."""
     for option, path in (("--replay", log), ("--input", source)):
         if path is not None and (found := no_file(path)):
@@ -115,7 +116,7 @@ def _rows_after(folder: Path, log: Path, source: Path | None, overrides: list[st
     session = runs.open_run(folder, overrides=overrides, allow_imports=allow_imports, spec=own_spec(folder),
                             trust_paths=trust_paths)[0]
     return rows_of_log(session, folder, log, carry) if source is None else \
-        rows_of_raw_file(session, folder, source, carry, log)
+        rows_of_raw_file(session, folder, source, carry, log, alone)
 
 
 def _default_out(folder: Path, source: Path) -> Path:

@@ -101,11 +101,12 @@ def _columns_of(source: Path, type_: str) -> tuple[list[str], int | None]:
 
 
 def rows_of_raw_file(session: Session, folder: Path, source: Path, carry: tuple[str, ...],
-                     log: Path | None = None) -> Rows:
-    """Of a file of raw rows, in the encoding that the run keeps; its states first go on with the events of `log`."""
+                     log: Path | None = None, alone: bool = False) -> Rows:
+    """Of a file of raw rows, in the encoding that the run keeps; its states first go on with the events of `log`. A row
+    may be `alone` with its display."""
     encoding, spec = _encoding_of(folder, source), session.dataset.spec
     names = inputs(session.reads)
-    encoder = Encoder(encoding, names) if log is None else _replayed(encoding, names, log)[0].encoder
+    encoder = Encoder(encoding, names, alone=alone) if log is None else _replayed(encoding, names, log)[0].encoder
     file = RawFile.open(source, {of: held for of, held in encoder.needs.items() if of not in encoder.carried},
                         encoding.layout)
     encoder.check_carried(file.columns, source)
@@ -113,6 +114,7 @@ def rows_of_raw_file(session: Session, folder: Path, source: Path, carry: tuple[
     same = [] if encoding.events is None else [of for of in encoding.events.same if of in file.columns]
     _tell_ignored(encoding, source, file.columns, [*encoder.needs, *carried])
     values = ValueCounts()
+    encoder = encoder.in_parts(file.blocks([encoder.group], BLOCK_ROWS), str(source))
 
     def blocks() -> Blocks:
         first, repeats = 0, 0
@@ -150,10 +152,10 @@ def rows_of_log(session: Session, folder: Path, log: Path, carry: tuple[str, ...
 def _encoding_of(folder: Path, source: Path) -> Encoding:
     if not (folder / ENCODING / FILE).exists():
         raise UsageError(f"--input {source}", found=f"a file, and {folder} has no encoding that makes ids of raw rows",
-                         expected="a run on data that clickwise prepared from table, criteo or kuairand with this "
-                                  "version",
+                         expected="a run on data that clickwise prepared from table, criteo, kuairand or outbrain with "
+                                  "this version",
                          do="a file of ids and numbers as the Feature Spec says: --encoded; raw rows: prepare and "
-                            "train again (amazon_books, outbrain and transcoded data have no encoding yet)")
+                            "train again (amazon_books and transcoded data have no encoding yet)")
     return own_encoding(folder)
 
 

@@ -1,11 +1,14 @@
-"""Attributes by key, frozen: a user's age, a video's tags."""
+"""Attributes by key, frozen: a user's age, a video's tags, what a document is about."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import pyarrow as pa
+
 from clickwise.encoding.states.keyed_table import take
 from clickwise.encoding.states.state import State
+from clickwise.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,3 +25,23 @@ class Lookup(State):
         keys = [values[name] for name in self.by]
         row = 0 if None in keys else self.table.find(keys)
         return {name: self.table.values[name][row - 1].as_py() if row else None for name in self.gives}
+
+
+@dataclasses.dataclass(frozen=True)
+class ListLookup(Lookup):
+    """`gives` are lists, without missing values in them: a column with `list` is one of several values, any other is
+    for operations that take lists whole."""
+
+    kind = "list_lookup"
+
+    @property
+    def stored(self):
+        return {name: pa.list_(column.type.arrow) for name, column in self.gives.items()}
+
+    def load(self, folder):
+        found = super().load(folder)
+        for name in self.gives:
+            if any(chunk.flatten().null_count for chunk in found.table.values[name].chunks):
+                raise DataError(folder, found=f"a list with missing values in {name}",
+                                expected="a state as preparation wrote it", do="prepare the dataset again")
+        return found

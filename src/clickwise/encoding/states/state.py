@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickwise.encoding.raw_column import RawColumn
-from clickwise.encoding.states.keyed_table import GrowingKeys, KeyedTable, write_keyed_table
+from clickwise.encoding.states.keyed_table import GrowingKeys, KeyedTable, files_of, write_keyed_table
 
 Values = Mapping[str, pa.Array]  # columns as their raw types read them
 FIRST = np.iinfo(np.int64).min  # a moment before all others
@@ -67,6 +67,11 @@ class State:
     def is_of_lists(self) -> bool:
         """Whether it gives lists of what is encoded already."""
         return False
+
+    @property
+    def files(self) -> list[str]:
+        """The names of its files."""
+        return files_of(len(self.by))
 
     def load(self, folder: Path) -> State:
         """The same, with its files in `folder` open. Raises DataError."""

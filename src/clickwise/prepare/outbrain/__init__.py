@@ -19,9 +19,10 @@ from clickwise.feature_spec import Feature, narrowest_id_dtype
 from clickwise.files import write_json
 from clickwise.prepare import steps, write
 from clickwise.prepare.broadcast import BroadcastByKey, Column, store_columns
-from clickwise.prepare.encode import save_encoding
+from clickwise.prepare.encode import check_examples, save_encoding
 from clickwise.prepare.outbrain import numbers
 from clickwise.prepare.outbrain.config import OutbrainConfig
+from clickwise.prepare.outbrain.encoding import DISPLAY, LABEL, store_encoding, write_examples
 from clickwise.prepare.outbrain.features import store_features
 from clickwise.prepare.outbrain.raw import FILES, store_raw_tables
 from clickwise.prepare.outbrain.rows import count_displays, store_ads, store_displays, store_examples
@@ -30,7 +31,6 @@ from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import estimate_rows, find_tables, raw_folder
 
 TABLE_ROW_BYTES = 130  # of clicks, examples, similarities and `level_example`, for every row
-LABEL, DISPLAY = "clicked", "display_id"
 NOT_FOR_NEW_ROWS = "dataset.feature_set={} is as published, made of a whole log at once"
 KEYS = ("display", "ad")  # of an example: its row in `level_display` and in `level_ad`
 
@@ -133,11 +133,15 @@ class Outbrain(Preparation):
             columns = [of_key(key)[name] if key else rows[name] for name, key in zip(names, keys, strict=True)]
             return BroadcastByKey(columns, [rows[key].values if key else None for key in keys])
 
-        write.write_dataset(folder, hand_out, features=stored,
-                            channels=features.channels | {"display": (DISPLAY,), "label": (LABEL,)},
-                            rows=self.rows, shuffle_seed=None)
+        spec = write.write_dataset(folder, hand_out, features=stored,
+                                   channels=features.channels | {"display": (DISPLAY,), "label": (LABEL,)},
+                                   rows=self.rows, shuffle_seed=None)
         if self.config.feature_set != "clickwise":
             save_encoding(folder, Encoding({}, {}, not_for_new_rows=NOT_FOR_NEW_ROWS.format(self.config.feature_set)))
+            return
+        save_encoding(folder, store_encoding(folder, spec.features, scales))
+        write_examples(folder, parts["test"][0])
+        check_examples(folder, spec, Encoding.load(folder.preparation))
 
     @property
     def rows(self) -> dict[str, int]:

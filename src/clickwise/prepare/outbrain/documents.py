@@ -7,6 +7,7 @@ from typing import Literal
 import ibis
 import ibis.expr.types as ir
 
+from clickwise.encoding.further_operations import FINE, fine
 from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
@@ -116,7 +117,8 @@ def store_similarities(engine: Engine) -> None:
         both = both.inner_join(of_ad, [both.document_id_promo == of_ad.promo, both.aspect == of_ad.promo_aspect])
         product = both.unit * both.promo_unit
         similar = both.group_by("document_id", "document_id_promo").aggregate(
-            **{f"sim_{kind}": (both.kind == index).ifelse(product, 0.0).sum() for index, kind in enumerate(KINDS)})
+            **{f"sim_{kind}": (both.kind == index).ifelse(fine(product), 0).sum().cast("float64") / FINE
+               for index, kind in enumerate(KINDS)})
         engine.materialise(similar, "similarities")
         engine.drop("pairs")
 

@@ -33,7 +33,7 @@ from clickwise.prepare.outbrain.profiles import (
     with_views,
 )
 from clickwise.prepare.outbrain.rates import KEYS, store_aspect_rates, store_counts
-from clickwise.prepare.outbrain.sets import PLACES, FeatureSet
+from clickwise.prepare.outbrain.sets import PLACES, FeatureSet, Strip
 from clickwise.progress import Progress
 
 if TYPE_CHECKING:
@@ -117,17 +117,17 @@ def _with_document(engine: Engine, table: ir.Table, key: str, suffix: str) -> ir
         f"{name}{suffix}": name for name in ("source_id", "publisher_id", "published")})
 
 
-def place_columns(table: ir.Table, strip: bool) -> ir.Table:
+def place_columns(table: ir.Table, strip: Strip) -> ir.Table:
     """`table` with geo_location_country (the first 2 characters of geo_location) and geo_location_state (5)."""
     whole = place = table.geo_location
-    if strip:
+    if strip != "none":
         place = place.strip().nullif("")
-        whole = ibis.cases((place.notnull(), whole))
+        whole = place if strip == "all" else ibis.cases((place.notnull(), whole))
     return table.mutate(geo_location=whole, geo_location_country=place.substr(0, 2),
                         geo_location_state=place.substr(0, 5))
 
 
-def event_columns(displays: ir.Table, strip: bool) -> ir.Table:
+def event_columns(displays: ir.Table, strip: Strip) -> ir.Table:
     """`displays` with the columns that categories of an event are made of."""
     displays = place_columns(displays, strip)
     hours = displays.timestamp // 3_600_000  # in New York

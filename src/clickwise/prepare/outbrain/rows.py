@@ -5,13 +5,13 @@ from __future__ import annotations
 import ibis
 import ibis.expr.types as ir
 
+from clickwise.encoding.further_operations import DAY_MS, DaysSince
 from clickwise.encoding.operations import Hash60
 from clickwise.errors import PrepareError
 from clickwise.prepare.engine import Engine
 
-DAY_MS = 86_400_000
 FIRST_MOMENT_MS = 1_465_876_799_998  # of timestamp 0, in ms since 1970: midnight in New York
-LAST_DAY_IN_WINDOW = 3650
+DAYS = DaysSince(FIRST_MOMENT_MS, most=3650)
 
 
 def store_displays(engine: Engine, *, test_share: float, test_from_day: int, listed: bool, seed: int,
@@ -79,5 +79,4 @@ def count_displays(engine: Engine) -> dict[str, dict[str, int]]:
 def days_since(timestamp: ir.IntegerColumn, published: ir.IntegerColumn) -> ir.IntegerColumn:
     """Whole days from `published` (seconds since 1970) to `timestamp` (ms of the log); 0 beyond 0 … 3650 days,
     missing where one is missing."""
-    days = ((timestamp + FIRST_MOMENT_MS - published * 1000) / DAY_MS).floor().cast("int64")
-    return ibis.cases((days.between(0, LAST_DAY_IN_WINDOW), days), (days.notnull(), 0), else_=ibis.null("int64"))
+    return DAYS.bulk(timestamp, published)

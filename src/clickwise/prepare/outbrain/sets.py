@@ -19,14 +19,16 @@ from clickwise.prepare.outbrain.numbers import Number
 from clickwise.prepare.outbrain.rates import KEYS, rate, rate_confidence, views
 from clickwise.prepare.outbrain.rows import days_since
 
+Strip = Literal["none", "parts", "all"]  # of spaces around places
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSet:
     """Features by name, in the order of the channels, and the rules of the tables that they are made of.
 
     complete_events  an event without place or platform is as if nothing were known of it
-    strip_places     spaces around a place are cut off before its first 2 or 5 characters are taken, and one of spaces
-                     alone is none; the whole place keeps its spaces, as published
+    strip_places     parts: spaces around a place are cut off before its first 2 or 5 characters are taken, and one of
+                     spaces alone is none; the whole place keeps its spaces, as published · all: it loses them too
     out_of_fold      see `rates.store_counts`
     profiles         page views are read, and users have profiles
     """
@@ -39,7 +41,7 @@ class FeatureSet:
     idf: Idf = "log"
     idf_documents: Documents = "all"
     complete_events: bool = False
-    strip_places: bool = False
+    strip_places: Strip = "none"
     out_of_fold: bool = False
     profiles: bool = False
 
@@ -105,7 +107,7 @@ SPARK_NAMES = {
     "publisher_id_promo": "doc_ad_publisher_id", "campaign_id": "campaign_id",
 }
 SPARK_RULES = {"missing_publisher": "per_source", "keep_without_source": False, "idf": "log_log",
-               "idf_documents": "with_source", "complete_events": True, "strip_places": True}
+               "idf_documents": "with_source", "complete_events": True, "strip_places": "parts"}
 
 
 def spark_category(column: str, by: str) -> Category:
@@ -269,7 +271,7 @@ def clickwise() -> FeatureSet:
              for suffix in ("", "_promo") for kind in KINDS}
     return FeatureSet(
         categories={column: Category(level=level, column=column, by="vocabulary") for column, level in levels.items()},
-        lists=lists, numbers=numbers, out_of_fold=True)
+        lists=lists, numbers=numbers, out_of_fold=True, strip_places="all")
 
 
 SetName = Literal["clickwise", "v1_spark", "v1_nvtabular", "multihot", "profiles"]
