@@ -14,6 +14,7 @@ import ibis
 import ibis.expr.types as ir
 
 from clickwise.encoding.operations import LogitRate
+from clickwise.encoding.raw_types import Text
 from clickwise.files import write_json
 from clickwise.prepare import steps
 from clickwise.prepare.engine import Engine
@@ -121,7 +122,7 @@ def place_columns(table: ir.Table, strip: Strip) -> ir.Table:
     """`table` with geo_location_country (the first 2 characters of geo_location) and geo_location_state (5)."""
     whole = place = table.geo_location
     if strip != "none":
-        place = place.strip().nullif("")
+        place = Text().bulk(place)
         whole = place if strip == "all" else ibis.cases((place.notnull(), whole))
     return table.mutate(geo_location=whole, geo_location_country=place.substr(0, 2),
                         geo_location_state=place.substr(0, 5))
