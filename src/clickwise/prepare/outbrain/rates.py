@@ -32,19 +32,23 @@ def store_counts(folder: PreparationFolder, *, out_of_fold: bool) -> None:
         views=examples.count(where=~examples.test),
         clicks=examples.count(where=~examples.test & (examples.clicked == 1)))
     shown = engine.materialise(shown.inner_join(ads, "ad_id").select("fold", "views", "clicks", *KEYS), "ad_counts")
+    ads = engine.materialise(_summed(shown, list(KEYS)), "ad_totals")  # an ad in one row: few of them have many folds
     table = shown.select("fold", *KEYS, train_rows="views")
     with Progress("counting clicks", total=len(KEYS), unit="keys") as bar:
         for key in KEYS:
-            known = shown.filter(shown[key].notnull())
-            sums = {name: steps.sum_as_int64(known[name].sum()) for name in ("views", "clicks")}
-            total = known.group_by(key).aggregate(**sums, ads=known.ad_id.nunique(where=known.views > 0))
-            total = engine.materialise(total, f"counts_{key}")
+            known = ads.filter(ads[key].notnull())
+            total = engine.materialise(_summed(known, [key], ads=known.count(where=known.views > 0)), f"counts_{key}")
             engine.write_parquet(total.filter(total.views > 0).order_by(key), rates / f"{key}.parquet")
-            own = known.group_by(key, "fold").aggregate(**sums) if out_of_fold else None
+            own = _summed(shown.filter(shown[key].notnull()), [key, "fold"]) if out_of_fold else None
             table = _with_counts(table, key, total, own)
             bar.advance(1, key)
         wanted = [name for name in table.columns if "__" in name]
         engine.materialise(table.select("ad_id", "fold", "train_rows", *wanted), "ad_rates")
+
+
+def _summed(table: ir.Table, keys: list[str], **further: ir.Value) -> ir.Table:
+    return table.group_by(keys).aggregate(
+        **{name: steps.sum_as_int64(table[name].sum()) for name in ("views", "clicks")}, **further)
 
 
 def _with_counts(table: ir.Table, key: str, total: ir.Table, own: ir.Table | None) -> ir.Table:
