@@ -6,7 +6,8 @@ SIM at the reference dims: embedding 16, two features of an item, 90 long and 10
 MLPs 200 | 200-80 | 100-50; tables as large as those of Amazon Books; Adam.
 Plain: nn.GRU, a Python loop over nn.Linear for AUGRU, torch.gather for the search, padded int64 windows. It computes
 what the preset compat computes (the same logits from the same weights: checked). dense: nn.Embedding and Adam as they
-come, on all rows; sparse: nn.Embedding(sparse=True) and SparseAdam. Ours gets int32 and steps the rows touched.
+come, on all rows; sparse: nn.Embedding(sparse=True) and SparseAdam. Ours gets int32 and steps the rows touched; it has
+the search's loss and the auxiliary one in both presets, as plain has.
 Histories: full (100 events each), or books (lengths as in the Amazon Books task: prefixes of 20 events and more, 59 in
 the mean, cut to the latest 100). Ids follow the power law P(id) ~ id^-1.05.
 
@@ -171,7 +172,7 @@ def ours(items: int, batches: list, bf16: bool, preset: str):
             return tuple(Feature(f"{name}{place}", "int32", count) for place, count in enumerate(rows.get(name, ())))
 
     model_class = find_model("sim", "here")
-    config = model_class.Config(preset=preset)
+    config = model_class.Config(preset=preset, search_loss_weight=0.5, auxiliary_loss_weight=1.0)
     tables = model_class.tables(Spec, config)
     features = tuple(feature for table in tables for feature in table.features)
     engine = build_embeddings("auto", tables, features, TableOptimizer(name="adam", lr=LR))

@@ -23,6 +23,8 @@ from clickwise.wiring import build_model, engines_of, parts_of
 
 RECIPES = {"dlrm": "criteo/dlrm", "dcnv2": "criteo/dcnv2", "wide_deep": "outbrain/wide_deep", "din": "amazon_books/din",
            "dien": "amazon_books/dien", "sim": "amazon_books/sim"}
+LOSSES = {"dien": ("model.auxiliary_loss_weight=1",),  # all that a model has: so they were predicted and published
+          "sim": ("model.search_loss_weight=1", "model.auxiliary_loss_weight=1")}
 OUTBRAIN_FEATURES = ("document_id", "platform", "document_id_promo", "source_id", "publisher_id", "geo_location",
                      "geo_location_country", "geo_location_state", "ad_id", "advertiser_id", "source_id_promo",
                      "publisher_id_promo", "campaign_id")
@@ -40,7 +42,8 @@ class Ready:
 
 
 def recipe_of(model: str, batch: int, settings: tuple[str, ...], precision: str = "bf16") -> Recipe:
-    return load_recipe(RECIPES[model], [f"train.batch_size={batch}", f"train.precision={precision}", *settings])
+    return load_recipe(RECIPES[model], [f"train.batch_size={batch}", f"train.precision={precision}",
+                                        *LOSSES.get(model, ()), *settings])
 
 
 def spec_of(model: str, sizes: Sizes) -> FeatureSpec:

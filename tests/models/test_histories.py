@@ -19,10 +19,11 @@ from clickwise.recipe import parse, to_dict
 
 SMALL = {
     "din": (DIN, dict(embedding_dim=4, unit_mlp=(6,), top_mlp=(8,), activation="dice")),
-    "dien": (DIEN, dict(embedding_dim=4, gru_size=6, auxiliary_mlp=(6,), top_mlp=(8,))),
+    "dien": (DIEN, dict(embedding_dim=4, gru_size=6, auxiliary_mlp=(6,), auxiliary_loss_weight=1.0, top_mlp=(8,))),
     "sim": (SIM, dict(embedding_dim=4, short_length=3, k=2, heads=2, gru_size=6, search_mlp=(6,), auxiliary_mlp=(6,),
-                      top_mlp=(8,))),
-    **{f"sim, {search}": (SIM, dict(search=search, embedding_dim=4, short_length=3, k=2, gru_size=6, top_mlp=(8,)))
+                      top_mlp=(8,), search_loss_weight=1.0, auxiliary_loss_weight=1.0)),
+    **{f"sim, {search}": (SIM, dict(search=search, embedding_dim=4, short_length=3, k=2, gru_size=6, top_mlp=(8,),
+                                    auxiliary_loss_weight=1.0))
        for search in ("hard", "simhash", "sdim")},
 }
 every_model = pytest.mark.parametrize("name", SMALL)
@@ -152,7 +153,7 @@ def test_losses_have_names_and_weights():
 
 def test_history_shares_tables_with_the_target_by_place_and_time_gaps_do_not():
     spec = history_spec([9], [30, 5, 7], [20, 5], gaps=[6], length=4)
-    tables = {table.name: (table.rows, table.features) for table in SIM.tables(spec, SIMConfig())}
+    tables = {table.name: (table.rows, table.features) for table in SIM.tables(spec, SIMConfig(auxiliary_loss_weight=1.0))}
     assert tables == {"user": (9, ("user",)), "target2": (7, ("target2",)),
                       "target0": (30, ("target0", "seen0", "unseen0")),
                       "target1": (5, ("target1", "seen1", "unseen1")), "seen2": (6, ("seen2",))}

@@ -17,9 +17,10 @@ SMALL = dict(embedding_dim=DIM, top_mlp=(8,))
 STEPS = {
     **{f"din, {scores}, {act}": (DIN, dict(scores=scores, unit_activation=act, activation=act, unit_mlp=(6,)))
        for scores in ("unit", "dot") for act in ("sigmoid", "relu", "prelu", "dice")},
-    **{f"dien, {preset}": (DIEN, dict(preset=preset, gru_size=6, auxiliary_mlp=(6,)))
+    **{f"dien, {preset}": (DIEN, dict(preset=preset, gru_size=6, auxiliary_mlp=(6,), auxiliary_loss_weight=1.0))
        for preset in ("default", "compat")},
-    **{f"sim, {search}": (SIM, dict(search=search, short_length=3, k=2, gru_size=6, hash_group=2, dropout=0.1))
+    **{f"sim, {search}": (SIM, dict(search=search, short_length=3, k=2, gru_size=6, hash_group=2, dropout=0.1,
+                                    search_loss_weight=float(search == "soft"), auxiliary_loss_weight=1.0))
        for search in ("soft", "hard", "simhash", "sdim")},
     "sim, compat": (SIM, dict(preset="compat", short_length=3, k=2, gru_size=6, activation="dice")),
 }

@@ -30,8 +30,9 @@ from clickwise.models.histories import (
 )
 
 PRESETS = {
-    "default": {"augru": "paper", "mask_padding": True, "auxiliary_over": "real"},
-    "compat": {"augru": "compat", "mask_padding": False, "auxiliary_over": "compat", "history_length": 10},
+    "default": {"augru": "paper", "mask_padding": True, "auxiliary_loss_weight": 0.0, "auxiliary_over": "real"},
+    "compat": {"augru": "compat", "mask_padding": False, "auxiliary_loss_weight": 1.0, "auxiliary_over": "compat",
+               "history_length": 10},
 }
 
 
@@ -59,7 +60,7 @@ class DIENConfig:
     attention: Literal["unit", "bilinear"] = "unit"
     mask_padding: bool | None = None
     auxiliary_mlp: tuple[int, ...] = (100, 50)
-    auxiliary_loss_weight: float = 1.0
+    auxiliary_loss_weight: float | None = None
     auxiliary_over: Literal["real", "compat"] | None = None
     top_mlp: tuple[int, ...] = (200, 80)
     activation: Activation = "prelu"

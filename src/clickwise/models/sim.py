@@ -39,9 +39,9 @@ from clickwise.recipe import require
 
 PRESETS = {
     "default": {"pooling": "multihead", "augru": "paper", "mask_padding": True, "loss_weight": 1.0,
-                "search_loss_weight": 1.0, "auxiliary_over": "real"},
+                "search_loss_weight": 0.0, "auxiliary_loss_weight": 0.0, "auxiliary_over": "real"},
     "compat": {"pooling": "dot", "augru": "compat", "mask_padding": False, "loss_weight": 0.5,
-               "search_loss_weight": 0.5, "auxiliary_over": "compat"},
+               "search_loss_weight": 0.5, "auxiliary_loss_weight": 1.0, "auxiliary_over": "compat"},
 }
 
 
@@ -92,7 +92,7 @@ class SIMConfig:
     embedding_dropout: float = 0.0
     loss_weight: float | None = None
     search_loss_weight: float | None = None
-    auxiliary_loss_weight: float = 1.0
+    auxiliary_loss_weight: float | None = None
     auxiliary_over: Literal["real", "compat"] | None = None
 
     def __post_init__(self) -> None:
