@@ -153,7 +153,8 @@ def test_losses_have_names_and_weights():
 
 def test_history_shares_tables_with_the_target_by_place_and_time_gaps_do_not():
     spec = history_spec([9], [30, 5, 7], [20, 5], gaps=[6], length=4)
-    tables = {table.name: (table.rows, table.features) for table in SIM.tables(spec, SIMConfig(auxiliary_loss_weight=1.0))}
+    config = SIMConfig(auxiliary_loss_weight=1.0)
+    tables = {table.name: (table.rows, table.features) for table in SIM.tables(spec, config)}
     assert tables == {"user": (9, ("user",)), "target2": (7, ("target2",)),
                       "target0": (30, ("target0", "seen0", "unseen0")),
                       "target1": (5, ("target1", "seen1", "unseen1")), "seen2": (6, ("seen2",))}

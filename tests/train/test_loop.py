@@ -17,18 +17,20 @@ ROWS, SIZE = 40, 8
 
 
 class Batches:
-    """Five batches per epoch, another order each epoch; remembers what it delivered."""
+    """Five batches of SIZE per epoch, another order each epoch; remembers what it delivered."""
 
-    def __init__(self):
-        self.seen = []
+    samples = ROWS
+
+    def __init__(self, size=SIZE):
+        self.seen, self.size = [], size
 
     def __len__(self):
-        return ROWS // SIZE
+        return -(-ROWS // self.size)
 
     def epoch(self, epoch, start_batch=0):
         order = torch.randperm(ROWS, generator=torch.Generator().manual_seed(epoch))
         for index in range(start_batch, len(self)):
-            rows = order[index * SIZE:(index + 1) * SIZE]
+            rows = order[index * self.size:(index + 1) * self.size]
             self.seen.append((epoch, index))
             yield Batch(numerical=torch.sin(rows[:, None] * torch.tensor([1.0, 2.0])), label=rows % 2 == 0)
 
@@ -50,8 +52,9 @@ def loop_in(folder, evaluate=None, resume_at=None, **settings):
     part = OptimizerGroup(optimizer, schedule=Schedule(warmup_steps=3))
     step = TrainStep(model, {"": part}, precision="fp32", device=torch.device("cpu"))
     config = TrainConfig(**{"batch_size": SIZE, "epochs": 3, "log_every": 2, **settings})
-    return Loop(config, step, Batches(), log=RunLog(folder / "log.jsonl", resume_at=resume_at), evaluate=evaluate,
-                checkpoints=checkpoint.CheckpointFolder(folder), state=lambda: {"model": model.state_dict()})
+    return Loop(config, step, Batches(config.batch_size), log=RunLog(folder / "log.jsonl", resume_at=resume_at),
+                evaluate=evaluate, checkpoints=checkpoint.CheckpointFolder(folder),
+                state=lambda: {"model": model.state_dict()})
 
 
 def lines(folder, kind):
@@ -71,6 +74,46 @@ def test_ends_after_epochs_or_steps(tmp_path):
     assert loop.run().step == 15 and len(set(loop.batches.seen)) == 15
     assert loop_in(tmp_path, steps=7).run().step == 7
     assert loop_in(tmp_path, epochs=None, steps=12).run().step == 12
+
+
+class Bar:
+    """A bar as the loop sees it; remembers what it was told."""
+
+    def __init__(self, title, *, total, unit):
+        self.total, self.done, self.at = total, 0, []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def skip(self, amount):
+        self.done += amount
+
+    def advance(self, amount):
+        self.done += amount
+        self.at.append(self.done)
+
+
+@pytest.mark.parametrize("steps, total, at", [
+    (None, 2 * ROWS, [16, 32, 40, 56, 72, 80]), (4, ROWS + 16, [16, 32, 40, 56])])
+def test_progress_counts_the_samples_that_are_there(tmp_path, monkeypatch, steps, total, at):
+    """The last batch of an epoch is half a one here."""
+    bars = []
+
+    def started(*words, **more):
+        bars.append(Bar(*words, **more))
+        return bars[-1]
+
+    monkeypatch.setattr("clickwise.train.loop.Progress", started)
+    loop_in(tmp_path, batch_size=16, epochs=2, steps=steps).run()
+    assert (bars[0].total, bars[0].at) == (total, at)
+    bars.clear()
+    resumed = loop_in(tmp_path, batch_size=16, epochs=2, steps=steps)
+    resumed.at.step, resumed.at.epoch = 3, 1
+    resumed.run()
+    assert (bars[0].total, bars[0].at) == (total, at[3:])
 
 
 @pytest.mark.parametrize("undefined", [float("nan"), float("inf")])

@@ -55,6 +55,22 @@ def test_every_part_has_its_optimizers_and_its_schedule(train):
     assert "Learning rate, wide" in page and "Learning rate, deep" in page
 
 
+@pytest.mark.parametrize("words, told", [
+    (["schedule.warmup_steps=17"], ["schedule.warmup_steps", "a warm-up of 17 steps, in a training of 16"]),
+    (["schedule.warmup_epochs=2.5"], ["schedule.warmup_epochs", "a warm-up of 20 steps"]),
+    (["schedule.warmup_steps=11", "train.steps=10"], ["a warm-up of 11 steps, in a training of 10"]),
+    (["parts.deep.schedule={warmup_epochs: 3}"], ["parts.deep.schedule.warmup_epochs", "a warm-up of 24 steps"])])
+def test_a_warm_up_that_outlasts_the_training_is_refused(clickwise, tmp_path, words, told):
+    result = clickwise("train", "tiny/wide_deep", *SMALL, *words)
+    assert result.code == 2 and all(part in result.err for part in told), result.err
+    assert "Traceback" not in result.err and not (tmp_path / "runs").exists()
+
+
+def test_a_warm_up_that_ends_with_the_training_is_none_too_long(train):
+    run = train("schedule.warmup_steps=16")
+    assert [line["lr_deep"] for line in lines(run)][-1] == pytest.approx(0.001)
+
+
 def test_what_a_part_does_not_say_is_as_in_the_rest_of_the_recipe():
     recipe = load_recipe("tiny/wide_deep", ["parts={deep: {optimizer: {name: adam}}}", "optimizer={name: sgd, lr: 0.3}",
                                             "embedding.optimizer={name: adagrad, lr: 0.2}", "schedule.warmup_steps=9"])

@@ -27,7 +27,8 @@ RAW = ("user_id", "video_id", "date", "hourmin", "time_ms", "tab", "duration_ms"
 NUMERICAL = ["follow_user_num", "duration", "aspect_ratio", "user_impressions", "video_tab_click_rate",
              "user_tag_impressions", "author_click_rate", "seconds_since_last", "earlier_today"]
 CATEGORICAL = ["hour", "day_of_week", "user_active_degree", "author_id", "music_type", "tags"]
-SMALL = ["train.epochs=1", "train.batch_size=32", "model.embedding_dim=4", "baselines=[]", "data.validation=null"]
+SMALL = ["train.epochs=1", "train.batch_size=32", "model.embedding_dim=4", "baselines=[]", "data.validation=null",
+         "schedule={}"]
 ALONE = ["train.evaluation_batch_size=1"]  # a row has the same score to the bit, whatever other rows there are
 FROZEN = {"dlrm": ["model.bottom_mlp=[8,4]", "model.top_mlp=[8]"], "dcnv2": ["model.top_mlp=[8]", "model.cross_rank=4"],
           "wide_deep": ["model.deep_hidden=[8]"]}

@@ -211,8 +211,8 @@ def test_criteo(clickwise, tmp_path, label, form):
     result = clickwise("prepare", "criteo/prepare", "dataset={name: criteo, train: [train.tsv], test: [test.tsv]}",
                        "dataset.frequency_limit=2", "out=columns")
     assert result.code == 0, result.err
-    run = json.loads(clickwise("train", "criteo/dlrm", "data.path=columns", "data.validation=null", *SMALL[:3],
-                               "model.bottom_mlp=[8]", "model.embedding_dim=8", "model.top_mlp=[8]",
+    run = json.loads(clickwise("train", "criteo/dlrm", "data.path=columns", "data.validation=null", "schedule={}",
+                               *SMALL[:3], "model.bottom_mlp=[8]", "model.embedding_dim=8", "model.top_mlp=[8]",
                                "--json").out)["run"]
     names = ["label", *(f"num_{i}" for i in range(13)), *(f"cat_{i}" for i in range(26))]
     fields = [dict(zip(names, line.split("\t"), strict=True)) for line in test]

@@ -81,6 +81,11 @@ class Loader:
         full, rest = divmod(self.columns.rows, self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
+    @property
+    def samples(self) -> int:
+        """Samples of an epoch, over all ranks."""
+        return min(len(self) * self.batch_size, self.columns.rows)
+
     def __iter__(self) -> Iterator[Batch]:
         return self.epoch(*self._next)
 

@@ -70,9 +70,13 @@ class Schedule:
         """Whether `factor` must be told the length of an epoch."""
         return bool(self.warmup_epochs or self.decay_start_epoch or self.decay_epochs or self.levels)
 
+    def warmup(self, steps_per_epoch: int = 0) -> float:
+        """W: the first step with the whole rate, where it is whole."""
+        return self.warmup_steps + self.warmup_epochs * steps_per_epoch
+
     def factor(self, step: int, steps_per_epoch: int = 0) -> float:
         """What the base learning rate is multiplied with at this step (1, 2, …)."""
-        warmup = self.warmup_steps + self.warmup_epochs * steps_per_epoch
+        warmup = self.warmup(steps_per_epoch)
         if step < warmup:
             return 1.0 - (warmup - step) / (warmup * 2.0**self.warmup_factor)
         if self.levels:

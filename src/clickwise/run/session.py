@@ -16,7 +16,7 @@ from clickwise.batch import Batch
 from clickwise.checkpoint import CheckpointFolder
 from clickwise.data.dataset import Dataset
 from clickwise.data.loader import Loader
-from clickwise.errors import CheckpointError, SpecError
+from clickwise.errors import CheckpointError, RecipeError, SpecError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.kernels.cpu_products import bf16_instructions
 from clickwise.metrics import MetricSet, build_metrics
@@ -66,6 +66,22 @@ class Session:
             self._check_channel("display", self._measured(), f"the metric {groups[0]!r}")
         self._tell_of_undefined_metric()
         check_training(self.recipe, self.model, self.device)
+
+    def check_warmup(self) -> None:
+        """Raises RecipeError for a warm-up that is not over when training ends: the rate would never be the recipe's.
+        """
+        steps_per_epoch = len(self.train_loader())
+        total = self.recipe.train.total_steps(steps_per_epoch)
+        for name, part in self.step.parts.items():
+            warmup = part.schedule.warmup(steps_per_epoch)
+            if warmup > total:
+                own = name in self.recipe.parts and self.recipe.parts[name].schedule is not None
+                section = f"parts.{name}.schedule" if own else "schedule"
+                key = "warmup_steps" if part.schedule.warmup_steps else "warmup_epochs"
+                raise RecipeError(f"{section}.{key}", expected="a warm-up that ends before the training does",
+                                  found=f"a warm-up of {warmup:,.0f} steps, in a training of {total:,}",
+                                  do=f"tell it in epochs, which fit any length of data: {section}.warmup_steps=0 "
+                                     f"{section}.warmup_epochs=0.1")
 
     def _tell_of_undefined_metric(self) -> None:
         """Says where the metric that guides training has no value on the mapping that it is measured on."""

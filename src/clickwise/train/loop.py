@@ -71,9 +71,16 @@ class TrainConfig:
         require(not isinstance(every, float) or every <= 1, "evaluate_every", found=every,
                 expected="an integer (steps), or a fraction of an epoch (at most 1.0)")
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """The step that training ends with, unless it stops early."""
+        epochs = math.inf if self.epochs is None else self.epochs * steps_per_epoch
+        return int(min(epochs, math.inf if self.steps is None else self.steps))
+
 
 class EpochBatches(Protocol):
-    """A loader as the loop sees it."""
+    """A loader as the loop sees it; `samples` are those of an epoch, in which only the last batch may not be full."""
+
+    samples: int
 
     def __len__(self) -> int: ...
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]: ...
@@ -121,19 +128,18 @@ class Loop:
         self.evaluate, self.checkpoints, self.state = evaluate, checkpoints, state
         self.numerical = numerical
         self.at, self.effort, self._window = Position(), Effort(), Effort()
-        epochs = math.inf if config.epochs is None else config.epochs * len(batches)
-        self.total_steps = int(min(epochs, math.inf if config.steps is None else config.steps))
+        self.total_steps = config.total_steps(len(batches))
 
     def run(self) -> Position:
         """Where training ended; `stopped` says why, if it ended early."""
         at = self.at
         self._window_started = time.perf_counter()
-        with Progress("training", total=self.total_steps * self.config.batch_size, unit="samples") as bar:
-            bar.skip(at.step * self.config.batch_size)
+        with Progress("training", total=self._samples_until(self.total_steps), unit="samples") as bar:
+            bar.skip(self._samples_until(at.step))
             while at.step < self.total_steps and not at.stopped:
                 for batch in self.batches.epoch(at.epoch, start_batch=at.batch):
                     self._train_on(batch)
-                    bar.advance(self.config.batch_size)
+                    bar.advance(self._samples_until(at.step) - bar.done)
                     if at.step % self.config.log_every == 0 or at.step == self.total_steps:
                         bar.note = f"loss {self._log_losses():.5f}" + self._best_so_far()
                     measure, every = self._evaluation_is_due(), self.config.checkpoint_every
@@ -145,6 +151,11 @@ class Loop:
                     at.epoch, at.batch = at.epoch + 1, 0
         self._close_window()
         return at
+
+    def _samples_until(self, step: int) -> int:
+        """How many samples were trained on when so many steps are done, over all devices."""
+        epochs, batches = divmod(step, len(self.batches))
+        return epochs * self.batches.samples + min(batches * self.config.batch_size, self.batches.samples)
 
     def _best_so_far(self) -> str:
         return "" if self.at.best is None else f", best {self.config.metric} {self.at.best:.5f}"

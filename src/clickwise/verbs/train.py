@@ -49,6 +49,7 @@ def train(name: str | None, overrides: list[str], *, resume: Path | None = None,
                          do="clickwise train kuairand/dlrm")
     session = build_session(load_recipe(name, overrides), trust_paths=trust_paths)
     session.check_data()  # whatever can refuse this recipe speaks before the folder appears
+    session.check_warmup()  # of a run that starts: one that is resumed could not change it
     _start(session, allow_imports, trust_paths)
     recipe = session.recipe
     folder = runs.create(out, f"{recipe.data.name}-{recipe.model_name}")
