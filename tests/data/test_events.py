@@ -107,8 +107,10 @@ def history_sets(spec, mapping):
 
 @pytest.mark.parametrize("rule", ["uniform", "popularity"])
 @pytest.mark.parametrize("mapping", ["train", "test"])
-def test_negatives_are_known_items_that_the_user_never_had(spec, mapping, rule):
+def test_negatives_are_items_that_the_user_never_had_and_known_unless_the_event_is_none(spec, mapping, rule):
     own = history_sets(spec, mapping)
+    offsets, item, *_, position, _ = raw(spec, mapping)
+    unknown_targets = 0
     known = set().union(*own.values()) - {0}
     for epoch in range(3):
         batch = whole(spec, mapping, epoch, negatives=rule)
@@ -119,9 +121,12 @@ def test_negatives_are_known_items_that_the_user_never_had(spec, mapping, rule):
             assert not had & set(drawn.tolist()) - {0} and set(drawn.tolist()) <= known | {0}
             assert batch.negative_history[1][row].tolist() == category_of(drawn).tolist()
             if not batch.label[row]:
-                target = int(batch.target_item[0][row])
-                assert target in known - had
+                target, event = int(batch.target_item[0][row]), offsets[batch.user[0][row]] + position[row]
+                comes = event < offsets[batch.user[0][row] + 1]
+                assert target in ({0} if comes and item[event] == 0 else known - had)
+                unknown_targets += target == 0
                 assert int(batch.target_item[1][row]) == category_of(np.array(target))
+    assert unknown_targets or mapping == "test"
 
 
 def a_log(items, users=1):
@@ -168,6 +173,44 @@ def test_nothing_of_a_later_mapping_is_drawn():
                       histories=Histories(negatives="popularity"))
     drawn = Negatives(samples, [log.features["i"]], 0, 9).draw(0, np.zeros(2000, int), np.arange(2000), "target", 1)[0]
     assert set(np.unique(drawn)) == {5, 6}
+
+
+def unknown_targets(rule, rows=3000):
+    """What is drawn beside events of unknown items: user 0 has one, user 1 two, user 2 one after its last row."""
+    items, own = np.array([5, 0, 0, 6, 0, 7, 0], "int32"), np.array([1, 2, 3, 4, 5, 6, 7])  # `own` tells the events
+    log = EventLog(np.array([0, 2, 5, 7]), {"i": items})
+    samples = Samples(log, np.array([0, 1, 2]), np.array([1, 2, 0]), RowNumbers(0, 3),
+                      histories=Histories(negatives=rule))
+    negatives = Negatives(samples, [items, own], 0, 9)
+    user, position = np.repeat([0, 1, 1, 2], rows), np.repeat([1, 0, 1, 0], rows)
+    drawn = negatives.draw_targets(0, user, position, np.arange(4 * rows))
+    again = negatives.draw_targets(0, user[::-1], position[::-1], np.arange(4 * rows)[::-1])
+    assert all((one == other[::-1]).all() for one, other in zip(drawn, again, strict=True))
+    return [(set(ids.tolist()), Counter(events.tolist())) for ids, events in
+            zip(*(np.split(values, 4) for values in drawn), strict=True)]
+
+
+@pytest.mark.parametrize("rule", ["popularity", "uniform"])
+def test_beside_an_unknown_item_another_unknown_one_is_drawn(rule):
+    of_0, of_1, known_of_1, of_2 = unknown_targets(rule)
+    ids, events = of_0
+    assert ids == {0} and {*events} == {3, 5} and events[3] / 3000 == pytest.approx(0.5, abs=0.03)  # both of user 1
+    assert of_1 == ({0}, {2: 3000})
+    assert 0 not in known_of_1[0] and 0 not in of_2[0]
+
+
+def test_compat_draws_unknown_items_of_all_users_beside_unknown_ones():
+    (ids, events), *_ = unknown_targets("compat")
+    assert ids == {0} and {*events} == {2, 3, 5, 7}
+    assert [count / 3000 for count in events.values()] == pytest.approx([1 / 4] * 4, abs=0.03)
+
+
+def test_a_user_who_alone_had_unknown_items_gets_one_of_them():
+    log = EventLog(np.array([0, 3]), {"i": np.array([4, 0, 0], "int32")})
+    samples = Samples(log, np.array([0]), np.array([2]), RowNumbers(0, 1), histories=Histories(negatives="popularity"))
+    drawn, = Negatives(samples, [log.features["i"]], 0, 9).draw_targets(0, np.zeros(50, int), np.ones(50, int),
+                                                                        np.arange(50))
+    assert not drawn.any()
 
 
 def test_a_user_who_had_everything_gets_some_item():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 
 import numpy as np
 import pytest
-from amazon_rows import expected, product, products, random_reviews, review, write_lines
+from amazon_rows import DAY, expected, product, products, random_reviews, review, write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from clickwise.data.check import check_columns
 from clickwise.data.columns import read_columns
@@ -113,6 +115,55 @@ def test_what_is_prepared_is_what_a_loader_delivers(prepare):
             if label[row]:
                 assert [ids_B[row].item() for ids_B in batch.target_item] == [items[u - 1][p], categories[u - 1][p]]
     assert set(items[0]) - {0}
+
+
+def with_unseen_items():
+    """Reviews in which the items that half of the readers had last, and last but one, occur nowhere else."""
+    dice = random.Random(4)
+    rows = [(f"U{user}", f"{dice.randrange(1, 40):010d}", day * DAY) for user in range(12) for day in range(8)]
+    return [*rows, *((f"U{user}", f"9{user:08d}{last}", (20 + last) * DAY)
+                     for user in range(0, 12, 2) for last in range(2))]
+
+
+@pytest.mark.parametrize("options", [{}, {"negatives_per_positive": 3}, {"negatives": "uniform"},
+                                     {"negatives": "compat"}, {"min_history": 4}])
+def test_unseen_targets_have_both_labels_and_rows_are_written_as_raw_rows(prepare, options):
+    reviews = with_unseen_items()
+    out = prepare(reviews, [product(f"{item:010d}", [["Books", f"Kind {item % 3}"]]) for item in range(40)], **options)
+    spec, facts = FeatureSpec.load(out), summary(out)
+    ids = {row["item"]: row for row in parquet.read_table(out / "preparation/items.parquet").to_pylist()}
+    users = {row["value"]: row["id"] for row in parquet.read_table(
+        out / "preparation/vocabularies/user_id.parquet").to_pylist()}
+    each = 1 + options.get("negatives_per_positive", 1)
+    for mapping in ("validation", "test"):
+        columns = read_columns(spec, mapping)
+        (batch,) = Loader(columns, spec, batch_size=columns.rows).epoch(0)
+        unseen, label = (batch.target_item[0] == 0).numpy(), batch.label.numpy()
+        assert unseen.sum() == facts["rows_without_an_id"][mapping] == each * unseen[label].sum() > 0
+
+        rows = parquet.read_table(out / f"preparation/rows/{mapping}.parquet").to_pylist()
+        assert len(rows) == facts["raw_rows"][mapping] == len(batch)
+        for index, row in enumerate(rows):
+            item = ids[row["asin"]]
+            assert (users[row["reviewerID"]], item["item_id"], item["category_id"], row["label"]) == (
+                batch.user[0][index], batch.target_item[0][index], batch.target_item[1][index], label[index])
+            came = rows[index - index % each]
+            assert came["label"] == 1 and row["unixReviewTime"] == came["unixReviewTime"]
+            event = (row["reviewerID"], row["asin"], row["unixReviewTime"])
+            if row["label"]:
+                assert event in reviews
+            elif mapping == "test" and options.get("negatives") != "compat":  # by then the user had all
+                assert event[:2] not in {review[:2] for review in reviews}
+    assert facts["rows_without_an_id"]["train"] == 0
+
+
+def test_raw_rows_of_a_log_too_large_to_draw_from_are_left_out(prepare, monkeypatch):
+    from clickwise.prepare.amazon_books import drawn
+
+    monkeypatch.setattr(drawn, "BYTES_PER_EVENT", 10**9)
+    out = prepare()
+    assert summary(out)["raw_rows"] == {"validation": None, "test": None}
+    assert not (out / "preparation/rows").exists() and not list(out.rglob("*_rows.parquet"))
 
 
 def test_a_shuffle_is_a_permutation_and_changes_nothing_else(prepare):

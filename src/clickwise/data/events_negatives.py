@@ -10,7 +10,7 @@ ROUNDS = 8  # fresh draws for a user's own item, before the neighbours of the la
 MOST_ROUNDS = 1000
 BITS_PER_EVENT = 32
 LEAST_SHUFFLED = 1 << 16
-PURPOSES = {"target": 0, "history": 1}  # what is drawn for a row, each from an offset of its own
+PURPOSES = {"target": 0, "history": 1, "unknown target": 2}  # what is drawn for a row, each by numbers of its own
 
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -27,14 +27,20 @@ class Negatives:
     set of at least 32 bits an event, by the item's id modulo its size. Where it is as large as the catalogue that is
     exact; else it also leaves out some 3 % of the items at random, different ones for every user. A user who had
     everything gets some item all the same.
+
+    Nothing that is drawn has the id 0 but a target beside an event whose item has it, one that the vocabulary does not
+    know: among targets of label 0 such items are then as frequent as among those of label 1. Were they never drawn, the
+    id 0 alone would tell the label.
     """
 
     def __init__(self, samples: Samples, items: list[np.ndarray], seed: int, most: int) -> None:
         rule = samples.histories.negatives
         self.seed, self.redraw, self.most = seed, samples.histories.redraw and rule != "compat", most
+        self.offsets, self.items = np.asarray(samples.log.offsets), items
         reach = samples.log.counts() if rule == "compat" else samples.horizon
         user = np.repeat(np.arange(len(reach)), samples.log.counts())
         happened = np.arange(len(samples.log)) - samples.log.offsets[user] < reach[user]
+        self.unknown = np.flatnonzero(happened & (np.asarray(items[0]) == 0))
         happened &= np.asarray(items[0]) != 0
         events = np.flatnonzero(happened)
         if rule == "uniform":
@@ -50,13 +56,39 @@ class Negatives:
     def draw(self, epoch: int, user_B: np.ndarray, row_B: np.ndarray, purpose: str, count: int) -> list[np.ndarray]:
         """`count` items for every row, as one array [B, count] per feature. The last ones stay the same when more are
         drawn."""
-        key = _mixed_number(self.seed, epoch if self.redraw else 0, PURPOSES[purpose])
-        key_B = _mixed((row_B.astype(np.uint64) ^ key) * np.uint64(_GOLDEN))
+        key_B = self._key(epoch, row_B, purpose)
         offset_B = self._offset(key_B)
         drawn = [window(values, offset_B, count) for values in self.shuffled_items]
         if self.own is not None:
             self._leave_out_own(user_B, key_B, offset_B, drawn)
         return drawn
+
+    def draw_targets(self, epoch: int, user_B: np.ndarray, position_B: np.ndarray,
+                     row_B: np.ndarray) -> list[np.ndarray]:
+        """A target for every row, as one array [B] per feature: of known items, or where the event at the row's
+        position is of an unknown one, of unknown ones."""
+        drawn = [values_B1[:, 0] for values_B1 in self.draw(epoch, user_B, row_B, "target", 1)]
+        if len(self.unknown):
+            event_B = self.offsets[user_B] + position_B
+            comes_B = event_B < self.offsets[user_B + 1]
+            rows = np.flatnonzero(comes_B & (self.items[0][np.where(comes_B, event_B, 0)] == 0))
+            events = self._unknown_events(self._key(epoch, row_B[rows], "unknown target"), user_B[rows])
+            for values, out in zip(self.items, drawn, strict=True):
+                out[rows] = values[events]
+        return drawn
+
+    def _unknown_events(self, key_B: np.ndarray, user_B: np.ndarray) -> np.ndarray:
+        """Events of unknown items, each alike but for the user's own, which stand together."""
+        first_B, end_B = (np.searchsorted(self.unknown, self.offsets[user_B + later]) for later in (0, 1))
+        own_B = np.where((end_B - first_B < len(self.unknown)) & (self.own is not None), end_B - first_B, 0)
+        others_B = (len(self.unknown) - own_B).astype(np.uint64)
+        place_B = ((key_B >> np.uint64(32)) * others_B >> np.uint64(32)).view(np.int64)
+        return self.unknown[place_B + np.where(place_B >= first_B, own_B, 0)]
+
+    def _key(self, epoch: int, row_B: np.ndarray, purpose: str) -> np.ndarray:
+        """64 random bits for every row."""
+        key = _mixed_number(self.seed, epoch if self.redraw else 0, PURPOSES[purpose])
+        return _mixed((row_B.astype(np.uint64) ^ key) * np.uint64(_GOLDEN))
 
     def _leave_out_own(self, user_B, key_B, offset_B, drawn: list[np.ndarray]) -> None:
         """Draws again, in the same arrays, what is the user's own."""

@@ -91,7 +91,7 @@ class HistoryBatcher:
                        [out[rows] for out in outs])
 
     def _fill(self, epoch, sampled, label_B, outs) -> None:
-        user_B, _, row_B, *_ = sampled
+        user_B, position_B, row_B, *_ = sampled
         end_B = self.reader.ends(sampled)
         first_BL = self.reader.ids(0, end_B, sampled)
         known_BL = self.reader.known(first_BL, sampled)
@@ -108,9 +108,9 @@ class HistoryBatcher:
                 np.multiply(drawn_BL, known_BL, out=next(outs), casting="unsafe")
         if self.makes_targets:
             came_B = label_B.astype(bool)
-            drawn = self.negatives.draw(epoch, user_B, row_B, "target", 1)
-            for values, drawn_B1, out in zip(self.items, drawn, outs, strict=False):
-                out[:] = np.where(came_B, values[np.minimum(end_B, len(values) - 1)], drawn_B1[:, 0])
+            drawn = self.negatives.draw_targets(epoch, user_B, position_B, row_B)
+            for values, drawn_B, out in zip(self.items, drawn, outs, strict=False):
+                out[:] = np.where(came_B, values[np.minimum(end_B, len(values) - 1)], drawn_B)
 
 
 def gap_ids(gap_BL: np.ndarray, unit: int, cardinality: int) -> np.ndarray:

@@ -139,10 +139,10 @@ class AmazonBooks(Preparation):
                 "items_without_a_category": unknown["categories"]}
 
     def write(self) -> None:
-        self.rows = write_log(self.folder, self.config, self.fitted["cardinalities"], self.where)
+        self.written = write_log(self.folder, self.config, self.fitted["cardinalities"], self.where)
 
     def summary(self) -> dict[str, Any]:
-        return {"rows": self.rows, **self.kept, "reviews_read": self.read["rows"],
+        return {**self.written, **self.kept, "reviews_read": self.read["rows"],
                 "bad_rows_skipped": self.read["bad_rows"], **self.fitted}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from pyarrow import parquet
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import save_array
+from clickwise.prepare.amazon_books.drawn import write_raw_rows
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.scatter import RowOrder
 from clickwise.progress import Progress
@@ -26,15 +27,18 @@ SAMPLE = {"user_id": "int32", "position": "int32", "label": "bool"}  # files of 
 
 
 def write_log(folder: PreparationFolder, config: AmazonBooksConfig, cardinalities: Mapping[str, int],
-              where: str) -> dict[str, int]:
-    """Writes events/, a folder for every mapping and feature_spec.yaml; rows by mapping."""
+              where: str) -> dict[str, dict[str, int]]:
+    """Writes events/, a folder for every mapping, feature_spec.yaml and the raw rows of held-out mappings. By mapping:
+    `rows`, `rows_without_an_id` (whose target has none), and `raw_rows`, how many raw rows were written."""
     features, channels = _features(config, cardinalities)
     users = parquet.read_table(folder.preparation / "vocabularies" / "user_id.parquet", columns=["count"])
     counts = np.append(0, users["count"].to_numpy()).astype(np.int64)  # events by user id; user 0 is nobody
     folder.stage("events written", lambda: _write_events(folder, config, features, counts))
-    rows = {mapping: folder.stage(f"{mapping} written", functools.partial(
-        _write_samples, folder, config, mapping, counts))
+    item = functools.partial(np.memmap, folder.dataset / "events/item.bin", features["item"].dtype, "r")
+    written = {mapping: folder.stage(f"{mapping} written", functools.partial(
+        _write_samples, folder, config, mapping, counts, item))
         for mapping in ("train", *(["validation"] if config.validation else []), "test")}
+    rows = {mapping: found["rows"] for mapping, found in written.items()}
     for mapping, count in rows.items():
         if not count:
             raise PrepareError(f"{where}.min_history", found=f"no sample for {mapping}",
@@ -47,8 +51,12 @@ def write_log(folder: PreparationFolder, config: AmazonBooksConfig, cardinalitie
                           Chunk("events", held, (f"{mapping}/user_id.bin", f"{mapping}/position.bin", *log),
                                 {"negatives": config.negatives}))
                 for mapping in rows}
-    FeatureSpec(features, mappings, channels, folder=folder.dataset).save(folder.dataset)
-    return rows
+    spec = FeatureSpec(features, mappings, channels, folder=folder.dataset)
+    spec.save(folder.dataset)
+    raw_rows = {mapping: folder.stage(f"raw rows of {mapping} written", functools.partial(
+        write_raw_rows, folder, spec, mapping)) for mapping in rows if mapping != "train"}
+    return {"rows": rows, "raw_rows": raw_rows,
+            "rows_without_an_id": {mapping: found["without_an_id"] for mapping, found in written.items()}}
 
 
 def _features(config: AmazonBooksConfig, sizes: Mapping[str, int]) -> tuple[dict[str, Feature], dict[str, tuple]]:
@@ -84,11 +92,17 @@ def _write_events(folder: PreparationFolder, config: AmazonBooksConfig, features
                 file.put_all(engine.batches(table), bar.advance)
 
 
-def _write_samples(folder: PreparationFolder, config: AmazonBooksConfig, mapping: str, counts: np.ndarray) -> int:
-    """Writes user, position and label of the samples of a mapping; how many there are."""
+def _write_samples(folder: PreparationFolder, config: AmazonBooksConfig, mapping: str, counts: np.ndarray,
+                   open_items: Callable[[], np.ndarray]) -> dict[str, int]:
+    """Writes user, position and label of the samples of a mapping; how many `rows` they are, and how many of them are
+    `without_an_id`, the targets that are drawn beside one without an id among them."""
     first, end = sample_range(mapping, counts, config)
     each = 1 + config.negatives_per_positive
-    rows = int(np.maximum(end - first, 0).sum()) * each
+    rows, unknown = int(np.maximum(end - first, 0).sum()) * each, 0
+    if rows:
+        start, item = np.cumsum(counts) - counts, open_items()
+        for part in samples(first, end, 1):
+            unknown += each * int(np.count_nonzero(item[start[part["user_id"]] + part["position"]] == 0))
     (folder.dataset / mapping).mkdir(exist_ok=True)
     seed = config.seed if config.shuffle and mapping == "train" else None
     order = RowOrder(rows, seed, folder.work / "spill" / f"{mapping}.order", folder.buffer_bytes)
@@ -101,7 +115,7 @@ def _write_samples(folder: PreparationFolder, config: AmazonBooksConfig, mapping
                     row += len(part[name])
             bar.advance(rows, name)
     order.remove()
-    return rows
+    return {"rows": rows, "without_an_id": unknown}
 
 
 def sample_range(mapping: str, counts: np.ndarray, config: AmazonBooksConfig) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,54 @@
+"""Rows whose target is drawn, as raw rows: what a loader draws for a held-out mapping, each item by its own name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from clickwise.data.events import Samples, map_events
+from clickwise.data.events_negatives import Negatives
+from clickwise.feature_spec import FeatureSpec
+from clickwise.prepare.folder import PreparationFolder
+
+ROWS = "rows"  # the folder of these files in preparation/
+BYTES_PER_EVENT = 80  # of what the draw holds in memory at its peak
+PART = 1 << 16  # rows drawn at a time
+
+
+def write_raw_rows(folder: PreparationFolder, spec: FeatureSpec, mapping: str) -> int | None:
+    """Writes preparation/rows/<mapping>.parquet: reviewerID, asin, unixReviewTime and label of every row, in the order
+    of the mapping, and returns how many. Where the label is 0, the item is the one that every evaluation draws for that
+    row, at the time of the event beside which it is drawn.
+
+    None where the log is too large for the memory that the recipe allows: then there is no file.
+    """
+    chunk = next(chunk for chunk in spec.chunks(mapping) if chunk.type == "events")
+    samples = map_events(spec, chunk)
+    if len(samples.log) * BYTES_PER_EVENT > folder.engine_config.memory_bytes // 4:
+        return None
+    label = np.fromfile(spec.folder / mapping / "label.bin", "bool")
+    came = np.asarray(samples.log.offsets)[samples.user] + samples.position
+    rows = pa.table({"row": np.arange(len(samples)), "target": np.where(label, came, drawn_events(samples)),
+                     "came": came, "label": label.astype(np.int8)})
+    found = folder.work / f"{mapping}_rows.parquet"
+    parquet.write_table(rows, found)
+    engine = folder.engine
+    rows, events, users = engine.read_parquet([found]), engine.numbered(engine.table("events")), engine.table("users")
+    targets = events.select(target=events.row, asin=events.item)
+    moments = events.select(came=events.row, user_id=events.user_id, unixReviewTime=events.time)
+    people = users.select(user_id=users.id, reviewerID=users["value"])
+    raw = rows.inner_join(targets, "target").inner_join(moments, "came").inner_join(people, "user_id")
+    path = folder.preparation / ROWS / f"{mapping}.parquet"
+    path.parent.mkdir(exist_ok=True)
+    engine.write_parquet(raw.order_by("row").select("reviewerID", "asin", "unixReviewTime", "label"), path)
+    found.unlink()
+    return len(label)
+
+
+def drawn_events(samples: Samples) -> np.ndarray:
+    """The event whose item is drawn for each row in evaluation, int64 [rows]: loaders there have seed and epoch 0."""
+    item = next(iter(samples.log.features.values()))
+    negatives = Negatives(samples, [item, np.arange(len(samples.log))], seed=0, most=1)
+    parts = (samples.part(slice(start, start + PART)) for start in range(0, len(samples), PART))
+    return np.concatenate([negatives.draw_targets(0, part.user, part.position, part.row[:])[1] for part in parts])
