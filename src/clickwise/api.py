@@ -65,7 +65,7 @@ class Model:
                                      "version")
         self._session, self.checkpoint, self.step = runs.open_run(
             self.folder, allow_imports=allow_imports, spec=spec, trust_paths=trust_paths)
-        self._spec, self._encoding = spec, own_encoding(self.folder)
+        self._spec, self._encoding = self._session.dataset.spec, own_encoding(self.folder)
         self._encoder = Encoder(self._encoding, inputs(self._session.reads))
         self._replay: Replay | None = None
         self._temporary: tempfile.TemporaryDirectory | None = None

@@ -36,6 +36,20 @@ class RaggedArray:
         return RaggedArray(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
 
+class SomeColumns:
+    """Some columns of an array [rows, N], copied for those rows only that are read."""
+
+    def __init__(self, array: np.ndarray, columns: list[int]) -> None:
+        self.array, self.columns, self.dtype = array, columns, array.dtype
+        self.shape = (len(array), len(columns))
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.array[rows][:, self.columns]
+
+
 Array = np.ndarray | RaggedArray
 
 

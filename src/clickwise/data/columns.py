@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clickwise.data.arrays import Array, Block, RaggedArray, column_file, join
+from clickwise.data.arrays import Array, Block, RaggedArray, SomeColumns, column_file, join
 from clickwise.data.events import Samples, map_events, samples_of_lists
 from clickwise.errors import DataError, SpecError
 from clickwise.feature_spec import AUTO, Chunk, FeatureSpec
@@ -21,13 +21,13 @@ class Columns:
     """Rows of a dataset, column by column, in the types they are stored in.
 
     arrays     feature -> ids [rows], lists of fixed length [rows, L], or RaggedArray (multi-hot); no numericals
-    numerical  [rows, N] in the order of the channel, or None
+    numerical  [rows, N] in the order of the channel, an array of which rows can be taken, or None
     events     the rows as positions in a log of events, of which the loader makes the features that are not in `arrays`
     """
 
     rows: int
     arrays: dict[str, Array] = field(default_factory=dict)
-    numerical: np.ndarray | None = None
+    numerical: np.ndarray | SomeColumns | None = None
     events: Samples | None = None
 
     def part(self, rows: slice) -> Columns:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from clickwise.data.arrays import SomeColumns
 from clickwise.data.check import check_columns
 from clickwise.data.columns import Columns, read_columns
 from clickwise.data.events import Histories
@@ -18,7 +19,7 @@ from clickwise.data.id_counts import id_counts
 from clickwise.data.loader import Loader
 from clickwise.data.synthetic import SyntheticConfig, synthetic_columns, synthetic_spec
 from clickwise.errors import DataError, nearest
-from clickwise.feature_spec import CHANNELS, ID_CHANNELS, FeatureSpec, check_encoded, check_inside
+from clickwise.feature_spec import CHANNELS, ID_CHANNELS, FeatureSpec, check_encoded, check_inside, without
 from clickwise.given_files import check_links
 from clickwise.manifest import Manifest, Sum
 from clickwise.recipe import require
@@ -40,6 +41,7 @@ class DataConfig:
     drop_last     leave out a last training batch that is not full
     prefetch      batches that a thread reads ahead
     histories     how long they are, and what is drawn for them
+    ignore        inputs that the model does without: features, or channels such as user
     """
 
     path: str | None = None
@@ -52,6 +54,7 @@ class DataConfig:
     drop_last: bool = False
     prefetch: int = 2
     histories: Histories = Histories()
+    ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require((self.path is None) != (self.synthetic is None), "path", found=self.path,
@@ -70,7 +73,11 @@ class DataConfig:
 
 
 class Dataset:
-    """`spec`, and for every mapping columns and loaders."""
+    """`spec`, and for every mapping columns and loaders.
+
+    stored   the Feature Spec of what lies there
+    spec     the same, without what the recipe leaves out: then it has no mappings
+    """
 
     def __init__(self, config: DataConfig, spec: FeatureSpec | None = None, *, trust_paths: bool = False) -> None:
         """`spec` stands for what lies in `config.path`, where only rows from elsewhere are to be read. `trust_paths`
@@ -79,37 +86,44 @@ class Dataset:
         self._columns: dict[str, Columns] = {}
         self._sums: dict[str, dict[str, Sum]] = {}  # by mapping that was read
         if spec is not None:
-            self.spec = spec
+            self.stored = spec
         elif config.path is None:
-            self.spec = synthetic_spec(config.synthetic)
+            self.stored = synthetic_spec(config.synthetic)
         else:
-            self.spec = FeatureSpec.load(config.path)
-            self.manifest.verified(self.spec.name)
-            check_encoded(self.spec)
+            self.stored = FeatureSpec.load(config.path)
+            self.manifest.verified(self.stored.name)
+            check_encoded(self.stored)
             if not trust_paths:
-                check_inside(self.spec)
-                check_links(self.spec.folder / PREPARATION)
+                check_inside(self.stored)
+                check_links(self.stored.folder / PREPARATION)
+        self.spec = without(self.stored, config.ignore) if config.ignore else self.stored
 
     @functools.cached_property
     def manifest(self) -> Manifest:
         """Sizes and checksums of the dataset's files, where what wrote it left them."""
-        return Manifest(self.spec.folder)
+        return Manifest(self.stored.folder)
 
     def columns(self, mapping: str) -> Columns:
         """The columns of a mapping, checked once per dataset (ids in range, files whole, no NaN)."""
-        if mapping not in self.spec.mappings:
-            raise DataError(self.spec.folder, found=f"no mapping {mapping!r}",
-                            expected=f"one of {', '.join(self.spec.mappings)}",
-                            do=nearest(mapping, self.spec.mappings))
+        if mapping not in self.stored.mappings:
+            raise DataError(self.stored.folder, found=f"no mapping {mapping!r}",
+                            expected=f"one of {', '.join(self.stored.mappings)}",
+                            do=nearest(mapping, self.stored.mappings))
         if mapping not in self._columns:
             self._columns[mapping] = self._read(mapping)
         return self._columns[mapping]
 
     def _read(self, mapping: str) -> Columns:
         if self.config.synthetic is not None:
-            return synthetic_columns(self.config.synthetic, mapping)
-        self._sums[mapping] = check_columns(self.spec, mapping, self.manifest)
-        return read_columns(self.spec, mapping)
+            columns = synthetic_columns(self.config.synthetic, mapping)
+        else:
+            self._sums[mapping] = check_columns(self.stored, mapping, self.manifest)
+            columns = read_columns(self.stored, mapping)
+        stored, kept = (spec.channels.get("numerical", ()) for spec in (self.stored, self.spec))
+        if columns.numerical is None or kept == stored:
+            return columns
+        some = SomeColumns(columns.numerical, [stored.index(name) for name in kept]) if kept else None
+        return dataclasses.replace(columns, numerical=some)
 
     def inputs(self, reads: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """What a model that reads these channels needs to be the same in other data: features, their order and their
@@ -137,13 +151,13 @@ class Dataset:
             if mapping is not None:
                 self.columns(mapping)
                 found |= self._sums[mapping]
-        return {"spec": self.spec.fingerprint(), "files": {file: list(found[file]) for file in sorted(found)}}
+        return {"spec": self.stored.fingerprint(), "files": {file: list(found[file]) for file in sorted(found)}}
 
     def is_that_of(self, saved: Mapping[str, Any]) -> bool:
         """Whether `saved`, the `identity` in a checkpoint, is that of this data."""
         if any(isinstance(value, str) for value in saved["files"].values()):  # of an earlier version
-            return saved["spec"] == self.spec.fingerprint() and all(
-                (path := self.spec.folder / file).exists() and _sampled(path) == value
+            return saved["spec"] == self.stored.fingerprint() and all(
+                (path := self.stored.folder / file).exists() and _sampled(path) == value
                 for file, value in saved["files"].items())
         return saved == self.identity
 

@@ -38,6 +38,7 @@ from clickwise.feature_spec.histories import (
     is_time_gap,
     stored_event_features,
 )
+from clickwise.feature_spec.ignored import without
 from clickwise.feature_spec.layout import split_binary_chunks
 from clickwise.feature_spec.read import ALIASES, read_parts
 from clickwise.feature_spec.rules import check, check_encoded, check_inside
@@ -46,7 +47,8 @@ from clickwise.strict_yaml import dump_yaml
 
 __all__ = ["ALIASES", "AUTO", "CHANNELS", "Chunk", "FILE_NAME", "Feature", "FeatureSpec", "ID_CHANNELS", "LEFT_OUT",
            "MISSING_NUMBERS", "NEGATIVES", "RAW_CHUNKS", "TIME_GAP", "UNKNOWN_IDS", "check_encoded", "check_inside",
-           "history_length", "is_time_gap", "narrowest_id_dtype", "split_binary_chunks", "stored_event_features"]
+           "history_length", "is_time_gap", "narrowest_id_dtype", "split_binary_chunks", "stored_event_features",
+           "without"]
 
 FILE_NAME = "feature_spec.yaml"
 

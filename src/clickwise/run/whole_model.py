@@ -35,7 +35,7 @@ ENCODING, EXAMPLES, COLUMNS = "encoding", "examples.parquet", "columns.json"
 
 def keep_preparation(folder: Path, session: Session) -> None:
     """Copies Feature Spec and encoding of the session's data into the run folder, where they are not there yet."""
-    spec = session.dataset.spec
+    spec = session.dataset.stored  # what the recipe leaves out of it, it does again
     if not (folder / FILE_NAME).exists():
         dataclasses.replace(spec, mappings={}, folder=folder, name=FILE_NAME).save(folder)
     source = spec.folder / PREPARATION

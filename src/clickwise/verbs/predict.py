@@ -85,10 +85,10 @@ def _rows(folder: Path, source: Path, overrides: list[str], carry: tuple[str, ..
             if no_file(source):
                 raise
         else:
-            if str(source) in session.dataset.spec.mappings:
+            if str(source) in session.dataset.stored.mappings:
                 return rows_of_mapping(session, str(source), carry)
     if found := no_file(source):
-        mappings = f", or one of the mappings {', '.join(session.dataset.spec.mappings)}" if session else ""
+        mappings = f", or one of the mappings {', '.join(session.dataset.stored.mappings)}" if session else ""
         raise UsageError(f"--input {source}", found=found,
                          expected=f"a .parquet, .csv, .tsv or .jsonl file{mappings}")
     if encoded and source.suffix not in FORMATS:

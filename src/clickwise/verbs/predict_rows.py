@@ -41,9 +41,9 @@ class Rows:
 
 
 def rows_of_mapping(session: Session, mapping: str, carry: tuple[str, ...]) -> Rows:
-    spec, columns = session.dataset.spec, session.dataset.columns(mapping)
+    spec, columns, stored = session.dataset.spec, session.dataset.columns(mapping), session.dataset.stored
     numerical = spec.channels.get("numerical", ())
-    carried = _carried(spec, spec.features.keys() & {*columns.arrays, *numerical}, carry,
+    carried = _carried(stored, stored.features.keys() & {*columns.arrays, *numerical}, carry,
                        f"a feature of the mapping {mapping!r}")
 
     def blocks() -> Blocks:
