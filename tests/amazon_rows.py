@@ -22,6 +22,14 @@ def random_reviews(users: int = 7, items: int = 12, seed: int = 0) -> list[tuple
     return rows
 
 
+def with_unseen_items() -> list[tuple[str, str, int]]:
+    """Reviews in which the items that half of the readers had last, and last but one, occur nowhere else."""
+    dice = random.Random(4)
+    rows = [(f"U{user}", f"{dice.randrange(1, 40):010d}", day * DAY) for user in range(12) for day in range(8)]
+    return [*rows, *((f"U{user}", f"9{user:08d}{last}", (20 + last) * DAY)
+                     for user in range(0, 12, 2) for last in range(2))]
+
+
 def review(user: str, item: str, time: int) -> str:
     return json.dumps({"reviewerID": user, "asin": item, "reviewerName": "A \"B\"", "helpful": [1, 2],
                        "reviewText": "two\nlines, {\"asin\": \"x\"}", "overall": 4.0, "unixReviewTime": time,

@@ -61,8 +61,7 @@ class Model:
         self.folder = Path(folder)
         if (spec := own_spec(self.folder)) is None or not (self.folder / ENCODING).exists():
             raise DataError(self.folder, found="no encoding of raw rows", do="prepare and train again",
-                            expected="a run on data prepared from a table, Criteo, KuaiRand or Outbrain with this "
-                                     "version")
+                            expected="a run on data that clickwise prepared from raw rows with this version")
         self._session, self.checkpoint, self.step = runs.open_run(
             self.folder, allow_imports=allow_imports, spec=spec, trust_paths=trust_paths)
         self._spec, self._encoding = self._session.dataset.spec, own_encoding(self.folder)

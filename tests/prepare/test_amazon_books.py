@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
 
 import numpy as np
 import pytest
-from amazon_rows import DAY, expected, product, products, random_reviews, review, write_lines
+from amazon_rows import expected, product, products, random_reviews, review, with_unseen_items, write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -115,14 +114,6 @@ def test_what_is_prepared_is_what_a_loader_delivers(prepare):
             if label[row]:
                 assert [ids_B[row].item() for ids_B in batch.target_item] == [items[u - 1][p], categories[u - 1][p]]
     assert set(items[0]) - {0}
-
-
-def with_unseen_items():
-    """Reviews in which the items that half of the readers had last, and last but one, occur nowhere else."""
-    dice = random.Random(4)
-    rows = [(f"U{user}", f"{dice.randrange(1, 40):010d}", day * DAY) for user in range(12) for day in range(8)]
-    return [*rows, *((f"U{user}", f"9{user:08d}{last}", (20 + last) * DAY)
-                     for user in range(0, 12, 2) for last in range(2))]
 
 
 @pytest.mark.parametrize("options", [{}, {"negatives_per_positive": 3}, {"negatives": "uniform"},

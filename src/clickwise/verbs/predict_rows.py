@@ -152,10 +152,9 @@ def rows_of_log(session: Session, folder: Path, log: Path, carry: tuple[str, ...
 def _encoding_of(folder: Path, source: Path) -> Encoding:
     if not (folder / ENCODING / FILE).exists():
         raise UsageError(f"--input {source}", found=f"a file, and {folder} has no encoding that makes ids of raw rows",
-                         expected="a run on data that clickwise prepared from table, criteo, kuairand or outbrain with "
-                                  "this version",
+                         expected="a run on data that clickwise prepared from raw rows with this version",
                          do="a file of ids and numbers as the Feature Spec says: --encoded; raw rows: prepare and "
-                            "train again (amazon_books and transcoded data have no encoding yet)")
+                            "train again (transcoded data have no encoding)")
     return own_encoding(folder)
 
 

@@ -66,7 +66,9 @@ class EventLog(State):
         return self.log.before(self, rows, moments(values[self.at]))
 
     def look_up_one(self, values):
-        at = {name: pa.array([values[name]], pa.int64()) for name in self.needs}
+        keys = dict(zip(self.by, self.table.parts or [self.table.keys], strict=True))
+        is_text = {name for name, file in keys.items() if file.kind == "text"}
+        at = {name: pa.array([values[name]], pa.string() if name in is_text else pa.int64()) for name in self.needs}
         return {name: found.tolist() for name, (found, _) in self.look_up(at).items()}
 
     def going_on(self):

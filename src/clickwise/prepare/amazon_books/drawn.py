@@ -12,25 +12,26 @@ from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare.folder import PreparationFolder
 
 ROWS = "rows"  # the folder of these files in preparation/
+COLUMNS = ("reviewerID", "asin", "unixReviewTime", "position", "label")
 BYTES_PER_EVENT = 80  # of what the draw holds in memory at its peak
 PART = 1 << 16  # rows drawn at a time
 
 
 def write_raw_rows(folder: PreparationFolder, spec: FeatureSpec, mapping: str) -> int | None:
-    """Writes preparation/rows/<mapping>.parquet: reviewerID, asin, unixReviewTime and label of every row, in the order
-    of the mapping, and returns how many. Where the label is 0, the item is the one that every evaluation draws for that
-    row, at the time of the event beside which it is drawn.
+    """Writes preparation/rows/<mapping>.parquet: reviewerID, asin, unixReviewTime, position (how many of the user's
+    events came before) and label of every row, in the order of the mapping, and returns how many. Where the label is 0,
+    the item is the one that every evaluation draws for that row, at the time of the event beside which it is drawn.
 
     None where the log is too large for the memory that the recipe allows: then there is no file.
     """
     chunk = next(chunk for chunk in spec.chunks(mapping) if chunk.type == "events")
     samples = map_events(spec, chunk)
-    if len(samples.log) * BYTES_PER_EVENT > folder.engine_config.memory_bytes // 4:
+    if not fits_in_memory(folder, len(samples.log)):
         return None
     label = np.fromfile(spec.folder / mapping / "label.bin", "bool")
     came = np.asarray(samples.log.offsets)[samples.user] + samples.position
     rows = pa.table({"row": np.arange(len(samples)), "target": np.where(label, came, drawn_events(samples)),
-                     "came": came, "label": label.astype(np.int8)})
+                     "came": came, "position": np.asarray(samples.position), "label": label.astype(np.int8)})
     found = folder.work / f"{mapping}_rows.parquet"
     parquet.write_table(rows, found)
     engine = folder.engine
@@ -41,9 +42,14 @@ def write_raw_rows(folder: PreparationFolder, spec: FeatureSpec, mapping: str) -
     raw = rows.inner_join(targets, "target").inner_join(moments, "came").inner_join(people, "user_id")
     path = folder.preparation / ROWS / f"{mapping}.parquet"
     path.parent.mkdir(exist_ok=True)
-    engine.write_parquet(raw.order_by("row").select("reviewerID", "asin", "unixReviewTime", "label"), path)
+    engine.write_parquet(raw.order_by("row").select(*COLUMNS), path)
     found.unlink()
     return len(label)
+
+
+def fits_in_memory(folder: PreparationFolder, events: int) -> bool:
+    """Whether a log of so many events may be held in memory whole, for a moment."""
+    return events * BYTES_PER_EVENT <= folder.engine_config.memory_bytes // 4
 
 
 def drawn_events(samples: Samples) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pyarrow import parquet
@@ -13,6 +13,7 @@ from clickwise.errors import PrepareError
 from clickwise.feature_spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import save_array
 from clickwise.prepare.amazon_books.drawn import write_raw_rows
+from clickwise.prepare.amazon_books.encoding import write_encoding
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.scatter import RowOrder
 from clickwise.progress import Progress
@@ -27,9 +28,10 @@ SAMPLE = {"user_id": "int32", "position": "int32", "label": "bool"}  # files of 
 
 
 def write_log(folder: PreparationFolder, config: AmazonBooksConfig, cardinalities: Mapping[str, int],
-              where: str) -> dict[str, dict[str, int]]:
+              where: str) -> dict[str, Any]:
     """Writes events/, a folder for every mapping, feature_spec.yaml and the raw rows of held-out mappings. By mapping:
-    `rows`, `rows_without_an_id` (whose target has none), and `raw_rows`, how many raw rows were written."""
+    `rows`, `rows_without_an_id` (whose target has none), and `raw_rows`, how many raw rows were written. And whether it
+    `has_encoding`."""
     features, channels = _features(config, cardinalities)
     users = parquet.read_table(folder.preparation / "vocabularies" / "user_id.parquet", columns=["count"])
     counts = np.append(0, users["count"].to_numpy()).astype(np.int64)  # events by user id; user 0 is nobody
@@ -55,7 +57,8 @@ def write_log(folder: PreparationFolder, config: AmazonBooksConfig, cardinalitie
     spec.save(folder.dataset)
     raw_rows = {mapping: folder.stage(f"raw rows of {mapping} written", functools.partial(
         write_raw_rows, folder, spec, mapping)) for mapping in rows if mapping != "train"}
-    return {"rows": rows, "raw_rows": raw_rows,
+    has_encoding = folder.stage("encoding", lambda: write_encoding(folder, spec))
+    return {"rows": rows, "raw_rows": raw_rows, "has_encoding": has_encoding,
             "rows_without_an_id": {mapping: found["without_an_id"] for mapping, found in written.items()}}
 
 

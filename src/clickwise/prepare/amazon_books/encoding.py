@@ -1,0 +1,69 @@
+"""Amazon's preparation as data: what raw rows go through, and the states that they are looked up in, which stand still.
+
+A raw row says how much of its user's history it sees by `position`, a number of events: times are whole days, in which
+no order is known, and a row that is drawn stands in the place of the event beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from clickwise.encoding import Column, Encoding, RawColumn
+from clickwise.encoding.document import STATES
+from clickwise.encoding.operations import Vocabulary
+from clickwise.encoding.raw_types import Boolean, Integer, Text
+from clickwise.encoding.states import EventLog, Lookup
+from clickwise.encoding.states.event_log import TIME
+from clickwise.encoding.states.keyed_table import write_keyed_table
+from clickwise.feature_spec import FeatureSpec
+from clickwise.prepare.amazon_books.drawn import ROWS, fits_in_memory
+from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, check_examples, save_encoding
+from clickwise.prepare.folder import PreparationFolder
+
+RAW = {"reviewerID": RawColumn(Text()), "asin": RawColumn(Text()), "position": RawColumn(Integer()),
+       "label": RawColumn(Boolean())}
+ITEMS, EVENTS, CATEGORY = "items", "events", "product_category"
+KEPT = {"item_history": "item", "category_history": "category"}  # what a state gives → of which column's ids
+
+
+def write_encoding(folder: PreparationFolder, spec: FeatureSpec) -> bool:
+    """Writes preparation/encoding.json, its states, and examples of raw rows; whether it did. There is none where the
+    log is too large for the memory that the recipe allows, or has times."""
+    log = folder.dataset / "events"
+    offsets = np.fromfile(log / "offsets.bin", np.int64)
+    if not fits_in_memory(folder, int(offsets[-1])) or (log / "time.bin").exists():
+        return False
+    states = folder.preparation / STATES
+    items = parquet.read_table(folder.preparation / "items.parquet", columns=["item", "category"])
+    write_keyed_table(states / ITEMS, {"asin": _whole(items["item"])}, {CATEGORY: _whole(items["category"])})
+    users = parquet.read_table(folder.preparation / "vocabularies" / "user_id.parquet", columns=["value"])
+    offsets = offsets[1:]  # user 0 is nobody
+    columns = {TIME: np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets)),
+               **{name: np.fromfile(log / f"{kept}.bin", spec.features[name].dtype) for name, kept in KEPT.items()}}
+    write_keyed_table(states / EVENTS, {"reviewerID": _whole(users["value"])}, {
+        name: pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(column)) for name, column in columns.items()})
+    length, = spec.features["item_history"].dimensions
+    tables = {ITEMS: Lookup(("asin",), {CATEGORY: RawColumn(Text())}),
+              EVENTS: EventLog(("reviewerID",), dict.fromkeys(KEPT, RawColumn(Integer())), "position", length=length,
+                               features=KEPT)}
+    save_encoding(folder, Encoding(RAW, _columns(spec), tables=tables))
+    rows = parquet.read_table(folder.preparation / ROWS / "test.parquet", columns=list(RAW))
+    parquet.write_table(rows.slice(0, EXAMPLE_ROWS), folder.preparation / EXAMPLES)
+    check_examples(folder, spec, Encoding.load(folder.preparation))
+    return True
+
+
+def _columns(spec: FeatureSpec) -> Mapping[str, Column]:
+    of = {"user_id": "reviewerID", "item": "asin", "category": CATEGORY}
+    made = {name: Column(raw, (Vocabulary(name),), spec.features[name].dtype) for name, raw in of.items()}
+    histories = {name: Column(name, (), spec.features[name].dtype) for name in KEPT}
+    return {"label": Column("label", (), spec.features["label"].dtype), **made, **histories}
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    found = column.combine_chunks()
+    return found.chunk(0) if isinstance(found, pa.ChunkedArray) else found
