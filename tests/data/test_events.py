@@ -18,13 +18,13 @@ from small_log import ITEMS, LENGTH, category_of, padded, write_log
 from clickwise.data.check import check_columns
 from clickwise.data.columns import read_columns
 from clickwise.data.dataset import DataConfig, Dataset
-from clickwise.data.events import EventLog, Histories, RowNumbers, Samples, window
-from clickwise.data.events_negatives import Negatives, OwnItems
-from clickwise.data.events_windows import gap_ids
+from clickwise.data.events import EventLog, Histories, RowNumbers, Samples
+from clickwise.data.events_windows import draws_of, gap_ids
 from clickwise.data.loader import Loader
 from clickwise.data.transcode import transcode
 from clickwise.errors import DataError, RecipeError, SpecError
 from clickwise.feature_spec import Chunk, Feature, FeatureSpec
+from clickwise.feature_spec.draws import OwnItems, window
 from clickwise.models.din import DIN
 from clickwise.recipe import parse
 
@@ -139,14 +139,14 @@ def draws(log, rule, *, rows=4000, epoch=0, redraw=True, position=None, seed=0, 
     position = np.full(rows, len(log) if position is None else position)
     samples = Samples(log, np.full(rows, user), position, RowNumbers(0, rows),
                       histories=Histories(negatives=rule, redraw=redraw))
-    return Negatives(samples, [log.features["i"]], seed, 9).draw(epoch, samples.user, np.arange(rows), "history", 5)[0]
+    return draws_of(samples, [log.features["i"]], seed, 9).draw(epoch, samples.user, np.arange(rows), "history", 5)[0]
 
 
 def test_popularity_draws_an_item_as_often_as_it_occurs():
     log = EventLog(np.array([0, 1, 11]), {"i": np.array([9, 1, 1, 1, 1, 1, 2, 2, 3, 9, 0], "int32")})
     both = np.array([0, 1])
     samples = Samples(log, both, np.array([1, 10]), RowNumbers(0, 2), histories=Histories(negatives="popularity"))
-    found = Counter(Negatives(samples, [log.features["i"]], 0, 9).draw(
+    found = Counter(draws_of(samples, [log.features["i"]], 0, 9).draw(
         0, np.zeros(20_000, int), np.arange(20_000), "target", 1)[0].reshape(-1).tolist())
     assert set(found) == {1, 2, 3}  # 9 is the user's own, 0 is unknown
     assert [found[item] / 20_000 for item in (1, 2, 3)] == pytest.approx([5 / 8, 2 / 8, 1 / 8], abs=0.02)
@@ -156,7 +156,7 @@ def test_uniform_draws_every_item_alike():
     log = EventLog(np.array([0, 1, 9]), {"i": np.array([9, 1, 1, 1, 1, 1, 2, 2, 3], "int32")})
     samples = Samples(log, np.array([0, 1]), np.array([1, 8]), RowNumbers(0, 2),
                       histories=Histories(negatives="uniform"))
-    found = Counter(Negatives(samples, [log.features["i"]], 0, 9).draw(
+    found = Counter(draws_of(samples, [log.features["i"]], 0, 9).draw(
         0, np.zeros(20_000, int), np.arange(20_000), "target", 1)[0].reshape(-1).tolist())
     assert [found[item] / 20_000 for item in (1, 2, 3)] == pytest.approx([1 / 3] * 3, abs=0.02)
 
@@ -171,7 +171,7 @@ def test_nothing_of_a_later_mapping_is_drawn():
     log = EventLog(np.array([0, 2, 5]), {"i": np.array([1, 2, 5, 6, 7], "int32")})
     samples = Samples(log, np.array([0, 1]), np.array([0, 1]), RowNumbers(0, 2),
                       histories=Histories(negatives="popularity"))
-    drawn = Negatives(samples, [log.features["i"]], 0, 9).draw(0, np.zeros(2000, int), np.arange(2000), "target", 1)[0]
+    drawn = draws_of(samples, [log.features["i"]], 0, 9).draw(0, np.zeros(2000, int), np.arange(2000), "target", 1)[0]
     assert set(np.unique(drawn)) == {5, 6}
 
 
@@ -181,7 +181,7 @@ def unknown_targets(rule, rows=3000):
     log = EventLog(np.array([0, 2, 5, 7]), {"i": items})
     samples = Samples(log, np.array([0, 1, 2]), np.array([1, 2, 0]), RowNumbers(0, 3),
                       histories=Histories(negatives=rule))
-    negatives = Negatives(samples, [items, own], 0, 9)
+    negatives = draws_of(samples, [items, own], 0, 9)
     user, position = np.repeat([0, 1, 1, 2], rows), np.repeat([1, 0, 1, 0], rows)
     drawn = negatives.draw_targets(0, user, position, np.arange(4 * rows))
     again = negatives.draw_targets(0, user[::-1], position[::-1], np.arange(4 * rows)[::-1])
@@ -208,7 +208,7 @@ def test_compat_draws_unknown_items_of_all_users_beside_unknown_ones():
 def test_a_user_who_alone_had_unknown_items_gets_one_of_them():
     log = EventLog(np.array([0, 3]), {"i": np.array([4, 0, 0], "int32")})
     samples = Samples(log, np.array([0]), np.array([2]), RowNumbers(0, 1), histories=Histories(negatives="popularity"))
-    drawn, = Negatives(samples, [log.features["i"]], 0, 9).draw_targets(0, np.zeros(50, int), np.ones(50, int),
+    drawn, = draws_of(samples, [log.features["i"]], 0, 9).draw_targets(0, np.zeros(50, int), np.ones(50, int),
                                                                         np.arange(50))
     assert not drawn.any()
 
@@ -220,7 +220,7 @@ def test_a_user_who_had_everything_gets_some_item():
 def test_a_user_who_had_nearly_everything_gets_the_rest():
     log = EventLog(np.array([0, 30, 31]), {"i": np.arange(1, 32, dtype="int32")})
     both = Samples(log, np.array([0, 1]), np.array([30, 1]), RowNumbers(0, 2), histories=Histories(negatives="uniform"))
-    drawn = Negatives(both, [log.features["i"]], 0, 9).draw(0, np.zeros(500, int), np.arange(500), "history", 3)[0]
+    drawn = draws_of(both, [log.features["i"]], 0, 9).draw(0, np.zeros(500, int), np.arange(500), "history", 3)[0]
     assert set(np.unique(drawn)) == {31}
 
 
@@ -302,7 +302,7 @@ def test_only_the_channels_asked_for_are_made_and_the_same(tmp_path, channels, s
 
 def test_nothing_is_drawn_for_channels_that_are_not_read(tmp_path, monkeypatch):
     spec = write_log(tmp_path, targets=False)
-    monkeypatch.setattr("clickwise.data.events_windows.Negatives", None)
+    monkeypatch.setattr("clickwise.data.events_windows.draws_of", None)
     columns = read_columns(spec, "train")
     next(Loader(columns, spec, batch_size=9, prefetch=0, channels=("history", "target_item")).epoch(0))
     with pytest.raises(TypeError):

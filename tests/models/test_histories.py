@@ -151,6 +151,63 @@ def test_losses_have_names_and_weights():
                                binary_cross_entropy_with_logits(make("dien")(batch), batch.label.float()))
 
 
+def with_lists(spec, places=(1, 2)):
+    """The features at the second place are the further values of those at the first, in all channels."""
+    features = dict(spec.features)
+    for channel in ("target_item", "history", "negative_history"):
+        first, further = (spec.channels[channel][place] for place in places)
+        features[further] = dataclasses.replace(features[further], extra={"list_of": first})
+    return dataclasses.replace(spec, features=features)
+
+
+LISTS = with_lists(history_spec([9], [30, 5, 5], [30, 5, 5], gaps=[6], length=8))
+
+
+@every_model
+def test_values_of_a_list_are_added_up_in_any_order_and_none_adds_nothing(name):
+    if name == "sim, hard":
+        pytest.skip("its search takes the first category for the category")
+    batch = batch_of(LISTS, 12).map(lambda ids: ids)
+    some = {channel: [ids.clone() for ids in getattr(batch, channel)]
+            for channel in ("target_item", "history", "negative_history")}
+    for columns in some.values():
+        columns[1] = columns[1].clamp(min=1)
+    model = make(name, LISTS)
+    assert {table.name for table in model.embeddings.tables} == {"user", "target0", "target1", "seen3"}
+    swapped = {channel: (columns[0], columns[2].clamp(min=1), columns[1], *columns[3:])
+               for channel, columns in some.items()}
+    kept = {channel: (columns[0], columns[1], columns[2].clamp(min=1), *columns[3:])
+            for channel, columns in some.items()}
+    one, other = (tables_after_a_step(make(name, LISTS), dataclasses.replace(batch, **columns))
+                  for columns in (kept, swapped))
+    for mine, theirs in ((one[0], other[0]), (one[1], other[1])):
+        for key, value in mine.items():
+            torch.testing.assert_close(theirs[key], value, rtol=1e-4, atol=1e-5)
+    alone = history_spec([9], [30, 5], [30, 5], gaps=[6], length=8)
+    without = {channel: (*columns[:2], *columns[3:]) for channel, columns in some.items()}
+    empty = {channel: (*columns[:2], columns[2] * 0, *columns[3:]) for channel, columns in some.items()}
+    smaller = make(name, alone)
+    renamed = {key.replace("seen2", "seen3"): value for key, value in smaller.state_dict().items()}
+    model.load_state_dict(renamed)
+    model.eval(), smaller.eval()
+    torch.testing.assert_close(model(dataclasses.replace(batch, **empty)), smaller(dataclasses.replace(
+        batch, **without)))
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"seen2": {"list_of": "seen4"}}, "'seen4'"), ({"seen2": {"list_of": "seen0"}}, "30, as 'seen0' has"),
+    ({"seen2": {}}, "the same lists in both"), ({"seen1": {"list_of": "seen2"}}, "before it")])
+def test_lists_that_cannot_be(change, words):
+    features = LISTS.features | {name: dataclasses.replace(LISTS.features[name], extra=extra)
+                                 for name, extra in change.items()}
+    with pytest.raises(SpecError, match=words):
+        dataclasses.replace(LISTS, features=features)
+
+
+def test_hard_search_goes_by_the_first_of_several_categories():
+    assert make("sim, hard", LISTS).long.category == 1
+
+
 def test_history_shares_tables_with_the_target_by_place_and_time_gaps_do_not():
     spec = history_spec([9], [30, 5, 7], [20, 5], gaps=[6], length=4)
     config = SIMConfig(auxiliary_loss_weight=1.0)

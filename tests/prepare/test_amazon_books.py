@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from clickwise.errors import PrepareError, RecipeError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import run, summary
 from clickwise.prepare.amazon_books import metadata
-from clickwise.prepare.amazon_books.metadata import parse_block, parse_product, store_metadata
+from clickwise.prepare.amazon_books.metadata import SEPARATOR, parse_block, parse_product, store_metadata
 from clickwise.prepare.raw_files import BadRows
 
 REVIEWS = random_reviews()
@@ -195,20 +196,21 @@ def test_preparing_again_does_nothing_and_a_stopped_run_goes_on(prepare, tmp_pat
 # ---- metadata
 
 
-categories = st.lists(st.lists(st.text(min_size=1), max_size=3), max_size=2)
+categories = st.lists(st.lists(st.text(min_size=1), max_size=3), max_size=4)
 extras = st.dictionaries(st.sampled_from(["title", "brand", "asin2", "related"]),
                          st.text() | st.floats(allow_nan=False, allow_infinity=False)
                          | st.lists(st.text(), max_size=2), max_size=3)
 
 
 @given(item=st.text("0123456789ABX", min_size=1), paths=st.none() | categories, more=extras,
-       as_json=st.booleans())
+       as_json=st.booleans(), most=st.integers(1, 3))
 @settings(deadline=None, max_examples=200)
-def test_any_product_is_read_as_python_reads_it(item, paths, more, as_json):
+def test_any_product_is_read_as_python_reads_it(item, paths, more, as_json, most):
     content = {**more, "asin": item, **({} if paths is None else {"categories": paths})}
     line = (json.dumps(content) if as_json else repr(content)).encode()
-    expected_category = paths[0][-1] if paths and paths[0] else None
-    assert parse_product(line) == (item, expected_category)
+    last = [path[-1] for path in (paths or [])[: 1 if most == 1 else None] if path]
+    assert parse_product(line, most) == (item, SEPARATOR.join(
+        category.replace(SEPARATOR, " ") for category in [*dict.fromkeys(last)][:most]) or None)
 
 
 @pytest.mark.parametrize(("line", "found"), [
@@ -221,6 +223,39 @@ def test_any_product_is_read_as_python_reads_it(item, paths, more, as_json):
     ("{'asin': '1', 'categories': None}", ("1", None))])
 def test_shapes_of_metadata(line, found):
     assert parse_product(line.encode()) == found
+
+
+@pytest.mark.parametrize(("paths", "found"), [
+    ([["Books", "A"], ["Books", "B"], ["X", "A"], ["C"]], ["A", "B", "C"]), ([["A"], [], ["B"]], ["A", "B"]),
+    ([[], ["B"]], ["B"]), ([["'"], ["]"], ["], ["]], ["'", "]", "], ["]), ([["A", ", ], "]], [", ], "]), ([[]], None),
+    ([["A", "]x]"], ["B"]], ["]x]", "B"])])
+def test_several_categories(paths, found):
+    for line in (product("1", paths), json.dumps({"asin": "1", "categories": paths})):
+        assert parse_product(line.encode(), 3)[1] == (found and SEPARATOR.join(found))
+
+
+@pytest.mark.parametrize("fit_on", ["train", "all"])
+def test_further_categories_are_features_that_share_a_table(prepare, fit_on):
+    dice = random.Random(2)
+    of = {f"{item:010d}": dice.sample("abcdef", dice.randrange(4)) for item in range(12)}
+    out = prepare(metadata=[product(item, [["Books", name] for name in names]) for item, names in of.items()],
+                  categories=2, fit_on=fit_on, history_length=4)
+    spec = FeatureSpec.load(out)
+    assert [spec.features[f"category_2{ending}"].extra for ending in ("", "_history", "_negatives")] == [
+        {"list_of": f"category{ending}"} for ending in ("", "_history", "_negatives")]
+    ids = {row["value"]: row["id"] for row in parquet.read_table(
+        out / "preparation/vocabularies/category.parquet").to_pylist()}
+    categories = {0: None} | {row["item_id"]: [ids.get(name, 0) for name in [*(of[row["item"]] or ["no_category"]), ""][
+        :2]] for row in parquet.read_table(out / "preparation/items.parquet").to_pylist() if row["item_id"]}
+    check_columns(spec, "train")
+    columns = read_columns(spec, "train")
+    (batch,) = Loader(columns, spec, batch_size=columns.rows).epoch(0)
+    for item, *found in zip(*(ids_B.tolist() for ids_B in batch.target_item), strict=True):
+        assert found == categories[item]
+    for channel in (batch.history, batch.negative_history):
+        for item, *found in zip(*(ids_BL.reshape(-1).tolist() for ids_BL in channel), strict=True):
+            assert found == (categories[item] or [0, 0])
+    assert len({tuple(found) for found in categories.values() if found}) > 3
 
 
 @pytest.mark.parametrize("line", ["{'asin': '1'", "[1, 2]", "{'title': 'x'}", "{'asin': 7}", "\xff", "__import__('os')",

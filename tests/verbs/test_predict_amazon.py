@@ -25,7 +25,8 @@ from clickwise.verbs.train import train
 
 MODELS = {"din": ["model.unit_mlp=[4]"], "dien": ["model.gru_size=4", "model.history_length=5"],
           "sim": ["model.gru_size=4", "model.short_length=3"], "din without categories": [
-              "model.unit_mlp=[4]", "data.ignore=[user, category, category_history, category_negatives]"]}
+              "model.unit_mlp=[4]", "data.ignore=[user, category, category_2, category_history, category_2_history, "
+              "negative_history]"]}
 SMALL = ["train.steps=3", "train.batch_size=16", "train.evaluation_batch_size=1", "model.embedding_dim=4",
          "model.top_mlp=[8]", "baselines=[]", "metrics=[auc]"]
 BLOCKED = """
@@ -44,7 +45,7 @@ def columns(tmp_path_factory):
     reviews = [review(*row) for row in with_unseen_items()]
     section = {"name": "amazon_books", "reviews": [str(write_lines(folder / "reviews.json", reviews))],
                "metadata": [str(write_lines(folder / "meta.json", products(40)))], "min_events": 3,
-               "history_length": 6}
+               "history_length": 6, "categories": 2}
     return prepare({"dataset": section, "engine": {"threads": 1}, "out": str(folder / "columns")}, "test")
 
 
@@ -59,12 +60,12 @@ def test_raw_rows_are_the_prepared_ones_to_the_bit(columns):
     (batch,) = Loader(mapping, spec, batch_size=mapping.rows).epoch(0)
     encoder = Encoder(encoding)
     found, ones = encoder.columns(rows).arrays, [encoder.row(row) for row in rows.to_pylist()]
-    for name, expected in (("user_id", batch.user[0]), ("item", batch.target_item[0]),
-                           ("category", batch.target_item[1]), ("label", batch.label)):
+    targets = dict(zip(spec.channels["target_item"], batch.target_item, strict=True))
+    for name, expected in {"user_id": batch.user[0], "label": batch.label, **targets}.items():
         assert np.array_equal(found[name], expected.numpy()) and [row[name] for row in ones] == expected.tolist()
     windows = [ids.numpy() for ids in batch.history]
     for index, row in enumerate(ones):
-        for name, window in zip(("item_history", "category_history"), windows, strict=True):
+        for name, window in zip(spec.channels["history"], windows, strict=True):
             values, offsets = found[name]
             assert values[offsets[index]:offsets[index + 1]].tolist() == row[name]
             known = np.array(row["item_history"], int) != 0  # of an unknown item nothing is seen
@@ -101,7 +102,8 @@ def test_readers_and_items_that_nobody_knows(columns):
     encoder = Encoder(Encoding.load(columns / "preparation"))
     known = raw_rows(columns).to_pylist()[0]
     new = encoder.row({"reviewerID": "nobody", "asin": "nothing", "position": 10**9, "label": 0})
-    assert new == {"label": 0, "user_id": 0, "item": 0, "category": 0, "item_history": [], "category_history": []}
+    assert new == {"label": 0, "user_id": 0, "item": 0, "category": 0, "category_2": 0, "item_history": [],
+                   "category_history": [], "category_2_history": []}
     of_all, of_none, of_none_too = (encoder.row({**known, "position": position})["item_history"]
                                     for position in (10**9, 0, None))
     assert len(of_all) == min(6, known["position"] + 1) and of_none == of_none_too == []

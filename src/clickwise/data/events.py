@@ -185,18 +185,3 @@ def samples_of_lists(names: list[str], lists: Mapping[str, RaggedArray], where: 
     rows = len(offsets) - 1
     log = EventLog(offsets, {name: lists[name].values for name in names})
     return Samples(log, RowNumbers(0, rows), np.diff(offsets), RowNumbers(0, rows))
-
-
-def window(values: np.ndarray, end_B: np.ndarray, length: int) -> np.ndarray:
-    """The `length` values before each of the positions `end_B`, [B, length]; what would lie before the first value is
-    anything."""
-    if len(values) < length:
-        end_B = end_B + (length - len(values))
-        values = np.concatenate([np.zeros(length - len(values), values.dtype), values])
-    start_B = end_B - length
-    view = np.lib.stride_tricks.sliding_window_view(values, length)
-    window_BL = view[np.maximum(start_B, 0)]  # one copy of `length` values for each row
-    early = np.flatnonzero(start_B < 0)
-    if len(early):
-        window_BL[early] = values[np.maximum(start_B[early, None] + np.arange(length), 0)]
-    return window_BL

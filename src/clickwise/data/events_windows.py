@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from clickwise.data.events import Samples, window
-from clickwise.data.events_negatives import Negatives
+from clickwise.data.events import Samples
 from clickwise.feature_spec import Feature, FeatureSpec, is_time_gap
+from clickwise.feature_spec.draws import Draws, window
 
 CHANNELS = ("history", "negative_history", "target_item")  # those that a log of events may give
 BLOCK_VALUES = 1 << 15  # values worked on at a time: they stay in the processor's cache
@@ -73,7 +73,7 @@ class HistoryBatcher:
         self.items = [values for values, gap in self.reader.features if gap is None]
         self.negatives = None
         if self.draws_history or self.makes_targets:
-            self.negatives = Negatives(samples, self.items, seed, most=self.length)
+            self.negatives = draws_of(samples, self.items, seed, most=self.length)
 
     def shapes(self, rows: int) -> list[Shape]:
         """Shape and type of every tensor that `fill` writes for so many rows."""
@@ -111,6 +111,14 @@ class HistoryBatcher:
             drawn = self.negatives.draw_targets(epoch, user_B, position_B, row_B)
             for values, drawn_B, out in zip(self.items, drawn, outs, strict=False):
                 out[:] = np.where(came_B, values[np.minimum(end_B, len(values) - 1)], drawn_B)
+
+
+def draws_of(samples: Samples, items: list[np.ndarray], seed: int, most: int) -> Draws:
+    """What is drawn for `samples`, as their `histories` say."""
+    histories = samples.histories
+    reach = samples.log.counts() if histories.negatives == "compat" else samples.horizon
+    return Draws(np.asarray(samples.log.offsets), items, reach, rule=histories.negatives, seed=seed, most=most,
+                 redraw=histories.redraw)
 
 
 def gap_ids(gap_BL: np.ndarray, unit: int, cardinality: int) -> np.ndarray:

@@ -32,8 +32,10 @@ from clickwise.feature_spec.feature import (
     narrowest_id_dtype,
 )
 from clickwise.feature_spec.histories import (
+    LIST_OF,
     NEGATIVES,
     TIME_GAP,
+    first_of_list,
     history_length,
     is_time_gap,
     stored_event_features,
@@ -46,9 +48,9 @@ from clickwise.files import write_text
 from clickwise.strict_yaml import dump_yaml
 
 __all__ = ["ALIASES", "AUTO", "CHANNELS", "Chunk", "FILE_NAME", "Feature", "FeatureSpec", "ID_CHANNELS", "LEFT_OUT",
-           "MISSING_NUMBERS", "NEGATIVES", "RAW_CHUNKS", "TIME_GAP", "UNKNOWN_IDS", "check_encoded", "check_inside",
-           "history_length", "is_time_gap", "narrowest_id_dtype", "split_binary_chunks", "stored_event_features",
-           "without"]
+           "LIST_OF", "MISSING_NUMBERS", "NEGATIVES", "RAW_CHUNKS", "TIME_GAP", "UNKNOWN_IDS", "check_encoded",
+           "check_inside", "first_of_list", "history_length", "is_time_gap", "narrowest_id_dtype",
+           "split_binary_chunks", "stored_event_features", "without"]
 
 FILE_NAME = "feature_spec.yaml"
 

@@ -12,11 +12,17 @@ if TYPE_CHECKING:
 
 NEGATIVES = ("uniform", "popularity", "compat", "stored")  # `stored`: the log has them beside its events
 TIME_GAP = "time_gap"  # a further key of a feature of the history
+LIST_OF = "list_of"  # … of a feature that is a further value of the one named: an item's second category
 
 
 def is_time_gap(feature: Feature) -> bool:
     """Whether the ids of this feature are worked out from the times of event and sample."""
     return TIME_GAP in feature.extra
+
+
+def first_of_list(feature: Feature) -> str:
+    """The name of the feature whose list of values this one is of; its own where it is of none."""
+    return feature.extra.get(LIST_OF, feature.name)
 
 
 def history_length(spec: FeatureSpec) -> int | None:
@@ -55,6 +61,8 @@ def check_histories(spec: FeatureSpec) -> None:
         if isinstance(unit, bool) or not isinstance(unit, int) or unit < 1:
             raise SpecError(f"{spec.path}: feature_spec.{feature.name}.{TIME_GAP}", found=repr(unit),
                             expected="the unit of the gap in the unit of the times, an integer of at least 1")
+    for channel in ("target_item", "history", "negative_history"):
+        _check_lists(spec, channel)
     # What is known of a past event only (its outcome, say) has no twin in the target, and needs none here.
     twins = kept[: len(spec.channel("target_item")) or None]
     if negative and not len(twins) <= len(negative) <= len(kept):
@@ -65,6 +73,28 @@ def check_histories(spec: FeatureSpec) -> None:
         if AUTO not in (feature.cardinality, twin.cardinality) and feature.cardinality != twin.cardinality:
             raise SpecError(f"{spec.path}: feature_spec.{twin.name}.cardinality", found=str(twin.cardinality),
                             expected=f"{feature.cardinality}, as of its twin {feature.name!r} in the history")
+
+
+def _check_lists(spec: FeatureSpec, channel: str) -> None:
+    """Raises SpecError where further values are of no feature before them, of other ids, or where those of the history
+    do not stand where those of the target do."""
+    features, targets = spec.channel(channel), spec.channel("target_item")
+    names, target_names = ([feature.name for feature in held] for held in (features, targets))
+    for place, feature in enumerate(features):
+        first, where = first_of_list(feature), f"{spec.path}: feature_spec.{feature.name}.{LIST_OF}"
+        if LIST_OF in feature.extra:
+            before = {other.name: other for other in features[:place]
+                      if LIST_OF not in other.extra and not is_time_gap(other)}
+            if first not in before or is_time_gap(feature):
+                raise SpecError(where, found=repr(first), do=nearest(first, before),
+                                expected=f"a feature of the channel {channel} before it, of whose list it is")
+            if before[first].cardinality != feature.cardinality:
+                raise SpecError(where, found=f"{feature.cardinality} ids",
+                                expected=f"{before[first].cardinality}, as {first!r} has: they share its table")
+        if place < len(targets) and not is_time_gap(feature) \
+                and names.index(first) != target_names.index(first_of_list(targets[place])):
+            raise SpecError(where, found=f"{first!r}, and for {targets[place].name!r} in target_item "
+                            f"{first_of_list(targets[place])!r}", expected="the same lists in both, place by place")
 
 
 def _shape(feature: Feature) -> tuple:

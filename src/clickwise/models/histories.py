@@ -8,16 +8,17 @@ from typing import Any
 
 import torch
 
-from clickwise.batch import Batch, Ragged
+from clickwise.batch import Batch, Column, Ragged
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.errors import SpecError
-from clickwise.feature_spec import FeatureSpec
-from clickwise.feature_spec.histories import is_time_gap
+from clickwise.feature_spec import LIST_OF, Feature, FeatureSpec, first_of_list, is_time_gap
 from clickwise.kernels.dropout import dropout
 from clickwise.layers.interest_evolution import InterestEvolution, NextItemLoss
 from clickwise.models.ctr_model import CTRModel
 from clickwise.recipe import require
+
+OF_EVENTS = ("target_item", "history", "negative_history")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,8 +74,9 @@ class HistoryFeatures:
     """Which features a model of histories looks up, in which tables, and how their rows are put together.
 
     The i-th feature of the history (and of the negative history) means the same as the i-th of the target and shares
-    its table; time gaps, further history features and further target features have their own. `matched` is the width
-    of what target and items have in common, the first of the values of both.
+    its table; time gaps, further history features and further target features have their own. Features that are further
+    values of another (`list_of` in the Feature Spec) are looked up in its table, and their rows added to its own.
+    `matched` is the width of what target and items have in common, the first of the values of both.
     """
 
     def __init__(self, spec: FeatureSpec, dim: int, *, negatives: bool) -> None:
@@ -85,10 +87,12 @@ class HistoryFeatures:
         if not negatives:
             self.names["negative_history"] = ()
         self.numericals = len(spec.channel("numerical"))
-        self.target_width = dim * len(self.names["target_item"])
-        self.item_width = dim * len(self.names["history"])
-        self.negative_width = dim * len(self.names["negative_history"])
-        self.matched = dim * _matched(spec)
+        self.further = {feature.name for channel in OF_EVENTS for feature in spec.channel(channel)
+                        if LIST_OF in feature.extra}
+        self.places = {channel: _places(spec, channel) for channel in OF_EVENTS}
+        self.target_width, self.item_width, self.negative_width = (
+            dim * (max(self.places[channel], default=-1) + 1) if self.names[channel] else 0 for channel in OF_EVENTS)
+        self.matched = dim * len(set(self.places["target_item"][:_matched(spec)]))
         self.context_width = dim * (len(self.names["user"]) + len(self.names["categorical"])) + self.numericals
 
     @staticmethod
@@ -100,6 +104,7 @@ class HistoryFeatures:
         shared += [[feature] for feature in spec.channel("history")[matched:]]
         for features, negative in zip(shared, spec.channel("negative_history") if negatives else (), strict=False):
             features.append(negative)
+        shared = _with_further_values(shared)
         alone = [[feature] for feature in (*spec.channel("user"), *spec.channel("categorical"), *target[matched:])]
         return tuple(Table(name=features[0].name, rows=max(feature.cardinality for feature in features), dim=dim,
                            features=tuple(feature.name for feature in features)) for features in (*alone, *shared))
@@ -114,15 +119,18 @@ class HistoryFeatures:
         mask_BL = batch.history[0] != 0
         alone = dict(zip(self.names["user"], batch.user, strict=True))
         alone |= zip(self.names["categorical"], batch.categorical, strict=True)
-        blocks = [alone, dict(zip(self.names["target_item"], batch.target_item, strict=True)),
-                  self._window("history", batch.history, mask_BL, length, 0)]
+        blocks = [alone, self._target(batch.target_item), self._window("history", batch.history, mask_BL, length, 0)]
+        channels = ["", "target_item", "history"]
         if negatives:
             blocks.append(self._window("negative_history", batch.negative_history, mask_BL, min(negatives, length), 0))
+            channels.append("negative_history")
         if earlier:
             blocks.append(self._window("history", batch.history, mask_BL, positions, length))
+            channels.append("history")
 
-        context_BU, target_BE, items_BLE, *others = (dropout(rows, share) if share else rows
-                                                     for rows in embeddings.lookup_groups(*blocks))
+        found = (self._lists_added(channel, rows, batch) for channel, rows in zip(
+            channels, embeddings.lookup_groups(*blocks), strict=True))
+        context_BU, target_BE, items_BLE, *others = (dropout(rows, share) if share else rows for rows in found)
         if self.numericals:
             context_BU = torch.cat([context_BU, batch.numerical.to(context_BU.dtype)], dim=1)
         return HistoryRows(context_BU=context_BU, target_BE=target_BE, items_BLE=items_BLE,
@@ -136,8 +144,28 @@ class HistoryFeatures:
         def cut(column_BL: torch.Tensor) -> torch.Tensor:  # negatives may be of fewer positions, the latest
             return column_BL[:, max(0, column_BL.shape[1] - first):column_BL.shape[1] - last]
 
-        return {name: _padded(cut(ids_BL), cut(mask_BL))
+        return {name: _padded(cut(ids_BL), cut(mask_BL & (ids_BL != 0) if name in self.further else mask_BL))
                 for name, ids_BL in zip(self.names[channel], ids, strict=True)}
+
+    def _target(self, target: Sequence[Column]) -> dict[str, Column]:
+        """Ids by feature. Further values that are not there are the first once more, whose row is looked up anyway;
+        `_lists_added` leaves them out."""
+        names, places = self.names["target_item"], self.places["target_item"]
+        return {name: torch.where(ids != 0, ids, target[places.index(place)]) if name in self.further else ids
+                for name, ids, place in zip(names, target, places, strict=True)}
+
+    def _lists_added(self, channel: str, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Rows of one width per feature, further values added to those of their first."""
+        places = self.places.get(channel, [])
+        if len(set(places)) == len(places):
+            return rows
+        each = rows.unflatten(-1, (len(places), self.dim))
+        if channel == "target_item":  # in histories what is not there is no row
+            there_BF = torch.stack([ids != 0 if name in self.further else torch.ones_like(ids, dtype=torch.bool)
+                                    for name, ids in zip(self.names[channel], batch.target_item, strict=True)], dim=1)
+            each = each * there_BF.unsqueeze(2)
+        added = each.new_zeros(*each.shape[:-2], max(places) + 1, self.dim)
+        return added.index_add(-2, torch.tensor(places, device=rows.device), each).flatten(-2)
 
 
 def longest_first(batch: Batch, length: int | None) -> Batch:
@@ -153,6 +181,20 @@ def longest_first(batch: Batch, length: int | None) -> Batch:
         return batch
     order_B = mask_BL.sum(1).argsort(descending=True, stable=True)
     return batch.map(lambda column: column.index_select(0, order_B))
+
+
+def _places(spec: FeatureSpec, channel: str) -> list[int]:
+    """Of every feature of a channel which of the channel's vectors its row is added to."""
+    firsts: dict[str, int] = {}
+    return [firsts.setdefault(first_of_list(feature), len(firsts)) for feature in spec.channel(channel)]
+
+
+def _with_further_values(shared: list[list[Feature]]) -> list[list[Feature]]:
+    """The same lists of features of one table, those that are further values of another beside it."""
+    of = {first_of_list(features[0]): [] for features in shared}
+    for features in shared:
+        of[first_of_list(features[0])] += features
+    return [*of.values()]
 
 
 def _matched(spec: FeatureSpec) -> int:

@@ -19,7 +19,7 @@ from torch import nn
 from clickwise.batch import Batch
 from clickwise.embedding import Embeddings
 from clickwise.errors import RecipeError, nearest
-from clickwise.feature_spec import FeatureSpec
+from clickwise.feature_spec import LIST_OF, FeatureSpec
 from clickwise.layers import search
 from clickwise.layers.activation import Activation
 from clickwise.layers.attention import MultiHeadTargetAttention, attend, masked_softmax
@@ -223,8 +223,9 @@ class LongInterest(nn.Module):
 def _category(spec: FeatureSpec, name: str | None) -> int:
     """The index of the category among the features that target and history have in common."""
     matched = [target.name for target, _ in zip(spec.channel("target_item"), spec.channel("history"), strict=False)]
+    firsts = [target.name for target in spec.channel("target_item") if LIST_OF not in target.extra]
     if name is None:
-        return len(matched) - 1
+        return matched.index([first for first in firsts if first in matched][-1])
     if name not in matched:
         raise RecipeError("recipe.model.category", found=repr(name), do=nearest(name, matched),
                           expected="a feature of the target item that the history has too")

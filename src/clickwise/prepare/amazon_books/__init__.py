@@ -20,7 +20,7 @@ from clickwise.machine import usable_cores
 from clickwise.prepare import steps
 from clickwise.prepare.amazon_books.config import AmazonBooksConfig
 from clickwise.prepare.amazon_books.log import write_log
-from clickwise.prepare.amazon_books.metadata import store_metadata
+from clickwise.prepare.amazon_books.metadata import SEPARATOR, store_metadata
 from clickwise.prepare.engine import BadInput, Engine
 from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import BadRows, estimate_rows, find_files
@@ -57,7 +57,7 @@ class AmazonBooks(Preparation):
         """Writes item and category of every product to a file in the working folder; bad rows by file."""
         bad_rows = BadRows(self.config.max_bad_rows, self.folder.work)
         store_metadata(files, self._products, bad_rows=bad_rows,
-                       processes=self.folder.engine_config.threads or usable_cores())
+                       processes=self.folder.engine_config.threads or usable_cores(), most=self.config.categories)
         return bad_rows.found
 
     def _read_reviews(self, files: Sequence[Path], found: Mapping[str, int]) -> dict:
@@ -123,13 +123,17 @@ class AmazonBooks(Preparation):
             fitted = events.filter(events.left >= self.config.held_out) if self.config.fit_on == "train" else events
             sizes["item"] = store_vocabulary(folder, "item", fitted)
             bar.advance(1, "item")
-            categories, items = _categories(engine, self._products), engine.table("vocabulary_item")
-            counted = categories.left_join(items, categories.item == items["value"]).select("category", "count")
-            sizes["category"] = store_vocabulary(folder, "category", counted.filter(counted["count"].notnull()),
-                                                 weight="count")
-            table = categories.mutate(item_id=categories.item, category_id=categories.category)
-            for name in ("item", "category"):
-                table = steps.encode(table, f"{name}_id", engine.table(f"vocabulary_{name}"))
+            names = self.config.category_names
+            categories, items = _categories(engine, self._products, names), engine.table("vocabulary_item")
+            counted = categories.left_join(items, categories.item == items["value"]).select(*names, "count")
+            counted = ibis.union(*(counted.select("count", category=name) for name in names), distinct=False) \
+                if len(names) > 1 else counted
+            sizes["category"] = store_vocabulary(folder, "category", counted.filter(
+                counted["count"].notnull() & counted.category.notnull()), weight="count")
+            table = categories.mutate(**{f"{name}_id": categories[name] for name in ("item", *names)})
+            for name in ("item", *names):
+                table = steps.encode(table, f"{name}_id", engine.table(
+                    f"vocabulary_{'item' if name == 'item' else 'category'}"))
             table = engine.materialise(table, "item_ids")
             engine.write_parquet(table.order_by("item"), folder.preparation / "items.parquet")
             bar.advance(1, "category")
@@ -173,11 +177,14 @@ def numbered_events(engine: Engine) -> ir.Table:
     return joined.mutate(left=joined["end"] - 1 - joined["row"]).drop("end")
 
 
-def _categories(engine: Engine, metadata: Path) -> ir.Table:
-    """Every item of the events and its category; of a product that is there twice, the first that is given."""
+def _categories(engine: Engine, metadata: Path, names: Sequence[str]) -> ir.Table:
+    """Every item of the events and its categories; of a product that is there twice, the first that are given."""
     products = engine.read_parquet([metadata])
     first = products.group_by("item").aggregate(category=products.category.argmin(products.line),
                                                 line=products.line.min())
     items = steps.look_up(engine.table("events").select("item").distinct(), first, {"item": "item"},
                           {"category": "category"})
+    if len(names) > 1:
+        several = items.category.split(SEPARATOR)
+        items = items.mutate(**{name: several[place].nullif("") for place, name in enumerate(names)})
     return engine.materialise(items.mutate(category=ibis.coalesce(items.category, NO_CATEGORY)), "categories")

@@ -17,6 +17,8 @@ class AmazonBooksConfig(Section):
     min_events      users with fewer events are left out
     min_history     a sample has at least so many events before it
     history_length  events in the window of a history
+    categories      of an item so many different ones, each the last of a path of its metadata, in their order; the
+                    further ones are features too, category_2, …, that share the table of the first
     validation      the last but one event of every user is for validation. NOTE[DIFF] the reference trains on it and
                     has no validation
     repeats         drop: the same user, item and time counts once · keep: as often as it is there, as in the reference
@@ -33,6 +35,7 @@ class AmazonBooksConfig(Section):
     min_events: int = 20
     min_history: int = 1
     history_length: int = 100
+    categories: int = 1
     validation: bool = True
     repeats: Literal["drop", "keep"] = "drop"
     fit_on: Literal["train", "all"] = "train"
@@ -46,8 +49,13 @@ class AmazonBooksConfig(Section):
     def __post_init__(self) -> None:
         for key in ("reviews", "metadata"):
             require(bool(getattr(self, key)), key, found=getattr(self, key), expected="at least one file")
-        self.require_at_least(1, "min_events", "history_length", "negatives_per_positive")
+        self.require_at_least(1, "min_events", "history_length", "categories", "negatives_per_positive")
         self.require_at_least(0, "min_history", "seed", "max_bad_rows")
+
+    @property
+    def category_names(self) -> list[str]:
+        """The features of an item's categories."""
+        return ["category", *(f"category_{number}" for number in range(2, self.categories + 1))]
 
     @property
     def held_out(self) -> int:

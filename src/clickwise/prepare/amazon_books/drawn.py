@@ -6,9 +6,8 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from clickwise.data.events import Samples, map_events
-from clickwise.data.events_negatives import Negatives
 from clickwise.feature_spec import FeatureSpec
+from clickwise.feature_spec.draws import Draws
 from clickwise.prepare.folder import PreparationFolder
 
 ROWS = "rows"  # the folder of these files in preparation/
@@ -17,21 +16,22 @@ BYTES_PER_EVENT = 80  # of what the draw holds in memory at its peak
 PART = 1 << 16  # rows drawn at a time
 
 
-def write_raw_rows(folder: PreparationFolder, spec: FeatureSpec, mapping: str) -> int | None:
+def write_raw_rows(folder: PreparationFolder, spec: FeatureSpec, mapping: str, rule: str) -> int | None:
     """Writes preparation/rows/<mapping>.parquet: reviewerID, asin, unixReviewTime, position (how many of the user's
     events came before) and label of every row, in the order of the mapping, and returns how many. Where the label is 0,
     the item is the one that every evaluation draws for that row, at the time of the event beside which it is drawn.
 
     None where the log is too large for the memory that the recipe allows: then there is no file.
     """
-    chunk = next(chunk for chunk in spec.chunks(mapping) if chunk.type == "events")
-    samples = map_events(spec, chunk)
-    if not fits_in_memory(folder, len(samples.log)):
+    offsets = np.fromfile(spec.folder / "events/offsets.bin", np.int64)
+    if not fits_in_memory(folder, int(offsets[-1])):
         return None
-    label = np.fromfile(spec.folder / mapping / "label.bin", "bool")
-    came = np.asarray(samples.log.offsets)[samples.user] + samples.position
-    rows = pa.table({"row": np.arange(len(samples)), "target": np.where(label, came, drawn_events(samples)),
-                     "came": came, "position": np.asarray(samples.position), "label": label.astype(np.int8)})
+    user, position = (np.fromfile(spec.folder / f"{mapping}/{name}.bin", np.int32) for name in ("user_id", "position"))
+    label = np.fromfile(spec.folder / f"{mapping}/label.bin", bool)
+    item = np.fromfile(spec.folder / "events/item.bin", spec.features["item"].dtype)
+    came, drawn = offsets[user] + position, drawn_events(offsets, item, user, position, rule)
+    rows = pa.table({"row": np.arange(len(label)), "target": np.where(label, came, drawn), "came": came,
+                     "position": position, "label": label.astype(np.int8)})
     found = folder.work / f"{mapping}_rows.parquet"
     parquet.write_table(rows, found)
     engine = folder.engine
@@ -52,9 +52,12 @@ def fits_in_memory(folder: PreparationFolder, events: int) -> bool:
     return events * BYTES_PER_EVENT <= folder.engine_config.memory_bytes // 4
 
 
-def drawn_events(samples: Samples) -> np.ndarray:
+def drawn_events(offsets: np.ndarray, item: np.ndarray, user: np.ndarray, position: np.ndarray,
+                 rule: str) -> np.ndarray:
     """The event whose item is drawn for each row in evaluation, int64 [rows]: loaders there have seed and epoch 0."""
-    item = next(iter(samples.log.features.values()))
-    negatives = Negatives(samples, [item, np.arange(len(samples.log))], seed=0, most=1)
-    parts = (samples.part(slice(start, start + PART)) for start in range(0, len(samples), PART))
-    return np.concatenate([negatives.draw_targets(0, part.user, part.position, part.row[:])[1] for part in parts])
+    reach = np.zeros(len(offsets) - 1, np.int64)
+    np.maximum.at(reach, user, position + 1)  # nothing later is known to any row of the mapping
+    draws = Draws(offsets, [item, np.arange(offsets[-1])], reach, rule=rule, seed=0, most=1)
+    row = np.arange(len(user))
+    parts = (slice(start, start + PART) for start in range(0, len(user), PART))
+    return np.concatenate([draws.draw_targets(0, user[part], position[part], row[part])[1] for part in parts])

@@ -6,7 +6,7 @@ no order is known, and a row that is drawn stands in the place of the event besi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +26,7 @@ from clickwise.prepare.folder import PreparationFolder
 
 RAW = {"reviewerID": RawColumn(Text()), "asin": RawColumn(Text()), "position": RawColumn(Integer()),
        "label": RawColumn(Boolean())}
-ITEMS, EVENTS, CATEGORY = "items", "events", "product_category"
-KEPT = {"item_history": "item", "category_history": "category"}  # what a state gives → of which column's ids
+ITEMS, EVENTS, PRODUCT = "items", "events", "product_"
 
 
 def write_encoding(folder: PreparationFolder, spec: FeatureSpec) -> bool:
@@ -38,29 +37,33 @@ def write_encoding(folder: PreparationFolder, spec: FeatureSpec) -> bool:
     if not fits_in_memory(folder, int(offsets[-1])) or (log / "time.bin").exists():
         return False
     states = folder.preparation / STATES
-    items = parquet.read_table(folder.preparation / "items.parquet", columns=["item", "category"])
-    write_keyed_table(states / ITEMS, {"asin": _whole(items["item"])}, {CATEGORY: _whole(items["category"])})
+    categories = [name for name in spec.channels["target_item"] if name != "item"]
+    items = parquet.read_table(folder.preparation / "items.parquet", columns=["item", *categories])
+    write_keyed_table(states / ITEMS, {"asin": _whole(items["item"])},
+                      {PRODUCT + name: _whole(items[name]) for name in categories})
+    kept = dict(zip(spec.channels["history"], ("item", *categories), strict=True))  # given → of which column's ids
     users = parquet.read_table(folder.preparation / "vocabularies" / "user_id.parquet", columns=["value"])
     offsets = offsets[1:]  # user 0 is nobody
     columns = {TIME: np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets)),
-               **{name: np.fromfile(log / f"{kept}.bin", spec.features[name].dtype) for name, kept in KEPT.items()}}
+               **{name: np.fromfile(log / f"{of}.bin", spec.features[name].dtype) for name, of in kept.items()}}
     write_keyed_table(states / EVENTS, {"reviewerID": _whole(users["value"])}, {
         name: pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(column)) for name, column in columns.items()})
     length, = spec.features["item_history"].dimensions
-    tables = {ITEMS: Lookup(("asin",), {CATEGORY: RawColumn(Text())}),
-              EVENTS: EventLog(("reviewerID",), dict.fromkeys(KEPT, RawColumn(Integer())), "position", length=length,
-                               features=KEPT)}
-    save_encoding(folder, Encoding(RAW, _columns(spec), tables=tables))
+    tables = {ITEMS: Lookup(("asin",), {PRODUCT + name: RawColumn(Text()) for name in categories}),
+              EVENTS: EventLog(("reviewerID",), dict.fromkeys(kept, RawColumn(Integer())), "position", length=length,
+                               features=kept)}
+    save_encoding(folder, Encoding(RAW, _columns(spec, categories, kept), tables=tables))
     rows = parquet.read_table(folder.preparation / ROWS / "test.parquet", columns=list(RAW))
     parquet.write_table(rows.slice(0, EXAMPLE_ROWS), folder.preparation / EXAMPLES)
     check_examples(folder, spec, Encoding.load(folder.preparation))
     return True
 
 
-def _columns(spec: FeatureSpec) -> Mapping[str, Column]:
-    of = {"user_id": "reviewerID", "item": "asin", "category": CATEGORY}
-    made = {name: Column(raw, (Vocabulary(name),), spec.features[name].dtype) for name, raw in of.items()}
-    histories = {name: Column(name, (), spec.features[name].dtype) for name in KEPT}
+def _columns(spec: FeatureSpec, categories: Sequence[str], histories: Iterable[str]) -> Mapping[str, Column]:
+    of = {"user_id": "reviewerID", "item": "asin", **{name: PRODUCT + name for name in categories}}
+    made = {name: Column(raw, (Vocabulary("category" if name in categories else name),), spec.features[name].dtype)
+            for name, raw in of.items()}
+    histories = {name: Column(name, (), spec.features[name].dtype) for name in histories}
     return {"label": Column("label", (), spec.features["label"].dtype), **made, **histories}
 
 

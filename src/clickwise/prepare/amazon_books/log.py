@@ -10,7 +10,7 @@ import numpy as np
 from pyarrow import parquet
 
 from clickwise.errors import PrepareError
-from clickwise.feature_spec import TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
+from clickwise.feature_spec import LIST_OF, TIME_GAP, Chunk, Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import save_array
 from clickwise.prepare.amazon_books.drawn import write_raw_rows
 from clickwise.prepare.amazon_books.encoding import write_encoding
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 DAY, GAPS = 86400, 16  # seconds; ids of time gaps, the last for all beyond 2^13 days
 USERS_AT_ONCE = 1 << 14
-LOG = {"item": "item_history", "category": "category_history"}  # feature of the target -> of the history
 SAMPLE = {"user_id": "int32", "position": "int32", "label": "bool"}  # files of a mapping
 
 
@@ -47,7 +46,8 @@ def write_log(folder: PreparationFolder, config: AmazonBooksConfig, cardinalitie
                                expected=f"users with at least {config.min_history + 1 + config.held_out} events",
                                do="a smaller min_history, validation: false, or more reviews")
     held = tuple(name for channel in ("target_item", "history", "negative_history") for name in channels[channel])
-    log = ("events/offsets.bin", *(f"events/{name}.bin" for name in [*LOG, *(["time"] if config.time_gap else [])]))
+    log = ("events/offsets.bin", *(f"events/{name}.bin" for name in
+                                   ["item", *config.category_names, *(["time"] if config.time_gap else [])]))
     mappings = {mapping: (Chunk("split_binary", ("label",), (f"{mapping}/label.bin",)),
                           Chunk("split_binary", ("user_id",), (f"{mapping}/user_id.bin",)),
                           Chunk("events", held, (f"{mapping}/user_id.bin", f"{mapping}/position.bin", *log),
@@ -56,7 +56,7 @@ def write_log(folder: PreparationFolder, config: AmazonBooksConfig, cardinalitie
     spec = FeatureSpec(features, mappings, channels, folder=folder.dataset)
     spec.save(folder.dataset)
     raw_rows = {mapping: folder.stage(f"raw rows of {mapping} written", functools.partial(
-        write_raw_rows, folder, spec, mapping)) for mapping in rows if mapping != "train"}
+        write_raw_rows, folder, spec, mapping, config.negatives)) for mapping in rows if mapping != "train"}
     has_encoding = folder.stage("encoding", lambda: write_encoding(folder, spec))
     return {"rows": rows, "raw_rows": raw_rows, "has_encoding": has_encoding,
             "rows_without_an_id": {mapping: found["without_an_id"] for mapping, found in written.items()}}
@@ -64,12 +64,15 @@ def write_log(folder: PreparationFolder, config: AmazonBooksConfig, cardinalitie
 
 def _features(config: AmazonBooksConfig, sizes: Mapping[str, int]) -> tuple[dict[str, Feature], dict[str, tuple]]:
     features = {"label": Feature("label", "bool"), "user_id": Feature("user_id", "int32", sizes["user_id"])}
-    channels = {"label": ("label",), "user": ("user_id",), "display": ("user_id",), "target_item": tuple(LOG)}
+    channels, names = {"label": ("label",), "user": ("user_id",), "display": ("user_id",)}, config.category_names
     window = (config.history_length,)
     for channel, ending in (("target_item", ""), ("history", "_history"), ("negative_history", "_negatives")):
-        channels[channel] = tuple(name + ending for name in LOG)
-        features |= {name + ending: Feature(name + ending, narrowest_id_dtype(sizes[name]), sizes[name],
-                                            dimensions=window if ending else None) for name in LOG}
+        channels[channel] = tuple(name + ending for name in ("item", *names))
+        for name in ("item", *names):
+            size = sizes["item" if name == "item" else "category"]
+            features[name + ending] = Feature(
+                name + ending, narrowest_id_dtype(size), size, dimensions=window if ending else None,
+                extra={LIST_OF: f"category{ending}"} if name in names[1:] else {})
     if config.time_gap:
         features["days_ago"] = Feature("days_ago", "int8", GAPS, dimensions=window, extra={TIME_GAP: DAY})
         channels["history"] += ("days_ago",)
@@ -85,8 +88,8 @@ def _write_events(folder: PreparationFolder, config: AmazonBooksConfig, features
     ids = engine.table("item_ids")
     events = engine.numbered(engine.table("events"))
     joined = events.inner_join(ids, events.item == ids.item)
-    columns = {name: (features[history].dtype, joined.select("row", joined[f"{name}_id"]))
-               for name, history in LOG.items()}
+    columns = {name: (features[name].dtype, joined.select("row", joined[f"{name}_id"]))
+               for name in ("item", *config.category_names)}
     if config.time_gap:
         columns["time"] = "int64", events.select("row", "time")
     with Progress("writing events", total=total * len(columns), unit="values") as bar:

@@ -1,7 +1,7 @@
 """The products of an Amazon metadata file -> item and category; lines are Python literals or JSON, plain or gz.
 
-The category is the last element of the product's first category path. Lines are parsed by several processes, since
-Python literals are no format that an engine reads.
+The category is the last element of the product's first category path, further ones are those of other paths. Lines are
+parsed by several processes, since Python literals are no format that an engine reads.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import gzip
+import itertools
 import json
 import multiprocessing
 import re
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from pathlib import Path
 
@@ -27,17 +28,19 @@ from clickwise.progress import Progress
 
 EXPECTED = "a product a line, as a Python literal or JSON, with asin and categories"
 BLOCK_BYTES = 4 << 20
+SEPARATOR = "\x1f"  # between several categories
 SCHEMA = pa.schema([("item", pa.string()), ("category", pa.string()), ("line", pa.int64())])
 
 # Without double quotes and backslashes every string stands in single quotes and holds none: what looks like a key is
 # one.
 _PLAIN = re.compile(rb"(?:\{|, )'asin': '([^']*)'")
-_PLAIN_PATH = re.compile(rb"(?:\{|, )'categories': \[\[((?:'[^']*'(?:, )?)+)\]")
+_PLAIN_PATHS = re.compile(rb"(?:\{|, )'categories': \[(\[(?:'[^']*'(?:, )?)+\](?:, \[(?:'[^']*'(?:, )?)*\])*)\]")
 
 
-def store_metadata(files: Sequence[Path], path: Path, *, processes: int, bad_rows: BadRows) -> None:
-    """Writes item, category (missing where a product has none) and the number of its line to the Parquet file `path`.
-    Lines that cannot be read are added to `bad_rows`, which raises PrepareError beyond what is allowed."""
+def store_metadata(files: Sequence[Path], path: Path, *, processes: int, bad_rows: BadRows, most: int = 1) -> None:
+    """Writes item, its category (missing where it has none) or up to `most` with SEPARATOR between them, and the number
+    of its line to the Parquet file `path`. Lines that cannot be read are added to `bad_rows`, which raises PrepareError
+    beyond what is allowed."""
     large = sum(file.stat().st_size for file in files) > 4 * BLOCK_BYTES
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(Progress("reading metadata", unit="products"))
@@ -48,7 +51,7 @@ def store_metadata(files: Sequence[Path], path: Path, *, processes: int, bad_row
         read = 0
         for file in files:
             first = 1
-            for items, categories, errors, lines in _parsed(_blocks(file), pool, processes):
+            for items, categories, errors, lines in _parsed(_blocks(file), pool, processes, most):
                 for index, reason in errors:
                     bad_rows.add(file, first + index, reason, EXPECTED)
                 first += lines
@@ -62,14 +65,14 @@ def store_metadata(files: Sequence[Path], path: Path, *, processes: int, bad_row
 Parsed = tuple[list[str], list[str | None], list[tuple[int, str]], int]
 
 
-def _parsed(blocks: Iterator[bytes], pool: Executor | None, processes: int) -> Iterator[Parsed]:
+def _parsed(blocks: Iterator[bytes], pool: Executor | None, processes: int, most: int) -> Iterator[Parsed]:
     """`parse_block` of every block, in their order; at most two a process are under way."""
     if pool is None:
-        yield from map(parse_block, blocks)
+        yield from (parse_block(block, most) for block in blocks)
         return
     waiting: deque[Future] = deque()
     for block in blocks:
-        waiting.append(pool.submit(parse_block, block))
+        waiting.append(pool.submit(parse_block, block, most))
         if len(waiting) > 2 * processes:
             yield waiting.popleft().result()
     while waiting:
@@ -95,15 +98,16 @@ def _blocks(file: Path) -> Iterator[bytes]:
         yield rest
 
 
-def parse_block(block: bytes) -> Parsed:
-    """Items, their categories, lines that cannot be read (index and reason), and the number of lines."""
+def parse_block(block: bytes, most: int = 1) -> Parsed:
+    """Items, their categories (of each up to `most`), lines that cannot be read (index and reason), and the number of
+    lines."""
     items, categories, errors = [], [], []
     lines = block.splitlines()
     for index, line in enumerate(lines):
         if not line.strip():
             continue
         try:
-            item, category = parse_product(line)
+            item, category = parse_product(line, most)
         except ValueError as error:
             errors.append((index, str(error)))
         else:
@@ -112,20 +116,22 @@ def parse_block(block: bytes) -> Parsed:
     return items, categories, errors, len(lines)
 
 
-def parse_product(line: bytes) -> tuple[str, str | None]:
-    """Item and category of a line; raises ValueError."""
+def parse_product(line: bytes, most: int = 1) -> tuple[str, str | None]:
+    """Item and category of a line, or up to `most` with SEPARATOR between them; raises ValueError."""
     if b'"' not in line and b"\\" not in line and line.count(b"'asin'") == line.count(b"'categories'") == 1:
-        item, path = _PLAIN.search(line), _PLAIN_PATH.search(line)
-        if item and path and line.startswith(b"{") and line.rstrip().endswith(b"}"):
+        item, paths = _PLAIN.search(line), _PLAIN_PATHS.search(line)
+        if item and paths and line.startswith(b"{") and line.rstrip().endswith(b"}"):
             with contextlib.suppress(UnicodeDecodeError):
-                return item[1].decode(), path[1].decode().rsplit("'", 2)[1] or None
+                parts = paths[1].decode().split("'")  # texts and, in turns, what is between them
+                return item[1].decode(), _joined((text for text, behind in zip(parts[1::2], parts[2::2], strict=True)
+                                                  if behind.startswith("]")), most)
     product = _literal(line)
     if not isinstance(product, dict):
         raise ValueError(f"a {type(product).__name__}")
     item = product.get("asin")
     if not isinstance(item, str) or not item:
         raise ValueError(f"asin: {item!r}")
-    return item, _category(product)
+    return item, _joined(_categories(product), most)
 
 
 def _literal(line: bytes) -> object:
@@ -139,10 +145,18 @@ def _literal(line: bytes) -> object:
     raise ValueError(f"{text[:40]!r}, which is neither a Python literal nor JSON")
 
 
-def _category(product: dict) -> str | None:
-    """The last element of the first path; None where there is none. Newer files have one path, under `category`."""
+def _categories(product: dict) -> Iterator[str]:
+    """The last element of every path. Newer files have one path, under `category`."""
     paths = product.get("categories")
-    path = paths[0] if isinstance(paths, list) and paths else product.get("category")
-    if isinstance(path, str):
-        return path or None
-    return str(path[-1]) or None if isinstance(path, list) and path else None
+    for path in paths if isinstance(paths, list) and paths else [product.get("category")]:
+        if isinstance(path, list):
+            path = path[-1] if path else ""
+        elif not isinstance(path, str):
+            path = ""
+        yield str(path)
+
+
+def _joined(categories: Iterable[str], most: int) -> str | None:
+    """The first different ones, of the first path alone where one is asked for; None where there is none."""
+    found = dict.fromkeys(itertools.islice(categories, 1 if most == 1 else None))
+    return SEPARATOR.join([category.replace(SEPARATOR, " ") for category in found if category][:most]) or None

@@ -1,10 +1,9 @@
-"""Events that did not happen: items drawn by hash, so that a draw depends on seed, epoch, row and position alone."""
+"""What the rules `negatives` of an `events` chunk draw as events that did not happen: items, by hash, so that a draw
+depends on seed, epoch, row and position alone. Whoever reads a log draws the same."""
 
 from __future__ import annotations
 
 import numpy as np
-
-from clickwise.data.events import Samples, window
 
 ROUNDS = 8  # fresh draws for a user's own item, before the neighbours of the last draw are looked through
 MOST_ROUNDS = 1000
@@ -15,8 +14,14 @@ PURPOSES = {"target": 0, "history": 1, "unknown target": 2}  # what is drawn for
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-class Negatives:
-    """Draws from the events of `samples` as its `histories.negatives` says; see `events.Histories`.
+class Draws:
+    """Draws from a log of events by a rule (docs/feature_spec.md).
+
+    offsets   int64 [users + 1]: user u has the events offsets[u] … offsets[u + 1] − 1
+    items     ids by event, an array [events] for every feature that is drawn; the first tells which items are known
+    reach     of every user how many events had happened, int64 [users]
+    redraw    anew in every epoch
+    most      draws at a time
 
     What can be drawn is shuffled once. A row has an offset of its own into the shuffled items, another in every epoch,
     and takes the items before it: one hash and one copy for a row, where a draw for each position would cost many times
@@ -33,13 +38,14 @@ class Negatives:
     id 0 alone would tell the label.
     """
 
-    def __init__(self, samples: Samples, items: list[np.ndarray], seed: int, most: int) -> None:
-        rule = samples.histories.negatives
-        self.seed, self.redraw, self.most = seed, samples.histories.redraw and rule != "compat", most
-        self.offsets, self.items = np.asarray(samples.log.offsets), items
-        reach = samples.log.counts() if rule == "compat" else samples.horizon
-        user = np.repeat(np.arange(len(reach)), samples.log.counts())
-        happened = np.arange(len(samples.log)) - samples.log.offsets[user] < reach[user]
+    def __init__(self, offsets: np.ndarray, items: list[np.ndarray], reach: np.ndarray, *, rule: str, seed: int,
+                 most: int, redraw: bool = True) -> None:
+        self.seed, self.redraw, self.most = seed, redraw and rule != "compat", most
+        self.offsets, self.items = offsets, items
+        counts = np.diff(offsets)
+        reach = counts if rule == "compat" else reach
+        user = np.repeat(np.arange(len(reach)), counts)
+        happened = np.arange(len(user)) - offsets[user] < reach[user]
         self.unknown = np.flatnonzero(happened & (np.asarray(items[0]) == 0))
         happened &= np.asarray(items[0]) != 0
         events = np.flatnonzero(happened)
@@ -115,6 +121,21 @@ class Negatives:
     def _offset(self, bits: np.ndarray) -> np.ndarray:
         """Offsets into the shuffled items with `most` before them, from the upper 32 of 64 random bits."""
         return ((bits >> np.uint64(32)) * np.uint64(self.size) >> np.uint64(32)).view(np.int64) + self.most
+
+
+def window(values: np.ndarray, end_B: np.ndarray, length: int) -> np.ndarray:
+    """The `length` values before each of the positions `end_B`, [B, length]; what would lie before the first value is
+    anything."""
+    if len(values) < length:
+        end_B = end_B + (length - len(values))
+        values = np.concatenate([np.zeros(length - len(values), values.dtype), values])
+    start_B = end_B - length
+    view = np.lib.stride_tricks.sliding_window_view(values, length)
+    window_BL = view[np.maximum(start_B, 0)]  # one copy of `length` values for each row
+    early = np.flatnonzero(start_B < 0)
+    if len(early):
+        window_BL[early] = values[np.maximum(start_B[early, None] + np.arange(length), 0)]
+    return window_BL
 
 
 class OwnItems:
