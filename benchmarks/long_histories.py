@@ -2,8 +2,8 @@
 
     python benchmarks/long_histories.py --save
 
-2,000 users of 500 to 700 events. All but the latest 20 are of the user's 20 lasting interests, categories, the latest of
-20 others. A target is of none of the others and, in half of the rows, of an interest; it is clicked with the chance
+2,000 users of 500 to 700 events. All but the latest 20 are of the user's 20 lasting interests, categories, the latest
+of 20 others. A target is of none of the others and, in half of the rows, of an interest; it is clicked with the chance
 CLICKED then, 1 − CLICKED else: the latest events tell nothing, and the best AUC is that of these chances on the very
 labels of the test. Users of the test are not among those of the training; no user id is read. A log of events, written
 as `clickwise prepare` writes one.
