@@ -232,6 +232,20 @@ def test_a_resolved_recipe_says_what_the_preset_decided(config, preset):
     assert set(kept) <= {"history_length", "gru_size", "category", "hash_bits"}
 
 
+@pytest.mark.parametrize("config, settings, weights", [
+    (DIENConfig, {}, {"auxiliary": 0}), (DIENConfig, {"preset": "compat"}, {"auxiliary": 1}),
+    (SIMConfig, {}, {"auxiliary": 0, "search": 0}), (SIMConfig, {"preset": "compat"}, {"auxiliary": 1, "search": 0.5}),
+    (SIMConfig, {"search": "hard"}, {"auxiliary": 0, "search": 0}),
+    (SIMConfig, {"preset": "compat", "search": "hard"}, {"auxiliary": 1, "search": 0}),
+    (SIMConfig, {"preset": "compat", "auxiliary_loss_weight": 0.25}, {"auxiliary": 0.25, "search": 0.5})])
+def test_further_losses_are_those_of_compat_unless_asked_for(config, settings, weights):
+    resolved = parse(config, settings, "recipe.model")
+    assert {name: getattr(resolved, f"{name}_loss_weight") for name in weights} == weights
+    negatives = SPEC.channels["negative_history"] if weights["auxiliary"] else ()
+    model_class = DIEN if config is DIENConfig else SIM
+    assert model_class.reads(SPEC, resolved, training=True).get("negative_history", ()) == negatives
+
+
 @pytest.mark.parametrize("config, wrong, words", [
     (DINConfig, {"preset": "compatible"}, "did you mean 'compat'"), (DINConfig, {"history_length": 0}, "above 0"),
     (DIENConfig, {"auxiliary_loss_weight": -1.0}, "0 or more"), (DIENConfig, {"augru": "papers"}, "'paper'"),
