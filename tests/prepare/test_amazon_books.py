@@ -209,8 +209,10 @@ def test_any_product_is_read_as_python_reads_it(item, paths, more, as_json, most
     content = {**more, "asin": item, **({} if paths is None else {"categories": paths})}
     line = (json.dumps(content) if as_json else repr(content)).encode()
     last = [path[-1] for path in (paths or [])[: 1 if most == 1 else None] if path]
-    assert parse_product(line, most) == (item, SEPARATOR.join(
-        category.replace(SEPARATOR, " ") for category in [*dict.fromkeys(last)][:most]) or None)
+    expected_categories = [*dict.fromkeys(last)][:most]
+    if most > 1:
+        expected_categories = [category.replace(SEPARATOR, " ") for category in expected_categories]
+    assert parse_product(line, most) == (item, SEPARATOR.join(expected_categories) or None)
 
 
 @pytest.mark.parametrize(("line", "found"), [

@@ -112,6 +112,14 @@ def test_readers_and_items_that_nobody_knows(columns):
     assert many["user_id"].tolist()[:2] == [0, 0] and many["item_history"][1].tolist() == [0, 0, 0, len(of_all)]
 
 
+def test_names_with_space_around_them_have_no_encoding(tmp_path):
+    reviews = [review(f" {user}" if user == "U3" else user, item, time) for user, item, time in with_unseen_items()]
+    section = {"name": "amazon_books", "reviews": [str(write_lines(tmp_path / "reviews.json", reviews))],
+               "metadata": [str(write_lines(tmp_path / "meta.json", products(40)))], "min_events": 3}
+    out = prepare({"dataset": section, "out": str(tmp_path / "out")}, "test")
+    assert summary(out)["has_encoding"] is False and not (out / "preparation/encoding.json").exists()
+
+
 def test_time_gaps_have_no_encoding(columns, tmp_path):
     section = {"name": "amazon_books", "reviews": [str(columns.parent / "reviews.json")], "min_events": 3,
                "metadata": [str(columns.parent / "meta.json")], "time_gap": True}

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
 from clickwise.encoding import Column, Encoding, RawColumn
 from clickwise.encoding.document import STATES
 from clickwise.encoding.operations import Vocabulary
-from clickwise.encoding.raw_types import Boolean, Integer, Text
+from clickwise.encoding.raw_types import SPACE, Boolean, Integer, Text
 from clickwise.encoding.states import EventLog, Lookup
 from clickwise.encoding.states.event_log import TIME
 from clickwise.encoding.states.keyed_table import write_keyed_table
@@ -31,7 +32,8 @@ ITEMS, EVENTS, PRODUCT = "items", "events", "product_"
 
 def write_encoding(folder: PreparationFolder, spec: FeatureSpec) -> bool:
     """Writes preparation/encoding.json, its states, and examples of raw rows; whether it did. There is none where the
-    log is too large for the memory that the recipe allows, or has times."""
+    log is too large for the memory that the recipe allows, or has times, or where names of readers or products have
+    space around them, which raw rows are read without."""
     log = folder.dataset / "events"
     offsets = np.fromfile(log / "offsets.bin", np.int64)
     if not fits_in_memory(folder, int(offsets[-1])) or (log / "time.bin").exists():
@@ -39,10 +41,12 @@ def write_encoding(folder: PreparationFolder, spec: FeatureSpec) -> bool:
     states = folder.preparation / STATES
     categories = [name for name in spec.channels["target_item"] if name != "item"]
     items = parquet.read_table(folder.preparation / "items.parquet", columns=["item", *categories])
+    users = parquet.read_table(folder.preparation / "vocabularies" / "user_id.parquet", columns=["value"])
+    if not (_are_trimmed(items["item"]) and _are_trimmed(users["value"])):
+        return False
     write_keyed_table(states / ITEMS, {"asin": _whole(items["item"])},
                       {PRODUCT + name: _whole(items[name]) for name in categories})
     kept = dict(zip(spec.channels["history"], ("item", *categories), strict=True))  # given → of which column's ids
-    users = parquet.read_table(folder.preparation / "vocabularies" / "user_id.parquet", columns=["value"])
     offsets = offsets[1:]  # user 0 is nobody
     columns = {TIME: np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets)),
                **{name: np.fromfile(log / f"{of}.bin", spec.features[name].dtype) for name, of in kept.items()}}
@@ -65,6 +69,10 @@ def _columns(spec: FeatureSpec, categories: Sequence[str], histories: Iterable[s
             for name, raw in of.items()}
     histories = {name: Column(name, (), spec.features[name].dtype) for name in histories}
     return {"label": Column("label", (), spec.features["label"].dtype), **made, **histories}
+
+
+def _are_trimmed(names: pa.ChunkedArray) -> bool:
+    return bool(pc.all(pc.equal(pc.utf8_trim(names, SPACE), names)).as_py())
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import gzip
-import itertools
 import json
 import multiprocessing
 import re
@@ -158,5 +157,7 @@ def _categories(product: dict) -> Iterator[str]:
 
 def _joined(categories: Iterable[str], most: int) -> str | None:
     """The first different ones, of the first path alone where one is asked for; None where there is none."""
-    found = dict.fromkeys(itertools.islice(categories, 1 if most == 1 else None))
+    if most == 1:
+        return next(iter(categories), None) or None
+    found = dict.fromkeys(categories)
     return SEPARATOR.join([category.replace(SEPARATOR, " ") for category in found if category][:most]) or None
