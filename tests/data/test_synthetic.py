@@ -189,7 +189,7 @@ def test_threads_do_not_change_a_byte(tmp_path, odd_spec, small_chunks):
 def test_criteo_layout(tmp_path):
     synthesize("criteo_t15", {"train": 100, "test": 50}, tmp_path / "out")
     files = files_of(tmp_path / "out")
-    assert len(files) == 57
+    assert len(files) == 58 and "manifest.json" in files
     # 8 int8 + 9 int16 + 9 int32 ids, 13 float16 and a label: 89 bytes a row.
     assert sum(len(content) for name, content in files.items() if name.startswith("train/")) == 89 * 100
     assert len(files["train/numerical.bin"]) == 26 * 100 and set(files["train/label.bin"]) == {0, 1}
