@@ -55,6 +55,7 @@ def kill() -> None:
 
 
 def at_moment(seconds: float) -> None:
-    """The system ends this process after so many seconds, wherever it is; 0 never."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    """The system ends this process after so many seconds of work, wherever it is; 0 never. (How long it waits for
+    others does not count: the moments are the same on a busy machine.)"""
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, seconds)

@@ -33,7 +33,7 @@ def test_kills(case, tmp_path):
 
 
 def test_there_are_sixty_of_each():
-    assert killed.MANY["train"] >= 70
+    assert killed.MANY["train"] >= 90  # of which two thirds are hit for sure
     assert sum(count for case, count in killed.MANY.items() if case.startswith("prepare")) >= 70
 
 
