@@ -169,7 +169,7 @@ class Model:
         for first, table in self._blocks(data, encoder):
             table = table.filter(pa.array(encoder.has_value(label[0], table, first=first)))
             columns = model_columns(spec, encoder.arrays(table, first), len(table))
-            loader = Loader(columns, spec, batch_size=session.evaluation_batch_size,
+            loader = Loader(session.dataset.as_evaluated(columns), spec, batch_size=session.evaluation_batch_size,
                             channels={*session.reads, "label", "display"})
             measure(session.model, loader.epoch(0), metrics, precision=session.recipe.train.precision,
                     device=session.device)

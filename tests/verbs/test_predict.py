@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from small_dataset import write
 
+from clickwise import metrics
 from clickwise.data.arrays import RaggedArray
 from clickwise.data.columns import Columns
 from clickwise.feature_spec import Feature, FeatureSpec, split_binary_chunks
@@ -241,3 +242,15 @@ def test_a_model_of_ones_own_reads_users_without_a_history(clickwise, tmp_path, 
     result = clickwise("predict", run, "--encoded", "--input", f"in.{ending}", "--out", "p.csv", "--allow-import",
                        "own_users.Users")
     assert result.code == 1 and "'who'" in result.err
+
+
+@pytest.mark.parametrize("length", [1, 3, 20])
+def test_histories_are_as_long_as_the_recipe_says(clickwise, length):
+    words = ["data.synthetic.rows={train: 400, validation: 100, test: 200}", "train.batch_size=100", "train.epochs=1",
+             f"data.histories.length={length}", "metrics=[auc, log_loss]"]
+    trained = json.loads(clickwise("train", "tiny/din", *words, "--json").out)
+    done = clickwise("predict", trained["run"], "--input", "test", "--carry", "label", "--out", "scores.parquet")
+    assert done.code == 0, done.err
+    scores = pq.read_table("scores.parquet")
+    found = metrics.log_loss(scores["label"].to_numpy(zero_copy_only=False), scores["probability"].to_numpy())
+    assert found == pytest.approx(trained["mappings"]["test"]["log_loss"], abs=1e-6)

@@ -183,11 +183,14 @@ class Dataset:
         histories = self.config.histories
         return _with_histories(self.columns(self.config.train), self.spec, histories, histories.negatives)
 
+    def as_evaluated(self, columns: Columns) -> Columns:
+        """Rows from anywhere with histories as long as the recipe says."""
+        return _with_histories(columns, self.spec, self.config.histories, None)
+
     def evaluation_loader(self, mapping: str, *, batch_size: int, pin_memory: bool,
                           channels: Collection[str] = CHANNELS) -> Loader:
-        columns = _with_histories(self.columns(mapping), self.spec, self.config.histories, None)
-        return Loader(columns, self.spec, batch_size=batch_size, shuffle="none", prefetch=self.config.prefetch,
-                      pin_memory=pin_memory, channels=channels)
+        return Loader(self.as_evaluated(self.columns(mapping)), self.spec, batch_size=batch_size, shuffle="none",
+                      prefetch=self.config.prefetch, pin_memory=pin_memory, channels=channels)
 
 
 def _ids(channels: Mapping[str, Sequence[str]]) -> list[str]:

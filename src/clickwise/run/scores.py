@@ -20,7 +20,7 @@ def scores(session: Session, spec: FeatureSpec, columns: Columns) -> dict[str, n
     """`logit` and `probability` of every row, float32, in batches of the evaluation's size. Raises DataError for a row
     of which a model makes no number."""
     batch_size = session.evaluation_batch_size
-    loader = Loader(columns, spec, batch_size=batch_size, channels=session.reads,
+    loader = Loader(session.dataset.as_evaluated(columns), spec, batch_size=batch_size, channels=session.reads,
                     prefetch=0 if columns.rows <= batch_size else 2)  # a thread costs a millisecond
     logit_B = torch.cat([logit_B.cpu() for logit_B, _ in predictions(
         session.model, loader.epoch(0), precision=session.recipe.train.precision, device=session.device)])
