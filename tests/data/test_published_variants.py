@@ -50,6 +50,7 @@ SPECS = {
     "different_paths": spec(path=lambda mapping, stem: {
         "train": f"days/0-22/{stem[::-1]}.column", "test": f"last day.{stem}.v2"}[mapping]),
 }
+LIKE_ANOTHER = ("13_num_26_cat", "10_num", "20_num", "13_num_30_cat")  # but for numbers of columns or ids
 SMALL_CSV = {"a": 10, "b": 23412, "c": 45000, "d": 100, "e": 50, "f": 127}
 SPLITS = {"train": [["label", "a", "n0"], ["n1", "b", "c", "d"], ["n2"], ["f", "e"]],
           "test": [["f", "n2", "n0"], ["label"], ["a", "d", "b"], ["c", "e", "n1"]]}
@@ -99,7 +100,8 @@ WORDS = ["data={path: ds}", "model.embedding_dim=2", "model.bottom_mlp=[2]", "mo
 
 
 @pytest.mark.parametrize("model", ["dlrm", pytest.param("dcnv2", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("variant", [*SPECS, "small_csv"])
+@pytest.mark.parametrize("variant", [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in LIKE_ANOTHER)) for name in (*SPECS, "small_csv")])
 def test_trains_resumes_exactly_and_is_measured(clickwise, tmp_path, monkeypatch, dataset, model):
     def train(*words):
         result = clickwise("train", *words, "--json")

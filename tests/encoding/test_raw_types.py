@@ -55,7 +55,9 @@ FITS = {"text": tuple(STORED),
 TYPES = {"float": Float(missing=("NA", "-1")), "strict": Float(missing=("NA", "-1"), strict=True),
          "strict32": Float(bits=32, strict=True)}
 FITS |= dict.fromkeys(("strict", "strict32"), FITS["float"])
-CASES = [(name, stored) for name, kinds in FITS.items() for stored in kinds]
+SELDOM = {"int8", "uint64", "float", "decimal", "large_decimal", "clock"}  # each is read by the same code as another
+CASES = [pytest.param(name, stored, id=f"{name}-{stored}", marks=[pytest.mark.slow] * (stored in SELDOM))
+         for name, kinds in FITS.items() for stored in kinds]
 
 
 def bits(value):
