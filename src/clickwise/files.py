@@ -267,6 +267,8 @@ def to_json(value: object, indented: bool = False) -> str:
 
 
 def _finite(value: object) -> object:
+    if type(value) in (str, int):  # most are
+        return value
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

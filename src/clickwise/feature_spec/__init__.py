@@ -162,6 +162,8 @@ def _with_text_keys(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """`value` in the types that safe YAML knows: numpy's scalars as Python's, tuples as lists."""
+    if type(value) in (str, int, float, bool):  # most are, and asking for more takes long
+        return value
     if isinstance(value, Mapping):
         return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import mmap
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -249,4 +251,7 @@ def say_without_display(folder: PreparationFolder, spec: FeatureSpec, name: str)
 
 def _mapped(path: Path, dtype: str) -> np.ndarray:
     """A column on disk; a file without any value cannot be mapped."""
-    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
+    with open(path, "rb") as file:  # np.memmap takes three times as long, for thousands of columns a second
+        if not os.fstat(file.fileno()).st_size:
+            return np.empty(0, dtype)
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype)
