@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,17 @@ def test_saved_and_loaded_it_is_the_same(model, tmp_path):
     np.testing.assert_array_equal(cw.load(tmp_path / "m").predict_proba(data), model.predict_proba(data))
     with pytest.raises(ClickwiseError, match="things in it"):
         model.save(tmp_path / "m")
+
+
+def test_a_copy_that_fails_leaves_nothing(model, tmp_path, monkeypatch):
+    def full(source, target, **others):
+        (Path(target) / "recipe.yaml").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(OSError, match="No space left"):
+        model.save(tmp_path / "m")
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_stays_and_nothing_is_printed_where_no_folder_is_named(tmp_path, monkeypatch, capfd):

@@ -31,7 +31,7 @@ from clickwise.encoding.raw_file import RawFile
 from clickwise.encoding.replay import Replay
 from clickwise.errors import ClickwiseError, DataError, Interrupted, UsageError
 from clickwise.feature_spec import FILE_NAME, FeatureSpec
-from clickwise.files import read_json
+from clickwise.files import read_json, whole_folder
 from clickwise.manifest import Manifest, of_run
 from clickwise.models.ctr_model import CTRModel
 from clickwise.progress import say
@@ -181,9 +181,11 @@ class Model:
     def save(self, folder: str | Path) -> Path:
         """Copies the run folder to `folder`, which `load` and the command line read."""
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()):
-            raise UsageError(folder, found="a folder with things in it", expected="a new or empty folder")
-        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(folder, found="a folder with things in it" if folder.is_dir() else "a file",
+                             expected="a new or empty folder")
+        with whole_folder(folder) as temporary:
+            shutil.copytree(self.folder, temporary, dirs_exist_ok=True)
         return folder
 
     def __repr__(self) -> str:
