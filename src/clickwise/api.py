@@ -311,9 +311,9 @@ def _rows_file(data: Data, folder: Path, ignore: Sequence[str]) -> list[Path]:
 
 
 def _batch_size_of_few(rows: int) -> int:
-    """What small data is trained with where its recipe has larger batches: 64 batches in an epoch, of at least 8 rows,
+    """What small data is trained with where its recipe has larger batches: 32 batches in an epoch, of at least 8 rows,
     or 16 of fewer."""
-    return max(1, min(rows // 16, max(8, rows // 64)))
+    return max(1, min(rows // 16, max(8, rows // 32)))
 
 
 def load(folder: str | Path, *, allow_imports: Collection[str] = (), trust_paths: bool = False) -> Model:
