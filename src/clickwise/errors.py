@@ -97,11 +97,16 @@ def disk_error(error: OSError, where: object = "writing", kind: type[ClickwiseEr
                 do=f"{_DISK[error.errno]}; unfinished files were removed")
 
 
-def nearest(name: object, choices: Iterable[object]) -> str:
+def nearest(name: object, choices: Iterable[object], *, otherwise: str = "choose one of") -> str:
     """`did you mean 'x'?` for the closest of `choices`, else the choices themselves (at most ten)."""
     choices = [str(choice) for choice in choices]
     close = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
     shown = ", ".join(choices[:10]) + (f", … ({len(choices)} in all)" if len(choices) > 10 else "")
-    return f"choose one of: {shown}" if choices else ""
+    return f"{otherwise}: {shown}" if choices else ""
+
+
+def nearest_column(name: object, columns: Iterable[object]) -> str:
+    """The same for a column that is missing among `columns`."""
+    return nearest(name, columns, otherwise="add it, or rename one of")

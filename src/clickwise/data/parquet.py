@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from clickwise.arrow_files import open_parquet
 from clickwise.data.arrays import Array, Block, RaggedArray, cast_exact, chunk_files, keep_known
-from clickwise.errors import DataError, SpecError, nearest
+from clickwise.errors import DataError, SpecError, nearest_column
 from clickwise.feature_spec import ID_CHANNELS, Chunk, Feature, FeatureSpec
 
 
@@ -32,7 +32,7 @@ def stream_parquet(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int 
                 if count != 1:
                     raise DataError(path, found=f"{count} times the column {feature!r}" if count else
                                     f"no column {feature!r}", expected="one column for every feature",
-                                    do="" if count else nearest(feature, columns))
+                                    do="" if count else nearest_column(feature, columns))
             first = 0
             for batch in file.iter_batches(batch_size=rows, columns=wanted, use_threads=False):
                 arrays = {feature: to_array(spec, feature, batch.column(feature), path, first, wide_ids)

@@ -17,7 +17,7 @@ from clickwise.encoding.lists import Lists, known_parts, parts
 from clickwise.encoding.operations import OrElse, Vocabulary
 from clickwise.encoding.raw_types import Float, Text, Unreadable, python_values
 from clickwise.encoding.states import Events, GoingOn, GroupSize, WholeRequest
-from clickwise.errors import DataError, nearest
+from clickwise.errors import DataError, nearest_column
 
 FEW = 8  # rows
 Raw = pa.Table | Mapping[str, pa.Array]  # raw columns by name
@@ -390,7 +390,7 @@ class Encoder:
     def _absent(self, of: str, given: Iterable[str], where: str) -> DataError:
         given = list(given)
         return DataError(where, found=f"no column {of!r} among {len(given)}", expected=f"{of}: {self.needs[of]}",
-                         do=nearest(of, given))
+                         do=nearest_column(of, given))
 
     def _described(self, of: str, names: list[str]) -> str:
         """What a raw column holds that these columns are made of."""

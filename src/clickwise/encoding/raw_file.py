@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from clickwise.arrow_files import open_parquet, text_batches
-from clickwise.errors import DataError, nearest
+from clickwise.errors import DataError, nearest_column
 from clickwise.given_files import check_is_file
 from clickwise.json_lines import JsonTable, is_json_lines, look
 from clickwise.text_files import DELIMITERS, TextLayout, find_layout, first_row, plain_text
@@ -52,7 +52,7 @@ class RawFile:
         for name, held in needs.items():
             if name not in found.columns:
                 raise DataError(path, found=f"no column {name!r} among {len(found.columns)}",
-                                expected=f"{name}: {held}", do=nearest(name, found.columns))
+                                expected=f"{name}: {held}", do=nearest_column(name, found.columns))
             if found.columns.count(name) > 1:
                 raise DataError(path, found=f"{found.columns.count(name)} columns named {name!r}",
                                 expected="every name once")

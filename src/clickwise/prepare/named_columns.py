@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from clickwise.encoding.raw_types import Float, Integer, Unreadable
-from clickwise.errors import PrepareError, nearest
+from clickwise.errors import PrepareError, nearest_column
 from clickwise.prepare.engine import BadInput
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.raw_files import BadRows, RawText, named
@@ -104,7 +104,8 @@ class Reader:
             for column in raw.columns:
                 if column not in header:
                     raise PrepareError(file, found=f"no column {column!r} among {len(header)}",
-                                       expected=f"the columns {', '.join(raw.columns)}", do=nearest(column, header))
+                                       expected=f"the columns {', '.join(raw.columns)}",
+                                       do=nearest_column(column, header))
         return headers
 
     def check_unique(self, table: ir.Table, key: str, files: Sequence[Path]) -> None:

@@ -15,7 +15,7 @@ import ibis.expr.types as ir
 
 from clickwise.encoding import RawColumn
 from clickwise.encoding.raw_types import Float, Integer, Text
-from clickwise.errors import PrepareError, nearest
+from clickwise.errors import PrepareError, nearest_column
 from clickwise.feature_spec import LEFT_OUT, Chunk, FeatureSpec
 from clickwise.json_lines import EXPECTED, look
 from clickwise.prepare.encode import read_column
@@ -113,14 +113,15 @@ class _Reader:
             for column in (column for column in chunk.features if column in left and column not in wanted):
                 file, header = next((file, header) for file, header in headers.items() if column not in header)
                 raise PrepareError(file, found=f"no column {column!r}", expected="a column for every feature",
-                                   do=nearest(column, header))
+                                   do=nearest_column(column, header))
             left = [column for column in left if column not in wanted]
             if wanted:
                 self._store(chunk, headers, layouts, wanted, f"{name}_{index}" if len(chunks) > 1 else name)
                 stored.append(f"{name}_{index}")
         if left and (missing := [column for column in left if column not in spec.features]):
             raise PrepareError(f"{spec.folder / chunks[0].files[0]}", found=f"no column {missing[0]!r}",
-                               expected="the column that the split goes by", do=nearest(missing[0], headers[files[0]]))
+                               expected="the column that the split goes by",
+                               do=nearest_column(missing[0], headers[files[0]]))
         if left:
             raise PrepareError(f"{spec.path}: source_spec", found=f"no chunk with {left[0]!r} for {name[4:]!r}",
                                expected="every feature in every mapping")
