@@ -99,7 +99,7 @@ def find_layout(path: Path, *, delimiter: str | None = None, header: bool | None
     skip = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
     body = [line for line in lines[skip:] if line.strip()]
     delimiter = delimiter or _find_delimiter([line for line in body if not line.startswith("#")] or body)
-    while len(body) > 1 and body[0].startswith("#") and _width(body[0], delimiter) != _width(body[-1], delimiter):
+    while len(body) > 1 and body[0].startswith("#") and _fields(body[0], delimiter) != _fields(body[-1], delimiter):
         skip, body = skip + 1, body[1:]
     while skip < len(lines) and not lines[skip].strip():
         skip += 1
@@ -183,6 +183,10 @@ def _find_delimiter(lines: list[str]) -> str:
         if best[1] == delimiter and len(delimiter) > 1:
             break
     return best[1]
+
+
+def _fields(line: str, delimiter: str) -> int:
+    return len(next(_parsed([line], TextLayout(delimiter))))
 
 
 def _width(line: str, delimiter: str) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from clickwise.data.columns import read_columns
@@ -106,6 +106,7 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl
 @QUICK
 @given(table=st.integers(2, 12).flatmap(lambda rows: st.dictionaries(
     names, st.lists(cells, min_size=rows, max_size=rows), min_size=1, max_size=4)))
+@example(table={"#": ["-1", "0"], ",": ["1", "0"]})  # a header that is no comment
 def test_any_draft_is_a_spec_and_counts_what_is_there(tmp_path, table):
     columns = {**table, "label": [index % 2 for index in range(len(next(iter(table.values()))))]}
     draft = infer([write_csv(tmp_path / "rows.csv", columns)], label="label", header=True, delimiter=",")
