@@ -34,7 +34,7 @@ def refused(result, *words):
 
 @pytest.mark.parametrize("share", [0.02, 0.4, 0.6, 0.999])
 @pytest.mark.parametrize("which", ["last", "best"])
-def test_a_bit_of_a_checkpoint(clickwise, run, which, share):
+def test_fault_bit_flip(clickwise, run, which, share):
     path = run / "checkpoint" / f"{which}.pt"
     turn_a_bit(path, int(path.stat().st_size * share))
     refused(clickwise("evaluate", run, "--checkpoint", which), path.name, "not readable as it was written")

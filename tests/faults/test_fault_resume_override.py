@@ -21,7 +21,7 @@ def recipe(run):
     return yaml.safe_load((run / "recipe.yaml").read_text())
 
 
-def test_what_the_machine_does_not_have_is_refused_and_the_run_stays_as_it_was(clickwise, stopped):
+def test_fault_resume_override(clickwise, stopped):
     before = (stopped / "recipe.yaml").read_text()
     result = clickwise("train", "--resume", stopped, "train.device=cuda:99")
     assert result.code == 1 and "cuda:99" in result.err and "Traceback" not in result.err

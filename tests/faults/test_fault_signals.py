@@ -87,7 +87,7 @@ def test_while_a_module_is_imported_it_waits(clickwise, monkeypatch, tmp_path):
     assert clickwise("doctor").code == 143 and seen == [True]
 
 
-def test_what_a_killed_training_was_writing_is_removed(clickwise, run):
+def test_fault_partial_left(clickwise, run):
     (run / "DONE").unlink()
     for left in ("checkpoint/.last.pt.123.partial", ".metrics.json.123.partial"):
         (run / left).write_bytes(b"half")

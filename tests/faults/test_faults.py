@@ -28,7 +28,7 @@ def test_what_is_killed_and_run_again_ends_in_the_same_bits(case, tmp_path):
 
 
 @pytest.mark.parametrize("case", ["prepare a table over another", "predict .parquet"])
-def test_where_there_is_no_room_one_message_and_the_next_run_goes_on(case, tmp_path):
+def test_fault_disk_full(case, tmp_path):
     full_disk.make(case, tmp_path)
     operations, largest, used = full_disk.took(tmp_path)
     limits = [full_disk.Limit(case, tmp_path, at=operations // 2, number=full_disk.NUMBERS[0]),
