@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickwise.encoding.states.keyed_table import take
-from clickwise.encoding.states.state import FIRST, GoingOn, State, grown, moments
+from clickwise.encoding.states.state import FIRST, GoingOn, State, grown, in_runs, moments
 
 LATE = ("when", "late_impressions", "late_clicks")  # of a snapshot: the last moment of a key, and what it brought
 
@@ -80,10 +80,8 @@ class GoingOnCounts(GoingOn):
         keys = [events.values[name] for name in self.state.by]
         rows, when = self.keys.find_all(keys, add=True), moments(events.values[self.state.at])
         self._grow()
-        order = np.lexsort((when, rows))
+        order, is_first, is_new, last = in_runs(rows, when)
         rows, when = rows[order], when[order]
-        is_first = np.append(True, rows[1:] != rows[:-1])  # of its key
-        is_new = is_first | np.append(True, when[1:] != when[:-1])  # of its moment
         place = np.arange(len(rows))
         first, moment = (np.maximum.accumulate(np.where(starts, place, 0)) for starts in (is_first, is_new))
         so_far = np.zeros((len(rows) + 1, 2), np.int64)  # before each event, over all keys
@@ -91,7 +89,6 @@ class GoingOnCounts(GoingOn):
         counts = np.empty((len(rows), 2), np.int64)
         counts[order] = self._before(rows, when) + so_far[moment] - so_far[first]
 
-        last = np.append(np.flatnonzero(is_first)[1:] - 1, len(rows) - 1)
         key, of_last = rows[last], so_far[last + 1] - so_far[moment[last]]
         old, new = self.when[key][:, None], when[last][:, None]  # an earlier day may come late: clocks disagree
         self.late[key] = np.where(new >= old, of_last, 0) + np.where(new <= old, self.late[key], 0)

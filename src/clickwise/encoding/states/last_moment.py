@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickwise.encoding.states.keyed_table import take
-from clickwise.encoding.states.state import FIRST, GoingOn, State, grown, moments
+from clickwise.encoding.states.state import FIRST, GoingOn, State, grown, in_runs, moments
 
 TIME, BEFORE = "time", "before"  # the last moment of a key, and the one before it
 MS = 1000
@@ -69,13 +69,10 @@ class GoingOnMoments(GoingOn):
         rows = self.keys.find_all([events.values[name] for name in self.state.by], add=True)
         size = self.keys.size + 1
         self.last, self.before = grown(self.last, size, FIRST), grown(self.before, size, FIRST)
-        order = np.lexsort((when, rows))
+        order, is_first, is_new, end = in_runs(rows, when)
         rows, sorted_when = rows[order], when[order]
-        is_first = np.append(True, rows[1:] != rows[:-1])
-        is_new = is_first | np.append(True, sorted_when[1:] != sorted_when[:-1])
         start = np.maximum.accumulate(np.where(is_new, np.arange(len(rows)), 0))  # of each event's moment
         earlier = np.where(is_first[start], self._earlier(rows, sorted_when), sorted_when[start - 1])
-        end = np.append(np.flatnonzero(is_first)[1:] - 1, len(rows) - 1)
         self.before[rows[end]], self.last[rows[end]] = earlier[end], sorted_when[end]
         self.last[0] = self.before[0] = FIRST
         last = np.empty(len(rows), np.int64)

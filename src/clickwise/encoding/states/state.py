@@ -154,6 +154,16 @@ def moments(column: pa.Array) -> np.ndarray:
         column.to_numpy(zero_copy_only=False)
 
 
+def in_runs(rows: np.ndarray, when: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The order of events by row and moment, and in it which are the first of their row, which of their moment, and
+    where each row's last one stands."""
+    order = np.lexsort((when, rows))
+    rows, when = rows[order], when[order]
+    is_first = np.append(True, rows[1:] != rows[:-1])
+    is_new = is_first | np.append(True, when[1:] != when[:-1])
+    return order, is_first, is_new, np.append(np.flatnonzero(is_first)[1:] - 1, len(rows) - 1)
+
+
 def grown(array: np.ndarray, rows: int, value: int = 0) -> np.ndarray:
     """The array with at least `rows` rows, the further ones filled with `value`."""
     if len(array) >= rows:
