@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from amazon_rows import products, review, with_unseen_items, write_lines
+from fresh_process import predict_without_engines
 
 import clickwise as cw
 from clickwise.data.columns import read_columns
@@ -29,14 +27,6 @@ MODELS = {"din": ["model.unit_mlp=[4]"], "dien": ["model.gru_size=4", "model.his
               "negative_history]"]}
 SMALL = ["train.steps=3", "train.batch_size=16", "train.evaluation_batch_size=1", "model.embedding_dim=4",
          "model.top_mlp=[8]", "baselines=[]", "metrics=[auc]"]
-BLOCKED = """
-import json, sys
-sys.modules["duckdb"] = sys.modules["ibis"] = None
-from pathlib import Path
-from clickwise.verbs.predict import predict
-for run, out in json.loads(sys.argv[1]).items():
-    predict(Path(run), source=Path("rows.parquet"), out=Path(out))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +72,8 @@ def test_every_model_scores_raw_rows_as_the_mapping_without_its_data(columns, tm
     pq.write_table(rows, tmp_path / "rows.parquet")
     away = columns.rename(columns.with_name("away"))
     try:
-        asked = {str(run): f"{name}.parquet" for name, run in runs.items()}
-        done = subprocess.run([sys.executable, "-c", BLOCKED, json.dumps(asked)], cwd=tmp_path, capture_output=True,
-                              text=True)
-        assert done.returncode == 0, done.stderr
+        asked = [{"folder": run, "source": "rows.parquet", "out": f"{name}.parquet"} for name, run in runs.items()]
+        predict_without_engines(tmp_path, asked)
         for name, run in runs.items():
             found, expected = (pq.read_table(path)["logit"].to_numpy() for path in (
                 tmp_path / f"{name}.parquet", run / "of_test.parquet"))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fresh_process import predict_without_engines
 from kuairand_rows import attributes, in_order, key, random_log, write_table
 
 import clickwise as cw
@@ -34,15 +32,6 @@ FROZEN = {"dlrm": ["model.bottom_mlp=[8,4]", "model.top_mlp=[8]"], "dcnv2": ["mo
           "wide_deep": ["model.deep_hidden=[8]"]}
 HISTORY = {"din": ["model.unit_mlp=[4]", "model.top_mlp=[8]"], "dien": ["model.gru_size=4", "model.top_mlp=[8]"],
            "sim": ["model.gru_size=4", "model.top_mlp=[8]", "model.short_length=3"]}
-BLOCKED = """
-import json, sys
-sys.modules["duckdb"] = sys.modules["ibis"] = None
-from pathlib import Path
-from clickwise.verbs.predict import predict
-for options in json.loads(sys.argv[1]):
-    folder = Path(options.pop("folder"))
-    predict(folder, overrides=["train.evaluation_batch_size=1"], **{name: Path(path) for name, path in options.items()})
-"""
 
 
 def log() -> list[dict]:
@@ -135,10 +124,8 @@ def test_every_model_scores_raw_rows_as_the_mapping_without_its_data(runs, tmp_p
     pq.write_table(table_of(TEST), tmp_path / "rows.parquet")
     write_table(tmp_path / "log.csv", TO_REPLAY)
     given = {name: {"source": "rows.parquet"} if name in FROZEN else {"replay": "log.csv"} for name in runs}
-    asked = [{"folder": str(runs[name]), "out": f"{name}.parquet", **given[name]} for name in runs]
-    done = subprocess.run([sys.executable, "-c", BLOCKED, json.dumps(asked)], cwd=tmp_path, capture_output=True,
-                          text=True)
-    assert done.returncode == 0, done.stderr
+    asked = [{"folder": runs[name], "out": f"{name}.parquet", **given[name]} for name in runs]
+    predict_without_engines(tmp_path, asked, ALONE)
     row_of = {key(row): index for index, row in reversed([*enumerate(TO_REPLAY)])}
     for name, run in runs.items():
         found = logits(tmp_path / f"{name}.parquet")

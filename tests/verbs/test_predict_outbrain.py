@@ -6,14 +6,13 @@ import csv
 import json
 import math
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from fresh_process import predict_without_engines
 from outbrain_rows import random_tables, write_tables
 from prepared_columns import read
 
@@ -31,14 +30,6 @@ SMALL = ["train.epochs=1", "train.batch_size=64", "train.evaluation_batch_size=1
 MODELS = {"wide_deep": ["model.deep_hidden=[8]"], "dcnv2": ["model.top_mlp=[8]", "model.cross_rank=4"],
           "dlrm": ["model.bottom_mlp=[8,2]", "model.top_mlp=[8]"]}
 RAW = ("display_id", "ad_id", "document_id", "platform", "geo_location", "timestamp")
-BLOCKED = """
-import json, sys
-sys.modules["duckdb"] = sys.modules["ibis"] = None
-from pathlib import Path
-from clickwise.verbs.predict import predict
-for run, out in json.loads(sys.argv[1]).items():
-    predict(Path(run), source=Path("rows.csv"), out=Path(out))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +85,8 @@ def test_raw_displays_get_the_scores_of_the_mapping_in_a_process_without_engine_
     rows, dice = list(test_rows), random.Random(3)
     dice.shuffle(rows)  # a display's rows need not stand together
     write_csv(tmp_path / "rows.csv", rows)
-    asked = {str(run): f"{model}.parquet" for model, run in own[2].items()}
-    done = subprocess.run([sys.executable, "-c", BLOCKED, json.dumps(asked)], cwd=tmp_path, capture_output=True,
-                          text=True)
-    assert done.returncode == 0, done.stderr
+    asked = [{"folder": run, "source": "rows.csv", "out": f"{model}.parquet"} for model, run in own[2].items()]
+    predict_without_engines(tmp_path, asked)
     place = [test_rows.index(row) for row in rows]
     for model, run in own[2].items():
         prepared = pq.read_table(run / "of_test.parquet")["logit"].to_numpy()
