@@ -40,7 +40,8 @@ def adult(names: dict) -> None:
     assert names["low"] < names["gap"] < names["high"]
     assert (names["folds"]["mean"] > 0.87).all()  # 0.89 to 0.91 so far
     known, unseen, missing = names["model"].predict_proba(names["people"])
-    assert known != unseen == missing
+    # One id, one probability, but for last bits: a matrix product may sum the last rows of a batch in another order.
+    assert unseen == pytest.approx(missing, abs=1e-6) and abs(known - unseen) > 1e-3
     assert "no column 'occupation'" in str(names["failure"]) and names["same"].all()
 
 
