@@ -226,7 +226,7 @@ def write_array(file: BinaryIO, array: np.ndarray) -> None:
         raise
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
+def save_array(path: str | os.PathLike, array: np.ndarray) -> None:
     """Writes a file with the bytes of `array`."""
     with open(path, "wb") as file:
         write_array(file, array)

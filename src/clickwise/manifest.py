@@ -43,6 +43,10 @@ class Manifest:
     def __contains__(self, name: str) -> bool:
         return _plain(name) in self._files
 
+    def names(self) -> list[str]:
+        """The files that have an entry."""
+        return list(self._files)
+
     def requires(self, name: str) -> bool:
         """Whether a file of that name was there for sure."""
         return None not in self._files.get(_plain(name), (None,))
@@ -124,16 +128,20 @@ def _say_unverified(resolved: str, folder: str) -> None:
 
 def write_manifest(folder: Path) -> None:
     """Takes up every file of `folder`, hidden ones left out, and of no earlier manifest."""
-    names = [os.path.relpath(os.path.join(path, file), folder) for path, _, files in os.walk(folder) for file in files
-             if not file.startswith(".") and not (file == FILE and Path(path) == Path(folder))]
+    names = []
+    for path, _, files in os.walk(folder):
+        within = os.path.relpath(path, folder)
+        names += [file if within == os.curdir else os.path.join(within, file) for file in files
+                  if not file.startswith(".") and not (file == FILE and within == os.curdir)]
     (Path(folder) / FILE).unlink(missing_ok=True)
     Manifest(folder).add(names)
 
 
 def sum_of_file(path: str | os.PathLike, most: int | None = None) -> Sum:
     """Bytes and CRC-32 of a file, which is read, or of the first `most` bytes of it."""
-    view, found = memoryview(bytearray(_AT_ONCE)), (0, 0)
+    found = (0, 0)
     with open(path, "rb", buffering=0) as file:
+        view = memoryview(bytearray(min(_AT_ONCE, os.fstat(file.fileno()).st_size + 1)))  # of thousands most are small
         while read := file.readinto(view if most is None else view[:most - found[0]]):
             found = more(found, view[:read])
     return found

@@ -19,21 +19,18 @@ import gzip
 import io
 import re
 import tempfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from clickwise.errors import DataError
+from clickwise.text_scan import NO_GZIP, Scan, is_gzip, scan
 
-SAMPLE_BYTES, CHUNK_BYTES = 1 << 20, 1 << 20
+SAMPLE_BYTES = 1 << 20
 DELIMITERS = ("||", "::", ",", "\t", ";", "|")
 STAND_IN = "\x1f"  # for a delimiter of several characters
 ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
-NO_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
 
 BadLine = Callable[[int, str], None]  # number of the line from 1 on, what is wrong with it
 Wrong = Callable[[list[str]], str | None]  # the fields of a row; what is wrong with them, None for a good one
@@ -82,11 +79,6 @@ KEYS = tuple(field.name for field in dataclasses.fields(TextLayout))
 def open_bytes(path: Path) -> BinaryIO:
     """The bytes of a file, plain or gzip, whatever its name ends in."""
     return gzip.open(path, "rb") if is_gzip(path) else open(path, "rb")
-
-
-def is_gzip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
 
 
 # ---- how a file is written
@@ -277,44 +269,6 @@ def _numbered(lines: Iterator[str], layout: TextLayout, bad: BadLine) -> Iterato
 
 
 # ---- the plain copy
-
-
-@dataclasses.dataclass(frozen=True)
-class Scan:
-    """What a pass over the bytes shows: whether line ends are of one kind, LF or CRLF; how long the longest of the
-    lines is that go over the border of a chunk, bytes; whether a compressed file is damaged, and how; whether any of
-    the bytes that were looked for is there."""
-
-    uniform: bool = True
-    longest: int = 0
-    damage: str = ""
-    marked: bool = False
-    lines: int = 0
-
-
-def scan(path: Path, marks: Sequence[bytes] = ()) -> Scan:
-    """A look at every byte of a file; for each of `marks` it takes a hundredth of the time that reading rows takes."""
-    cr = crlf = lf = longest = length = lines = 0
-    last, marked = b"", False
-    try:
-        with open_bytes(path) as file:
-            while chunk := file.read(CHUNK_BYTES):
-                if cr or b"\r" in chunk:
-                    cr, crlf, lf = cr + chunk.count(b"\r"), crlf + chunk.count(b"\r\n"), lf + chunk.count(b"\n")
-                else:
-                    lf += b"\n" in chunk  # one alone tells: counting them takes several times as long as looking
-                crlf += last == b"\r" and chunk[:1] == b"\n"
-                last = chunk[-1:]
-                marked = marked or any(mark in chunk for mark in marks)
-                if marks:
-                    lines += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == ord("\n")))
-                start, end = chunk.find(b"\n"), chunk.rfind(b"\n")
-                longest = max(longest, length + (start if start >= 0 else len(chunk)))
-                length = length + len(chunk) if end < 0 else len(chunk) - end
-    except NO_GZIP as error:
-        return Scan(damage=str(error) or "cut off")
-    return Scan(uniform=not cr or cr == crlf == lf, longest=max(longest, length) + 1, marked=marked,
-                lines=lines + (last not in (b"", b"\n")))
 
 
 @dataclasses.dataclass(frozen=True)

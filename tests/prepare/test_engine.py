@@ -112,3 +112,28 @@ def test_an_ibis_without_the_private_function_is_named(engine, monkeypatch):
             monkeypatch.delattr(kind, "_run_pre_execute_hooks")
     with pytest.raises(PrepareError, match=rf"(?s){ibis.__version__}.*pip install 'ibis-framework\[duckdb\]==12"):
         engine.materialise(ibis.memtable({"x": [1]}), "t")
+
+
+def test_names_with_quotes_in_files_and_columns(engine, tmp_path):
+    file = tmp_path / "it's.csv"
+    file.write_text('a,b\n1,"it\'\'s"\n2,?\n', encoding="utf-8")
+    names = ["it's", 'a "b"']
+    raw = engine.read_text([file], dict.fromkeys(names, "string"), delimiter=",", header=True, quote='"',
+                           missing=("", "?"), file_column="of")
+    table = engine.materialise(raw, "t", is_small=True)
+    assert engine.rows(table) == [{names[0]: "1", names[1]: "it''s", "of": 0}, {names[0]: "2", names[1]: None, "of": 0}]
+    assert engine.in_memory("t").column_names == [*names, "of"]
+
+
+def test_tables_have_the_types_that_ibis_finds(engine):
+    engine.duckdb.execute("""CREATE TABLE t AS SELECT 1::TINYINT AS a, 1::UBIGINT AS b, 1.5::DECIMAL(9, 2) AS c,
+        ['x'] AS d, [[1]] AS e, {'x': 1} AS f, TIMESTAMPTZ '2024-01-01 00:00:00+00' AS g, DATE '2024-01-01' AS h,
+        1::HUGEINT AS i""")
+    assert engine.table("t").schema() == engine.ibis.table("t").schema()
+
+
+def test_a_small_table_leaves_the_threads_as_they_were(engine):
+    engine.duckdb.execute("SET threads = 3")
+    with pytest.raises(BadInput):
+        engine.materialise(ibis.memtable({"x": ["one"]}).select(x=ibis._.x.cast("int64")), "t", is_small=True)
+    assert engine.duckdb.execute("SELECT current_setting('threads')").fetchall() == [(3,)]

@@ -9,6 +9,7 @@ import numpy as np
 from clickwise.data.events import Samples
 from clickwise.feature_spec import Feature, FeatureSpec, is_time_gap
 from clickwise.feature_spec.draws import Draws, window
+from clickwise.feature_spec.histories import gap_ids
 
 CHANNELS = ("history", "negative_history", "target_item")  # those that a log of events may give
 BLOCK_VALUES = 1 << 15  # values worked on at a time: they stay in the processor's cache
@@ -119,9 +120,3 @@ def draws_of(samples: Samples, items: list[np.ndarray], seed: int, most: int) ->
     reach = samples.log.counts() if histories.negatives == "compat" else samples.horizon
     return Draws(np.asarray(samples.log.offsets), items, reach, rule=histories.negatives, seed=seed, most=most,
                  redraw=histories.redraw)
-
-
-def gap_ids(gap_BL: np.ndarray, unit: int, cardinality: int) -> np.ndarray:
-    """1 for gaps below one unit, 2 below two, 3 below four, and so on by doubling; the last id takes all that are
-    larger."""
-    return np.minimum(1 + np.frexp(np.maximum(gap_BL, 0) // unit)[1], cardinality - 1)

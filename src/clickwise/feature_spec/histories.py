@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from clickwise.errors import SpecError, nearest
 from clickwise.feature_spec.feature import AUTO, Chunk, Feature
 
@@ -23,6 +25,12 @@ def is_time_gap(feature: Feature) -> bool:
 def first_of_list(feature: Feature) -> str:
     """The name of the feature whose list of values this one is of; its own where it is of none."""
     return feature.extra.get(LIST_OF, feature.name)
+
+
+def gap_ids(gap_BL: np.ndarray, unit: int, cardinality: int) -> np.ndarray:
+    """1 for gaps below one unit, 2 below two, 3 below four, and so on by doubling; the last id takes all that are
+    larger."""
+    return np.minimum(1 + np.frexp(np.maximum(gap_BL, 0) // unit)[1], cardinality - 1)
 
 
 def history_length(spec: FeatureSpec) -> int | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from clickwise import registry
 from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.given_files import read_given_json
+from clickwise.prepare.garbage import rare_collections
 from clickwise.progress import say
 from clickwise.recipe import load, parse
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 KEYS = ("dataset", "engine", "out")
 
 
+@rare_collections()
 def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False, given: str | Path | None = None) -> Path:
     """Prepares what `recipe` asks for and returns the folder that holds feature_spec.yaml.
 

@@ -72,7 +72,7 @@ def edges_of(value_U: np.ndarray, count_U: np.ndarray, most: int) -> list[float]
             break
         edges.append(float(value_U[first]))
         share = (rows_to_U[-1] - rows_to_U[first]) / left
-        end = max(first + 1, int(np.searchsorted(rows_to_U, rows_to_U[first] + share)))
+        end = max(first + 1, int(rows_to_U.searchsorted(rows_to_U[first] + share)))
         first = end - 1 if end - 1 > first and count_U[end - 1] >= share else end  # a frequent value stands alone
     return edges
 
@@ -83,7 +83,7 @@ def middle_of(value_U: np.ndarray, count_U: np.ndarray) -> list[float]:
     rows_to_U = np.cumsum(count_U)
     rows = int(rows_to_U[-1]) if len(rows_to_U) else 0
     out = max(1, rows // 100)
-    return [] if rows <= 2 * out else [float(value_U[np.searchsorted(rows_to_U, row, side="right")])
+    return [] if rows <= 2 * out else [float(value_U[rows_to_U.searchsorted(row, side="right")])
                                        for row in (out, rows - 1 - out)]
 
 

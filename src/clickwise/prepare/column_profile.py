@@ -26,7 +26,9 @@ from clickwise.text_files import TextLayout, find_layout, first_row, plain_text,
 
 DISTINCT_LIMIT = 100_000  # values of a column that are remembered; a million texts would take 100 MB
 BLOCK_BYTES = 1 << 22
+SAMPLE = 8  # texts
 LIST_DELIMITERS = "|;,"
+_MISSING = pa.array(MISSING_NUMBERS)
 _TIME = r"^\d{4}-\d\d?-\d\d?([T ]\d\d?:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?$"
 
 
@@ -170,12 +172,15 @@ class ColumnProfile:
         self.rows += len(texts)
         counts = pc.value_counts(texts.drop_null())
         unique, counts = counts.field(0), counts.field(1)
-        is_empty = pc.equal(unique, "")
-        self.missing += len(texts) - (pc.sum(counts.filter(pc.invert(is_empty))).as_py() or 0)
-        unique, counts = unique.filter(pc.invert(is_empty)), counts.filter(pc.invert(is_empty))
-        for_missing = pc.is_in(unique, value_set=pa.array(MISSING_NUMBERS))
-        self.stands_for_missing += pc.sum(counts.filter(for_missing)).as_py() or 0
-        known = unique.filter(pc.invert(for_missing))
+        self.missing += texts.null_count
+        if (empty := pc.index(unique, "").as_py()) >= 0:
+            self.missing += counts[empty].as_py()
+            is_known = pc.not_equal(unique, "")
+            unique, counts = unique.filter(is_known), counts.filter(is_known)
+        known, for_missing = unique, pc.is_in(unique, value_set=_MISSING)
+        if pc.any(for_missing).as_py():
+            self.stands_for_missing += pc.sum(counts.filter(for_missing)).as_py()
+            known = unique.filter(pc.invert(for_missing))
         if len(known):
             if self.formats is None:
                 self.formats = formats_of(known[0].as_py()) if self.kind == "empty" else []
@@ -210,6 +215,7 @@ class ColumnProfile:
                 if self.has_leading_zeros or (kind, self.kind) == ("integer", "number"):
                     continue
                 try:
+                    pc.cast(unique[:SAMPLE], type_)  # where one fails, Arrow words an error for each
                     numbers = pc.cast(unique, type_)
                 except pa.ArrowInvalid:
                     continue

@@ -29,7 +29,8 @@ from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, save_encoding, writ
 from clickwise.prepare.engine import BadInput, Engine
 from clickwise.prepare.further import Source
 from clickwise.prepare.preparation import Preparation
-from clickwise.prepare.raw_files import BadRows, RawText, estimate_rows, find_files, named
+from clickwise.prepare.raw_files import BadRows, estimate_rows, find_files, named
+from clickwise.prepare.raw_text import RawText
 from clickwise.prepare.section import Section
 from clickwise.prepare.vocabularies import store_vocabularies
 from clickwise.progress import Progress
@@ -149,9 +150,9 @@ class Criteo(Preparation):
         bad_rows = BadRows(self.config.max_bad_rows, self.folder.work, threads=self.folder.engine_config.threads)
         for group, files in groups.items():
             with Progress(f"reading {group}", total=estimate_rows(files)) as bar:
-                with self.engine.watched(bar):
-                    texts = [RawText(file, LAYOUT, len(RAW), wrong_in, MARKS) for file in files]
-                    rows[group] = bad_rows.read_text(group, texts, lambda plain, name=group: _stage_files(
+                with self.engine.watched(bar, bad_rows.share):
+                    texts = [RawText(file, LAYOUT, len(RAW), wrong_in, MARKS, unmarked_first=True) for file in files]
+                    rows[group], _ = bad_rows.read_text(group, texts, lambda plain, name=group: _stage_files(
                         self.engine, name, plain), EXPECTED)
                 bar.total = rows[group]
                 bar.advance(rows[group] - bar.done)

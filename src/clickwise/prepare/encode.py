@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import mmap
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import ibis
@@ -30,8 +30,14 @@ from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.scatter import RowOrder
 from clickwise.progress import say
 
-EXAMPLES, EXAMPLE_ROWS = "examples.parquet", 1000  # raw rows of the test mapping, beside encoding.json
+EXAMPLES, EXAMPLE_ROWS = "examples.parquet", 1000  # raw rows, beside encoding.json
+SMALL_BYTES = 1 << 20  # of a file
 SHOWN = 8  # columns of a mapping whose shares are said
+
+
+def mapping_of_examples(mappings: Collection[str]) -> str | None:
+    """The mapping whose first rows are kept as examples, if there is one whose rows keep their order."""
+    return next((name for name in ("test", "validation") if name in mappings), None)
 
 
 def read(table: ir.Table, raw: Mapping[str, RawColumn], engine: Engine) -> dict[str, ir.Column]:
@@ -145,7 +151,7 @@ def write_in_memory(folder: PreparationFolder, tables: Mapping[str, pa.Table], *
         arrays = encoder.columns(tables[mapping], mapping).arrays
         (folder.dataset / mapping).mkdir(parents=True, exist_ok=True)
         for chunk in chunks:
-            paths = [folder.dataset / file for file in chunk.files]
+            paths = [os.path.join(folder.dataset, file) for file in chunk.files]
             if isinstance(lists := arrays[chunk.features[0]], tuple):
                 values, offsets = rows_of_lists(*lists, row_B)
                 save_array(paths[0], values)
@@ -169,9 +175,9 @@ def _looked_at(folder: PreparationFolder, spec: FeatureSpec, encoding: Encoding,
 def check_examples(folder: PreparationFolder, spec: FeatureSpec, encoding: Encoding,
                    row_B: np.ndarray | None = None) -> None:
     """Raises AssertionError, for a mistake of ours, where the examples, encoded row by row as a server does, or
-    replayed where states go on, are not what was written of the test mapping. Logs of histories are not looked at.
+    replayed where states go on, are not what was written of their mapping. Logs of histories are not looked at.
 
-    `row_B`: which row of the test mapping each example is, −1 for none; by default they are its first ones.
+    `row_B`: which row of the mapping each example is, −1 for none; by default they are its first ones.
     """
     path = folder.preparation / EXAMPLES
     if not path.exists():
@@ -188,22 +194,23 @@ def check_examples(folder: PreparationFolder, spec: FeatureSpec, encoding: Encod
     row_B = np.arange(len(examples)) if row_B is None else row_B
     here = np.flatnonzero(row_B >= 0)
     row_B = row_B[here]
-    for chunk in spec.mappings["test"]:
-        if not set(chunk.features) <= set(encoding.columns):
+    for chunk in spec.mappings[mapping_of_examples(spec.mappings)]:
+        if any(name not in encoding.columns for name in chunk.features):
             continue
-        written = [_mapped(folder.dataset / file, "uint8") for file in chunk.files]
-        for index, name in enumerate(chunk.features):
-            dtype = np.dtype(spec.features[name].dtype)
-            if len(written) == 2:  # the values of lists, and where each list begins
-                values, ends = rows_of_lists(written[0].view(dtype), written[1].view(np.int64), row_B)
-                found, their_ends = rows_of_lists(*encoded[name], here)
-                assert (their_ends == ends).all() and (found == values).all(), name
-                lists = [values[first:end].tolist() for first, end in itertools.pairwise(ends[:len(ones) + 1].tolist())]
-                assert [row[name] for row in ones] == lists[:len(ones)], name
-            else:
-                values = written[0].view(dtype).reshape(-1, len(chunk.features))[row_B, index]
-                assert encoded[name][here].tobytes() == values.tobytes(), name
-                assert [row[name] for row in ones] == values[:len(ones)].tolist(), name
+        written = [_mapped(os.path.join(folder.dataset, file), "uint8") for file in chunk.files]
+        dtype = np.dtype(spec.features[chunk.features[0]].dtype)
+        if len(written) == 2:  # the values of lists, and where each list begins
+            (name,) = chunk.features
+            values, ends = rows_of_lists(written[0].view(dtype), written[1].view(np.int64), row_B)
+            found, their_ends = rows_of_lists(*encoded[name], here)
+            assert (their_ends == ends).all() and (found == values).all(), name
+            lists = [values[first:end].tolist() for first, end in itertools.pairwise(ends[:len(ones) + 1].tolist())]
+            assert [row[name] for row in ones] == lists[:len(ones)], name
+            continue
+        columns = written[0].view(dtype).reshape(-1, len(chunk.features))[row_B].T.copy()
+        for name, values in zip(chunk.features, columns, strict=True):
+            assert encoded[name][here].tobytes() == values.tobytes(), name
+            assert [row[name] for row in ones] == values[:len(ones)].tolist(), name
 
 
 def count_unseen(folder: PreparationFolder, spec: FeatureSpec, encoding: Encoding,
@@ -219,7 +226,7 @@ def count_unseen(folder: PreparationFolder, spec: FeatureSpec, encoding: Encodin
             if name not in vocabularies:
                 continue
             size = feature.cardinality - 1 - vocabularies[name].hash_buckets
-            ids = _mapped(folder.dataset / chunk.files[0], feature.dtype)
+            ids = _mapped(os.path.join(folder.dataset, chunk.files[0]), feature.dtype)
             known, with_id = int(np.count_nonzero((ids > 0) & (ids <= size))), int(np.count_nonzero(ids))
             if feature.is_multi_hot:
                 ends = _mapped(folder.dataset / chunk.files[1], "int64")
@@ -249,9 +256,9 @@ def say_without_display(folder: PreparationFolder, spec: FeatureSpec, name: str)
                     say(f"{mapping}: {without:,} of {len(ids):,} rows without {name!r} are in no group of rankings")
 
 
-def _mapped(path: Path, dtype: str) -> np.ndarray:
-    """A column on disk; a file without any value cannot be mapped."""
-    with open(path, "rb") as file:  # np.memmap takes three times as long, for thousands of columns a second
-        if not os.fstat(file.fileno()).st_size:
-            return np.empty(0, dtype)
+def _mapped(path: str | Path, dtype: str) -> np.ndarray:
+    """A column on disk. What is small is read: to map thousands of files takes a second."""
+    with open(path, "rb") as file:  # np.memmap takes three times as long
+        if os.fstat(file.fileno()).st_size <= SMALL_BYTES:
+            return np.frombuffer(file.read(), dtype)
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype)

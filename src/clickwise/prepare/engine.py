@@ -9,6 +9,7 @@ import abc
 import contextlib
 import dataclasses
 import decimal
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ import pyarrow as pa
 
 from clickwise.encoding.raw_types import Float, Integer
 from clickwise.errors import PrepareError
+from clickwise.machine import usable_cores
 from clickwise.progress import Progress
 from clickwise.recipe import require
 
@@ -38,7 +40,7 @@ class EngineConfig:
 
     name          duckdb
     memory_limit  bounds the whole process; what does not fit goes to disk
-    threads       null: one per core
+    threads       null: one per core that the process may use
     tables        where tables lie between two steps: disk (a run that was stopped can resume) · memory (a quarter
                   faster; spilled where they do not fit) · auto: memory where they are known to fit, disk otherwise
     """
@@ -72,7 +74,7 @@ class EngineConfig:
 
     def open(self, spill_folder: Path, database: Path | None) -> Engine:
         """The engine, which keeps its tables in the file `database` (None: in memory)."""
-        return DuckDBEngine(memory_limit=f"{self._own_bytes // 10**6}MB", threads=self.threads,
+        return DuckDBEngine(memory_limit=f"{self._own_bytes // 10**6}MB", threads=self.threads or usable_cores(),
                             spill_folder=spill_folder, database=database)
 
 
@@ -129,8 +131,9 @@ class Engine(abc.ABC):
         return ibis.cases((type_.unread(column), refused), else_=type_.bulk(column).cast(name))
 
     @abc.abstractmethod
-    def materialise(self, expression: ir.Table, name: str) -> ir.Table:
-        """Stores the rows of `expression`, in its order, as the table `name` (replacing one of that name)."""
+    def materialise(self, expression: ir.Table, name: str, *, is_small: bool = False) -> ir.Table:
+        """Stores the rows of `expression`, in its order, as the table `name` (replacing one of that name). What
+        `is_small` is no work to divide among threads."""
 
     @abc.abstractmethod
     def numbered(self, table: ir.Table, *columns: str) -> ir.Table:
@@ -141,15 +144,9 @@ class Engine(abc.ABC):
     def batches(self, expression: ir.Table, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """The result in pieces, in no promised order."""
 
+    @abc.abstractmethod
     def in_memory(self, name: str) -> pa.Table:
         """The rows of the stored table `name`, in their order."""
-        numbered = self.numbered(self.table(name))
-        batches = list(self.batches(numbered))
-        table = pa.Table.from_batches(batches, None if batches else numbered.schema().to_pyarrow())
-        row_B = table["row"].to_numpy()
-        if (row_B[1:] < row_B[:-1]).any():
-            table = table.sort_by("row")
-        return table.drop_columns("row").combine_chunks()
 
     @abc.abstractmethod
     def table(self, name: str) -> ir.Table:
@@ -168,8 +165,9 @@ class Engine(abc.ABC):
         """Ends the engine; stored tables of a database on disk stay there."""
 
     @contextlib.contextmanager
-    def watched(self, bar: Progress) -> Iterator[None]:
-        """Moves `bar` with the statement that runs in the block, if it has a total."""
+    def watched(self, bar: Progress, share: Callable[[], float | None] = lambda: None) -> Iterator[None]:
+        """Moves `bar` with the statement that runs in the block, if it has a total: by what `share` says of it, 0 … 1,
+        and where that is None by what the engine does."""
         yield
 
     def count(self, table: ir.Table) -> int:
@@ -221,11 +219,21 @@ class DuckDBEngine(Engine):
 
     def read_text(self, files, columns, *, delimiter="\t", header=False, quote="", missing=("",), longest=0,
                   file_column=None):
-        types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}
         options = {"max_line_size": longest} if longest > LONG_LINE else {}
-        return self._numbered_files(files, file_column, lambda names, **named: self.ibis.read_csv(
-            names, columns=types, delim=delimiter, header=header, quote=quote, escape=quote, nullstr=list(missing),
-            auto_detect=False, **options, **named))
+        options = {"delim": delimiter, "header": header, "quote": quote, "escape": quote, "nullstr": list(missing),
+                   "auto_detect": False, **options}
+        return self._numbered_files(files, file_column, lambda names, **named: self._csv(
+            names, columns, options | named))
+
+    def _csv(self, names: Sequence[str], columns: Mapping[str, str], options: Mapping[str, Any]) -> ir.Table:
+        """As `ibis.read_csv`, which takes a second for thousands of columns: it parses the type of each, and asks."""
+        types = ", ".join(f"{_literal(name)}: '{_DUCKDB_TYPES[type_]}'" for name, type_ in columns.items())
+        given = ", ".join(f"{key} = {_literal(value)}" for key, value in options.items())
+        view = f"clickwise_text_{next(_VIEWS)}"
+        self.duckdb.execute(f"CREATE TEMP VIEW {view} AS "
+                            f"SELECT * FROM read_csv({_literal(names)}, columns = {{{types}}}, {given})")
+        own = {options["filename"]: "string"} if "filename" in options else {}
+        return ibis.table({**columns, **own}, name=view)
 
     def read_json_lines(self, files, columns):
         types = {name: _DUCKDB_TYPES[type_] for name, type_ in columns.items()}
@@ -256,8 +264,10 @@ class DuckDBEngine(Engine):
             _glob(column, "*[!--9]*") | (column.length() > MOST_DIGITS)
         return ibis.cases((odd, exact), else_=column.cast(exact.type()))
 
-    def materialise(self, expression, name):
-        self._run(f"CREATE OR REPLACE TABLE {_quoted(name)} AS {self._sql(expression)}")
+    def materialise(self, expression, name, *, is_small=False):
+        sql = f"CREATE OR REPLACE TABLE {_quoted(name)} AS {self._sql(expression)}"
+        with self._one_thread() if is_small else contextlib.nullcontext():
+            self._run(sql)
         self._tables.pop(name, None)
         return self.table(name)
 
@@ -266,35 +276,53 @@ class DuckDBEngine(Engine):
 
     def batches(self, expression, rows=BATCH_ROWS):
         with _translated():
-            relation = self.duckdb.sql(self._sql(expression))
-            reader = relation.to_arrow_reader(rows) if hasattr(relation, "to_arrow_reader") \
-                else relation.fetch_arrow_reader(rows)
-            yield from reader
+            yield from self._reader(self._sql(expression), rows)
+
+    def in_memory(self, name):
+        with _translated():
+            table = self._reader(f"SELECT *, rowid AS row FROM {_quoted(name)}", BATCH_ROWS).read_all()
+        row_B = table["row"].to_numpy()
+        if (row_B[1:] < row_B[:-1]).any():
+            table = table.sort_by("row")
+        return table.drop_columns("row").combine_chunks()
+
+    def _reader(self, sql: str, rows: int) -> pa.RecordBatchReader:
+        relation = self.duckdb.sql(sql)
+        return relation.to_arrow_reader(rows) if hasattr(relation, "to_arrow_reader") \
+            else relation.fetch_arrow_reader(rows)
 
     def table(self, name):
-        if name not in self._tables:  # asking the database for its columns takes 5 ms
-            self._tables[name] = self.ibis.table(name)
+        if name not in self._tables:  # asking the database for its columns takes long
+            self._tables[name] = ibis.table(self._schema(name), name=name)
         return self._tables[name]
+
+    def _schema(self, name: str) -> ibis.Schema:
+        """As `ibis.table` has it, which parses the type of every column, a second for thousands of them."""
+        with _translated():
+            relation = self.duckdb.sql(f"FROM {_quoted(name)}")
+        types = list(map(str, relation.types))
+        known = {type_: self.ibis.compiler.type_mapper.from_string(type_) for type_ in set(types)}
+        return ibis.schema({column: known[type_] for column, type_ in zip(relation.columns, types, strict=True)})
 
     def drop(self, name):
         self._tables.pop(name, None)
         self._run(f"DROP TABLE IF EXISTS {_quoted(name)}")
 
     def write_parquet(self, expression, path):
-        quoted = str(path).replace("'", "''")
-        self._run(f"COPY ({self._sql(expression)}) TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)")
+        self._run(f"COPY ({self._sql(expression)}) TO {_literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
 
     def close(self):
         self.ibis.disconnect()
 
     @contextlib.contextmanager
-    def watched(self, bar):
+    def watched(self, bar, share=lambda: None):
         ended = threading.Event()
 
         def watch() -> None:
             while not ended.wait(0.5):
-                percent = min(self.duckdb.query_progress(), 100.0)
-                bar.advance(max(0, int(percent / 100 * (bar.total or 0)) - bar.done))
+                done = share()
+                done = self.duckdb.query_progress() / 100 if done is None else done
+                bar.advance(max(0, int(min(done, 1.0) * (bar.total or 0)) - bar.done))
 
         thread = threading.Thread(target=watch, daemon=True)
         try:
@@ -307,6 +335,16 @@ class DuckDBEngine(Engine):
         finally:
             ended.set()
             thread.join()
+
+    @contextlib.contextmanager
+    def _one_thread(self) -> Iterator[None]:
+        """Two threads take twice as long as one for 2,000 rows of 5,000 columns, and eight of them too much memory."""
+        ((threads,),) = self.duckdb.execute("SELECT current_setting('threads')").fetchall()
+        self._run("SET threads = 1")
+        try:
+            yield
+        finally:
+            self._run(f"SET threads = {threads}")
 
     def _sql(self, expression: ir.Table) -> str:
         _make_known(self.ibis, expression)
@@ -324,6 +362,8 @@ def _make_known(database: ibis.BaseBackend, expression: ir.Table) -> None:
                            expected="10 to 12", do="pip install 'ibis-framework[duckdb]==12.*'")
     database._run_pre_execute_hooks(expression)
 
+
+_VIEWS = itertools.count()  # numbers for the names of raw files
 
 _DUCKDB_TYPES = {"int8": "TINYINT", "int16": "SMALLINT", "int32": "INTEGER", "int64": "BIGINT", "float32": "FLOAT",
                  "float64": "DOUBLE", "string": "VARCHAR", "boolean": "BOOLEAN"}
@@ -378,6 +418,13 @@ def _translated() -> Iterator[None]:
 _FULL = ("No space left", "not enough space", "Disk quota exceeded", "Could not write")
 _DISK = (*_FULL, "File too large", "Read-only file system", "Input/output error", "Cannot open file",
          "Could not sync", "fsync failed", "Could not truncate")
+
+
+def _literal(value: Any) -> str:
+    """A text, number or truth value, or a list of texts, as DuckDB's SQL has it."""
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value).lower()
 
 
 def _quoted(name: str) -> str:

@@ -16,6 +16,7 @@ from clickwise.files import whole_file, write_json
 from clickwise.prepare import column_profile
 from clickwise.prepare.column_profile import LIST_DELIMITERS, ColumnProfile, TableProfile, read_table
 from clickwise.prepare.date_formats import ISO, decided
+from clickwise.prepare.garbage import rare_collections
 from clickwise.strict_yaml import dump_line
 from clickwise.time_format import TimeFormat, wrong_format
 
@@ -106,6 +107,7 @@ class Draft:
         lines += [f"  {channel}: {dump_line(names)}" for channel in CHANNELS if (names := self.of(channel))]
         return "\n".join([*lines, "metadata: {}", ""])
 
+    @rare_collections()
     def save(self, folder: Path) -> FeatureSpec:
         """Writes `feature_spec.yaml`, which has been loaded once before it is there, and columns.json into `folder`."""
         with whole_file(folder / FILE_NAME) as temporary:
@@ -129,6 +131,7 @@ def _mapping_of(name: str) -> str:
     return "train"
 
 
+@rare_collections()
 def infer(files: Sequence[Path], *, label: str | None = None, display: str | None = None,
           categorical: Sequence[str] = (), numerical: Sequence[str] = (), multi_hot: Mapping[str, str] | None = None,
           formats: Mapping[str, str] | None = None, ignore: Sequence[str] = (), delimiter: str | None = None,

@@ -15,7 +15,8 @@ from clickwise.encoding.raw_types import Float, Integer, Unreadable
 from clickwise.errors import PrepareError, nearest_column
 from clickwise.prepare.engine import BadInput
 from clickwise.prepare.folder import PreparationFolder
-from clickwise.prepare.raw_files import BadRows, RawText, named
+from clickwise.prepare.raw_files import BadRows, named
+from clickwise.prepare.raw_text import RawText
 from clickwise.progress import Progress
 from clickwise.text_files import PlainText, TextLayout, Wrong, is_encodable, rows_of
 
@@ -131,7 +132,8 @@ class Reader:
                 self._store_part(raw, of(_looked_at(raw, table)), files)
 
         texts = [RawText(file, _layout(file), len(headers[file]), raw.wrong(headers[file])) for file in files]
-        return self.bad_rows.read_text(raw.name, texts, load, raw.described())
+        table, _ = self.bad_rows.read_text(raw.name, texts, load, raw.described())
+        return table
 
     def _checked(self, raw: RawTable, table: ir.Table, files: Sequence[Path]) -> ir.Table:
         with Progress(f"reading {raw.name}", unit="rows") as bar:
@@ -150,7 +152,7 @@ class Reader:
     def _store_part(self, raw: RawTable, part: ir.Table, files: Sequence[Path]) -> ir.Table:
         read = sum(file.stat().st_size for file in files) / 1e6
         with Progress(f"reading {raw.name}", total=int(read), unit="MB") as bar:
-            with self.engine.watched(bar):
+            with self.engine.watched(bar, self.bad_rows.share):
                 table = self.engine.materialise(part, raw.name)
             bar.advance(int(read) - bar.done)
         return table

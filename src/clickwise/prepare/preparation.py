@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import ibis
 
 from clickwise.encoding.document import FILE
 from clickwise.errors import PrepareError
+from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare.engine import Engine, EngineConfig
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.further import Given, Source, write_further
@@ -61,6 +63,10 @@ class Preparation(abc.ABC):
     def summary(self) -> dict[str, Any]:
         """What preparation/summary.json tells; `rows` by mapping, `cardinalities` and `bad_rows_skipped` are shown."""
 
+    def metadata(self) -> dict[str, Any]:
+        """What feature_spec.yaml says of the data under `metadata`; `licence` goes on to the card of a model."""
+        return {}
+
     def further(self) -> dict[str, Source]:
         """Raw rows by mapping that an encoding fitted before is to make columns of; most datasets take none yet."""
         raise PrepareError(f"{self.where}.name", found=f"{self.name}, which takes no further rows yet",
@@ -89,4 +95,7 @@ class Preparation(abc.ABC):
             self.store(files)
             self.fit()
             self.write()
+            if metadata := self.metadata():
+                spec = FeatureSpec.load(folder.dataset)
+                dataclasses.replace(spec, metadata={**spec.metadata, **metadata}).save(folder.dataset)
             return folder.finish({"dataset": self.name, **self.summary(), "ibis": ibis.__version__})

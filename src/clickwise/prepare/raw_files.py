@@ -8,17 +8,16 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from clickwise.errors import PrepareError, nearest
 from clickwise.given_files import no_file
-from clickwise.machine import usable_cores
 from clickwise.prepare.engine import BadInput
+from clickwise.prepare.raw_text import RawText, RawTexts
 from clickwise.progress import say
-from clickwise.text_files import PlainText, Scan, TextLayout, Wrong, is_gzip, plain_text, scan
+from clickwise.text_files import BadLine, PlainText
+from clickwise.text_scan import is_gzip
 
 T = TypeVar("T")
 
@@ -99,18 +98,6 @@ def open_binary(path: Path) -> BinaryIO:
     return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
 
 
-@dataclass(frozen=True)
-class RawText:
-    """A file of delimited text with rows of `width` fields. `wrong` says what is wrong with the values of one, by the
-    rule that `load` of `BadRows.read_text` reads by, and `marks` are bytes that `load` wants to know of."""
-
-    path: Path
-    layout: TextLayout
-    width: int
-    wrong: Wrong
-    marks: tuple[bytes, ...] = ()
-
-
 class BadRows:
     """Reads raw files in which up to `allowed` rows are bad, over all calls; `found` counts them by file. `threads` is
     how many files are looked at at once (None: one a core)."""
@@ -119,40 +106,38 @@ class BadRows:
                  threads: int | None = None) -> None:
         self.allowed, self.work, self.found, self.threads = allowed, work, dict(found or {}), threads
         self.folder = work / "without_bad_rows"
+        self._texts: RawTexts | None = None
 
-    def read_text(self, name: str, files: Sequence[RawText], load: Callable[[list[PlainText]], T], expected: str) -> T:
-        """`load` of the files as fast readers take them; where it raises BadInput, of copies without the bad rows.
+    def share(self) -> float | None:
+        """How much of the files that are read now has been unpacked, 0 … 1; None where nothing has."""
+        return self._texts and self._texts.share()
 
-        An engine reads fast but does not go on after a bad row: then every line is looked at, which is slow. The copies
-        are gone afterwards; what ends in .parquet stays as it is. Raises PrepareError at the first bad row beyond what
-        is allowed, with its file and line.
+    def read_text(self, name: str, files: Sequence[RawText], load: Callable[[list[PlainText]], T],
+                  expected: str) -> tuple[T, list[PlainText]]:
+        """(`load` of the files as fast readers take them, what was read); where it raises BadInput, of copies without
+        the bad rows.
+
+        `load` reads every file once and whole, since a `.gz` comes through a pipe; where that shows that it has to be
+        read in another way, `load` is asked again. An engine reads fast but does not go on after a bad row: then every
+        line is looked at, which is slow. The copies are gone afterwards; what ends in .parquet stays as it is. Raises
+        PrepareError at the first bad row beyond what is allowed, with its file and line.
         """
-        def is_text(file: RawText) -> bool:
-            return file.path.suffix != ".parquet"
+        def bad(file: Path) -> BadLine:
+            return lambda number, reason: self.add(file, number, reason, expected)
 
-        with ThreadPoolExecutor(self.threads or usable_cores()) as pool:  # of a .gz this takes as long as reading it
-            scans = list(pool.map(lambda file: scan(file.path, file.marks) if is_text(file) else Scan(), files))
         self.work.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            def plain(file: RawText, found: Scan, as_copy: bool = False) -> PlainText:
-                def bad(number: int, reason: str) -> None:
-                    self.add(file.path, number, reason, expected)
-
-                if not is_text(file):
-                    return PlainText(file.path, file.layout, 0)
-                return stack.enter_context(plain_text(file.path, file.layout, bad, self.work, width=file.width,
-                                                      wrong=file.wrong, found=found, as_copy=as_copy))
-
-            plains = [plain(file, found) for file, found in zip(files, scans, strict=True)]
+        with RawTexts(files, bad, self.work, self.threads) as texts:
+            self._texts = texts
             try:
-                return load(plains)
+                if loaded := texts.load_piped(load):
+                    return loaded
+                plains = texts.plain()
+                return load(plains), plains
             except BadInput as error:
                 say(f"reading {name}: a row cannot be read ({error}); looking at every line")
-            for index, (file, found) in enumerate(zip(files, scans, strict=True)):
-                if plains[index].path == file.path:  # of the copies the bad rows are known
-                    plains[index] = plain(file, found, as_copy=True)
             try:
-                return load(plains)
+                plains = texts.copies()
+                return load(plains), plains
             except BadInput as error:
                 raise PrepareError(named(file.path for file in files), found=str(error), expected=expected) from None
 

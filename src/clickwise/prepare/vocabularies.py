@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import ibis.expr.types as ir
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
@@ -53,6 +54,6 @@ def write_vocabulary_of(folder: PreparationFolder, name: str, values: pa.Array, 
     found = found.sort_by([("count", "descending"), ("value", "ascending")])
     path = folder.preparation / "vocabularies" / f"{file_stem(name)}.parquet"
     path.parent.mkdir(exist_ok=True)
-    ids = pa.array(range(1, len(found) + 1), pa.int32())
+    ids = pa.array(np.arange(1, len(found) + 1, dtype=np.int32))
     parquet.write_table(pa.table({"value": found["value"], "id": ids, "count": found["count"]}), path)
     return len(found) + 1

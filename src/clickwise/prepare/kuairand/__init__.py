@@ -34,6 +34,9 @@ from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import find_files, find_tables, raw_folder
 from clickwise.prepare.vocabularies import store_vocabularies
 
+LICENCE = ("CC BY-SA 4.0. Gao et al., KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed "
+           "Videos, CIKM 2022, doi:10.1145/3511808.3557624; data doi:10.5281/zenodo.10439422")
+
 
 class KuaiRand(Preparation):
     """`split_binary` columns, and a log of events where there is a history.
@@ -48,6 +51,9 @@ class KuaiRand(Preparation):
     @property
     def trained_by(self) -> str:
         return "kuairand/dlrm" if self.config.history is None else "kuairand/sim"
+
+    def metadata(self) -> dict[str, Any]:
+        return {"licence": LICENCE}
 
     def raw_files(self) -> dict[str, list[Path]]:
         config = self.config

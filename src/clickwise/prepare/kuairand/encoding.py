@@ -27,7 +27,7 @@ from clickwise.encoding.operations import (
 )
 from clickwise.encoding.raw_types import Boolean, Float, Integer, RawType, Text
 from clickwise.encoding.states import Counts, EventLog, LastMoment, Lookup, State
-from clickwise.encoding.states.counts import LATE
+from clickwise.encoding.states.counts import LATE, WHEN
 from clickwise.encoding.states.event_log import OUTCOME, TIME
 from clickwise.encoding.states.keyed_table import write_keyed_table
 from clickwise.encoding.states.state import FIRST
@@ -172,7 +172,7 @@ class _States:
         totals = totals.select(*ids, **{given: totals[count] for given, count in zip(
             gives, earlier.COUNTED, strict=False)})
         table = _fetched(self.engine, totals)
-        late = {} if at is None else dict(zip(LATE, (
+        late = {} if at is None else dict(zip((WHEN, *LATE), (
             pa.array(np.full(len(table), value, np.int64)) for value in (FIRST, 0, 0)), strict=True))
         self._write(name, table, ids, late)
         return {name: Counts(tuple(ids), gives, at, at is not None, None if at is None else until)}

@@ -61,6 +61,9 @@ class Table(Preparation):
             mapping: find_files([str(spec.folder / file) for chunk in chunks for file in chunk.files],
                                 f"{spec.path}: source_spec.{mapping}") for mapping, chunks in spec.mappings.items()}}
 
+    def metadata(self) -> dict[str, Any]:
+        return dict(self.spec.metadata)
+
     def further(self) -> dict[str, Source]:
         if self.config.input:
             return {"input": Source(find_files(self.config.input, f"{self.where}.input"))}
@@ -223,9 +226,11 @@ class Table(Preparation):
         except (ValueError, TypeError, KeyError, AttributeError):
             raise PrepareError(path, found="other than what clickwise spec infer wrote", expected="that",
                                do="remove it: it holds only the reasons of the draft") from None
-        found = {}
+        found, channels = {}, {}
+        for channel, names in spec.channels.items():
+            channels = dict.fromkeys(names, channel) | channels
         for name in dict.fromkeys([*drafted, *spec.features]):
-            channel = next((channel for channel, names in spec.channels.items() if name in names), LEFT_OUT)
+            channel = channels.get(name, LEFT_OUT)
             told = drafted.get(name, {})
             if told and told["channel"] != channel:
                 told = {"why": f"as the Feature Spec says; drafted as {told['channel']}"}

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 class RowsInEngine:
     """The stored tables `raw_<mapping>` and, once they are split, `rows_<mapping>`, whose values have been read."""
 
+    examples: str | None = None  # the mapping whose first rows are kept as they are
+
     def __init__(self, folder: PreparationFolder, spec: FeatureSpec, config: TableConfig) -> None:
         self.folder, self.engine, self.spec, self.config = folder, folder.engine, spec, config
 
@@ -46,7 +48,7 @@ class RowsInEngine:
                                       "assigned")
         for index, name in enumerate(names):
             wanted = assigned.filter(assigned["__label"].notnull() & (assigned["__part"] == index))
-            if name == "test":
+            if name == self.examples:
                 self._save_examples(mapping, index, list(encoding.raw))
             engine.materialise(wanted.drop("__part", "__label"), f"rows_{name}")
             count = engine.row(wanted.aggregate(rows=wanted.count(), positive=wanted["__label"].cast("int64").sum()))

@@ -40,9 +40,12 @@ VALUE_BYTES = 40  # of a value: as it was read, as its raw type reads it, as it 
 class RowsInMemory:
     """The rows of every mapping: `raw`, and once `read` has run as their raw types read them; `rows_<mapping>`."""
 
+    examples: str | None = None  # the mapping whose first rows are kept as they are
+
     def __init__(self, folder: PreparationFolder, spec: FeatureSpec, config: TableConfig) -> None:
         self.folder, self.spec, self.config = folder, spec, config
         self.raw = {mapping: folder.engine.in_memory(f"raw_{mapping}") for mapping in spec.mappings}
+        self._amounts = {*spec.channels.get("numerical", ()), *spec.channels["label"]}
         self.read: dict[str, dict[str, pa.Array]] = {}
         self.rows: dict[str, pa.Table] = {}
 
@@ -93,11 +96,10 @@ class RowsInMemory:
             if np.diff(offsets).max(initial=0) > feature.max_hotness:
                 return False
             values = pa.ListArray.from_arrays(offsets.astype(np.int32), values)
-        elif isinstance(raw.type, Float) and name in (*self.spec.channels.get("numerical", ()),
-                                                      *self.spec.channels["label"]):
+        elif isinstance(raw.type, Float) and name in self._amounts:
             if pc.any(pc.is_inf(values)).as_py():
                 return False
-        elif isinstance(raw.type, Integer) and not rows.is_id(self.spec, name) and values.null_count:
+        elif isinstance(raw.type, Integer) and values.null_count and not rows.is_id(self.spec, name):
             unread = Text().array(column.filter(values.is_null())).drop_null()
             if not pc.all(pc.is_in(unread, pa.array(self.config.missing, pa.string())), min_count=0).as_py():
                 return False
@@ -119,7 +121,7 @@ class RowsInMemory:
             row_S = np.flatnonzero((part_B == index) & (label_B >= 0))
             counts[name] = len(row_S), int(label_B[row_S].sum())
             self.rows[name] = pa.table({column: values.take(pa.array(row_S)) for column, values in read.items()})
-            if name == "test":
+            if name == self.examples:
                 parquet.write_table(self.raw[mapping].select(list(read)).take(pa.array(row_S[:EXAMPLE_ROWS])),
                                     self.folder.preparation / EXAMPLES)
         counts[""] = int((label_B < 0).sum()), 0

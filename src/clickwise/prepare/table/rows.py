@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,8 @@ from clickwise.prepare.engine import BadInput, Engine
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.named_columns import parquet_schema
 from clickwise.prepare.parquet_kinds import NUMBER
-from clickwise.prepare.raw_files import BadRows, RawText, named
+from clickwise.prepare.raw_files import BadRows, named
+from clickwise.prepare.raw_text import RawText
 from clickwise.prepare.table.parquet_types import parquet_types, widest_types
 from clickwise.prepare.table.raw_columns import ENCODED, null_if_missing
 from clickwise.progress import Progress, say
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig
 
 
+SMALL_BYTES = 1 << 26  # of text
+PACKED = {".gz": 5, ".parquet": 5}  # bytes of text in one of such a file
 FILE = "__file"  # of stored rows: from which of several files
 
 
@@ -109,12 +113,13 @@ class _Reader:
             files = [spec.folder / file for file in chunk.files]
             layouts = {file: _layout(file, chunk) for file in files}
             headers = {file: _header(file, chunk, layouts[file]) for file in files}
-            wanted = [column for column in left if all(column in header for header in headers.values())]
-            for column in (column for column in chunk.features if column in left and column not in wanted):
+            everywhere = set(left).intersection(*headers.values())
+            wanted = [column for column in left if column in everywhere]
+            for column in (column for column in chunk.features if column in left and column not in everywhere):
                 file, header = next((file, header) for file, header in headers.items() if column not in header)
                 raise PrepareError(file, found=f"no column {column!r}", expected="a column for every feature",
                                    do=nearest_column(column, header))
-            left = [column for column in left if column not in wanted]
+            left = [column for column in left if column not in everywhere]
             if wanted:
                 self._store(chunk, headers, layouts, wanted, f"{name}_{index}" if len(chunks) > 1 else name)
                 stored.append(f"{name}_{index}")
@@ -144,8 +149,10 @@ class _Reader:
 
     def _store(self, chunk: Chunk, headers: Mapping[Path, list[str]], layouts: Mapping[Path, TextLayout],
                columns: Sequence[str], name: str) -> None:
+        is_small = sum(file.stat().st_size * PACKED.get(file.suffix, 1) for file in headers) <= SMALL_BYTES
+
         def load(files: Sequence[PlainText]) -> None:
-            self._materialise(chunk, dict(zip(files, headers.values(), strict=True)), columns, name)
+            self._materialise(chunk, dict(zip(files, headers.values(), strict=True)), columns, name, is_small)
 
         if chunk.type == "parquet":
             expected = "values of the types that the files say"
@@ -158,16 +165,19 @@ class _Reader:
         expected = f"{len(next(iter(headers.values())))} fields with {some.delimiter!r} between them"
 
         def wrong(header: Sequence[str]) -> Wrong:
-            places = [(header.index(column), column) for column in columns]
+            place_of = {column: place for place, column in reversed(list(enumerate(header)))}
+            places = [(place_of[column], column) for column in columns]
             return lambda fields: next((f"{fields[place][:40]!r} in {column!r}, bytes that are not of the encoding"
                                         for place, column in places if not is_encodable(fields[place])), None)
 
-        self.bad_rows.read_text(name[4:], [RawText(
+        _, read = self.bad_rows.read_text(name[4:], [RawText(
             file, layout, len(headers[file]), wrong(headers[file]), (layout.quote.encode(),) if layout.quote else ())
             for file, layout in layouts.items()], load, expected)
+        self.quoted = self.quoted or any(plain.marked for plain in read)
+        self.lines += sum(plain.lines - bool(plain.layout.header) for plain in read)
 
     def _materialise(self, chunk: Chunk, headers: Mapping[PlainText, list[str]], columns: Sequence[str],
-                     name: str) -> None:
+                     name: str, is_small: bool) -> None:
         tables, groups = [], []
         originals = [plain.path for plain in headers]
         types: dict[str, str] = widest_types(originals, columns, self.numbers) if chunk.type == "parquet" else {}
@@ -190,10 +200,8 @@ class _Reader:
                                               header=bool(layout.header), longest=longest, file_column=of_file)
             tables.append(table.mutate(**{FILE: (table[FILE] + first).cast("int32")}) if of_file and first else table)
             first += len(files)
-        self.quoted = self.quoted or any(plain.marked for plain in headers)
-        self.lines += sum(plain.lines - bool(plain.layout.header) for plain in headers)
         if len(tables) == 1:
-            self.engine.materialise(tables[0].select(*kept), name)
+            self.engine.materialise(tables[0].select(*kept), name, is_small=is_small)
             return
         # Stored as they are before any value is looked at: by the statistics of Parquet files, which engines trust, no
         # value is NaN. And a union keeps no order.
@@ -276,8 +284,8 @@ def _header(file: Path, chunk: Chunk, layout: TextLayout) -> list[str]:
             raise PrepareError(f"{file}, line 1", found=f"{len(fields)} fields", expected=f"{len(chunk.features)}, the "
                                "features of its chunk", do="correct delimiter, header or features of the chunk")
         return list(chunk.features)
-    for name in fields:
-        if name and fields.count(name) > 1:
+    for name, count in Counter(fields).items():
+        if name and count > 1:
             raise PrepareError(f"{file}, line 1", found=f"two columns named {name!r}", expected="every name once")
     return fields
 

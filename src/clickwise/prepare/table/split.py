@@ -12,7 +12,7 @@ from clickwise.encoding.operations import Hash60
 from clickwise.encoding.raw_types import Float, Text, Time
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import FeatureSpec
-from clickwise.prepare.encode import read_column, through
+from clickwise.prepare.encode import mapping_of_examples, read_column, through
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.table.raw_columns import null_if_missing
 from clickwise.prepare.table.rows import FILE
@@ -37,8 +37,8 @@ class Split(NamedTuple):
 
 def split(rows: RowsInEngine | RowsInMemory, engine: Engine, spec: FeatureSpec, config: TableConfig,
           encoding: Encoding, where: str) -> Split:
-    """Has `rows` keep the rows of every mapping, each value read once. The first test rows go to
-    preparation/examples.parquet as they are."""
+    """Has `rows` keep the rows of every mapping, each value read once. The first rows of test, or else of validation,
+    go to preparation/examples.parquet as they are."""
     counts: dict[str, tuple[int, int]] = {}
     spans: dict[str, tuple[str, str]] = {}
     files: dict[str, dict[str, dict[str, Any]]] = {}
@@ -46,6 +46,7 @@ def split(rows: RowsInEngine | RowsInMemory, engine: Engine, spec: FeatureSpec, 
     (label,) = spec.channels["label"]
     time = Time(spec.features[config.order_by].time_format if config.order_by in spec.features else None)
     check_label(engine, spec, config, encoding, where)
+    rows.examples = mapping_of_examples({*spec.mappings, *shares_of(spec, config)})
     with Progress("splitting", unit="rows") as bar:
         for mapping in spec.mappings:
             table = rows.to_split(mapping, [name for name in {label, config.split_by, config.order_by} if name])
