@@ -69,6 +69,10 @@ class TrainError(ClickwiseError):
     """Training cannot go on (a loss that is not finite, say)."""
 
 
+class StoreError(ClickwiseError):
+    """What keeps the states of a server cannot be reached, or refuses."""
+
+
 class Interrupted(ClickwiseError):
     """SIGINT (Ctrl-C) or SIGTERM ended the work."""
 

@@ -1,4 +1,4 @@
-"""What the names in recipes stand for: models, datasets, metrics, optimizers, engines.
+"""What short names stand for: models, datasets, metrics, optimizers, engines; what keeps the states of a server.
 
 Beside the short names below, the dotted path of something of one's own works everywhere, `package.module.Name` or
 `package.module:Name`. Importing it runs its code, so a path has to come from the user: the command line, a recipe file,
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from clickwise.errors import RecipeError, nearest
 
-Kind = Literal["model", "dataset", "metric", "optimizer", "engine"]
+Kind = Literal["model", "dataset", "metric", "optimizer", "engine", "store"]
 
 NAMES: dict[Kind, dict[str, str]] = {
     "model": {"dlrm": "clickwise.models.dlrm:DLRM", "dcnv2": "clickwise.models.dcnv2:DCNv2",
@@ -35,6 +35,9 @@ NAMES: dict[Kind, dict[str, str]] = {
                   "rmsprop": "torch.optim:RMSprop", "ftrl": "clickwise.optim.dense:FTRL"},
     "engine": {"reference": "clickwise.embedding.reference:ReferenceEmbeddings",
                "fused": "clickwise.embedding.fused:FusedEmbeddings"},
+    "store": {"memory": "clickwise.serve.states.memory:MemoryStore",
+              "sqlite": "clickwise.serve.states.sqlite:SqliteStore",
+              "redis": "clickwise.serve.states.redis_store:RedisStore"},
 }
 
 

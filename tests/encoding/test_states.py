@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import ibis
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from clickwise.encoding import RawColumn
 from clickwise.encoding.raw_types import Float, Integer, Text
 from clickwise.encoding.states import Counts, EventLog, Events, LastMoment, Lookup
-from clickwise.encoding.states.keyed_table import KeyedTable, write_keyed_table
+from clickwise.encoding.states.keyed_table import KeyedTable, TableInMemory, write_keyed_table
 from clickwise.errors import DataError
 from clickwise.prepare import earlier
 from clickwise.prepare.engine import DuckDBEngine
@@ -74,9 +75,17 @@ def listed(found):
             if isinstance(column, tuple) else column.to_pylist() for name, column in found.items()}
 
 
+def kept(going_on):
+    """The state as it is kept by key, which is enough for what comes."""
+    rows = sorted([*((row, key) for key, row in going_on.keys.further.items()),
+                   *((row, key) for key, row in getattr(going_on.state.table, "rows", {}).items())])
+    table = TableInMemory([key for _, key in rows], pa.table(going_on.stored()))
+    return dataclasses.replace(going_on.state, table=table)
+
+
 def told(state, log, tmp_path_factory, at="time"):
     """What the state gives for each event: told of one moment after another, and of the rest of the log at once, from a
-    snapshot that is read back halfway; and of the whole log at once."""
+    beginning that is kept by key, from halfway on; and of the whole log at once."""
     table, going_on = arrow(log), state.going_on()
     whole = listed(going_on.replay(events_of(table)))
     by_moment = {name: [] for name in whole}
@@ -87,7 +96,7 @@ def told(state, log, tmp_path_factory, at="time"):
         for name, values in listed(going_on.look_up(events.values)).items():
             by_moment[name] += values
         going_on.update(events)
-    going_on = going_on.snapshot(tmp_path_factory.mktemp("snapshot")).going_on()
+    going_on = kept(going_on).going_on()
     for first, end in spans[len(spans) // 2:]:
         for name, values in listed(going_on.replay(events_of(table, first, end))).items():
             by_moment[name] += values
@@ -146,6 +155,100 @@ def test_events(tmp_path_factory, clicks_only, log):
         "items": [[row[5] for row in rows] for rows in before],
         "outcome": [[1 + row[4] for row in rows] for rows in before],
         "ago": [[row[3] - now[3] for row in rows] for now, rows in zip(log, before, strict=True)]}
+
+
+KINDS = {"counts": Counts(("user", "place"), COUNTED, "time", goes_on=True),
+         "impressions": Counts(("user",), {"n": RawColumn(Integer())}, "day", goes_on=True),
+         "last": LastMoment(("user",), {"seconds": RawColumn(Float())}, "time", True),
+         "log": EventLog(("user",), dict.fromkeys(("items", "ago", "outcome"), RawColumn(Integer())), "time", True,
+                         length=3, features={"items": "item", "ago": "time", "outcome": "outcome"})}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@QUICK
+@given(log=logs, dice=st.randoms(use_true_random=False))
+@example(log=[(1, "a", 0, moment, 1, moment + 1) for moment in (0, 1, 1, 2, 3)], dice=random.Random(0))
+@example(log=[(1, "a", 0, moment, 1, 1 + n) for n, moment in enumerate((0, 1, 1, 3, 3, 3, 3))], dice=random.Random(0))
+def test_events_that_come_late(tmp_path_factory, kind, log, dice):
+    """Moments in any order, from what is kept by key now and then: rows of the last moment, and later ones, see what
+    they see after events in order; rows of any other see nothing of their moment or later."""
+    state = empty(tmp_path_factory, KINDS[kind])
+    whole, late, table = state.going_on(), state.going_on(), arrow(log)
+    whole.update(events_of(table))
+    spans = moments_of(log, COLUMNS.index(state.at))
+    dice.shuffle(spans)
+    told = []
+    for first, end in spans:
+        events = events_of(table, first, end)
+        keys = [tuple(row[COLUMNS.index(name)] for name in state.by) for row in log[first:end]]
+        assert late.is_late(events.values).tolist() == [None not in key and any(
+            key == other and log[first][COLUMNS.index(state.at)] < when for other, when in told) for key in keys]
+        late.update(events)
+        told += [(key, log[first][COLUMNS.index(state.at)]) for key in keys]
+        late = kept(late).going_on() if dice.random() < 0.3 else late
+    users = [(user, place, 0, 0, 0, 0) for user in (1, 2, 3, 75) for place in ("a", "b", None)]
+    ends = max(row[2] for row in log), max(row[3] for row in log)
+    for when in (0, 1):
+        rows = events_of(arrow([(user, place, ends[0] + when, ends[1] + when, *others) for user, place, _, _, *others in
+                                [*users, *log]]))
+        assert listed(late.look_up(rows.values)) == listed(whole.look_up(rows.values)) == ones(late, rows.values)
+    late, rows = kept(late).going_on(), events_of(table)
+    found = listed(late.look_up(rows.values))
+    assert found == ones(late, rows.values)
+    for name in {"seconds", "ago"} & set(found):
+        values = [value for row in found[name] for value in (row if isinstance(row, list) else [row])]
+        assert all(value is None or (value > 0) == (name == "seconds") and value for value in values)
+
+
+@pytest.mark.parametrize("clicks_only", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@QUICK
+@given(log=logs, dice=st.randoms(use_true_random=False))
+@example(log=ONE_USER, dice=random.Random(0))
+def test_clicks_that_are_told_of_later(tmp_path_factory, kind, clicks_only, log, dice):
+    log = list({(row[0], row[3], row[5]): row for row in log}.values())
+    state = empty(tmp_path_factory, KINDS[kind])
+    if kind == "log":
+        state = dataclasses.replace(state, clicks_only=clicks_only)
+    order = sorted({row[3] for row in log})
+    dice.shuffle(order)  # of moments: clicks of one moment stand in a history as they are told of
+    clicked = sorted((row for row in log if row[4]), key=lambda row: order.index(row[3]))
+    whole, later = state.going_on(), state.going_on()
+    whole.update(events_of(arrow(log)))
+    later.update(events_of(arrow([(*row[:4], 0, row[5]) for row in log])))
+    for part in (clicked[:len(clicked) // 2], clicked[len(clicked) // 2:]):
+        later = kept(later).going_on() if dice.random() < 0.5 else later
+        if part:
+            later.click(events_of(arrow(part)))
+    ends = max(row[2] for row in log), max(row[3] for row in log)
+    for when in (0, 1):
+        rows = events_of(arrow([(user, place, ends[0] + when, ends[1] + when, *others) for user, place, _, _, *others in
+                                log]))
+        found = listed(later.look_up(rows.values))
+        assert found == listed(whole.look_up(rows.values))
+
+
+def test_clicks_on_events_that_look_alike(tmp_path_factory):
+    state = empty(tmp_path_factory, KINDS["log"]).going_on()
+    state.update(events_of(arrow([(1, "a", 0, when, 0, video) for when, video in ((3, 5), (3, 5), (3, 6), (4, 5))])))
+    for expected in ([2, 1, 1, 1], [2, 2, 1, 1], [2, 2, 1, 1]):
+        state.click(events_of(arrow([(1, "a", 0, 3, 1, 5)])))
+        rows = events_of(arrow([(1, "a", 9, 9, 0, 1)]))
+        assert listed(state.look_up(rows.values))["outcome"] == [expected[1:]]
+        assert state.log.columns["outcome"].tolist() == expected
+
+
+def ones(going_on, values):
+    """The same row by row, of what is kept by key."""
+    state = kept(going_on)
+    rows = {name: column.to_pylist() for name, column in values.items()}
+    found = []
+    for row in (dict(zip(rows, of, strict=True)) for of in zip(*rows.values(), strict=True)):
+        at = state.table.rows.get(tuple(row[name] for name in state.by))
+        known = None if at is None else {name: state.table.values[name][at - 1].as_py() for name in state.stored}
+        found.append(state.given_one(row, known and {name: np.array(value) if isinstance(value, list) else value
+                                                     for name, value in known.items()}))
+    return {name: [one[name] for one in found] for name in state.gives}
 
 
 def test_what_a_state_holds_already_is_not_counted_again(tmp_path_factory):

@@ -21,6 +21,7 @@ columns were made that no new row can be.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 import os
@@ -177,7 +178,20 @@ class Encoding:
 
     def state_of(self, of: str) -> str | None:
         """The state that gives a column; None for a raw one."""
-        return next((name for name, state in self.tables.items() if of in state.gives), None)
+        return self._state_of.get(of)
+
+    @functools.cached_property
+    def _state_of(self) -> dict[str, str]:
+        return {of: name for name, state in self.tables.items() for of in state.gives}
+
+    def gives_lists(self, of: str) -> bool:
+        """Whether a state gives it as lists of what is encoded already."""
+        state = self.state_of(of)
+        return state is not None and self.tables[state].is_of_lists
+
+    def is_of_lists(self, of: str) -> bool:
+        """Whether a column, a raw one or one that a state gives, holds lists."""
+        return self.raw_column(of).list is not None or self.gives_lists(of)
 
 
 def _encoding(content: Mapping[str, Any], folder: Path) -> Encoding:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow as pa
 from clickwise.arrow_files import is_list, plain
 from clickwise.encoding.document import Column, Encoding, RawColumn
 from clickwise.encoding.lists import Lists, known_parts, parts
+from clickwise.encoding.one_row import OneRow, unreadable
 from clickwise.encoding.operations import OrElse, Vocabulary
 from clickwise.encoding.raw_types import Float, Text, Unreadable, python_values
 from clickwise.encoding.states import Events, GoingOn, GroupSize, WholeRequest
@@ -84,24 +86,8 @@ class Encoder:
         self.looked_up = [name for name in encoding.tables if name in looked_up]
         self.needs = {of: self._described(of, names) for of, names in made.items()}
         self._groups = [name for name in self.looked_up if isinstance(encoding.tables[name], GroupSize)]
-        self._ones: list[tuple[str, str, Callable, tuple[Callable, ...]]] = []
-        self._looked_up_ones: list[str] = []
-        self._lists: list[str] = []
-        floats: dict[tuple[str, str], list[str]] = {}
-        for name in self.names:
-            column = encoding.columns[name]
-            of = column.sources[0]
-            if self._is_of_lists(of):
-                self._lists.append(name)
-                continue
-            if len(column.sources) == 1 and of in self.needs:
-                self._ones.append((name, of, encoding.raw_column(of).type.one, tuple(step.one for step in
-                                                                                     column.steps)))
-            else:
-                self._looked_up_ones.append(name)
-            if column.number:
-                floats.setdefault((column.number, column.dtype), []).append(name)
-        self._floats = [(np.dtype(first), np.dtype(dtype), names) for (first, dtype), names in floats.items()]
+        self._lists = [name for name in self.names if encoding.is_of_lists(encoding.columns[name].sources[0])]
+        self._one_row = OneRow(encoding, self.names, tuple(self.needs))
 
     def _reach(self, of: str, name: str, made: dict[str, list[str]], looked_up: set[str]) -> None:
         """Notes of which raw columns and states the column `name` is made by way of `of`."""
@@ -121,13 +107,6 @@ class Encoder:
         for needed in state.needs:
             self._reach(needed, name, made, looked_up)
 
-    def _is_of_lists(self, of: str) -> bool:
-        return self.encoding.raw_column(of).list is not None or self._gives_lists(of)
-
-    def _gives_lists(self, of: str) -> bool:
-        of_state = self.encoding.state_of(of)
-        return of_state is not None and self.encoding.tables[of_state].is_of_lists
-
     @property
     def goes_on(self) -> bool:
         """Whether columns are made of states that go on, and that it was not given."""
@@ -143,8 +122,22 @@ class Encoder:
         if not self._groups:
             return self
         keys = [self.read(table, [self.group], where)[self.group] for table in tables]
-        return Encoder(self.encoding, self.names, {**self.going_on, **{
-            name: WholeRequest(self.encoding.tables[name], keys) for name in self._groups}}, alone=self.alone)
+        return self.with_states({name: WholeRequest(self.encoding.tables[name], keys) for name in self._groups})
+
+    def for_columns(self, names: Iterable[str], *, alone: bool = False) -> Encoder:
+        """One for other columns, with the same states."""
+        return Encoder(self.encoding, names, self.going_on, alone=alone)
+
+    @property
+    def takes_ones(self) -> bool:
+        """Whether one row alone costs less than it does as a table."""
+        return not self.going_on
+
+    def with_states(self, going_on: Mapping[str, GoingOn | WholeRequest]) -> Encoder:
+        """The same with these states in place of its own."""
+        found = copy.copy(self)
+        found.going_on = {**self.going_on, **going_on}
+        return found
 
     def check_carried(self, given: Iterable[str], where: object) -> None:
         """Raises DataError, which names them, for columns of states that go on and that rows do not bring along."""
@@ -160,68 +153,24 @@ class Encoder:
 
         Raises DataError for a column that is absent, and for a value that cannot be read.
         """
-        encoded = {}
         if self.goes_on:
             self.check_carried(row, "a row")
-        if self.going_on:
-            found = self.columns(pa.table({of: [row[of]] for of in self.needs if of in row})).arrays
+        for of in self.needs:
+            if of not in row:
+                raise self._absent(of, row, "a row")
+        if not self.takes_ones:
+            found = self.columns(pa.table({of: [row[of]] for of in self.needs})).arrays
             return {name: array[0].tolist() if isinstance(array, tuple) else array[0].item()
                     for name, array in found.items()}
-        try:
-            for name, of, read, steps in self._ones:
-                value = read(row[of])
-                for step in steps:
-                    value = step(value)
-                encoded[name] = value
-            found = {}
-            if self._groups and not self.alone:
-                state = self.encoding.tables[self._groups[0]]
-                state.check({self.group: pa.array([row.get(self.group)])}, pa.array([1]), "a row")
-            if self.looked_up or self._looked_up_ones:
-                for of in self.needs:
-                    found[of] = row[of] if self._is_of_lists(of) else self.encoding.raw_column(of).type.one(row[of])
-        except KeyError:
-            raise self._absent(of, row, "a row") from None
-        except Unreadable as error:
-            raise _unreadable(f"column {of!r}", error) from None
+        if self._groups and not self.alone:
+            state = self.encoding.tables[self._groups[0]]
+            state.check({self.group: pa.array([row[self.group]])}, pa.array([1]), "a row")
+        return self._one_row(row, self._look_up_one)
+
+    def _look_up_one(self, found: dict[str, Any]) -> None:
+        """Adds what states give for one row to `found`, its raw columns as they were read."""
         for state in self.looked_up:
             found |= self.encoding.tables[state].look_up_one(found)
-        for name in self._looked_up_ones:
-            column = self.encoding.columns[name]
-            values = [found[of] for of in column.sources]
-            for step in column.steps:
-                values = [step.one(*values)]
-            encoded[name] = values[0]
-        for first, dtype, names in self._floats:
-            with np.errstate(over="ignore"):
-                stored = np.array([encoded[name] for name in names], first).astype(dtype)
-            if not np.isfinite(stored).all():
-                of = self.encoding.columns[names[int(np.argmin(np.isfinite(stored)))]].sources[0]
-                raise DataError(f"column {of!r}", found=repr(row.get(of)), expected="a finite number")
-            encoded.update(zip(names, stored.tolist(), strict=True))
-        for name in self._lists:
-            column = self.encoding.columns[name]
-            if column.of in found:
-                value = found[column.of]
-                encoded[name] = value if self._gives_lists(column.of) else self._list(column, value)
-                continue
-            if column.of not in row:
-                raise self._absent(column.of, row, "a row")
-            encoded[name] = self._list(column, row[column.of])
-        return encoded
-
-    def _list(self, column: Column, value: Any) -> list[int]:
-        raw = self.encoding.raw_column(column.of)
-        if isinstance(value, str):
-            value = value.split(raw.list)
-        elif value is None or isinstance(value, float):
-            value = ()
-        values = [read for part in value if (read := raw.type.one(part)) is not None]
-        if column.most is not None and len(values) > column.most:
-            raise DataError(f"column {column.of!r}", found=f"{len(values)} values", expected=f"at most {column.most}")
-        for step in column.steps:
-            values = [step.one(part) for part in values]
-        return [id_ for id_ in values if id_]
 
     def columns(self, raw: Raw, where: str = "rows", first: int = 0) -> Encoded:
         """Many rows; `first` is the number of the first one, `where` the file, for messages.
@@ -230,8 +179,7 @@ class Encoder:
         """
         raw = self._given(raw, where)
         read = {of: self._read(of, column, where, first) for of, column in raw.items()}
-        for name in self.looked_up:
-            self._look_up(name, read, raw, where, first)
+        self._look_up_all(read, raw, where, first)
         return self._encoded(read, raw, where, first)
 
     def replay(self, raw: Raw, label: np.ndarray, where: str = "rows") -> Encoded:
@@ -245,14 +193,20 @@ class Encoder:
                 self._look_up(name, read, raw, where, 0, label)
         found = self._encoded(read, raw, where, 0)
         for name in logs:
-            self._look_up(name, read, raw, where, 0, label, found.arrays)
-        found.arrays |= self._encoded(read, raw, where, 0, [name for name in self.names if self._gives_lists(
+            kept = {of: found.arrays[of] for of in self.encoding.tables[name].columns}
+            self._look_up(name, read, raw, where, 0, label, kept)
+        found.arrays |= self._encoded(read, raw, where, 0, [name for name in self.names if self.encoding.gives_lists(
             self.encoding.columns[name].sources[0])]).arrays
         return found
 
     def read(self, raw: Raw, needs: Iterable[str], where: str = "rows") -> dict[str, pa.Array]:
         """Raw columns, none of them a list, as their types read them."""
         return {of: self._read(of, column, where, 0)[0] for of, column in self._given(raw, where, needs).items()}
+
+    def _look_up_all(self, read: dict[str, Any], raw: dict[str, pa.Array], where: str, first: int) -> None:
+        """Adds what states give to `read`, and what they gave before it was read to `raw`."""
+        for name in self.looked_up:
+            self._look_up(name, read, raw, where, first)
 
     def _look_up(self, name: str, read: dict[str, Any], raw: dict[str, pa.Array], where: str, first: int,
                  label: np.ndarray | None = None, columns: Mapping[str, Any] | None = None) -> None:
@@ -282,7 +236,7 @@ class Encoder:
         for name in self.names if names is None else names:
             column = self.encoding.columns[name]
             of = column.sources[0]
-            if self._gives_lists(of):
+            if self.encoding.gives_lists(of):
                 if of in read:
                     values, offsets = read[of]
                     found.arrays[name] = values.astype(column.dtype, copy=False), offsets
@@ -314,7 +268,7 @@ class Encoder:
 
     def arrays(self, raw: pa.Table, first: int = 0) -> dict[str, np.ndarray | Lists]:
         """The arrays of `columns`. A few rows are encoded one by one, which is faster and gives the same."""
-        if 0 < len(raw) <= FEW and not self.going_on and not self._groups:
+        if 0 < len(raw) <= FEW and self.takes_ones and not self._groups:
             with contextlib.suppress(DataError):  # raised once more below, with the number of the row
                 values = {of: python_values(column) for of, column in self._given(raw, "rows").items()}
                 rows = [self.row(dict(zip(values, row, strict=True))) for row in zip(*values.values(), strict=True)]
@@ -360,7 +314,7 @@ class Encoder:
             read = raw.type.array(plain(column))
         except Unreadable as error:
             row = error.index if offsets is None else int(np.searchsorted(offsets, error.index, "right")) - 1
-            raise _unreadable(f"{where}, row {first + row:,}", error) from None
+            raise unreadable(f"{where}, row {first + row:,}", error) from None
         except pa.ArrowException as error:
             raise DataError(where, found=f"values of the type {column.type} ({str(error).splitlines()[0][:80]})",
                             expected=str(raw)) from None
@@ -389,7 +343,8 @@ class Encoder:
 
     def _absent(self, of: str, given: Iterable[str], where: str) -> DataError:
         given = list(given)
-        return DataError(where, found=f"no column {of!r} among {len(given)}", expected=f"{of}: {self.needs[of]}",
+        return DataError(where, found=f"no column {of!r} among {len(given)}",
+                         expected=f"{of}: {self.needs.get(of) or self.encoding.raw_column(of)}",
                          do=nearest_column(of, given))
 
     def _described(self, of: str, names: list[str]) -> str:
@@ -418,8 +373,3 @@ def _numbers(column: pa.Array) -> np.ndarray:
     if pa.types.is_boolean(column.type) and column.null_count:
         column = column.cast(pa.int8())
     return column.to_numpy(zero_copy_only=False)
-
-
-def _unreadable(where: str, error: Unreadable) -> DataError:
-    return DataError(where, found=repr(error.value)[:80], expected=error.expected,
-                     do="correct it, or leave it empty where the value is not known")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import hashlib
 import math
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -170,7 +171,7 @@ class Standardize(Operation, do="standardize"):
         if not self.std:
             raise ValueError("standardize: std 0")
 
-    @property
+    @functools.cached_property
     def _is_wide(self) -> bool:
         return self.std > 2.0**1000
 
@@ -390,7 +391,7 @@ class Vocabulary(Operation, do="vocabulary"):
             known = np.append(self.file.find_all(codes.dictionary), np.int32(0))
             ids = known[codes.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)]
         else:
-            ids = self.file.find_all(x.fill_null(x.type.to_pandas_dtype()(0)) if x.null_count else x)
+            ids = self.file.find_all(x.fill_null(pa.scalar(0).cast(x.type)) if x.null_count else x)
             if is_missing is not None:
                 ids[is_missing] = 0
         if self.hash_buckets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -10,41 +11,61 @@ import pyarrow as pa
 from clickwise.encoding.document import Encoding
 from clickwise.encoding.encoder import Encoded, Encoder
 from clickwise.encoding.lists import Lists, rows_of_lists
-from clickwise.encoding.states import EventLog
+from clickwise.encoding.states import EventLog, GoingOn
 from clickwise.errors import DataError
 
 
 class Replay:
-    """The columns `names` of the rows of a log, which has a label; `needs` are its raw columns.
+    """The columns `names` of the rows of a log, which has a label; `needs` are its raw columns, `columns` the
+    names and what event logs keep.
 
     `repeats` is how many rows of the logs so far were the same event as another one: they count once, and each gets
-    the values of that event. `states` are as they stand after all of them; `encoder` looks them up so. `last` is the
-    last time of them: the next log begins no earlier.
+    the values of that event. `states` are as they stand after all of them (those of the encoding at first, where they
+    are not given); `encoder` looks them up so. `last` is the last time of them: the next log begins no earlier.
     """
 
-    def __init__(self, encoding: Encoding, names: Iterable[str]) -> None:
+    def __init__(self, encoding: Encoding, names: Iterable[str], states: Mapping[str, GoingOn] | None = None) -> None:
         """Raises DataError for an encoding none of whose states go on."""
         encoding.check_for_new_rows()
         if not encoding.goes_on:
             raise DataError(encoding.folder, found="no state that goes on with the events of a log",
                             expected="a run on data whose preparation said so", do="give the rows with --input")
         self.encoding, self.log, names = encoding, encoding.events, list(names)
-        self.states = {name: state.going_on() for name, state in encoding.tables.items() if state.goes_on}
+        self.states = states if states is not None else {
+            name: state.going_on() for name, state in encoding.tables.items() if state.goes_on}
         kept = [column for state in encoding.tables.values() if isinstance(state, EventLog) for column in state.columns]
         self._names = names
         self.encoder = Encoder(encoding, names, self.states)
-        self._all = Encoder(encoding, dict.fromkeys([*names, *kept]), self.states)
+        self.columns = list(dict.fromkeys([*names, *kept]))
+        self._all = Encoder(encoding, self.columns, self.states)
         self._label = Encoder(encoding, [self.log.label])
         further = {of: str(encoding.raw_column(of)) for of in (self.log.time, *self.log.same, *self.log.order)}
         self.needs: Mapping[str, str] = {**self._label.needs, **further, **self._all.needs}
         self.repeats, self.last = 0, None
 
+    def with_states(self, states: Mapping[str, GoingOn]) -> Replay:
+        """The same for another log, with these states, as this one was at first."""
+        found = copy.copy(self)
+        found.states, found.encoder, found._all = states, *(encoder.with_states(states) for encoder in (
+            self.encoder, self._all))
+        found.repeats, found.last = 0, None
+        return found
+
+    def read(self, raw: pa.Table, where: str = "rows") -> tuple[dict[str, pa.Array], np.ndarray]:
+        """Of a log in any order the raw columns that it needs, as their types read them, and the label, int64 [rows].
+        Raises DataError for a row without a time or a label."""
+        read = self._all.read(raw, self.needs, where)
+        time = read[self.log.time]
+        if time.null_count:
+            row = int(np.argmin(time.is_valid().to_numpy(zero_copy_only=False)))
+            raise DataError(f"{where}, row {row:,}", found=f"no {self.log.time}", expected="a time in every row")
+        return read, self._label.columns(raw, where).arrays[self.log.label].astype(np.int64)
+
     def rows(self, raw: pa.Table, where: str = "rows") -> Encoded:
         """All rows of a log, in the order of their time. Raises DataError for a row before the one above it, and for
         one without a label."""
-        read = self._all.read(raw, self.needs, where)
+        read, label = self.read(raw, where)
         self._check_order(read[self.log.time], where)
-        label = self._label.columns(raw, where).arrays[self.log.label].astype(np.int64)
         events, label, event_of = self._merged(pa.table(read), label)
         order = np.lexsort([events[name].to_numpy() for name in reversed(self.log.order)])
         place = np.empty(len(order), np.int64)
@@ -58,11 +79,7 @@ class Replay:
         return Encoded(arrays, found.missing, found.unseen)
 
     def _check_order(self, time: pa.Array, where: str) -> None:
-        name = self.log.time
-        if time.null_count:
-            row = int(np.argmin(time.is_valid().to_numpy(zero_copy_only=False)))
-            raise DataError(f"{where}, row {row:,}", found=f"no {name}", expected="a time in every row")
-        time = time.to_numpy()
+        name, time = self.log.time, time.to_numpy()
         if self.last is not None and len(time) and time[0] < self.last:
             raise DataError(f"{where}, row 0", found=f"{name} {time[0]} after {self.last}, the last of an earlier log",
                             expected="a log that begins where the one before it ends")

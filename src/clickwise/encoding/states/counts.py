@@ -14,7 +14,8 @@ import pyarrow as pa
 from clickwise.encoding.states.keyed_table import take
 from clickwise.encoding.states.state import FIRST, GoingOn, State, grown, in_runs, moments
 
-LATE = ("when", "late_impressions", "late_clicks")  # of a snapshot: the last moment of a key, and what it brought
+WHEN = "when"  # the last moment of a key
+LATE = ("late_impressions", "late_clicks")  # what it brought
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,16 +29,19 @@ class Counts(State):
         rows = self.table.find_all(keys)
         return {name: _missing_with(keys, take(self.table.values[name], rows).fill_null(0)) for name in self.gives}
 
-    def look_up_one(self, values):
-        keys = [values[name] for name in self.by]
-        if None in keys:
+    def given_one(self, values, stored):
+        if any(values[name] is None for name in self.by):
             return dict.fromkeys(self.gives)
-        row = self.table.find(keys)
-        return {name: self.table.values[name][row - 1].as_py() if row else 0 for name in self.gives}
+        if stored is None:
+            return dict.fromkeys(self.gives, 0)
+        when = values[self.at] if self.goes_on else None
+        if not self.goes_on or (when is not None and stored[WHEN] < when):
+            return {name: stored[name] for name in self.gives}
+        return {name: stored[name] - stored[late] for name, late in zip(self.gives, LATE, strict=False)}
 
     @property
     def stored(self):
-        return dict.fromkeys((*self.gives, *(LATE if self.goes_on else ())), pa.int64())
+        return dict.fromkeys((*self.gives, *((WHEN, *LATE) if self.goes_on else ())), pa.int64())
 
     def going_on(self):
         return GoingOnCounts(self)
@@ -98,6 +102,12 @@ class GoingOnCounts(GoingOn):
         self.when[0] = FIRST
         return self._given(keys, counts)
 
+    def _click(self, events):
+        rows = self.keys.find_all([events.values[name] for name in self.state.by])
+        np.add.at(self.total[:, 1], rows, 1)
+        np.add.at(self.late[:, 1], rows, self.when[rows] == moments(events.values[self.state.at]))
+        self.total[0] = self.late[0] = 0
+
     def _grow(self) -> None:
         rows = self.keys.size + 1
         if len(self.when) < rows:
@@ -105,8 +115,10 @@ class GoingOnCounts(GoingOn):
             more = np.zeros((len(self.when) - len(self.total), 2), np.int64)
             self.total, self.late = (np.concatenate([array, more]) for array in (self.total, self.late))
 
-    def snapshot(self, folder):
+    def last_moments(self):
+        return self.when
+
+    def stored(self):
         rows = slice(1, self.keys.size + 1)
-        given = {name: self.total[rows, index] for index, name in enumerate(self.state.gives)}
-        late = dict(zip(LATE, (self.when[rows], self.late[rows, 0], self.late[rows, 1]), strict=True))
-        return self._write(folder, {name: pa.array(column) for name, column in (given | late).items()})
+        columns = [*self.total[rows].T[:len(self.state.gives)], self.when[rows], *self.late[rows].T]
+        return {name: pa.array(column) for name, column in zip(self.state.stored, columns, strict=True)}

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickwise.encoding.lists import Lists
-from clickwise.encoding.states.state import Events, GoingOn, State, Values, moments
+from clickwise.encoding.states.state import FIRST, Events, GoingOn, State, Values, moments
 from clickwise.errors import DataError
 
 TIME, OUTCOME = "time", "outcome"  # in place of a column: event minus row, in `at`'s unit; 1 passed over, 2 clicked
@@ -55,29 +55,37 @@ class EventLog(State):
         return loaded
 
     @functools.cached_property
-    def log(self) -> _Log:
+    def log(self) -> EventsByKey:
         columns = {name: self.table.values[name].combine_chunks() for name in self.stored}
         offsets = columns[TIME].offsets.to_numpy() if self.table.size else np.zeros(1, np.int64)
-        return _Log(np.append(offsets[:1], offsets), {
+        return EventsByKey(np.append(offsets[:1], offsets), {
             name: column.values.to_numpy() for name, column in columns.items()})
 
     def look_up(self, values: Values) -> dict[str, Lists]:
         rows = self.table.find_all([values[name] for name in self.by])
         return self.log.before(self, rows, moments(values[self.at]))
 
-    def look_up_one(self, values):
-        keys = dict(zip(self.by, self.table.parts or [self.table.keys], strict=True))
-        is_text = {name for name, file in keys.items() if file.kind == "text"}
-        at = {name: pa.array([values[name]], pa.string() if name in is_text else pa.int64()) for name in self.needs}
-        return {name: found.tolist() for name, (found, _) in self.look_up(at).items()}
+    def stored_of(self, row):
+        first, end = self.log.offsets[row:row + 2]
+        return {name: column[first:end] for name, column in self.log.columns.items()}
+
+    def given_one(self, values, stored):
+        when = values[self.at]
+        if stored is None or when is None:
+            return {name: [] for name in self.features}
+        end = int(np.searchsorted(stored[TIME], when))
+        seen = slice(max(0, end - self.length), end)
+        return {name: (stored[TIME][seen] - when if column == TIME else stored[name][seen]).tolist()
+                for name, column in self.features.items()}
 
     def going_on(self):
         return GoingOnEvents(self)
 
 
 @dataclasses.dataclass
-class _Log:
-    """The events of row r are those from offsets[r] to offsets[r + 1], in the order of time; row 0 has none."""
+class EventsByKey:
+    """Events in memory: those of row r are those from offsets[r] to offsets[r + 1], in the order of time; row 0 has
+    none."""
 
     offsets: np.ndarray
     columns: dict[str, np.ndarray]
@@ -130,10 +138,39 @@ class GoingOnEvents(GoingOn):
                   for name, column in self.log.columns.items()}
         order = np.lexsort((joined[TIME], of))
         counts = np.bincount(of, minlength=self.keys.size + 1)
-        self.log = _Log(np.concatenate([[0], np.cumsum(counts)]), {name: column[order] for name, column in
+        self.log = EventsByKey(np.concatenate([[0], np.cumsum(counts)]), {name: column[order] for name, column in
                                                                    joined.items()})
 
-    def snapshot(self, folder):
-        offsets = pa.array(self.log.offsets[1:])
-        return self._write(folder, {name: pa.LargeListArray.from_arrays(offsets, pa.array(column))
-                                    for name, column in self.log.columns.items()})
+    def _click(self, events):
+        if self.state.clicks_only:
+            self._replay(events)
+            return
+        rows, when = (self.keys.find_all([events.values[of] for of in self.state.by]), moments(
+            events.values[self.state.at]))
+        kept = {name: column for name, column in self.state.features.items() if column not in (TIME, OUTCOME)}
+        for outcome in (name for name, column in self.state.features.items() if column == OUTCOME):
+            outcomes = self.log.columns[outcome].copy()
+            for event, row in enumerate(rows):
+                of_key = slice(*self.log.offsets[row:row + 2])
+                same = (self.log.columns[TIME][of_key] == when[event]) & (outcomes[of_key] == 1)
+                for name, column in kept.items():
+                    same &= self.log.columns[name][of_key] == events.columns[column][event]
+                outcomes[of_key][np.flatnonzero(same)[:1]] = 2  # the first of several that look alike
+            self.log = dataclasses.replace(self.log, columns={**self.log.columns, outcome: outcomes})
+
+    def last_moments(self):
+        ends = self.log.offsets[1:]
+        times = np.append(self.log.columns[TIME], FIRST)[ends - 1]
+        return np.where(np.diff(self.log.offsets), times, FIRST)
+
+    def stored(self):
+        """Of each key the last `length` events, and the last `length` before its last moment."""
+        offsets, length = self.log.offsets, self.state.length
+        of = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        is_last = self.log.columns[TIME] == self.last_moments()[of]
+        ends, place = offsets[1:], np.arange(len(of))
+        earlier = ends - np.bincount(of, is_last, len(ends)).astype(np.int64)  # where each last moment begins
+        kept = (place >= ends[of] - length) | (~is_last & (place >= earlier[of] - length))
+        offsets = pa.array(np.concatenate([[0], np.cumsum(kept)])[offsets[1:]])
+        return {name: pa.LargeListArray.from_arrays(offsets, pa.array(column[kept]))
+                for name, column in self.log.columns.items()}

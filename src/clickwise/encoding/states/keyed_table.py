@@ -10,7 +10,8 @@ With one key, keys.vocabulary alone leads from it to the row. Row 0 stands for k
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ class KeyedTable:
             number = number * (part.size + 1) + id_
         return self.keys.find(number)
 
+    @functools.cached_property
+    def value(self) -> dict[str, Callable[[int], Any]]:
+        """By column what gives the value of one row, Python's own, None where it is missing."""
+        return {name: _value_of(self.values[name]) for name in self.values.column_names}
+
     def find_all(self, keys: Sequence[pa.Array]) -> np.ndarray:
         """The rows of many keys, int32; 0 where there is none, or a key is missing."""
         if not self.parts:
@@ -98,8 +104,33 @@ def _ids(file: VocabularyFile, column: pa.Array) -> np.ndarray:
     return ids
 
 
+def _value_of(column: pa.ChunkedArray) -> Callable[[int], Any]:
+    """What gives the value in a row, numbered from 1 on. Numbers and texts without missing ones are read from the
+    mapped memory, which is several times as fast as by way of Arrow's scalars."""
+    array = column.chunk(0) if column.num_chunks == 1 else column
+    if column.num_chunks == 1 and not column.null_count and not array.offset:
+        if _is_number(array.type):
+            numbers = memoryview(array.to_numpy())
+            return lambda row: numbers[row - 1]
+        if pa.types.is_string(array.type):
+            _, ends, data = array.buffers()
+            ends, data = memoryview(ends).cast("i"), memoryview(data or b"")
+            return lambda row: str(data[ends[row - 1]:ends[row]], "utf-8")
+    return lambda row: array[row - 1].as_py()
+
+
+def _is_number(type_: pa.DataType) -> bool:
+    return pa.types.is_integer(type_) or pa.types.is_float64(type_)
+
+
 def take(values: pa.ChunkedArray | pa.Array, rows: np.ndarray) -> pa.Array:
     """The values of rows numbered from 1 on; missing for 0."""
+    if not values.null_count and _is_number(values.type) and len(values) and (
+            isinstance(values, pa.Array) or values.num_chunks == 1):  # several times as fast as by way of Arrow
+        array = values if isinstance(values, pa.Array) else values.chunk(0)
+        is_missing = rows == 0
+        found = array.to_numpy()[np.maximum(rows, 1) - 1]
+        return pa.array(found, array.type, mask=is_missing if is_missing.any() else None, from_pandas=False)
     found = values.take(pa.array(np.maximum(rows.astype(np.int64) - 1, 0), mask=rows == 0))
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
@@ -126,10 +157,23 @@ def write_keyed_table(folder: Path, keys: Mapping[str, pa.Array], values: Mappin
         writer.write_table(table)
 
 
+class TableInMemory:
+    """A few rows, as a table of them: `keys`, a tuple each, all different and nothing missing, and `values`."""
+
+    def __init__(self, keys: Sequence[tuple], values: pa.Table) -> None:
+        self.rows = {key: row for row, key in enumerate(keys, 1)}
+        self.values, self.size = values, len(keys)
+
+    def find_all(self, keys: Sequence[pa.Array]) -> np.ndarray:
+        """As of a `KeyedTable`."""
+        keys = zip(*(column.to_pylist() for column in keys), strict=True)
+        return np.array([self.rows.get(key, 0) for key in keys], np.int32)
+
+
 class GrowingKeys:
     """The keys of a table, and further ones: their rows go on behind its last."""
 
-    def __init__(self, table: KeyedTable) -> None:
+    def __init__(self, table: KeyedTable | TableInMemory) -> None:
         self.table, self.further = table, {}
 
     @property
@@ -154,10 +198,3 @@ class GrowingKeys:
         else:
             rows[where] = [further.get(value, 0) for value in values]
         return rows
-
-    def columns(self, known: Sequence[pa.Array]) -> list[pa.Array]:
-        """All keys in the order of their rows; `known` are those of the table."""
-        if not self.further:
-            return list(known)
-        return [pa.concat_arrays([column, pa.array([key[index] for key in self.further], column.type)])
-                for index, column in enumerate(known)]

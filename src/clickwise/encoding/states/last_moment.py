@@ -34,12 +34,15 @@ class LastMoment(State):
         is_known = is_known & (when != FIRST)
         return {name: pa.array((when - np.where(is_known, last, when)) / MS, mask=~is_known)}
 
-    def look_up_one(self, values):
+    def given_one(self, values, stored):
         (name,) = self.gives
-        keys = [values[name] for name in self.by]
-        row = 0 if None in keys else self.table.find(keys)
-        return {name: (values[self.at] - self.table.values[TIME][row - 1].as_py()) / MS
-                if row and values[self.at] is not None else None}
+        when = values[self.at]
+        if stored is None or when is None:
+            return {name: None}
+        last = stored[TIME]
+        if self.goes_on and last >= when:
+            last = stored[BEFORE] if stored[BEFORE] < when else FIRST
+        return {name: None if last == FIRST else (when - last) / MS}
 
     def going_on(self):
         return GoingOnMoments(self)
@@ -59,7 +62,9 @@ class GoingOnMoments(GoingOn):
         return self._given(when, self._earlier(rows, when))
 
     def _earlier(self, rows: np.ndarray, when: np.ndarray) -> np.ndarray:
-        return np.where(self.last[rows] < when, self.last[rows], self.before[rows])
+        """The last moment before each; FIRST where there is none, or it is not known any more."""
+        before = np.where(self.before[rows] < when, self.before[rows], FIRST)
+        return np.where(self.last[rows] < when, self.last[rows], before)
 
     def _given(self, when: np.ndarray, last: np.ndarray) -> dict[str, pa.Array]:
         return self.state.given(when, last, last != FIRST)
@@ -72,13 +77,20 @@ class GoingOnMoments(GoingOn):
         order, is_first, is_new, end = in_runs(rows, when)
         rows, sorted_when = rows[order], when[order]
         start = np.maximum.accumulate(np.where(is_new, np.arange(len(rows)), 0))  # of each event's moment
-        earlier = np.where(is_first[start], self._earlier(rows, sorted_when), sorted_when[start - 1])
-        self.before[rows[end]], self.last[rows[end]] = earlier[end], sorted_when[end]
+        earlier = self._earlier(rows, sorted_when)
+        earlier = np.where(is_first[start], earlier, np.maximum(earlier, sorted_when[start - 1]))
+        key, of_last = rows[end], sorted_when[end]
+        old = self.last[key]
+        self.before[key] = np.where(of_last >= old, earlier[end], np.maximum(self.before[key], of_last))
+        self.last[key] = np.maximum(old, of_last)  # an earlier one may come late: clocks disagree
         self.last[0] = self.before[0] = FIRST
         last = np.empty(len(rows), np.int64)
         last[order] = earlier
         return self._given(when, last)
 
-    def snapshot(self, folder):
+    def last_moments(self):
+        return self.last
+
+    def stored(self):
         rows = slice(1, self.keys.size + 1)
-        return self._write(folder, {TIME: pa.array(self.last[rows]), BEFORE: pa.array(self.before[rows])})
+        return {TIME: pa.array(self.last[rows]), BEFORE: pa.array(self.before[rows])}

@@ -21,10 +21,8 @@ class Lookup(State):
         rows = self.table.find_all([values[name] for name in self.by])
         return {name: take(self.table.values[name], rows) for name in self.gives}
 
-    def look_up_one(self, values):
-        keys = [values[name] for name in self.by]
-        row = 0 if None in keys else self.table.find(keys)
-        return {name: self.table.values[name][row - 1].as_py() if row else None for name in self.gives}
+    def given_one(self, values, stored):
+        return dict.fromkeys(self.gives) if stored is None else stored
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickwise.encoding.raw_column import RawColumn
-from clickwise.encoding.states.keyed_table import GrowingKeys, KeyedTable, files_of, write_keyed_table
+from clickwise.encoding.states.keyed_table import GrowingKeys, KeyedTable, TableInMemory, files_of
 
 Values = Mapping[str, pa.Array]  # columns as their raw types read them
 FIRST = np.iinfo(np.int64).min  # a moment before all others
@@ -49,7 +49,7 @@ class State:
     at: str | None = None
     goes_on: bool = False
     until: int | None = None
-    table: KeyedTable | None = dataclasses.field(default=None, compare=False, repr=False)
+    table: KeyedTable | TableInMemory | None = dataclasses.field(default=None, compare=False, repr=False)
 
     kind: ClassVar[str]
 
@@ -83,6 +83,17 @@ class State:
 
     def look_up_one(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The same for one row, in Python's own values."""
+        keys = [values[name] for name in self.by]
+        row = 0 if None in keys else self.table.find(keys)
+        return self.given_one(values, self.stored_of(row) if row else None)
+
+    def stored_of(self, row: int) -> dict[str, Any]:
+        """What is stored in a row of its table, which are numbered from 1 on; lists as numpy arrays."""
+        value = self.table.value
+        return {name: value[name](row) for name in self.stored}
+
+    def given_one(self, values: Mapping[str, Any], stored: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What it gives for one row, of what is stored of its keys; None: nothing is."""
         raise NotImplementedError
 
     def going_on(self) -> GoingOn:
@@ -101,8 +112,8 @@ class GoingOn:
         raise NotImplementedError
 
     def update(self, events: Events) -> None:
-        """Takes in events, none of them before those that it was told of already, in any order among themselves; what
-        lies before `until` is in it and left out."""
+        """Takes in events, in any order; what lies before `until` is in it and left out. Events may come late, before
+        others that it was told of: rows of the last moment, and later ones, see them."""
         if len(fresh := self._fresh(events)):
             self._replay(events if len(fresh) == len(events.label) else events.take(fresh))
 
@@ -119,33 +130,35 @@ class GoingOn:
             found = {name: pa.concat_arrays([found[name], later[name]]).take(pa.array(place)) for name in found}
         return found
 
-    def snapshot(self, folder: Path) -> State:
-        """Writes it as it stands now into `folder`; the state that is loaded from there."""
+    def click(self, events: Events) -> None:
+        """Events that it was told of already, without a click: they were clicked after all, as their label says now."""
+        if len(fresh := self._fresh(events)):
+            self._click(events.take(fresh))
+
+    def is_late(self, values: Values) -> np.ndarray:
+        """Which rows lie before the last moment that it knows of their keys; bool [rows]."""
+        rows = self.keys.find_all([values[name] for name in self.state.by])
+        return self.last_moments()[rows] > moments(values[self.state.at])
+
+    def last_moments(self) -> np.ndarray:
+        """By row, FIRST where there is none; row 0 is nobody's."""
+        raise NotImplementedError
+
+    def stored(self) -> dict[str, pa.Array]:
+        """The columns that the state stores, as it stands now, in the order of `keys`: as far as rows of the last
+        moment of a key, and later ones, can see it."""
         raise NotImplementedError
 
     def _replay(self, events: Events) -> dict[str, Any]:
         raise NotImplementedError
 
+    def _click(self, events: Events) -> None:
+        """Nothing, where a state does not look at clicks."""
+
     def _fresh(self, events: Events) -> np.ndarray:
         if self.state.until is None:
             return np.arange(len(events.label))
         return np.flatnonzero(moments(events.values[self.state.at]) >= self.state.until)
-
-    def _known_keys(self) -> list[pa.Array]:
-        """The keys of the table on disk, read back from its vocabularies, in the order of its rows."""
-        table = self.state.table
-        if not table.parts:
-            return [table.keys.values()]
-        number, keys = table.keys.values().to_numpy(), []
-        for part in reversed(table.parts):
-            keys.append(part.values().take(pa.array(number % (part.size + 1) - 1)))
-            number = number // (part.size + 1)
-        return keys[::-1]
-
-    def _write(self, folder: Path, values: Mapping[str, pa.Array]) -> State:
-        keys = self.keys.columns(self._known_keys())
-        write_keyed_table(folder, dict(zip(self.state.by, keys, strict=True)), values)
-        return self.state.load(folder)
 
 
 def moments(column: pa.Array) -> np.ndarray:
