@@ -188,6 +188,14 @@ class Model:
             shutil.copytree(self.folder, temporary, dirs_exist_ok=True)
         return folder
 
+    def export(self, folder: str | Path, **options: Any) -> Path:
+        """Writes `folder`, a new one, which scores raw rows without torch, as `clickwise export` does: `name`,
+        `version`, `format` (onnx, pt2), `rows` (fp32, bf16, int8), `encoding`."""
+        from clickwise.export.folder import export
+
+        export(self.folder, folder, **options)
+        return Path(folder)
+
     def __repr__(self) -> str:
         shown = [f"{mapping} " + ", ".join(f"{name} {values[name]:.4f}" for name in ("auc", "log_loss")
                                            if values.get(name) is not None) for mapping, values in self.metrics.items()]

@@ -70,7 +70,8 @@ class Recipe:
     freeze       parts of the model that stay as they are: `top`, `top.0`, `embeddings`, `embeddings.<table>`
     start_from   a run folder whose weights (of its best checkpoint, else its last) training starts from
     metrics      what evaluations measure; docs/metrics.md
-    examples     so many raw rows of the test mapping go into the run with their scores, where its data has an encoding
+    examples     so many raw rows of test or validation go into the run with their scores, where the data has an
+                 encoding
     baselines    what is measured beside the model, on the same rows: logistic_regression, boosted_trees (where
                  scikit-learn is installed); the best constant is always. docs/training.md
     """

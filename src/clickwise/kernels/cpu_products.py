@@ -56,9 +56,9 @@ def _is_there(dtype: torch.dtype) -> bool:
 
 def works_for(x: torch.Tensor) -> bool:
     """Whether the products below can be taken of `x` [M, K], here and now."""
-    if x.device.type != "cpu" or x.dim() != 2 or x.numel() == 0:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # first: there a size is no number
         return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if x.device.type != "cpu" or x.dim() != 2 or x.numel() == 0:
         return False
     dtype = compute_type(x)
     return dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.enabled and _is_there(dtype)

@@ -18,8 +18,9 @@ from clickwise.layers.scorer import Linear, Scorer
 
 def may_wait(tensor: torch.Tensor) -> bool:
     """Whether the next operations may depend on the tensor's values: a GPU would be waited for, a graph cannot."""
-    on_cpu = tensor.device.type == "cpu" and not gpu.runs_on(tensor.device)
-    return on_cpu and tensor.numel() > 0 and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling():  # first: there a size is no number
+        return False
+    return tensor.device.type == "cpu" and not gpu.runs_on(tensor.device) and tensor.numel() > 0
 
 
 def masked_softmax(score_BL: torch.Tensor, mask_BL: torch.Tensor, *, dim: int = -1,
@@ -56,8 +57,12 @@ def attend(query_BQE: torch.Tensor, items_BLE: torch.Tensor,
     queries and sums, on a CPU while they lie in its cache, and their gradient is written once.
     """
     with torch.autocast(items_BLE.device.type, enabled=False):
+        query_BQE, items_BLE = query_BQE.float(), items_BLE.float()
+        if torch.compiler.is_compiling():  # a graph holds for any number of samples
+            weight_BKL = weights_of(torch.bmm(query_BQE, items_BLE.transpose(1, 2)), slice(None))
+            return torch.bmm(weight_BKL, items_BLE)
         # Inside of the function gradients are always off, and `needs_input_grad` is true under `no_grad` too.
-        return _Attend.apply(query_BQE.float(), items_BLE.float(), weights_of, torch.is_grad_enabled())
+        return _Attend.apply(query_BQE, items_BLE, weights_of, torch.is_grad_enabled())
 
 
 AT_ONCE = 128  # samples that a CPU's thread takes at a time

@@ -17,6 +17,8 @@ class GRU(nn.Module):
     order. First values as in Keras: input weights Glorot uniform, recurrent ones orthogonal, biases 0.
     """
 
+    recurrence = staticmethod(recurrence)  # a graph for export has one of its own
+
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.width = width
@@ -29,7 +31,7 @@ class GRU(nn.Module):
         # The recurrent biases of z and r act as those of the input do.
         of_gates, of_candidate = self.recurrent_bias_G.split([2 * self.width, self.width])
         bias_G = self.input_bias_G + nn.functional.pad(of_gates, (0, self.width))
-        return recurrence(x_LBE, self.input_GE, bias_G, self.recurrent_GH, of_candidate, "gru", mask_LB=mask_LB)
+        return self.recurrence(x_LBE, self.input_GE, bias_G, self.recurrent_GH, of_candidate, "gru", mask_LB=mask_LB)
 
 
 class AUGRU(nn.Module):
@@ -38,6 +40,8 @@ class AUGRU(nn.Module):
     form   paper: a = 0 leaves the state untouched · compat: a = 0 is an ordinary update (see `kernels.augru`)
     First values: weights Glorot uniform; the gates' biases 1 in compat as there, where z is what stays; else 0.
     """
+
+    recurrence = staticmethod(recurrence)
 
     def __init__(self, inputs: int, width: int, form: Form) -> None:
         super().__init__()
@@ -54,5 +58,5 @@ class AUGRU(nn.Module):
 
     def forward(self, x_LBE: torch.Tensor, attention_LB: torch.Tensor,
                 mask_LB: torch.Tensor | None = None) -> torch.Tensor:
-        return recurrence(x_LBE, self.input_GE, self.bias_G, self.recurrent_GH, None, self.form,
-                          attention_LB=attention_LB, mask_LB=mask_LB, every_state=False)
+        return self.recurrence(x_LBE, self.input_GE, self.bias_G, self.recurrent_GH, None, self.form,
+                               attention_LB=attention_LB, mask_LB=mask_LB, every_state=False)

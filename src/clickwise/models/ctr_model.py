@@ -40,6 +40,12 @@ class CTRModel(nn.Module):
         """Logits, float32 [B]; needs no label, so that the same function is trained, evaluated and served."""
         raise NotImplementedError
 
+    def positions(self) -> tuple[int | None, int | None]:
+        """(How many positions of a history a prediction reads, the latest; None: all. From how many on it may be given
+        fewer, where the rest is padding: scores are then the same, and no constant in `forward` follows from how many
+        they are; None: it needs them all.)"""
+        return None, None
+
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Scalar losses by name; the loop minimises their sum. Here: mean binary cross-entropy over the batch."""
         return {"log_loss": log_loss(self(batch), batch.label)}

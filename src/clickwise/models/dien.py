@@ -87,6 +87,9 @@ class DIEN(HistoryModel):
         self.top = Scorer(features.target_width + width + features.context_width, config.top_mlp, config.activation,
                           dropout=config.dropout)
 
+    def positions(self) -> tuple[int | None, int | None]:
+        return self.config.history_length, None if self.config.history_length or not self.config.mask_padding else 1
+
     def forward(self, batch: Batch) -> torch.Tensor:
         return self._logit(self.rows(batch, self.config.history_length))[0]
 

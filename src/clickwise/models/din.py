@@ -73,6 +73,9 @@ class DIN(HistoryModel):
         self.top = Scorer(features.target_width + features.item_width + features.context_width, config.top_mlp,
                           config.activation, dropout=config.dropout)
 
+    def positions(self) -> tuple[int | None, int | None]:
+        return self.config.history_length, None if self.config.history_length else 1
+
     def forward(self, batch: Batch) -> torch.Tensor:
         rows = self.rows(batch, self.config.history_length)
         interest_BE, _ = self.attention(rows.target_BE[:, :self.features.matched], rows.items_BLE, rows.mask_BL)

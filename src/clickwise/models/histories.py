@@ -115,7 +115,8 @@ class HistoryFeatures:
         the negative history's last `negatives` of them. Prediction asks for no negatives, and the batch needs none.
         `share` of all values is dropped."""
         positions = batch.history[0].shape[1]
-        length = positions if length is None else min(length, positions)
+        # Not by min and max, of which a graph for any length keeps every one.
+        length = positions if length is None or length >= positions else length
         mask_BL = batch.history[0] != 0
         alone = dict(zip(self.names["user"], batch.user, strict=True))
         alone |= zip(self.names["categorical"], batch.categorical, strict=True)
@@ -142,7 +143,8 @@ class HistoryFeatures:
                 last: int) -> dict[str, torch.Tensor]:
         """Ids by feature from the `first` latest position to before the `last` latest, padding as −1."""
         def cut(column_BL: torch.Tensor) -> torch.Tensor:  # negatives may be of fewer positions, the latest
-            return column_BL[:, max(0, column_BL.shape[1] - first):column_BL.shape[1] - last]
+            there = column_BL.shape[1]
+            return column_BL[:, there - first if there > first else 0:there - last]
 
         return {name: _padded(cut(ids_BL), cut(mask_BL & (ids_BL != 0) if name in self.further else mask_BL))
                 for name, ids_BL in zip(self.names[channel], ids, strict=True)}

@@ -127,6 +127,9 @@ class SIM(HistoryModel):
                                  dropout=config.dropout) if config.search_loss_weight else None
         self.top = Scorer(self.long.outputs + width + rest, config.top_mlp, config.activation, dropout=config.dropout)
 
+    def positions(self) -> tuple[int | None, int | None]:
+        return None, self.config.short_length + self.config.k + 1  # so that a search has to choose
+
     def forward(self, batch: Batch) -> torch.Tensor:
         return self._run(batch, self.rows(batch, self.config.short_length, earlier=True))["logit"]
 
@@ -180,6 +183,8 @@ class LongInterest(nn.Module):
 
     def forward(self, batch: Batch, target_BE: torch.Tensor, items_BLE: torch.Tensor, mask_BL: torch.Tensor, *,
                 with_search: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if torch.compiler.is_compiling() and items_BLE.shape[1] == 0:  # a graph cannot look for the largest of nothing
+            return tuple(items_BLE.new_zeros(items_BLE.shape[0], width) for width in (self.outputs, items_BLE.shape[2]))
         if self.search == "sdim":
             return search.sdim(target_BE, items_BLE, mask_BL, self.planes_EM, self.hash_group), None
         heads = 0 if self.attention is None else self.attention.heads

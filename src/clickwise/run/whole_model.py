@@ -3,8 +3,8 @@
     feature_spec.yaml   features and channels; no columns
     encoding/           encoding.json and states, read-only: raw rows to what the model reads
     columns.json        what each column of a table is taken for, and why
-    examples.parquet    raw rows of the test mapping, or of the log that states go on with, with `logit` and
-                        `probability` as this model scores them
+    examples.parquet    raw rows of the test mapping, else of validation, or of the log that states go on with, with
+                        `logit` and `probability` as this model scores them
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ def dot_interaction(z0_BD: torch.Tensor | None, rows_BFD: torch.Tensor | None, p
         x_BTD, first_BD = z0_BD[:, None], z0_BD
     else:
         x_BTD, first_BD = torch.cat([z0_BD[:, None].to(rows_BFD.dtype), rows_BFD], dim=1), z0_BD
-    dots_BTT = x_BTD @ x_BTD.transpose(1, 2)
-    i_P, j_P = torch.tril_indices(x_BTD.shape[1], x_BTD.shape[1], offset=-1, device=x_BTD.device)
-    out = torch.cat([first_BD.to(dots_BTT.dtype), dots_BTT[:, i_P, j_P]], dim=1)
+    dots_BTT, vectors = x_BTD @ x_BTD.transpose(1, 2), x_BTD.shape[1]
+    out = first_BD.to(dots_BTT.dtype)
+    if vectors > 1:
+        i_P, j_P = torch.tril_indices(vectors, vectors, offset=-1, device=x_BTD.device)
+        out = torch.cat([out, dots_BTT[:, i_P, j_P]], dim=1)
     return F.pad(out, (0, -out.shape[1] % pad_to))
