@@ -47,10 +47,33 @@ TrustPaths = Annotated[bool, typer.Option("--trust-paths", help=(
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
+class Format(StrEnum):
+    onnx = "onnx"
+    pt2 = "pt2"
+    triton = "triton"
+
+
+class TritonBackend(StrEnum):
+    onnxruntime = "onnxruntime"
+    python = "python"
+
+
+class TritonDevice(StrEnum):
+    cpu = "cpu"
+    gpu = "gpu"
+
+
+class TableRows(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
 class What(StrEnum):
     train = "train"
     inference = "inference"
     data = "data"
+    serve = "serve"
 
 
 def main() -> None:
@@ -387,39 +410,118 @@ def predict(run: RunFolder, overrides: Overrides = None,
 
 
 @app.command()
-def bench(recipe: RecipeName, overrides: Overrides = None,
+def export(run: RunFolder, out: Annotated[Path, typer.Option(help="The new folder to write.")],
+           name: Annotated[str | None, typer.Option(help="Of the model, for clients; by default the run's.")] = None,
+           version: Annotated[str, typer.Option(help="Of the model, for clients.")] = "1",
+           format: Annotated[Format, typer.Option(help=(
+               "onnx: for ONNX Runtime; pt2: compiled, for torch; triton: a model repository."))] = Format.onnx,
+           backend: Annotated[TritonBackend, typer.Option("--triton-backend", help="Of Triton, for the graph.")] =
+           TritonBackend.onnxruntime,
+           device: Annotated[TritonDevice, typer.Option("--triton-device", help="Of Triton, for the graph.")] =
+           TritonDevice.cpu,
+           rows: Annotated[TableRows, typer.Option(help="How tables are stored.")] = TableRows.fp32,
+           encoding: Annotated[bool, typer.Option("--with-encoding/--without-encoding", help=(
+               "Whether it takes raw rows, or ids and numbers."))] = True,
+           allow_imports: AllowImports = None, trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
+    """Write a folder that scores raw rows without the run, its data or torch; it is checked against the run."""
+    from clickwise.export.folder import export
+
+    found = export(run, out, format=format.value, backend=backend.value, device=device.value, name=name,
+                   version=version, rows=rows.value, encoding=encoding, allow_imports=allow_imports or (),
+                   trust_paths=trust_paths)
+    if as_json:
+        _print_json(found)
+        return
+    print(f"{found['out']}  model {found['name']}, {found['rows']:,} rows score as in the run: the largest difference "
+          f"is {found['largest_difference']:.1e}")
+    if "auc" in found:
+        print("AUC not measured: the test rows are gone" if found["auc"] is None else
+              f"AUC {found['auc']:.5f}, of the run {found['auc_of_the_run']:.5f}")
+
+
+@app.command()
+def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
+              "A recipe; a run folder, or what clickwise export wrote."))], overrides: Overrides = None,
           what: Annotated[What, typer.Option(help="What to measure.")] = What.train,
           batch_sizes: Annotated[str | None, typer.Option(help="Several sizes: 1,64,4096.")] = None,
           steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps that count.")] = 50,
           warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 10,
           with_loading: Annotated[bool, typer.Option("--with-loading", help="Inference: time the loader too.")] = False,
+          rates: Annotated[str | None, typer.Option(show_default="100,500,1000", help=(
+              "Serve: requests per second, several with commas."))] = None,
+          seconds: Annotated[float, typer.Option(min=0.1, help="Serve: how long, at each rate.")] = 10.0,
+          source: Annotated[Path | None, typer.Option("--input", help="Serve: raw rows to send.")] = None,
+          url: Annotated[str | None, typer.Option(help="Serve: of a server that runs already.")] = None,
           trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Measure throughput and latency: warm-up left out, medians and percentiles."""
     from clickwise.verbs.bench import bench
 
-    sizes = _sizes(batch_sizes)
+    sizes = _numbers("--batch-sizes", batch_sizes)
     if with_loading and what is not What.inference:
         raise UsageError("--with-loading", found=f"--what {what.value}", expected="--what inference",
                          do="train and data read from the loader anyway")
-    result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=sizes,
-                   with_loading=with_loading, trust_paths=trust_paths)
+    if what is What.serve:
+        from clickwise.verbs.bench_serve import RATES, bench_serve
+
+        result = bench_serve(Path(recipe), source=source, rates=_numbers("--rates", rates) or RATES,
+                             batch_sizes=sizes or (1,), seconds=seconds, url=url)
+    else:
+        result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=sizes,
+                       with_loading=with_loading, trust_paths=trust_paths)
     if as_json:
         _print_json(result)
         return
     names = list(result["rows"][0])
-    print("  ".join(f"{name:>17}" for name in names))
+    print("  ".join(f"{name:>18}" for name in names))
     for row in result["rows"]:
-        print("  ".join(f"{row[name]:>17,}" for name in names))
+        print("  ".join(f"{'' if row[name] is None else format(row[name], ','):>18}" for name in names))
 
 
-def _sizes(text: str | None) -> tuple[int, ...]:
+def _numbers(option: str, text: str | None) -> tuple[int, ...]:
     try:
-        sizes = tuple(int(part) for part in text.split(",")) if text else ()
+        numbers = tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
-        sizes = (0,)
-    if any(size < 1 for size in sizes):
-        raise UsageError("--batch-sizes", found=repr(text), expected="positive integers with commas: 1,64,4096")
-    return sizes
+        numbers = (0,)
+    if any(number < 1 for number in numbers):
+        raise UsageError(option, found=repr(text), expected="positive integers with commas: 1,64,4096")
+    return numbers
+
+
+@app.command()
+def serve(exports: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that clickwise export wrote.")],
+          name: Annotated[str | None, typer.Option(help="How clients call the model; its run's by default.")] = None,
+          host: Annotated[str, typer.Option(help="The address; others than this machine reach 0.0.0.0.")] = "127.0.0.1",
+          port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
+          workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that answer.")] = 1,
+          queue: Annotated[int, typer.Option(min=1, help="Requests that may wait, in each worker; else 503.")] = 256,
+          deadline: Annotated[float | None, typer.Option(min=0.001, metavar="MS", help=(
+              "Milliseconds after which a request is no longer scored: 504."))] = None,
+          roots: Annotated[list[Path] | None, typer.Option("--root", metavar="DIR", show_default=False, help=(
+              "A folder below which clients may load exports; repeatable."))] = None,
+          states: Annotated[str, typer.Option(metavar="STORE", help=(
+              "Where states that go on with events are kept: sqlite:PATH, redis://HOST:PORT/NUMBER, memory; none: rows "
+              "bring along what they would give."))] = "sqlite:clickwise-states.db",
+          token_file: Annotated[Path | None, typer.Option(metavar="FILE", help=(
+              "What clients must know: Authorization: Bearer TOKEN."))] = None,
+          certificate: Annotated[Path | None, typer.Option("--tls-cert", metavar="FILE", help="PEM; with it https.")
+                                 ] = None,
+          key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="PEM.")] = None,
+          access_log: Annotated[bool, typer.Option(help="A line for every answer, without values.")] = True,
+          checksums: Annotated[bool, typer.Option("--checksums/--no-checksums", help=(
+              "Whether every file of an export is read and verified first: huge tables take seconds."))] = True,
+          body_limit: Annotated[int, typer.Option(min=1024, metavar="BYTES", help="Of a request.")] = 32 << 20,
+          read_timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help=(
+              "How long a client may take to send a request."))] = 10.0) -> None:
+    """Serve exports over HTTP: the Open Inference Protocol, ranking, measures."""
+    from clickwise.verbs.serve import serve
+
+    def ready(address: str) -> None:
+        print(f"ready: {address}", flush=True)
+
+    code = serve(exports, ready=ready, name=name, host=host, port=port, workers=workers, queue=queue, deadline=deadline,
+                 roots=roots or (), states=states, token_file=token_file, certificate=certificate, key=key,
+                 access_log=access_log, checksums=checksums, body_limit=body_limit, read_timeout=read_timeout)
+    raise typer.Exit(code)
 
 
 @app.command()

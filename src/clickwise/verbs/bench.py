@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,9 @@ from clickwise import machine, memory
 from clickwise.batch import Batch
 from clickwise.data.loader import Loader
 from clickwise.errors import DataError
+from clickwise.run.folder import RECIPE, recipe_of
 from clickwise.run.session import Session, build_session
+from clickwise.serve.signature import FILE as SIGNATURE
 from clickwise.train.evaluate import predictions
 from clickwise.training_recipe import load_recipe
 
@@ -29,12 +32,18 @@ What = Literal["train", "inference", "data"]
 
 def bench(name: str, overrides: list[str], *, what: What = "train", steps: int = 50, warmup: int = 10,
           batch_sizes: tuple[int, ...] = (), with_loading: bool = False, trust_paths: bool = False) -> dict[str, Any]:
-    """One row of figures per batch size (`rows`), and under which circumstances they were measured.
+    """One row of figures per batch size (`rows`), and under which circumstances they were measured. `name` is that of a
+    recipe, or a run folder; for inference also an export.
 
     Inference is of batches of the test mapping, held in memory, or with `with_loading` as the loader gives them.
     """
+    if what == "inference" and (Path(name) / SIGNATURE).exists():
+        from clickwise.verbs.bench_export import bench_export
+
+        return bench_export(Path(name), steps=steps, warmup=warmup, batch_sizes=batch_sizes)
     memory.keep_freed_memory()
-    recipe = load_recipe(name, overrides)
+    is_run = (Path(name) / RECIPE).exists()
+    recipe = recipe_of(Path(name), overrides, trust_paths=trust_paths) if is_run else load_recipe(name, overrides)
     rows = []
     for size in batch_sizes or (recipe.train.batch_size,):
         sizes = dataclasses.replace(recipe.train, batch_size=size, evaluation_batch_size=size)
@@ -52,8 +61,8 @@ def bench(name: str, overrides: list[str], *, what: What = "train", steps: int =
 def _train(session: Session, steps: int, warmup: int) -> dict[str, float]:
     """Whole steps: waiting for the loader, copy to the device, forward, backward, update."""
     batches = _endless(session.train_loader())
-    clock = _GPUClock() if session.device.type == "cuda" else _WaitingClock(session.device)
-    return _time(lambda: session.step(next(batches)), clock, session.recipe.train.batch_size, steps, warmup)
+    clock = _GPUClock() if session.device.type == "cuda" else WaitingClock(session.device)
+    return time_calls(lambda: session.step(next(batches)), clock, session.recipe.train.batch_size, steps, warmup)
 
 
 def _inference(session: Session, steps: int, warmup: int) -> dict[str, float]:
@@ -78,7 +87,8 @@ def _test_loader(session: Session) -> Loader:
 
 def _time_predictions(session: Session, batches: Iterator[Batch], steps: int, warmup: int) -> dict[str, float]:
     results = predictions(session.model, batches, precision=session.recipe.train.precision, device=session.device)
-    return _time(lambda: next(results), _WaitingClock(session.device), session.recipe.train.batch_size, steps, warmup)
+    return time_calls(lambda: next(results), WaitingClock(session.device), session.recipe.train.batch_size, steps,
+                      warmup)
 
 
 def _data(session: Session, steps: int, warmup: int) -> dict[str, float]:
@@ -103,11 +113,11 @@ def _endless(loader: Loader) -> Iterator[Batch]:
                 yield batch
 
 
-class _WaitingClock:
+class WaitingClock:
     """Times calls one by one, each until its result is there: on a CPU when it returns, on a GPU when it is done."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.wait = torch.cuda.synchronize if device is not None and device.type == "cuda" else lambda: None
 
     def mark(self) -> float:
         """A mark behind all that was called before."""
@@ -134,7 +144,7 @@ class _GPUClock:
         return first.elapsed_time(then)
 
 
-def _time(call: Callable[[], object], clock: _WaitingClock | _GPUClock, batch_size: int, steps: int,
+def time_calls(call: Callable[[], object], clock: WaitingClock | _GPUClock, batch_size: int, steps: int,
           warmup: int) -> dict[str, float]:
     """Figures of `steps` calls in five windows, after `warmup` calls that are not counted."""
     for _ in range(warmup):

@@ -1,0 +1,175 @@
+"""The server as an ASGI application. Scoring goes past Starlette, which answers everything else: its routing and its
+objects cost as much as scoring a row does.
+
+    POST /v2/models/NAME[/versions/V]/infer    raw rows, or ids, to probabilities
+    POST /v1/rank                              candidates in a context, best first
+    all others                                 `routes`
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+import traceback
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from starlette.exceptions import HTTPException
+
+from clickwise.errors import ClickwiseError, StoreError
+from clickwise.progress import warn
+from clickwise.serve.access import AccessLog
+from clickwise.serve.exchange import (
+    BINARY,
+    JSON,
+    LENGTH,
+    Gone,
+    Headers,
+    Limits,
+    Receive,
+    Refused,
+    Scope,
+    Send,
+    after,
+    error_body,
+    read_away,
+    read_body,
+    read_head,
+    send_answer,
+    told,
+)
+from clickwise.serve.measures import Measures
+from clickwise.serve.models import Models
+from clickwise.serve.protocol import answer, read_json, read_request
+from clickwise.serve.queue import Busy, Queue, TooLate
+from clickwise.serve.rank import encode, ranked, read_rank
+from clickwise.serve.routes import Routes
+from clickwise.serve.served import Served
+
+Work = Callable[[Scope, Receive], Awaitable[tuple[Headers, bytes]]]
+_HEALTH = "/v2/health/"
+
+
+class App:
+    """What a worker answers. `token` is asked for everywhere but in questions after the server's health; without one,
+    a server that others can reach (`is_open`) takes no events and loads nothing."""
+
+    def __init__(self, models: Models, queue: Queue, measures: Measures, limits: Limits, *, token: bytes | None = None,
+                 is_open: bool = False, access: AccessLog | None = None) -> None:
+        self.models, self.queue, self.measures, self.limits = models, queue, measures, limits
+        self.is_draining = False
+        self._token, self._access = token, access
+        self._routes = Routes(self, may_change=token is not None or not is_open)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began, path = time.monotonic(), scope["path"]
+        route, pattern, status = "other", "", 500
+        try:
+            if self._token is not None and not path.startswith(_HEALTH):
+                self._check_token(scope)
+            served = self.models.by_path.get(path)
+            if served is not None and scope["method"] == "POST":
+                route = "infer"
+                pattern = path
+                headers, body = await self._infer(served, scope, receive)
+            elif path == "/v1/rank" and scope["method"] == "POST":
+                route = "rank"
+                pattern = path
+                headers, body = await self._rank(scope, receive)
+            else:
+                route, pattern, status, headers, body = await self._routes.answer(scope, receive)
+                await send_answer(send, status, headers, body)
+                return
+            status = 200
+            await send_answer(send, 200, headers, body)
+        except Gone:
+            status = 408
+        except Exception as error:
+            status, headers, message = self._mistake(error)
+            if isinstance(error, Refused) and error.is_unread:
+                await read_away(receive, 4 * self.limits.body)
+            await send_answer(send, status, [JSON, *headers], error_body(message))
+        finally:
+            seconds = time.monotonic() - began
+            self.measures.request(route, status, seconds)
+            if self._access is not None:
+                self._access.line(scope["method"], pattern or route, status, seconds)
+
+    def close(self) -> None:
+        """Writes what is left to be written."""
+        self.queue.close()
+        if self._access is not None:
+            self._access.flush()
+
+    def _check_token(self, scope: Scope) -> None:
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                if hmac.compare_digest(value, b"Bearer " + self._token):
+                    return
+                break
+        raise Refused(401, "authorization: found no token of this server; expected Bearer and the token; "
+                           "do send the header Authorization", [(b"www-authenticate", b"Bearer")])
+
+    def _mistake(self, error: Exception) -> tuple[int, Headers, str]:
+        """What is told of an error: the status, further headers, a message. Of our own only a number is told."""
+        if isinstance(error, Refused):
+            return error.status, error.headers, error.message
+        if isinstance(error, StoreError):
+            warn(str(error))
+            return 503, [after(5)], "the states: found that what keeps them does not answer; do ask again later"
+        if isinstance(error, ClickwiseError):
+            return 400, [], told(error)
+        if isinstance(error, Busy):
+            return 503, [after(1)], "the server: found as many requests as may wait; do ask again in a second"
+        if isinstance(error, TooLate):
+            return 504, [], "the deadline: found that it has passed before the request was scored"
+        if isinstance(error, LookupError) and type(error) is LookupError:
+            return 404, [], str(error)
+        if isinstance(error, PermissionError):
+            return 403, [], str(error)
+        if isinstance(error, HTTPException):
+            return error.status_code, [(name.lower().encode(), value.encode()) for name, value in
+                                       (error.headers or {}).items()], error.detail
+        number = uuid.uuid4().hex[:12]
+        warn(f"error {number}\n{''.join(traceback.format_exception(error))}")
+        return 500, [], f"the server: found an error of its own, {number}; do look for this number in its log"
+
+    async def _infer(self, served: Served, scope: Scope, receive: Receive) -> tuple[Headers, bytes]:
+        head = read_head(scope, self.limits)
+        if self.queue.is_full():
+            raise Busy
+        body = await read_body(receive, self.limits)
+        asked = read_request(body, head.json_length, served.signature, served.raw, served.ids)
+        counts = self.models.counts.get(served.name)
+        encode = None
+        if asked.columns is not None:
+            columns, rows = asked.columns, asked.rows
+
+            def encode() -> Any:
+                tensors = served.encode(columns, rows)
+                if counts is not None:
+                    served.shares.count(columns, tensors, counts.missing, counts.unseen)
+                return tensors
+
+        scores = await self.queue.score(served, asked.rows, asked.tensors, encode, head.deadline)
+        if counts is not None:
+            counts.scored(scores)
+        body, json_length = answer(asked, served.name, served.version, {"probability": scores})
+        if json_length is None:
+            return [JSON], body
+        return [BINARY, (LENGTH, b"%d" % json_length)], body
+
+    async def _rank(self, scope: Scope, receive: Receive) -> tuple[Headers, bytes]:
+        head = read_head(scope, self.limits)
+        if self.queue.is_full():
+            raise Busy
+        request = read_json(await read_body(receive, self.limits))
+        served = self.models.one(request.get("model"), request.get("version"))
+        asked = read_rank(request, served)
+        scores = await self.queue.score(served, asked.rows, None, lambda: encode(asked, served), head.deadline)
+        if (counts := self.models.counts.get(served.name)) is not None:
+            counts.scored(scores)
+        found = {"model_name": served.name, "model_version": served.version, "ranked": ranked(asked, scores)}
+        return [JSON], orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
