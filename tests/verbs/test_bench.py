@@ -64,7 +64,7 @@ class Machine:
 
 def test_in_training_a_gpu_is_waited_for_where_a_window_ends(monkeypatch):
     machine = Machine(monkeypatch)
-    figures = bench._time(machine.call, bench._GPUClock(), 100, 20, 3)
+    figures = bench.time_calls(machine.call, bench._GPUClock(), 100, 20, 3)
     assert machine.calls == 23 and set(machine.waits) == {3, 7, 11, 15, 19, 23}
     assert {figures[key] for key in ("samples_per_s", "samples_per_s_min", "samples_per_s_max")} == \
         {round(4 * 100 / 13e-3, 1)}  # the first call is the GPU's after 1 ms, and 4 of 3 ms follow
@@ -73,14 +73,14 @@ def test_in_training_a_gpu_is_waited_for_where_a_window_ends(monkeypatch):
 
 def test_a_prediction_is_waited_for(monkeypatch):
     machine = Machine(monkeypatch)
-    figures = bench._time(machine.call, bench._WaitingClock(torch.device("cuda")), 100, 10, 0)
+    figures = bench.time_calls(machine.call, bench.WaitingClock(torch.device("cuda")), 100, 10, 0)
     assert {figures[key] for key in ("ms_p50", "ms_p90", "ms_p95", "ms_p99")} == {4.0}
     assert figures["samples_per_s"] == 100 / 4e-3
 
 
 def test_on_a_cpu_a_call_is_done_when_it_returns(monkeypatch):
     machine = Machine(monkeypatch, gpu_ms=0.0)
-    figures = bench._time(machine.call, bench._WaitingClock(torch.device("cpu")), 100, 3, 2)  # three windows of one
+    figures = bench.time_calls(machine.call, bench.WaitingClock(torch.device("cpu")), 100, 3, 2)  # three windows of one
     assert machine.calls == 5 and machine.waits == []
     assert figures["samples_per_s_min"] == figures["samples_per_s_max"] == 1e5
     assert all(figures[key] == 1.0 for key in ("ms_p50", "ms_p90", "ms_p95", "ms_p99"))

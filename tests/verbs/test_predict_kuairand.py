@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fresh_process import predict_without_engines
-from kuairand_rows import attributes, in_order, key, random_log, write_table
+from kuairand_prepared import EVENTS, LOG, RAW, TEST, TO_REPLAY, prepared, table_of, write_raw
+from kuairand_rows import key, write_table
 
 import clickwise as cw
 from clickwise.data.columns import read_columns
 from clickwise.encoding import Encoder, Encoding
-from clickwise.encoding.kept import KeptStates
 from clickwise.encoding.replay import Replay
 from clickwise.errors import DataError
 from clickwise.feature_spec import FeatureSpec
-from clickwise.prepare import run as prepare
 
-TEST_FROM = 20220501
-RAW = ("user_id", "video_id", "date", "hourmin", "time_ms", "tab", "duration_ms")
-NUMERICAL = ["follow_user_num", "duration", "aspect_ratio", "user_impressions", "video_tab_click_rate",
-             "user_tag_impressions", "author_click_rate", "seconds_since_last", "earlier_today"]
-CATEGORICAL = ["hour", "day_of_week", "user_active_degree", "author_id", "music_type", "tags"]
 SMALL = ["train.epochs=1", "train.batch_size=32", "model.embedding_dim=4", "baselines=[]", "data.validation=null",
          "schedule={}"]
 ALONE = ["train.evaluation_batch_size=1"]  # a row has the same score to the bit, whatever other rows there are
@@ -34,69 +26,24 @@ HISTORY = {"din": ["model.unit_mlp=[4]", "model.top_mlp=[8]"], "dien": ["model.g
            "sim": ["model.gru_size=4", "model.top_mlp=[8]", "model.short_length=3"]}
 
 
-def log() -> list[dict]:
-    """A log with repeats; of the first test day some rows are logged with moments of the day before."""
-    rows, dice = random_log(150, seed=3), random.Random(5)
-    for row in rows:
-        if row["date"] == TEST_FROM and dice.random() < 0.3:
-            row["time_ms"] = 2_000_000_000 + 1_000_000 * dice.randrange(40, 60)
-    rows = list({key(row): row for row in rows}.values())
-    repeats = [{**row, "is_click": 1 - row["is_click"], "hourmin": row["hourmin"] + 100}
-               for row in dice.sample(rows, 15)]
-    return sorted([*rows, *repeats], key=lambda row: row["time_ms"])
-
-
-LOG = log()
-EVENTS = list({key(row): row for row in reversed(LOG)}.values())  # the first row of each
-TEST = in_order(EVENTS, TEST_FROM, 99999999)
-BEGINS = min(row["time_ms"] for row in TEST)
-TO_REPLAY = [row for row in LOG if row["time_ms"] >= BEGINS]
-
-
-def table_of(rows, columns=RAW):
-    return pa.table({name: [row[name] for row in rows] for name in columns})
-
-
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("kuairand_raw")
-    users, videos = attributes()
-    write_table(folder / "log_standard_a.csv", LOG)
-    write_table(folder / "user_features_a.csv", users)
-    write_table(folder / "video_features_basic_a.csv", videos)
-    watched = {0: [105, 103, 105, 999], 1: [], 2: [100], 3: [111, 102], 50: [101]}
-    pq.write_table(pa.table({"user_id": list(watched), "last_time_ms": [-1] * len(watched),
-                             "watch_seq": pa.array(list(watched.values()), pa.list_(pa.int64()))}),
-                   folder / "watch_history_a.parquet")
-    return folder
+    return write_raw(tmp_path_factory.mktemp("kuairand_raw"))
 
 
 @pytest.fixture(scope="module")
-def prepared(raw, tmp_path_factory):
-    """Writes the columns `name`, and gives their folder."""
-    def prepared(name, **options):
-        section = {"name": "kuairand", "folder": str(raw), "frequency_limit": 1, "numerical": NUMERICAL,
-                   "categorical": CATEGORICAL, "rate_weight": 4.0, **options}
-        return prepare({"dataset": section, "engine": {"threads": 1},
-                        "out": str(tmp_path_factory.mktemp("columns") / name)}, "test")
-
-    return prepared
+def frozen(raw, tmp_path_factory):
+    return prepared(raw, "frozen", tmp_path_factory.mktemp("columns"))
 
 
 @pytest.fixture(scope="module")
-def frozen(prepared):
-    return prepared("frozen", moments_until="training")
+def days(raw, tmp_path_factory):
+    return prepared(raw, "days", tmp_path_factory.mktemp("columns"))
 
 
 @pytest.fixture(scope="module")
-def days(prepared):
-    return prepared("days", count_until="earlier_days")
-
-
-@pytest.fixture(scope="module")
-def history(prepared):
-    return prepared("history", count_until="earlier_moments", history={
-        "sources": ["watched", "shown"], "items": ["video", "tag", "author"], "length": 6})
+def history(raw, tmp_path_factory):
+    return prepared(raw, "history", tmp_path_factory.mktemp("columns"))
 
 
 @pytest.fixture(scope="module")
@@ -232,34 +179,6 @@ def test_rows_after_a_log(runs, clickwise, tmp_path):
     assert clickwise("predict", runs["dien"], *ALONE, "--replay", "all.csv", "--out", "all.parquet").code == 0
     scored = dict(zip(map(key, TO_REPLAY), logits("all.parquet").tolist(), strict=True))
     assert logits("new.parquet").tolist() == [scored[key(row)] for row in new]
-
-
-def test_states_are_kept_for_a_program_that_stops_and_starts(runs, tmp_path):
-    """Told of events call by call, stopped, cut off and started again, they know what one replay of all knows."""
-    encoding = Encoding.load(runs["din"] / "encoding")
-    names = ["user_impressions", "seconds_since_last", "earlier_today", "video_history", "outcome"]
-    columns, moments = (*RAW, "is_click"), sorted({row["time_ms"] for row in TO_REPLAY})
-    cuts = [0, *(moments[len(moments) * part // 5] for part in range(1, 5)), moments[-1] + 1]
-    whole = Replay(encoding, names).rows(table_of(TO_REPLAY, columns)).arrays
-    found = {name: [] for name in names}
-    for part, (first, end) in enumerate(zip(cuts, cuts[1:], strict=False)):
-        kept = KeptStates(tmp_path / "kept", encoding, names)
-        events = table_of([row for row in TO_REPLAY if first <= row["time_ms"] < end], columns)
-        for name, array in kept.events(events).arrays.items():
-            found[name] += [array[row].tolist() for row in range(len(events))] if not isinstance(array, tuple) else [
-                array[0][array[1][row]:array[1][row + 1]].tolist() for row in range(len(events))]
-        with pytest.raises(DataError, match="begins where the one before it ends"):
-            kept.events(table_of(TO_REPLAY[:3], columns)) if part else kept.events(events.slice(0, 3))
-        if part == 1:
-            kept.snapshot()
-        if part == 2:
-            with open(next((tmp_path / "kept").glob("*.jsonl")), "ab") as file:
-                file.write(b'{"user_id": 3, "vid')
-    for name, array in whole.items():
-        rows = array.tolist() if not isinstance(array, tuple) else [
-            array[0][first:end].tolist() for first, end in zip(array[1], array[1][1:], strict=False)]
-        assert found[name] == rows, name
-    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["1", "1.jsonl"]
 
 
 def test_what_cannot_be(runs, clickwise, tmp_path):
