@@ -350,14 +350,15 @@ def test_a_missing_file(tmp_path):
 
 def test_damaged_gz(prepare, tmp_path):
     prepare(name="a", ending=".gz")
+    section = {"name": "amazon_books", "min_events": 3, "reviews": [str(tmp_path / "a_raw/reviews.json.gz")],
+               "metadata": [str(tmp_path / "a_raw/meta.json.gz")]}
     for file in ("reviews", "meta"):
         path = tmp_path / f"a_raw/{file}.json.gz"
         good = path.read_bytes()
-        path.write_bytes(good[: len(good) // 2])
-        section = {"name": "amazon_books", "min_events": 3, "reviews": [str(tmp_path / "a_raw/reviews.json.gz")],
-                   "metadata": [str(tmp_path / "a_raw/meta.json.gz")]}
-        with pytest.raises(PrepareError, match="cut off or damaged"):
-            run({"dataset": section, "out": str(tmp_path / "b")}, "test.yaml")
+        for bad in (good[:len(good) // 2], good[:-8] + bytes([good[-8] ^ 1]) + good[-7:]):  # cut off; a wrong checksum
+            path.write_bytes(bad)
+            with pytest.raises(PrepareError, match="cut off or damaged"):
+                run({"dataset": section, "out": str(tmp_path / "b")}, "test.yaml")
         path.write_bytes(good)
 
 

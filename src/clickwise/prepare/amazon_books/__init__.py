@@ -26,6 +26,7 @@ from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import BadRows, estimate_rows, find_files
 from clickwise.prepare.vocabularies import store_vocabulary, write_vocabulary
 from clickwise.progress import Progress
+from clickwise.text_scan import is_gzip, scan
 
 REVIEW = {"reviewerID": "string", "asin": "string", "unixReviewTime": "int64"}
 EXPECTED = "a review a line, as JSON, with reviewerID and asin (texts) and unixReviewTime (an integer)"
@@ -65,6 +66,8 @@ class AmazonBooks(Preparation):
         bad_rows = BadRows(self.config.max_bad_rows, self.folder.work, found)
         with Progress("reading reviews", total=estimate_rows(files)) as bar:
             def load(files: list[Path]) -> int:
+                if damaged := [file.name for file in files if is_gzip(file) and scan(file).damage]:
+                    raise BadInput(f"{', '.join(damaged)}: damaged")  # the engine does not look at checksums
                 raw = self.engine.read_json_lines(files, REVIEW)
                 with self.engine.watched(bar):
                     table = self.engine.materialise(raw.select(user=raw.reviewerID, item=raw.asin,
