@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def bench_serve(target: Path, *, source: Path | None = None, rates: Sequence[flo
     failed, and the processor time of the server per request, in microseconds.
 
     `target` is an export, or a run, which is exported for it. The rows that are sent are those of `source`, a file of
-    raw rows, or of the export's example. With `url` a server that runs already is asked, whose time is not known.
+    raw rows, or of the export's example. With `url` a server that runs already is asked, whose time is not known: ours,
+    or NVIDIA Triton with a repository of this export, whose model NAME_raw takes all as texts.
     """
     with tempfile.TemporaryDirectory(prefix="clickwise-") as temporary:
         export = _export_of(target, Path(temporary))
@@ -47,9 +49,10 @@ def bench_serve(target: Path, *, source: Path | None = None, rates: Sequence[flo
         with contextlib.nullcontext((url, None)) if url else _server(export) as (address, process):
             parts = urlsplit(address)
             host, port = parts.hostname, parts.port or 80
+            request = _request_of_triton if url and _is_triton(address) else _request
             for size in batch_sizes:
-                requests = [_request(signature, f"{host}:{port}", [rows[(first + index) % len(rows)]
-                                                                   for index in range(size)])
+                requests = [request(signature, f"{host}:{port}", [rows[(first + index) % len(rows)]
+                                                                  for index in range(size)])
                             for first in range(0, REQUESTS * size, size)]
                 try:
                     open_loop(host, port, requests, 200, WARM_UP / 200, connections=4)
@@ -101,10 +104,28 @@ def _rows(export: Path, signature: Signature, source: Path | None) -> list[Mappi
 
 
 def _request(signature: Signature, host: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
-    body = json.dumps(request_of(rows, signature.raw)).encode()
-    head = (f"POST /v2/models/{signature.name}/infer HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    return _posted(host, signature.name, request_of(rows, signature.raw))
+
+
+def _request_of_triton(signature: Signature, host: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
+    tensors = [{"name": name, "datatype": "BYTES", "shape": [len(rows), 1], "data": [
+        "" if row[name] is None else str(row[name]) for row in rows]} for name in signature.raw]
+    return _posted(host, f"{signature.name}_raw", {"inputs": tensors})
+
+
+def _posted(host: str, model: str, content: Mapping[str, Any]) -> bytes:
+    body = json.dumps(content).encode()
+    head = (f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n")
     return head.encode() + body
+
+
+def _is_triton(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/v2", timeout=10) as answer:
+            return json.load(answer).get("name") == "triton"
+    except (OSError, ValueError) as error:
+        raise DataError(address, found=f"no answer: {error}", expected="a server") from None
 
 
 @contextlib.contextmanager
