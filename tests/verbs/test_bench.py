@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clickwise.verbs import bench
+from clickwise.verbs import bench, timing
 from clickwise.wiring import engines_of
 
 SMALL = ["data.synthetic.rows={train: 300, validation: 100, test: 250}", "train.batch_size=100", "model.top_mlp=[4]",
@@ -44,7 +44,7 @@ class Machine:
 
     def __init__(self, monkeypatch, *, gpu_ms=3.0):
         self.host, self.gpu, self.gpu_ms, self.calls, self.waits = 0.0, 0.0, gpu_ms, 0, []
-        monkeypatch.setattr(bench, "time", SimpleNamespace(perf_counter=lambda: self.host / 1e3))
+        monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: self.host / 1e3))
         monkeypatch.setattr(torch.cuda, "Event", self.event)
         monkeypatch.setattr(torch.cuda, "synchronize", self.wait)
 
@@ -64,7 +64,7 @@ class Machine:
 
 def test_in_training_a_gpu_is_waited_for_where_a_window_ends(monkeypatch):
     machine = Machine(monkeypatch)
-    figures = bench.time_calls(machine.call, bench._GPUClock(), 100, 20, 3)
+    figures = timing.time_calls(machine.call, timing.GPUClock(), 100, 20, 3)
     assert machine.calls == 23 and set(machine.waits) == {3, 7, 11, 15, 19, 23}
     assert {figures[key] for key in ("samples_per_s", "samples_per_s_min", "samples_per_s_max")} == \
         {round(4 * 100 / 13e-3, 1)}  # the first call is the GPU's after 1 ms, and 4 of 3 ms follow
@@ -73,14 +73,15 @@ def test_in_training_a_gpu_is_waited_for_where_a_window_ends(monkeypatch):
 
 def test_a_prediction_is_waited_for(monkeypatch):
     machine = Machine(monkeypatch)
-    figures = bench.time_calls(machine.call, bench.WaitingClock(torch.device("cuda")), 100, 10, 0)
+    figures = timing.time_calls(machine.call, timing.WaitingClock(torch.device("cuda")), 100, 10, 0)
     assert {figures[key] for key in ("ms_p50", "ms_p90", "ms_p95", "ms_p99")} == {4.0}
     assert figures["samples_per_s"] == 100 / 4e-3
 
 
 def test_on_a_cpu_a_call_is_done_when_it_returns(monkeypatch):
     machine = Machine(monkeypatch, gpu_ms=0.0)
-    figures = bench.time_calls(machine.call, bench.WaitingClock(torch.device("cpu")), 100, 3, 2)  # three windows of one
+    clock = timing.WaitingClock(torch.device("cpu"))
+    figures = timing.time_calls(machine.call, clock, 100, 3, 2)  # three windows of one
     assert machine.calls == 5 and machine.waits == []
     assert figures["samples_per_s_min"] == figures["samples_per_s_max"] == 1e5
     assert all(figures[key] == 1.0 for key in ("ms_p50", "ms_p90", "ms_p95", "ms_p99"))

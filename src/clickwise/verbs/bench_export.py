@@ -11,7 +11,7 @@ from clickwise import machine
 from clickwise.serve.exported import ExportedModel, Tensors
 from clickwise.serve.inputs import PADDING
 from clickwise.serve.signature import Signature
-from clickwise.verbs.bench import WaitingClock, time_calls
+from clickwise.verbs.timing import WaitingClock, time_calls
 
 BAG = 3  # ids in a list at most
 
