@@ -128,7 +128,7 @@ def test_damage_is_noticed(exported, file, tmp_path):
         ExportedModel(copy)
 
 
-@pytest.mark.parametrize("rows", ["bf16", "int8"])
+@pytest.mark.parametrize("rows", [pytest.param("bf16", marks=pytest.mark.slow), "int8"])
 def test_rounded_rows_are_measured(model, rows, tmp_path):
     whole, small = folder.export(model.folder, tmp_path / "whole"), folder.export(model.folder, tmp_path / rows,
                                                                                   rows=rows)

@@ -33,13 +33,13 @@ CASES = {
     "dcnv2, widths that differ": (FLAT, "dcnv2", dict(embedding_dim=4, embedding_dims={"c1": 8, "c2": 8},
                                                       bottom_mlp=[8], cross_rank=3, top_mlp=[8])),
     "wide_deep, crosses": (FLAT, "wide_deep", dict(**CROSSED, combiner="mean")),
-    "wide_deep, both of one width": (ONE_HOT, "wide_deep", dict(embedding_dim=1, deep_hidden=[8])),
     "din": (HISTORY, "din", dict(**SMALL, unit_mlp=[6])),
     "dien": (HISTORY, "dien", EVOLVES),
-    "dien, compat": (HISTORY, "dien", dict(**EVOLVES, preset="compat", auxiliary_loss_weight=0)),
     "sim, soft": (HISTORY, "sim", SEARCHES),
 }
 FURTHER = {
+    "wide_deep, both of one width": (ONE_HOT, "wide_deep", dict(embedding_dim=1, deep_hidden=[8])),
+    "dien, compat": (HISTORY, "dien", dict(**EVOLVES, preset="compat", auxiliary_loss_weight=0)),
     "din, compat": (HISTORY, "din", dict(**SMALL, preset="compat")),
     "sim, hard": (HISTORY, "sim", dict(**SEARCHES, search="hard")),
     "sim, simhash": (HISTORY, "sim", dict(**SEARCHES, search="simhash")),

@@ -39,7 +39,7 @@ def int8(rows_RD):
 ROUNDED = {"bf16": lambda rows_RD: rows_RD.bfloat16().float(), "int8": int8}
 
 
-@pytest.mark.parametrize("rows", ROUNDED)
+@pytest.mark.parametrize("rows", [pytest.param("bf16", marks=pytest.mark.slow), "int8"])
 @pytest.mark.parametrize("name", MODELS)
 def test_rows_are_rounded_and_nothing_else_is(name, rows, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "AT_ONCE", 24)

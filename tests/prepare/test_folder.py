@@ -280,7 +280,8 @@ def stopped_by_ctrl_c(monkeypatch, at, out) -> bool:
         return True
 
 
-@pytest.mark.parametrize("can_exchange", [True, False], ids=["exchanged in one step", "renamed twice"])
+@pytest.mark.parametrize("can_exchange", [True, pytest.param(False, marks=pytest.mark.slow)],
+                         ids=["exchanged in one step", "renamed twice"])
 @pytest.mark.parametrize("interrupt", [killed, stopped_by_ctrl_c])
 def test_fault_hollow_overwrite(tmp_path, monkeypatch, interrupt, can_exchange):
     """Whenever a preparation that replaces another is interrupted: a whole dataset stands there, or (where two folders

@@ -63,6 +63,7 @@ def exported(tmp_path_factory):
     return cw.fit(data, label="click", test=0.2, settings=SETTINGS).export(tmp_path_factory.mktemp("m") / "towns")
 
 
+@pytest.mark.slow
 def test_of_an_export(exported, clickwise):
     result = clickwise("bench", exported, "--what", "serve", "--rates", "20,40", "--seconds", "0.5", "--batch-sizes",
                        "1,3", "--json")
