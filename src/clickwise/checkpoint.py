@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from clickwise.errors import CheckpointError
-from clickwise.files import whole_file
+from clickwise.files import link_or_copy, whole_file
 from clickwise.manifest import Manifest, SummedFile
 
 FORMAT = 1
@@ -106,10 +105,7 @@ class CheckpointFolder:
                                   self.manifest.sum_of(_name(self.last, self.manifest)) if self.sums else None)
         with whole_file(self.best) as temporary:
             temporary.unlink(missing_ok=True)
-            try:
-                os.link(self.last, temporary)
-            except OSError:
-                shutil.copyfile(self.last, temporary)
+            link_or_copy(self.last, temporary)
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

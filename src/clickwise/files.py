@@ -163,6 +163,14 @@ def _exchange(one: Path, other: Path) -> bool:
     return renameat2(from_here, os.fsencode(one), from_here, os.fsencode(other), exchange) == 0
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Makes `target`, which is not there yet, a hard link to the file `source`, or a copy where there are no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def file_stem(name: str) -> str:
     """What a file of a thing with that name is called: as the thing, but for / and \\ in it, and where it is too long
     for a file system. No two names have the same."""

@@ -24,8 +24,6 @@ import dataclasses
 import functools
 import hashlib
 import math
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +38,7 @@ from clickwise.encoding.states import KINDS, Counts, EventLog, Lookup, State
 from clickwise.encoding.states.event_log import TIME
 from clickwise.encoding.vocabulary_file import VocabularyFile
 from clickwise.errors import DataError
-from clickwise.files import write_json, write_text
+from clickwise.files import link_or_copy, write_json, write_text
 from clickwise.given_files import check_is_file, read_given_json
 
 FILE, STATES = "encoding.json", "states"
@@ -144,10 +142,7 @@ class Encoding:
             target = folder / file
             target.parent.mkdir(exist_ok=True)
             target.unlink(missing_ok=True)
-            try:
-                os.link(self.folder / file, target)
-            except OSError:
-                shutil.copyfile(self.folder / file, target)
+            link_or_copy(self.folder / file, target)
             target.chmod(0o444)
         write_text(folder / FILE, (self.folder / FILE).read_text(encoding="utf-8"))
 

@@ -11,16 +11,13 @@ disk, where the file system can.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 from clickwise.errors import DataError, UsageError
-from clickwise.files import whole_folder, write_text
+from clickwise.files import link_or_copy, whole_folder, write_text
 from clickwise.serve.inputs import GraphInput
 from clickwise.serve.signature import FILE, Signature
 
@@ -106,10 +103,7 @@ def _fill(folder: Path, export: Path, model: _Model, backend: Backend) -> None:
 def _link(source: Path, target: Path, names: Iterable[str]) -> None:
     for name in names:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):
-            os.link(source / name, target / name)
-            continue
-        shutil.copyfile(source / name, target / name)
+        link_or_copy(source / name, target / name)
 
 
 def _config(name: str, model: _Model, backend: Backend, graph: Tensors, ensemble: str) -> str:
