@@ -31,7 +31,7 @@ from clickwise.encoding.raw_file import RawFile
 from clickwise.encoding.replay import Replay
 from clickwise.errors import ClickwiseError, DataError, Interrupted, UsageError
 from clickwise.feature_spec import FILE_NAME, FeatureSpec
-from clickwise.files import read_json, whole_folder
+from clickwise.files import check_new_folder, read_json, whole_folder
 from clickwise.manifest import Manifest, of_run
 from clickwise.models.ctr_model import CTRModel
 from clickwise.progress import say
@@ -181,9 +181,7 @@ class Model:
     def save(self, folder: str | Path) -> Path:
         """Copies the run folder to `folder`, which `load` and the command line read."""
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(folder, found="a folder with things in it" if folder.is_dir() else "a file",
-                             expected="a new or empty folder")
+        check_new_folder(folder, folder)
         with whole_folder(folder) as temporary:
             shutil.copytree(self.folder, temporary, dirs_exist_ok=True)
         return folder

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from clickwise.errors import ClickwiseError, DataError
+from clickwise.errors import ClickwiseError, DataError, UsageError
 from clickwise.given_files import read_given_json
 
 if TYPE_CHECKING:
@@ -119,6 +119,18 @@ def remove_left_over(path: Path) -> None:
             if (handle := _lock(left)) is not None:
                 remove(left)
                 os.close(handle)
+
+
+def holds_something(path: Path) -> bool:
+    """Whether there is a file, or a folder with things in it, so that no new folder can take the place."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+def check_new_folder(path: Path, where: str | Path) -> None:
+    """Raises UsageError, at `where`, unless `path` is free for a new folder."""
+    if holds_something(path):
+        raise UsageError(where, found="a folder with things in it" if path.is_dir() else "a file",
+                         expected="a new or empty folder")
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

@@ -24,12 +24,12 @@ import pyarrow.compute as pc
 from clickwise.encoding import Encoder, Encoding
 from clickwise.encoding.document import FILE as ENCODING_FILE
 from clickwise.encoding.replay import Replay
-from clickwise.errors import ClickwiseError, DataError, UsageError
+from clickwise.errors import ClickwiseError, DataError
 from clickwise.export.check import auc_of_test, check_scores, examples_of
 from clickwise.export.model_card import model_card
 from clickwise.export.onnx_file import write_onnx
 from clickwise.export.triton_repository import Backend, Device, write_repository
-from clickwise.files import whole_folder, write_text
+from clickwise.files import check_new_folder, whole_folder, write_text
 from clickwise.manifest import write_manifest
 from clickwise.run import folder as runs
 from clickwise.run.scores import scores
@@ -79,9 +79,7 @@ def export_folder(run: str | Path, out: str | Path, *, name: str | None = None, 
     the export scores otherwise than the run.
     """
     run, out = Path(run), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--out {out}", found="a folder with things in it" if out.is_dir() else "a file",
-                         expected="a new or empty folder")
+    check_new_folder(out, f"--out {out}")
     session, _, step = runs.open_run(run, allow_imports=allow_imports, spec=own_spec(run), trust_paths=trust_paths)
     if encoding and not (run / ENCODING / ENCODING_FILE).exists():
         raise DataError(run, found="no encoding of raw rows", expected="a run on data that clickwise prepared from raw "

@@ -25,7 +25,7 @@ from clickwise.data.synthetic.generate import (
 from clickwise.data.synthetic.signal import SignalConfig
 from clickwise.errors import DataError
 from clickwise.feature_spec import Chunk, FeatureSpec
-from clickwise.files import whole_folder
+from clickwise.files import holds_something, whole_folder
 from clickwise.machine import usable_cores
 from clickwise.manifest import write_manifest
 from clickwise.progress import Progress
@@ -101,7 +101,7 @@ class ChunkWriter:
 def new_folder(path: str | Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes `path` at the end; raises DataError where `path` holds something."""
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if holds_something(path):
         raise DataError(path, found="a folder that is not empty" if path.is_dir() else "a file",
                         expected="a folder that does not exist yet", do="choose another, or remove this one first")
     try:
