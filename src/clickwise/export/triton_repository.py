@@ -18,7 +18,6 @@ from typing import Literal
 
 from clickwise.errors import DataError, UsageError
 from clickwise.files import link_or_copy, whole_folder, write_text
-from clickwise.serve.inputs import GraphInput
 from clickwise.serve.signature import FILE, Signature
 
 Backend = Literal["onnxruntime", "python"]
@@ -52,7 +51,7 @@ def write_repository(export: Path, repository: Path, *, backend: Backend = "onnx
     if signature.goes_on:
         raise DataError(export, found="states that go on with events", do="clickwise serve",
                         expected="a model that scores rows by themselves")
-    graph = {each.name: _tensor(each) for each in signature.inputs}
+    graph = {each.name: (each.datatype, [each.width or -1]) for each in signature.inputs}
     raw = {name: ("STRING", [1]) for name in signature.raw}
     models = {f"{signature.name}_graph": _Model(graph, OUTPUT, "Graph", device)}
     if raw:
@@ -78,12 +77,6 @@ class _Model:
 
     def backend(self, of_graph: Backend) -> str:
         return of_graph if self.kind == "Graph" else "python" if self.kind else ""
-
-
-def _tensor(given: GraphInput) -> tuple[str, list[int]]:
-    if given.kind == "numerical":
-        return "FP32", [len(given.features)]
-    return "INT64", [len(given.features) if given.kind == "ids" else given.length or -1]
 
 
 def _fill(folder: Path, export: Path, model: _Model, backend: Backend) -> None:

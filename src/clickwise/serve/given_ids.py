@@ -12,7 +12,6 @@ from clickwise.serve.inputs import PADDING, GraphInput
 from clickwise.serve.signature import Signature
 from clickwise.serve.tensors import check_values, values_of
 
-_DATATYPE = {"numerical": "FP32"}  # of all other kinds INT64
 MOST_IDS = 10_000  # of one list
 Ids = Mapping[str, np.ndarray]  # by input the number of ids of each of its features
 
@@ -48,10 +47,10 @@ def graph_tensors(given: Mapping[str, Any], signature: Signature, ids: Ids, most
 
 
 def _tensor(input_: GraphInput, datatype: str, shape: list[int], data: Any, binary: memoryview | None) -> np.ndarray:
-    where, wanted = f"input {input_.name!r}", _DATATYPE.get(input_.kind, "INT64")
+    where, wanted = f"input {input_.name!r}", input_.datatype
     if datatype != wanted:
         raise UsageError(f"{where}, datatype", found=datatype, expected=wanted)
-    width = len(input_.features) if input_.kind in ("numerical", "ids") else input_.length
+    width = input_.width
     if len(shape) != 2 or (shape[1] != width if width is not None else not 1 <= shape[1] <= MOST_IDS):
         raise UsageError(f"{where}, shape", found=str(shape),
                          expected=f"[rows, {width}]" if width is not None else f"[rows, 1 … {MOST_IDS:,}]")

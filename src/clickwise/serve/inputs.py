@@ -38,6 +38,16 @@ class GraphInput:
     gap: tuple[int, int] | None = None
     least: int = 1
 
+    @property
+    def datatype(self) -> Literal["FP32", "INT64"]:
+        """As the Open Inference Protocol says it."""
+        return "FP32" if self.kind == "numerical" else "INT64"
+
+    @property
+    def width(self) -> int | None:
+        """How many values a row has; None where rows may differ."""
+        return len(self.features) if self.kind in ("numerical", "ids") else self.length
+
     @functools.cached_property
     def values_of(self) -> Callable[[Mapping[str, Any]], tuple]:
         """What takes the values of `features` out of a row, a tuple."""

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clickwise.serve.signature import RawInput
+from clickwise.serve.tensors import TEXT
 
 DATATYPES = {"integer": "INT64", "float": "FP64", "boolean": "BOOL"}  # of raw types; all others are texts
-TEXT = "BYTES"
 
 
 def request_of(rows: Sequence[Mapping[str, Any]], raw: Mapping[str, RawInput]) -> dict[str, Any]:

@@ -164,8 +164,7 @@ class Routes:
 def metadata(served: Served, versions: list[str]) -> dict[str, Any]:
     """A model as the protocol describes it; `parameters` tells the tensors that ids go into."""
     signature = served.signature
-    tensors = [{"name": input_.name, "datatype": "FP32" if input_.kind == "numerical" else "INT64",
-                "shape": [-1, len(input_.features) if input_.kind in ("numerical", "ids") else input_.length or -1]}
+    tensors = [{"name": input_.name, "datatype": input_.datatype, "shape": [-1, input_.width or -1]}
                for input_ in signature.inputs]
     raw = [{"name": name, "datatype": datatype(column), "shape": [-1]} for name, column in served.raw.items()]
     return {"name": served.name, "versions": versions, "platform": "onnxruntime_onnx", "inputs": raw or tensors,
