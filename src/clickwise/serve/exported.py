@@ -35,8 +35,7 @@ class ExportedModel:
 
     def __init__(self, folder: Path, *, threads: int = 1, checksums: bool = True, graph: bool = True) -> None:
         """Raises DataError for a folder that is no export, or damaged. `threads` of one score; without `checksums` the
-        tables are not read before they are needed; without
-        `graph` there is none, and rows are encoded alone."""
+        tables are not read before they are needed; without `graph` there is none, and rows are encoded alone."""
         self.folder = folder = Path(folder)
         self.signature = Signature.load(folder)
         self._verify(checksums)

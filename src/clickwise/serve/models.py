@@ -235,4 +235,3 @@ def _newest(content: dict[str, Any], name: str, version: str) -> None:
         raise LookupError(f"model {name!r}: found no version {version!r}; expected {', '.join(order)}")
     order.remove(version)
     order.append(version)
-

@@ -176,4 +176,3 @@ class _Workers:
                 end = float("inf")
             else:
                 signal.sigtimedwait({signal.SIGCHLD}, 0.2)
-

@@ -2,8 +2,8 @@
 
 A request is scored in the turn of the event loop after the one in which it came, with all others that came in that
 turn. A large one is scored in a thread, so that small ones do not wait behind it, and so is one that looks something up
-on another machine. At most so many requests wait;
-further ones are refused, and those whose deadline has passed are not scored.
+on another machine. At most so many requests wait; further ones are refused, and those whose deadline has passed are not
+scored.
 """
 
 from __future__ import annotations
