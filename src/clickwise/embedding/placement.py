@@ -1,0 +1,58 @@
+"""Where the rows of tables lie when several processes train together: descriptions only, no tensors, no communication.
+
+    dealt    row by row in turn, as cards are: rows that are looked up often spread over all, and with them the work
+    whole    on one process; the largest tables are placed first, each where least lies so far
+    copied   on every process, which all take the same steps: for small tables, whose summed gradients are less to send
+             than the rows that a batch asks for
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from clickwise.embedding.table import Table
+from clickwise.recipe import require
+
+Kind = Literal["copied", "dealt", "whole"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sharding:
+    """The `embedding.sharding` section: how tables lie over the processes of a training, where there are several.
+
+    by           rows: the rows of every table are dealt · tables: each table lies whole on one process
+    copied_rows  tables of so many rows or fewer lie on every process
+    wire         the type that rows and gradients have between processes: float32, or bfloat16, which halves them
+    """
+
+    by: Literal["rows", "tables"] = "rows"
+    copied_rows: int = 256
+    wire: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        require(self.copied_rows >= 0, "copied_rows", found=self.copied_rows, expected="a number from 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where one table lies; `owner` is the process that holds it where it is `whole`."""
+
+    kind: Kind
+    owner: int = 0
+
+
+def places(tables: Sequence[Table], sharding: Sharding, processes: int,
+           bytes_of: Callable[[Table], int]) -> dict[str, Place]:
+    """By table where it lies among so many processes; `bytes_of` says how much memory a table takes, with what its
+    optimizer keeps."""
+    found = {table.name: Place("copied" if table.rows <= sharding.copied_rows else "dealt") for table in tables}
+    if sharding.by == "tables":
+        held = [0] * processes
+        for table in sorted(tables, key=lambda table: (-bytes_of(table), table.name)):
+            if found[table.name].kind == "dealt":
+                owner = held.index(min(held))
+                found[table.name] = Place("whole", owner)
+                held[owner] += bytes_of(table)
+    return found
