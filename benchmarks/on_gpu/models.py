@@ -120,7 +120,7 @@ def ready(recipe: Recipe, sizes: Sizes, machine: Card | Rehearsal, *, batches: i
 def first_values_on_the_device() -> Iterator[None]:
     """Tables get uniform first values where they are: drawn on the host, as a training does it to have the same values
     on every device, the 4.2 G of Criteo's take 11 to 14 s a process."""
-    def fill(rows_RD: torch.Tensor, table: Table, seed: int) -> None:
+    def fill(rows_RD: torch.Tensor, table: Table, seed: int, held: range) -> None:
         generator = torch.Generator(rows_RD.device).manual_seed(sum(map(ord, table.name)))
         bound = 0.0 if table.init == "zeros" else math.sqrt(1 / table.rows)
         for part in rows_RD.split(2**22):

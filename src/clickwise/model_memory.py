@@ -7,26 +7,18 @@ linear layers put out. The libraries, the data and what a step needs beside that
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
 from clickwise.embedding.table import Table, TableOptimizer
-from clickwise.embedding.tables import ROW_TYPES
+from clickwise.embedding.tables import table_bytes
 from clickwise.errors import EngineError
 from clickwise.memory_limits import Memory, memory, shown
 from clickwise.progress import warn
 from clickwise.training_recipe import Recipe
 
 _STATES = {"adam": 2, "adagrad": 1, "ftrl": 2, "rmsprop": 1}  # values that a dense optimizer keeps beside each
-
-
-def table_bytes(table: Table, optimizer: TableOptimizer, table_dtype: str) -> int:
-    """Bytes of a table's rows, and of the optimizer's states of a table that is trained."""
-    states = optimizer.states().values() if table.trainable else ()
-    return table.rows * table.dim * ROW_TYPES[table_dtype].itemsize + sum(
-        math.prod(state.shape(table.rows, table.dim)) * state.dtype.itemsize for state in states)
 
 
 def check_tables(tables: Sequence[Table], optimizer_of: Callable[[str], TableOptimizer], table_dtype: str,

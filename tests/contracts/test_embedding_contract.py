@@ -1,6 +1,7 @@
 """What every embedding engine must do, held against tables of obvious torch with autograd and formulas by the row.
 
-A new engine joins by its name in ENGINES. What runs on a GPU where there is one is handed its columns there, and what
+A new engine joins by its name in ENGINES. Those that span processes are tested in several, each of which runs the whole
+suite (tests/embedding/test_sharded_contract.py starts them). What runs on a GPU where there is one is handed its columns there, and what
 it gives is looked at on the CPU.
 """
 
@@ -12,11 +13,13 @@ import functools
 import importlib.util
 import inspect
 import math
+import os
 
 import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint
+import whole_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,9 +27,13 @@ from clickwise.batch import Ragged
 from clickwise.embedding import Table, TableOptimizer, build_embeddings
 from clickwise.errors import EngineError
 
-ENGINES = ["reference"]
+SEVERAL_PROCESSES = "TABLES_LIE" in os.environ
+ENGINES = ["reference"] if not SEVERAL_PROCESSES else ["whole_batch:WholeBatchEmbeddings"]
+SETTINGS = {"whole_batch:WholeBatchEmbeddings": {"sharding": whole_batch.SHARDING}}
 IS_SLOW, DEVICES = dict.fromkeys(ENGINES, False), dict.fromkeys(ENGINES, torch.device("cpu"))
-if importlib.util.find_spec("triton") is not None:
+if SEVERAL_PROCESSES:
+    whole_batch.join()
+elif importlib.util.find_spec("triton") is not None:
     from triton_device import DEVICE, INTERPRETED
 
     ENGINES.append("fused")
@@ -92,7 +99,8 @@ COUNTS = {feature: np.array(counts) for feature, counts in COUNTS.items()}
 
 
 def build(engine, optimizer=OPTIMIZERS[0], tables=TABLES, features=FEATURES, seed=3, counts=COUNTS, **settings):
-    embeddings = build_embeddings(engine, tables, features, optimizer, seed=seed, device=DEVICES[engine], **settings)
+    embeddings = build_embeddings(engine, tables, features, optimizer, seed=seed, device=DEVICES[engine], **settings,
+                                  **SETTINGS.get(engine, {}))
     if counts and set(features) <= set(counts):
         embeddings.set_counts(counts)
     if DEVICES[engine].type != "cpu":
@@ -804,7 +812,8 @@ def test_where_all_tables_are_frozen_nothing_is_kept_for_their_training(engine, 
     trained = build(engine, optimizer)
     frozen = build(engine, optimizer, [with_(table, trainable=False) for table in TABLES])
     assert not frozen.trainable and not frozen(EXAMPLE).requires_grad
-    assert sum(t.numel() for t in frozen.buffers()) == sum(table.rows * table.dim for table in TABLES)
+    assert sum(t.numel() for t in frozen.buffers()) == sum(
+        len(frozen.held_rows(table.name)) * table.dim for table in TABLES)
     train(trained, EXAMPLE, random_grad(EXAMPLE))
     frozen.load_state_dict(trained.state_dict())
     frozen.load_optimizer_state_dict(trained.optimizer_state_dict())  # there is nothing to take

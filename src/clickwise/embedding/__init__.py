@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from clickwise import registry
+from clickwise import processes, registry
 from clickwise.batch import Column
 from clickwise.embedding.lookup import bags_of, shapes_of
+from clickwise.embedding.placement import Sharding
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import EngineError, nearest
 from clickwise.kernels import gpu
@@ -45,6 +46,8 @@ class Embeddings(nn.Module, abc.ABC):
     several times, in one call or in several, gets the sum of its gradients once; rows that do not occur stay as they
     are, unless `optimizer.lazy` is false. A backward that fails changes no row and leaves nothing behind.
     """
+
+    spans_processes = False  # whether the tables lie over all processes that train together
 
     def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer) -> None:
         super().__init__()
@@ -246,7 +249,10 @@ def _counts_of_rows(table: Table, counts: Mapping[str, np.ndarray]) -> torch.Ten
 
 
 def _fastest(tables: Sequence[Table], device: torch.device) -> str:
-    """The fastest engine for these tables on `device`; the log says so where a GPU gets another one than `fused`."""
+    """The fastest engine for these tables on `device`; the log says so where a GPU gets another one than `fused`.
+    Several processes that train together have one that spans them."""
+    if processes.count() > 1:
+        return "sharded"
     if not gpu.runs_on(device) or not tables:
         return "reference"
     missing = None
@@ -263,8 +269,9 @@ def _fastest(tables: Sequence[Table], device: torch.device) -> str:
 
 def build_embeddings(engine: str, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *,
                      seed: int = 0, device: torch.device | str = "cpu", check_ids: bool = False,
-                     table_dtype: str = "float32") -> Embeddings:
-    """Embeddings of the engine asked for; `auto` takes the fastest that runs on `device`.
+                     table_dtype: str = "float32", sharding: Sharding = Sharding()) -> Embeddings:
+    """Embeddings of the engine asked for; `auto` takes the fastest that runs on `device`, of several processes
+    `sharded`, to which `sharding` says how tables lie over them.
 
     The first values of a table follow from `seed` and the table's name alone. `check_ids` looks at every id before
     it is used and names feature, sample and id where one is out of range. `table_dtype` is the type that rows are
@@ -276,5 +283,9 @@ def build_embeddings(engine: str, tables: Sequence[Table], features: Sequence[st
                           do=nearest(engine, known))
     name = _fastest(tables, torch.device(device)) if engine == "auto" else engine
     engine_class = registry.resolve("engine", name, "embedding.engine")
+    settings = {"sharding": sharding} if engine_class.spans_processes else {}
+    if processes.count() > 1 and not engine_class.spans_processes:
+        raise EngineError(f"embedding engine {name!r}", found=f"{processes.count()} processes that train together",
+                          expected="one process: each would train tables of its own", do="set embedding.engine=auto")
     return engine_class(tables, features, optimizer, seed=seed, device=device, check_ids=check_ids,
-                        table_dtype=table_dtype)
+                        table_dtype=table_dtype, **settings)

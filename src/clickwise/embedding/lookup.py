@@ -18,6 +18,7 @@ from clickwise.errors import EngineError
 class Group:
     """The tables of one width, trainable or frozen, whose rows are one joint matrix.
 
+    place      how the matrix lies over several processes (`placement.Kind`); "" where one holds it
     first_row  by table the index of its row 0 in the joint matrix
     features   positions in the engine's features; for each of them:
     table_of   its table
@@ -26,6 +27,7 @@ class Group:
 
     dim: int
     trainable: bool
+    place: str
     tables: tuple[Table, ...]
     first_row: dict[str, int]
     features: tuple[int, ...]
@@ -38,14 +40,19 @@ class Group:
                                    starts=tuple(self.first_row[table.name] for table in tables))
 
     @functools.cached_property
+    def rows(self) -> int:
+        """Of the joint matrix."""
+        return sum(table.rows for table in self.tables)
+
+    @functools.cached_property
     def row_type(self) -> torch.dtype:
         """Of numbers of rows of the joint matrix."""
-        wide = max(self.first_row.values()) + max(table.rows for table in self.tables) > 2**31 - 1
+        wide = self.rows > 2**31 - 1
         return torch.int64 if wide else torch.int32
 
     @property
     def name(self) -> str:
-        return f"{self.dim}" if self.trainable else f"{self.dim}_frozen"
+        return "_".join([f"{self.dim}", *["frozen"] * (not self.trainable), *filter(None, [self.place])])
 
 
 @dataclasses.dataclass(frozen=True)

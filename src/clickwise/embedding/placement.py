@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -56,3 +57,25 @@ def places(tables: Sequence[Table], sharding: Sharding, processes: int,
                 found[table.name] = Place("whole", owner)
                 held[owner] += bytes_of(table)
     return found
+
+
+def common_rows(mine: range, theirs: range) -> tuple[slice, slice]:
+    """The rows that two parts of a table have in common, as a slice of each.
+
+    Of rows 1, 4, 7, 10, 13 (process 1 of 3) and 0, 2, 4, 6, 8, 10, 12 (process 0 of 2) these are 4 and 10: every second
+    of mine from the second on, every third of theirs from the third on.
+    """
+    step = math.lcm(mine.step, theirs.step)
+    start = max(mine.start, theirs.start)
+    first = next((row for row in range(start, min(start + step, mine.stop, theirs.stop))
+                  if row in mine and row in theirs), None)
+    if first is None:
+        return slice(0, 0), slice(0, 0)
+    last = min(mine.stop, theirs.stop)
+    number = len(range(first, last, step))
+
+    def of(part: range) -> slice:
+        begin, every = part.index(first), step // part.step
+        return slice(begin, begin + (number - 1) * every + 1, every)
+
+    return of(mine), of(theirs)

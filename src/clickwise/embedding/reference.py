@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -38,18 +39,28 @@ class ReferenceEmbeddings(TablesInMemory):
         group, columns = self._groups[0].of(tuple(self.table_of[feature] for feature in block)), tuple(block.values())
         width = group.dim * len(block)
         if length is None:
-            return self._looked_up((look_up(group, columns),), samples, (width,), None, self._trains())
-        rows = self._looked_up((look_up_histories(group, columns),), samples, (length * width,), None, self._trains())
+            return self._looked_up((self._found(group, look_up(group, columns)),), samples, (width,), None,
+                                   self._trains())
+        rows = self._looked_up((self._found(group, look_up_histories(group, columns)),), samples, (length * width,),
+                               None, self._trains())
         return rows.view(samples, length, width)
 
     def _look_up(self, columns: tuple[Column, ...], trains: bool) -> tuple[Lookup, ...]:
         """What `_rows` and, after backward, `_update` need to know of a batch."""
-        return tuple(look_up(group, columns) for group in self._groups)
+        return tuple(self._found(group, look_up(group, columns)) for group in self._groups)
+
+    def _found(self, group: Group, lookup: Lookup) -> Any:
+        """The look-up with whatever else `_pooled` and `_update` need."""
+        return lookup
+
+    def _pooled(self, group: Group, lookup: Any, dtype: torch.dtype) -> torch.Tensor:
+        """One row per bag, [G, D], of what `_found` gave."""
+        return pooled(self._weight(group), lookup, dtype)
 
     def _rows(self, lookups: tuple[Lookup, ...], samples: int, widths: tuple[int, ...], dtype: torch.dtype,
               before: torch.Tensor | None) -> torch.Tensor:
         """[B, sum of widths]: rows, those of the features in turn; behind `before`, if there is one."""
-        of_groups = [pooled(self._weight(group), lookup, dtype)
+        of_groups = [self._pooled(group, lookup, dtype)
                      for group, lookup in zip(self._groups, lookups, strict=True)]
         if len(of_groups) == 1:
             parts = [of_groups[0].view(samples, sum(widths))]

@@ -20,6 +20,7 @@ from clickwise.batch import Column, Ragged
 from clickwise.embedding import Embeddings
 from clickwise.embedding.backward import RowsOfTables, at_its_end, require_end_of_backward, this_backward
 from clickwise.embedding.lookup import Group, bags_of
+from clickwise.embedding.placement import common_rows
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import EngineError
 from clickwise.memory import ask_for_huge_pages
@@ -47,30 +48,39 @@ class TablesInMemory(Embeddings):
         require_end_of_backward()
         super().__init__(tables, features, optimizer)
         self.check_ids = check_ids
-        self._groups = tuple(self._group(*kind) for kind in sorted({(t.dim, t.trainable) for t in self.tables}))
+        self._groups = tuple(self._group(kind) for kind in sorted({self._kind(table) for table in self.tables}))
         for group in self._groups:
-            rows = sum(table.rows for table in group.tables)
-            weight_RD = torch.empty(rows, group.dim, dtype=ROW_TYPES[table_dtype], device=device)
+            weight_RD = torch.empty(self._rows_here(group), group.dim, dtype=ROW_TYPES[table_dtype], device=device)
             if weight_RD.device.type == "cpu":
                 ask_for_huge_pages(weight_RD.data_ptr(), weight_RD.nbytes)
-            for table in group.tables:
-                start = group.first_row[table.name]
-                fill_first_values(weight_RD[start:start + table.rows], table, seed)
             # Buffers, not parameters: the dense optimizer must not see them. Saved by table, not by group.
             self.register_buffer(f"weight_{group.name}", weight_RD, persistent=False)
+            for table in group.tables:
+                fill_first_values(self._held(table.name), table, seed, self.held_rows(table.name))
             for name, state in optimizer.states().items() if group.trainable else ():
                 self.register_buffer(f"{name}_{group.name}", state.beside(weight_RD), persistent=False)
         self._received: dict[int, list[Received]] = {}  # by backward
         self._deferred: list[Received] | None = None
 
-    def _group(self, dim: int, trainable: bool) -> Group:
-        tables = tuple(table for table in self.tables if (table.dim, table.trainable) == (dim, trainable))
+    def _kind(self, table: Table) -> tuple[int, bool, str]:
+        """Tables of one kind lie in one matrix: their width, whether they are trained, and their group's `place`."""
+        return table.dim, table.trainable, ""
+
+    def _rows_here(self, group: Group) -> int:
+        """How many rows of a group's matrix this process holds."""
+        return group.rows
+
+    def _first_here(self, group: Group, table: str) -> int:
+        """Where in what this process holds of the group's matrix the table's first row lies."""
+        return group.first_row[table]
+
+    def _group(self, kind: tuple[int, bool, str]) -> Group:
+        tables = tuple(table for table in self.tables if self._kind(table) == kind)
         ends = itertools.accumulate((table.rows for table in tables), initial=0)
         first_row = {table.name: row for table, row in zip(tables, ends, strict=False)}
         features = tuple(f for f, feature in enumerate(self.features) if self.table_of[feature] in tables)
         table_of = tuple(self.table_of[self.features[f]] for f in features)
-        return Group(dim, trainable, tables, first_row, features, table_of,
-                      tuple(first_row[table.name] for table in table_of))
+        return Group(*kind, tables, first_row, features, table_of, tuple(first_row[table.name] for table in table_of))
 
     def _weight(self, group: Group) -> torch.Tensor:
         return getattr(self, f"weight_{group.name}")
@@ -202,11 +212,22 @@ class TablesInMemory(Embeddings):
         return found
 
     def _held(self, table: str, state: str = "weight") -> torch.Tensor:
+        group = self._group_of(table)
+        first = self._first_here(group, table)
+        return getattr(self, f"{state}_{group.name}")[first:first + len(self.held_rows(table))]
+
+    def _group_of(self, table: str) -> Group:
         for group in self._groups:
             if table in group.first_row:
-                first = group.first_row[table]
-                return getattr(self, f"{state}_{group.name}")[first:first + len(self.held_rows(table))]
+                return group
         raise EngineError("embeddings", found=f"the table {table!r}", expected="a table of this model")
+
+
+def table_bytes(table: Table, optimizer: TableOptimizer, table_dtype: str) -> int:
+    """Bytes of a table's rows, and of the optimizer's states of a table that is trained."""
+    states = optimizer.states().values() if table.trainable else ()
+    return table.rows * table.dim * ROW_TYPES[table_dtype].itemsize + sum(
+        math.prod(state.shape(table.rows, table.dim)) * state.dtype.itemsize for state in states)
 
 
 def type_of_rows(device: torch.device) -> torch.dtype:
@@ -218,16 +239,17 @@ def columns_of_rows(widths: tuple[int, ...], grad: torch.Tensor) -> torch.Tensor
     return grad[:, grad.shape[1] - sum(widths):]
 
 
-def fill_first_values(rows_RD: torch.Tensor, table: Table, seed: int) -> None:
-    """Writes the first values of `table` into `rows_RD` [rows, dim].
+def fill_first_values(rows_HD: torch.Tensor, table: Table, seed: int, held: range | None = None) -> None:
+    """Writes the first values of the rows `held` of `table`, by default all, into `rows_HD` [held, dim].
 
-    The stream of random numbers depends on the seed and the table's part and name alone, not on the other tables nor
-    on the device: it is drawn on the CPU, and for another device a part of the rows at a time.
+    The stream of random numbers depends on the seed and the table's part and name alone, not on the other tables, the
+    device, or how many processes hold its rows: all is drawn on the CPU, a part of the rows at a time.
     """
     if table.init == "zeros":
-        rows_RD.zero_()
+        rows_HD.zero_()
         return
-    if rows_RD.device.type == "meta":  # which holds no values
+    held = range(table.rows) if held is None else held
+    if rows_HD.device.type == "meta" or not held:  # which holds no values
         return
     std = {"glorot_normal": math.sqrt(2.0 / (table.rows + table.dim)) / TRUNCATED_STD,
            "inverse_sqrt_dim": math.sqrt(1.0 / table.dim)}.get(table.init)
@@ -241,8 +263,11 @@ def fill_first_values(rows_RD: torch.Tensor, table: Table, seed: int) -> None:
     name = f"{table.part}/{table.name}" if table.part else table.name
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    for part_RD in rows_RD.split(max(1, DRAWN_AT_ONCE // rows_RD.shape[1])):
-        if rows_RD.device.type == "cpu" and rows_RD.dtype == torch.float32:
-            drawn(part_RD)
-        else:
-            part_RD.copy_(drawn(torch.empty(part_RD.shape)))
+    at_once, is_whole = max(1, DRAWN_AT_ONCE // table.dim), held == range(table.rows)
+    for first in range(0, table.rows, at_once):
+        rows = min(at_once, table.rows - first)
+        if is_whole and rows_HD.device.type == "cpu" and rows_HD.dtype == torch.float32:
+            drawn(rows_HD[first:first + rows])
+            continue
+        mine, theirs = common_rows(held, range(first, first + rows))
+        rows_HD[mine].copy_(drawn(torch.empty(rows, table.dim))[theirs])

@@ -26,7 +26,7 @@ RADIX, PAD_FROM = 32768, 8192
 def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=None, weight_V=None, scale=1.0) -> None:
     """As `clickwise.kernels.sparse_update.sparse_update`."""
     # Stable: equal rows stay in the order of the batch, so that the sums are the same bits every time.
-    sorted_V, order_V = _sorted(rows_V)
+    sorted_V, order_V = stable_sort(rows_V)
     touched_U, counts_U = torch.unique_consecutive(sorted_V, return_counts=True)
     touched_U, ends_U = touched_U.long(), torch.cumsum(counts_U, 0)
     starts_U = ends_U - counts_U
@@ -67,7 +67,7 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
         weight_RD.scatter_add_(0, touched_C[:, None].expand(-1, weight_RD.shape[1]), change_CD)
 
 
-def _sorted(rows_V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def stable_sort(rows_V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(rows in ascending order, where each stood); equal rows keep their order."""
     rows = len(rows_V)
     if not PAD_FROM <= rows < RADIX or "fbgemm" not in torch.backends.quantized.supported_engines:

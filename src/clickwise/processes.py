@@ -1,0 +1,237 @@
+"""The processes that train together: which one this is, and what they tell each other.
+
+Whoever starts them (`torchrun`, a scheduler, `clickwise train --processes`) sets RANK, WORLD_SIZE, MASTER_ADDR and
+MASTER_PORT; LOCAL_RANK says which of its machine's GPUs a process takes. Without them there is one process, and nothing
+here communicates. Every process makes the same calls in the same order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from clickwise.errors import ClickwiseError, EngineError, Interrupted, TrainError
+
+VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_FAILED = "clickwise/failed"  # in the store that all processes see: which one speaks of a failure
+
+
+class Lost(TrainError):
+    """Another process of the training ended, or cannot be reached."""
+
+
+class Silent(ClickwiseError):
+    """This process ends because of an error of which another one tells."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("another process", found="an error, of which it tells")
+        self.exit_code = exit_code
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if _together() else 0
+
+
+def count() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if _together() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks for all."""
+    return rank() == 0
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def asked_for() -> int:
+    """How many processes the environment says there are; EngineError where it is no number above 0."""
+    return _number("WORLD_SIZE", 1, least=1)
+
+
+def local_rank() -> int:
+    """The number of this process among those of its machine."""
+    return _number("LOCAL_RANK", 0, least=0)
+
+
+def _number(name: str, default: int, least: int) -> int:
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) < least:
+        raise EngineError(f"the environment variable {name}", found=repr(text), expected=f"a number from {least}")
+    return int(text)
+
+
+@contextlib.contextmanager
+def together(backend: str = "gloo", *, timeout_s: float = 1800.0) -> Iterator[None]:
+    """In the block this process is one of those that the environment names; alone, where it names none.
+
+    An error in one process ends all. The first one to fail raises its error, so that there is one message; the others
+    raise `Silent`, or, where they have lost one that cannot speak any more, `Lost`.
+    """
+    if asked_for() == 1:
+        yield
+        return
+    speaks = _join(backend, timeout_s)
+    try:
+        yield
+        dist.barrier()
+    except ClickwiseError as error:
+        if not speaks():
+            raise Silent(error.exit_code) from None
+        raise
+    except KeyboardInterrupt:
+        if not speaks():
+            raise Silent(Interrupted.exit_code) from None
+        raise
+    except RuntimeError as error:
+        if not _is_of_transport(error):
+            raise
+        if not speaks():
+            raise Silent(Lost.exit_code) from None
+        raise Lost(f"process {rank()} of {count()}", found="another process cannot be reached any more: "
+                   + str(error).splitlines()[0][:150], expected="all processes of the training",
+                   do="see what the other processes said, then go on from the last checkpoint: clickwise train "
+                      "--resume RUN") from None
+    dist.destroy_process_group()  # not after an error: it would wait for those that are gone
+
+
+def _join(backend: str, timeout_s: float) -> Callable[[], bool]:
+    """Makes the group; what comes back says whether this process is the one to tell of a failure."""
+    missing = [name for name in VARIABLES if not os.environ.get(name)]
+    where = ", ".join(VARIABLES)
+    if missing:
+        raise EngineError(f"the environment variables {where}", found=f"WORLD_SIZE, but no {', '.join(missing)}",
+                          expected="all four", do="start with torchrun, or clickwise train RECIPE --processes N")
+    mine, of = _number("RANK", 0, least=0), asked_for()
+    if mine >= of:
+        raise EngineError("the environment variable RANK", found=f"{mine} of {of}", expected=f"0 … {of - 1}")
+    timeout = datetime.timedelta(seconds=timeout_s)
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+        dist.init_process_group(backend, store=store, rank=mine, world_size=of, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        if not isinstance(error, ValueError) and not _is_of_transport(error):
+            raise
+        raise EngineError(f"the environment variables {where}",
+                          found=f"process {mine} of {of} cannot join the others: {str(error).splitlines()[0][:200]}",
+                          expected=f"{of} processes that reach {os.environ['MASTER_ADDR']}, a port that is free there",
+                          do="set another MASTER_PORT, or see whether all processes were started") from None
+
+    def speaks() -> bool:
+        try:
+            return store.compare_set(_FAILED, "", str(mine)) == str(mine).encode()
+        except RuntimeError:  # the process that keeps the store is gone
+            return True
+
+    return speaks
+
+
+def _is_of_transport(error: RuntimeError) -> bool:
+    text = str(error)
+    return isinstance(error, dist.DistError) or any(
+        part in text for part in ("gloo", "NCCL", "Connection ", "connection ", "Socket", "Timed out waiting", "EADDR"))
+
+
+# What they tell each other --------------------------------------------------------------------------------------------
+
+
+def sum_over_all(tensor: torch.Tensor) -> torch.Tensor:
+    """Adds to the tensor, in place, those of the other processes."""
+    if count() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def greatest_of_all(tensor: torch.Tensor) -> torch.Tensor:
+    """Makes each value, in place, the greatest that any process has."""
+    if count() > 1:
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor
+
+
+class _SumOverAll(torch.autograd.Function):
+    """A sum over the processes, and backward the sum of what its users in all of them want."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        return sum_over_all(tensor.clone())
+
+    @staticmethod
+    def backward(ctx, grad):
+        return sum_over_all(grad.clone())
+
+
+def differentiable_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of the processes' tensors, through which gradients flow back into each."""
+    return _SumOverAll.apply(tensor) if count() > 1 else tensor
+
+
+def from_first(value: Any) -> Any:
+    """What the first process has."""
+    if count() == 1:
+        return value
+    box = [value if is_first() else None]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def from_each(value: Any) -> list[Any]:
+    """The values of all processes, in every process."""
+    if count() == 1:
+        return [value]
+    found: list[Any] = [None] * count()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def at_first(value: Any) -> list[Any]:
+    """The values of all processes, in the first; in the others none."""
+    if count() == 1:
+        return [value]
+    found = [None] * count() if is_first() else None
+    dist.gather_object(value, found)
+    return found or []
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    if count() > 1:
+        dist.barrier()
+
+
+def require_same(facts: dict[str, Any]) -> None:
+    """EngineError, in every process, where one has another value of a fact than the first."""
+    of_all = from_each(facts)
+    for number, of_one in enumerate(of_all):
+        for name, value in of_all[0].items():
+            if of_one[name] != value:
+                raise EngineError(f"process {number} of {count()}", found=f"{name}: {of_one[name]}",
+                                  expected=f"{value}, as process 0 has it",
+                                  do="start all processes with the same command, code and data")
+
+
+@contextlib.contextmanager
+def agreed() -> Iterator[None]:
+    """A block that may fail in one process alone, where others would wait for it: at its end all know, and all fail."""
+    if count() == 1:
+        yield
+        return
+    error = None
+    try:
+        yield
+    except ClickwiseError as raised:
+        error = raised
+    errors: Sequence[ClickwiseError | None] = from_each(error)
+    if (first := next((error for error in errors if error is not None), None)) is not None:
+        raise error or first
