@@ -36,6 +36,15 @@ class Ragged:
 Column = torch.Tensor | Ragged
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What one of several processes has of a batch: `samples` of all `of`. One without samples, in the last batch of an
+    evaluation, holds a row of another's to compute with."""
+
+    samples: int
+    of: int
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
     """Tensors by channel, in the order of the channel.
@@ -49,6 +58,7 @@ class Batch:
                  latest, and of fewer features, the first
     label        [B], 0 or 1, in its stored type; None where only a prediction is wanted
     display      [B] group ids (a display, a user-day), for GAUC and MAP@k
+    part         where several processes share a batch, what part this one is; None: the whole
     """
 
     numerical: torch.Tensor | None = None
@@ -59,6 +69,7 @@ class Batch:
     negative_history: tuple[torch.Tensor, ...] = ()
     label: torch.Tensor | None = None
     display: torch.Tensor | None = None
+    part: Part | None = None
 
     def __len__(self) -> int:
         for column in (self.label, self.numerical, *self.categorical, *self.user, *self.target_item, *self.history,
@@ -71,8 +82,8 @@ class Batch:
         """A batch with `function` applied to every tensor."""
 
         def each(column):
-            if column is None:
-                return None
+            if column is None or isinstance(column, Part):
+                return column
             return column.map(function) if isinstance(column, Ragged) else function(column)
 
         return Batch(**{name: tuple(map(each, value)) if isinstance(value, tuple) else each(value)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from clickwise import __version__
-from clickwise.errors import ClickwiseError, DataError, Interrupted, UsageError, disk_error
+from clickwise.errors import ClickwiseError, DataError, Interrupted, ToldElsewhere, UsageError, disk_error
 from clickwise.memory_limits import out_of_memory
 from clickwise.progress import show_log
 from clickwise.threads import let_them_sleep
@@ -84,6 +84,8 @@ def main() -> None:
     show_log()
     try:
         app()
+    except ToldElsewhere as error:
+        sys.exit(error.exit_code)
     except ClickwiseError as error:
         _complain(str(error), 128 + received[0] if received else error.exit_code)
     except KeyboardInterrupt:
@@ -308,6 +310,10 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
           overrides: Overrides = None,
           resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run exactly.")] = None,
           out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+          processes: Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False, help=(
+              "Train in so many processes on this machine, which share tables and batches."))] = None,
+          timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help=(
+              "Of several processes: how long one waits for the others."))] = 1800.0,
           allow_imports: AllowImports = None, trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Train a model; the result is a run folder with metrics and report.html."""
     from clickwise.recipe import find
@@ -317,10 +323,18 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
         recipe, overrides = None, [recipe, *overrides]
     if recipe is not None:
         find(recipe)  # a wrong name is told at once, before torch is loaded
+    if processes is not None and processes > 1:
+        from clickwise.launch import launch
+
+        sys.exit(launch(processes))
+    from clickwise.processes import is_first, together
     from clickwise.verbs.train import train
 
-    _show_run(train(recipe, overrides, resume=resume, out=out, allow_imports=allow_imports or (),
-                    trust_paths=trust_paths), as_json)
+    with together(timeout_s=timeout):
+        folder = train(recipe, overrides, resume=resume, out=out, allow_imports=allow_imports or (),
+                       trust_paths=trust_paths)
+        if is_first():
+            _show_run(folder, as_json)
 
 
 def _show_run(folder: Path, as_json: bool) -> None:

@@ -79,6 +79,14 @@ class Interrupted(ClickwiseError):
     exit_code = 128 + signal.SIGINT
 
 
+class ToldElsewhere(ClickwiseError):
+    """This process ends because of an error of which another one tells: nothing is printed."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("another process", found="an error, of which it tells")
+        self.exit_code = exit_code
+
+
 _ANOTHER_PLACE = "choose another place, or change its permissions"
 _DISK = {errno.ENOSPC: "free space on the disk", errno.EDQUOT: "free space, or have the quota raised",
          errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another file system",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -10,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from clickwise import __version__
 
 PACKAGES = ("clickwise", "torch", "triton", "numpy", "pyarrow", "duckdb", "ibis-framework", "scikit-learn")
 OLDEST_TORCH, NEWEST_TORCH = "2.11", "2.13"  # of those that the tests have run with
@@ -70,6 +73,14 @@ def version_of(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def code_version() -> str:
+    """The version of this package, and a hash of its source: the same where the code is."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return f"{__version__}, source {digest.hexdigest()[:12]}"
 
 
 def commit() -> str | None:

@@ -7,12 +7,14 @@ linear layers put out. The libraries, the data and what a step needs beside that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 
 import torch
 
+from clickwise import processes
+from clickwise.embedding.placement import Sharding
 from clickwise.embedding.table import Table, TableOptimizer
-from clickwise.embedding.tables import table_bytes
 from clickwise.errors import EngineError
 from clickwise.memory_limits import Memory, memory, shown
 from clickwise.progress import warn
@@ -21,25 +23,31 @@ from clickwise.training_recipe import Recipe
 _STATES = {"adam": 2, "adagrad": 1, "ftrl": 2, "rmsprop": 1}  # values that a dense optimizer keeps beside each
 
 
-def check_tables(tables: Sequence[Table], optimizer_of: Callable[[str], TableOptimizer], table_dtype: str,
-                 device: torch.device) -> None:
-    """Raises EngineError where the tables take more memory than `device` has, and warns where that is not free now."""
-    sizes = {table.name: table_bytes(table, optimizer_of(table.part), table_dtype) for table in tables}
+def share_of(table: Table, sharding: Sharding, device: torch.device) -> Fraction:
+    """How much of a table, at least, lies in the memory of `device`: on a CPU that of all processes of this machine."""
+    here = processes.local_count() if device.type == "cpu" else 1
+    return Fraction(here, processes.count()) if table.rows > sharding.copied_rows else Fraction(here)
+
+
+def check_tables(tables: Sequence[Table], sizes: Mapping[str, Fraction],
+                 optimizer_of: Callable[[str], TableOptimizer], table_dtype: str, device: torch.device) -> None:
+    """Raises EngineError where the tables, of these bytes by path, take more memory than `device` has, and warns where
+    that is not free now."""
     if not tables or (has := _memory_of(device)) is None:
         return
-    largest = max(tables, key=lambda table: sizes[table.name])
+    largest = max(tables, key=lambda table: sizes[table.path])
     optimizer = optimizer_of(largest.part)
     of = f"{largest.rows:,} rows × {largest.dim} in {table_dtype}"
     if largest.trainable and optimizer.states():
         of += f" and what {optimizer.name} keeps beside them"
-    _compare(sum(sizes.values()), has, f"tables; the largest, {largest.name!r}, has {of}: "
-             f"{shown(sizes[largest.name])}",
+    _compare(round(sum(sizes.values())), has, f"tables; the largest, {largest.name!r}, has {of}: "
+             f"{shown(round(sizes[largest.path]))}",
              "embedding.hash_indices=true embedding.max_table_size=N bounds the rows of each table; a smaller "
              "embedding dim and embedding.table_dtype=bfloat16 make rows smaller. Ids far beyond the number of rows "
              "are raw values: clickwise prepare table/prepare gives them ids 0, 1, 2, …")
 
 
-def check_dense(build: Callable[[], torch.nn.Module], has_tables: int, device: torch.device) -> None:
+def check_dense(build: Callable[[], torch.nn.Module], has_tables: Fraction, device: torch.device) -> None:
     """The same for the dense parameters of the model that `build` makes, on torch's `meta` device, which allocates
     nothing; beside `has_tables` bytes of tables."""
     if (has := _memory_of(device)) is None:
@@ -52,7 +60,7 @@ def check_dense(build: Callable[[], torch.nn.Module], has_tables: int, device: t
     size = _bytes(parameters)
     largest = max(parameters, key=lambda parameter: parameter.numel(), default=None)
     if largest is not None:
-        _compare(size + has_tables, has, f"dense parameters ({shown(size)}) and tables; the largest layer is "
+        _compare(size + round(has_tables), has, f"dense parameters ({shown(size)}) and tables; the largest layer is "
                  + " × ".join(f"{length:,}" for length in largest.shape),
                  "make the layers of `model` narrower")
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from clickwise.errors import ClickwiseError, EngineError, Interrupted, TrainError
+from clickwise.errors import ClickwiseError, EngineError, Interrupted, ToldElsewhere, TrainError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _FAILED = "clickwise/failed"  # in the store that all processes see: which one speaks of a failure
@@ -24,14 +24,6 @@ _FAILED = "clickwise/failed"  # in the store that all processes see: which one s
 
 class Lost(TrainError):
     """Another process of the training ended, or cannot be reached."""
-
-
-class Silent(ClickwiseError):
-    """This process ends because of an error of which another one tells."""
-
-    def __init__(self, exit_code: int) -> None:
-        super().__init__("another process", found="an error, of which it tells")
-        self.exit_code = exit_code
 
 
 def rank() -> int:
@@ -63,6 +55,11 @@ def local_rank() -> int:
     return _number("LOCAL_RANK", 0, least=0)
 
 
+def local_count() -> int:
+    """How many of the processes that train together this machine has, where whoever started them says so; else 1."""
+    return _number("LOCAL_WORLD_SIZE", 1, least=1) if count() > 1 else 1
+
+
 def _number(name: str, default: int, least: int) -> int:
     text = os.environ.get(name, "")
     if not text:
@@ -77,7 +74,7 @@ def together(backend: str = "gloo", *, timeout_s: float = 1800.0) -> Iterator[No
     """In the block this process is one of those that the environment names; alone, where it names none.
 
     An error in one process ends all. The first one to fail raises its error, so that there is one message; the others
-    raise `Silent`, or, where they have lost one that cannot speak any more, `Lost`.
+    raise `ToldElsewhere`, or, where they have lost one that cannot speak any more, `Lost`.
     """
     if asked_for() == 1:
         yield
@@ -88,17 +85,17 @@ def together(backend: str = "gloo", *, timeout_s: float = 1800.0) -> Iterator[No
         dist.barrier()
     except ClickwiseError as error:
         if not speaks():
-            raise Silent(error.exit_code) from None
+            raise ToldElsewhere(error.exit_code) from None
         raise
     except KeyboardInterrupt:
         if not speaks():
-            raise Silent(Interrupted.exit_code) from None
+            raise ToldElsewhere(Interrupted.exit_code) from None
         raise
     except RuntimeError as error:
         if not _is_of_transport(error):
             raise
         if not speaks():
-            raise Silent(Lost.exit_code) from None
+            raise ToldElsewhere(Lost.exit_code) from None
         raise Lost(f"process {rank()} of {count()}", found="another process cannot be reached any more: "
                    + str(error).splitlines()[0][:150], expected="all processes of the training",
                    do="see what the other processes said, then go on from the last checkpoint: clickwise train "

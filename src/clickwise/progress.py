@@ -29,6 +29,11 @@ def show_log() -> None:
     _log.setLevel(logging.INFO)
 
 
+def be_quiet() -> None:
+    """From now on this process says nothing: of several, another one speaks."""
+    _log.setLevel(logging.CRITICAL)
+
+
 class _Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         print(record.getMessage(), file=sys.stderr, flush=True)

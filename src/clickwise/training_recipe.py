@@ -10,6 +10,7 @@ from typing import Any, Literal
 from clickwise import recipe as recipes
 from clickwise import registry
 from clickwise.data.dataset import DataConfig
+from clickwise.embedding.placement import Sharding
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import RecipeError, nearest
 from clickwise.metrics import build_metrics
@@ -23,12 +24,14 @@ from clickwise.train.loop import TrainConfig
 class EmbeddingConfig:
     """The `embedding` section: which engine holds the tables, and how their rows are updated.
 
-    engine           reference (plain torch) · fused (Triton, one GPU) · auto: fused where it works · a dotted path
+    engine           reference (plain torch) · fused (Triton, one GPU) · sharded (several processes) · auto: sharded where
+                     there are several processes, fused where it works · a dotted path
     hash_indices     ids are taken modulo the rows of their table, which then may be fewer than there are ids
     max_table_size   the most rows that a table has; needs hash_indices
     table_dtype      the type that rows are stored in: float32, or bfloat16, which halves them and is slow on a CPU
     check_ids        every batch's ids are looked at before they are used (datasets are checked as a whole before that,
                      once; a GPU is waited for)
+    sharding         how tables lie over several processes; docs/many_machines.md
     """
 
     engine: str = "auto"
@@ -37,6 +40,7 @@ class EmbeddingConfig:
     max_table_size: int | None = None
     table_dtype: Literal["float32", "bfloat16"] = "float32"
     check_ids: bool = False
+    sharding: Sharding = Sharding()
 
     def __post_init__(self) -> None:
         size = self.max_table_size

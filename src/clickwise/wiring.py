@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from clickwise import processes
 from clickwise.embedding import Embeddings, build_embeddings
 from clickwise.embedding.table import Table, TableOptimizer
+from clickwise.embedding.tables import table_bytes
 from clickwise.errors import EngineError, RecipeError, SpecError
 from clickwise.feature_spec import FeatureSpec
-from clickwise.model_memory import check_dense, check_tables, table_bytes
+from clickwise.model_memory import check_dense, check_tables, share_of
 from clickwise.models.ctr_model import CTRModel
 from clickwise.train.freeze import freeze_parameters, frozen_tables
 from clickwise.train.step import OptimizerGroup
@@ -28,6 +30,8 @@ def find_device(name: str) -> torch.device:
     except RuntimeError:
         raise RecipeError("train.device", found=repr(name), expected="auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda":
+        if device.index is None and processes.count() > 1:
+            device = torch.device("cuda", processes.local_rank())
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise EngineError("train.device", found=f"{name!r}, but torch {torch.__version__} sees {count} GPUs here",
@@ -58,9 +62,12 @@ def build_model(recipe: Recipe, spec: FeatureSpec, device: torch.device) -> CTRM
     torch.manual_seed(recipe.train.seed)
     embeddings = build_engines(model_class, tables, lambda part: recipe.part(part).table_optimizer,
                                engine=recipe.embedding.engine, seed=recipe.train.seed, device=device,
-                               table_dtype=recipe.embedding.table_dtype, check_ids=recipe.embedding.check_ids)
+                               table_dtype=recipe.embedding.table_dtype, check_ids=recipe.embedding.check_ids,
+                               sharding=recipe.embedding.sharding)
     model = model_class(spec, embeddings, recipe.model).to(device)
     freeze_parameters(model, recipe.freeze, paths)
+    if processes.rank():  # first values are those of one process; what is drawn in training is each one's own
+        torch.manual_seed(recipe.train.seed + processes.rank())
     return model
 
 
@@ -71,10 +78,11 @@ def _check_memory(recipe: Recipe, spec: FeatureSpec, model_class: type[CTRModel]
         return recipe.part(part).table_optimizer
 
     table_dtype = recipe.embedding.table_dtype
-    check_tables(tables, optimizer_of, table_dtype, device)
-    check_dense(lambda: model_class(spec, build_engines(model_class, tables, optimizer_of, engine="reference",
-                                                        device="meta"), recipe.model),
-                sum(table_bytes(table, optimizer_of(table.part), table_dtype) for table in tables), device)
+    sizes = {table.path: share_of(table, recipe.embedding.sharding, device)
+             * table_bytes(table, optimizer_of(table.part), table_dtype) for table in tables}
+    check_tables(tables, sizes, optimizer_of, table_dtype, device)
+    check_dense(lambda: model_class(spec, build_engines(model_class, tables, optimizer_of, device="meta"),
+                                    recipe.model), sum(sizes.values()), device)
 
 
 def build_engines(model_class: type[CTRModel], tables: Sequence[Table], optimizer_of: Callable[[str], TableOptimizer],

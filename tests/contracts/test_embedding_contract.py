@@ -1,8 +1,8 @@
 """What every embedding engine must do, held against tables of obvious torch with autograd and formulas by the row.
 
-A new engine joins by its name in ENGINES. Those that span processes are tested in several, each of which runs the whole
-suite (tests/embedding/test_sharded_contract.py starts them). What runs on a GPU where there is one is handed its columns there, and what
-it gives is looked at on the CPU.
+A new engine joins by its name in ENGINES. One that spans processes is tested in several, each of which runs the whole
+suite (tests/embedding/test_sharded_contract.py starts them). What runs on a GPU where there is one is handed its
+columns there, and what it gives is looked at on the CPU.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from clickwise.embedding import build_embeddings
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import EngineError
 from clickwise.memory_limits import Memory, memory, out_of_memory, shown
-from clickwise.model_memory import check_dense, check_tables, table_bytes
+from clickwise.embedding.tables import table_bytes
+from clickwise.model_memory import check_dense, check_tables
 
 SMALL = ["data.synthetic.rows={train: 600, validation: 200, test: 200}", "train.batch_size=100", "train.steps=1",
          "baselines=[]"]

@@ -161,15 +161,22 @@ class Dataset:
                 for file, value in saved["files"].items())
         return saved == self.identity
 
-    def train_loader(self, *, batch_size: int, seed: int, pin_memory: bool,
-                     channels: Collection[str] = CHANNELS) -> Loader:
+    def train_loader(self, *, batch_size: int, seed: int, pin_memory: bool, channels: Collection[str] = CHANNELS,
+                     rank: int = 0, world_size: int = 1) -> Loader:
         config, columns = self.config, self._train_columns()
         if batch_size > columns.rows:
             raise DataError(f"train.batch_size={batch_size}",
                             found=f"the mapping {config.train!r} has only {columns.rows:,} rows",
                             expected="a batch no larger than the data",
                             do=f"set train.batch_size={columns.rows} or less")
-        return Loader(columns, self.spec, batch_size=batch_size, shuffle=config.shuffle, seed=seed,
+        last = columns.rows % batch_size
+        if batch_size < world_size or (0 < last < world_size and not config.drop_last):
+            found = f"batches of {batch_size}" if batch_size < world_size else f"a last batch of {last}"
+            raise DataError(f"{world_size} processes", found=f"{found} samples of the mapping {config.train!r}",
+                            expected="a sample for every process in every batch",
+                            do="start fewer processes, or set another train.batch_size or data.drop_last=true")
+        return Loader(columns, self.spec, batch_size=batch_size, shuffle=config.shuffle, seed=seed, rank=rank,
+                      world_size=world_size,
                       window_rows=config.window_rows, drop_last=config.drop_last, prefetch=config.prefetch,
                       pin_memory=pin_memory, channels=channels)
 
@@ -188,9 +195,10 @@ class Dataset:
         return _with_histories(columns, self.spec, self.config.histories, None)
 
     def evaluation_loader(self, mapping: str, *, batch_size: int, pin_memory: bool,
-                          channels: Collection[str] = CHANNELS) -> Loader:
+                          channels: Collection[str] = CHANNELS, rank: int = 0, world_size: int = 1) -> Loader:
         return Loader(self.as_evaluated(self.columns(mapping)), self.spec, batch_size=batch_size, shuffle="none",
-                      prefetch=self.config.prefetch, pin_memory=pin_memory, channels=channels)
+                      prefetch=self.config.prefetch, pin_memory=pin_memory, channels=channels, rank=rank,
+                      world_size=world_size)
 
 
 def _ids(channels: Mapping[str, Sequence[str]]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from clickwise.batch import Batch, Column, Ragged
+from clickwise.batch import Batch, Column, Part, Ragged
 from clickwise.data import events_windows
 from clickwise.data.arrays import Array, RaggedArray, gather, take_segments
 from clickwise.data.columns import Columns, check_loadable
@@ -35,7 +35,8 @@ class Loader:
     """Batches of the channels of `columns`; histories are cut from its events as batches are made.
 
     channels     those that a batch holds; label and display are in it always
-    batch_size   samples of a global batch; rank r of `world_size` gets its r-th contiguous part of each
+    batch_size   samples of a global batch; rank r of `world_size` gets its r-th contiguous part of each, or, of a last
+                 batch with fewer samples than processes, perhaps a row that is not its own (`Batch.part`)
     shuffle      none | batches (their order) | rows (inside windows of `window_rows` rows, made of permuted blocks)
     drop_last    leave out a last batch that is not full (the others keep it, always as the last one)
     prefetch     batches that a thread reads ahead; 0 reads in the caller's thread. With shuffle="rows" a second thread
@@ -149,7 +150,8 @@ class Loader:
             order = self._random(epoch, 1 + first // per_window).permutation(end - begin)
             parts = [order[start - begin : stop - begin] for start, stop in bounds[max(0, start_batch - first) :]]
             made = self._read_window(_overlap(blocks, begin, end), [self._share(part) for part in parts])
-            yield (self._with_events(epoch, outs, batch) for outs, batch in made)
+            yield (self._of_part(self._with_events(epoch, outs, batch), len(part))
+                   for (outs, batch), part in zip(made, parts, strict=True))
 
     def _bounds(self, number: int) -> tuple[int, int]:
         return number * self.batch_size, min((number + 1) * self.batch_size, self.columns.rows)
@@ -164,14 +166,27 @@ class Loader:
         return blocks[self._random(epoch, 0).permutation(len(blocks))]
 
     def _share(self, rows: np.ndarray) -> np.ndarray:
-        """The part of a global batch that belongs to this rank."""
-        return rows[len(rows) * self.rank // self.world_size : len(rows) * (self.rank + 1) // self.world_size]
+        """The part of a global batch that this rank reads."""
+        first, end = self._part(len(rows))
+        return rows[first:end] if end > first else rows[:1]
+
+    def _part(self, rows: int) -> tuple[int, int]:
+        """Where in a global batch the rank's part begins and ends."""
+        return rows * self.rank // self.world_size, rows * (self.rank + 1) // self.world_size
+
+    def _of_part(self, batch: Batch, rows: int) -> Batch:
+        """The batch, which says what part of the `rows` of a global batch it is, if it is one."""
+        if self.world_size == 1:
+            return batch
+        first, end = self._part(rows)
+        return dataclasses.replace(batch, part=Part(end - first, rows))
 
     # ---- reading
 
     def _read_slice(self, epoch: int, start: int, stop: int) -> Batch:
         rows = stop - start
-        start, stop = start + rows * self.rank // self.world_size, start + rows * (self.rank + 1) // self.world_size
+        first, end = self._part(rows)
+        start, stop = (start + first, start + end) if end > first else (start, start + 1)
         counts = [int(array.offsets[stop] - array.offsets[start]) for array in self._arrays if _is_ragged(array)]
         outs, batch = self._empty_batch(stop - start, counts)
         for array, out in zip(self._arrays, outs, strict=True):
@@ -181,7 +196,7 @@ class Loader:
                 np.subtract(array.offsets[start : stop + 1], first, out=out.offsets)
             else:
                 np.copyto(out, array[start:stop])
-        return self._with_events(epoch, outs, batch)
+        return self._of_part(self._with_events(epoch, outs, batch), rows)
 
     def _read_window(self, segments: list[tuple[int, int]],
                      orders: list[np.ndarray]) -> list[tuple[list[Array], Batch]]:

@@ -17,8 +17,9 @@ from torch import nn
 
 from clickwise import processes, registry
 from clickwise.batch import Column
+from clickwise.checkpoint import Rows
 from clickwise.embedding.lookup import bags_of, shapes_of
-from clickwise.embedding.placement import Sharding
+from clickwise.embedding.placement import ROWS_DEALT, Sharding, common_rows
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import EngineError, nearest
 from clickwise.kernels import gpu
@@ -131,19 +132,25 @@ class Embeddings(nn.Module, abc.ABC):
         """
         return range(next(each.rows for each in self.tables if each.name == table))
 
+    def rows_to_save(self, table: str) -> range:
+        """The rows of a table that this process saves: those it holds, unless another holds and saves them too."""
+        return self.held_rows(table)
+
     def rows_of(self, table: str) -> torch.Tensor:
         """A copy of the rows of one table that are held, [held, dim]."""
         return self._held(table).clone()
 
-    def set_rows(self, table: str, rows_RD: torch.Tensor) -> None:
-        """Gives the table these rows, [rows, dim]; its optimizer's state stays."""
+    def set_rows(self, table: str, rows_RD: torch.Tensor | Rows) -> None:
+        """Gives the table these rows, [rows, dim], or parts of them; its optimizer's state stays."""
         self._take(table, "weight", rows_RD)
 
     @torch.no_grad()
-    def _take(self, table: str, state: str, whole: torch.Tensor) -> None:
+    def _take(self, table: str, state: str, whole: torch.Tensor | Rows) -> None:
         """Copies, of the values for a whole table, those of the rows that are held."""
         mine, held = self._held(table, state), self.held_rows(table)
-        mine.copy_(whole[held.start:held.stop:held.step])
+        for rows, values in whole.parts if isinstance(whole, Rows) else [(range(len(whole)), whole)]:
+            here, there = common_rows(held, rows)
+            mine[here].copy_(values[there])
 
     def set_counts(self, counts: Mapping[str, np.ndarray]) -> None:
         """Takes how often every id of a feature occurs in all training samples, int64 [ids], before the first step.
@@ -269,7 +276,7 @@ def _fastest(tables: Sequence[Table], device: torch.device) -> str:
 
 def build_embeddings(engine: str, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *,
                      seed: int = 0, device: torch.device | str = "cpu", check_ids: bool = False,
-                     table_dtype: str = "float32", sharding: Sharding = Sharding()) -> Embeddings:
+                     table_dtype: str = "float32", sharding: Sharding = ROWS_DEALT) -> Embeddings:
     """Embeddings of the engine asked for; `auto` takes the fastest that runs on `device`, of several processes
     `sharded`, to which `sharding` says how tables lie over them.
 

@@ -36,6 +36,9 @@ class Sharding:
         require(self.copied_rows >= 0, "copied_rows", found=self.copied_rows, expected="a number from 0")
 
 
+ROWS_DEALT = Sharding()
+
+
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where one table lies; `owner` is the process that holds it where it is `whole`."""

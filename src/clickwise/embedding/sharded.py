@@ -23,7 +23,7 @@ import torch.distributed as dist
 
 from clickwise import processes
 from clickwise.embedding.lookup import Group, Lookup, pooled
-from clickwise.embedding.placement import Sharding, places
+from clickwise.embedding.placement import ROWS_DEALT, Sharding, places
 from clickwise.embedding.reference import ReferenceEmbeddings
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.embedding.tables import Received, table_bytes
@@ -67,7 +67,7 @@ class ShardedEmbeddings(ReferenceEmbeddings):
     spans_processes = True
 
     def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *,
-                 sharding: Sharding = Sharding(), table_dtype: str = "float32", **settings) -> None:
+                 sharding: Sharding = ROWS_DEALT, table_dtype: str = "float32", **settings) -> None:
         self.sharding, self.rank, self.processes = sharding, processes.rank(), processes.count()
         self.places = places(tables, sharding, self.processes,
                              lambda table: table_bytes(table, optimizer, table_dtype))
@@ -117,6 +117,10 @@ class ShardedEmbeddings(ReferenceEmbeddings):
         if group.place == "whole" and self.places[table].owner != self.rank:
             return range(0)
         return range(rows)
+
+    def rows_to_save(self, table: str) -> range:
+        is_copy = self.places[table].kind == "copied" and self.rank
+        return range(0) if is_copy else self.held_rows(table)
 
     def _first_here(self, group: Group, table: str) -> int:
         first = group.first_row[table]

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from clickwise import processes
 from clickwise.kernels.prelu import prelu
 
 Activation = Literal["relu", "prelu", "dice", "sigmoid"]
@@ -56,7 +57,8 @@ class Dice(nn.Module):
             flat_VH = flat_VH.masked_fill(~mask_V1, 0.0)
         # The product of a sum of squares over many rows needs float32.
         with torch.autocast(x_BH.device.type, enabled=False):
-            if mask_B is not None and self.training:
+            if self.training and (mask_B is not None or processes.count() > 1):
+                mask_V1 = flat_VH.new_ones(len(flat_VH), 1, dtype=torch.bool) if mask_B is None else mask_V1
                 mean_H, variance_H = self._statistics(flat_VH.float(), mask_V1)
                 normal_VH = (flat_VH.float() - mean_H) * (variance_H + 1e-8).rsqrt()
             else:
@@ -68,15 +70,16 @@ class Dice(nn.Module):
         return (flat_VH * torch.lerp(slope_H.expand_as(p_VH), torch.ones_like(p_VH), p_VH)).view(x_BH.shape)
 
     def _statistics(self, x_VH: torch.Tensor, mask_V1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and variance of the rows of the mask, or the averages where they are fewer than two; x is 0 elsewhere.
+        """Mean and variance of the rows of the mask, of all processes, or the averages where they are fewer than two; x
+        is 0 elsewhere.
 
         The averages are updated as torch's batch_norm does it, with the unbiased variance. How many rows there are
         is known to the device alone, which is not waited for.
         """
-        rows = mask_V1.sum()
-        mean_H = x_VH.sum(0) / rows.clamp(min=1)
+        rows = processes.sum_over_all(mask_V1.sum())
+        mean_H = processes.differentiable_sum(x_VH.sum(0)) / rows.clamp(min=1)
         deviation_VH = (x_VH - mean_H) * mask_V1
-        square_H = (deviation_VH * deviation_VH).sum(0)
+        square_H = processes.differentiable_sum((deviation_VH * deviation_VH).sum(0))
         variance_H, is_enough = square_H / rows.clamp(min=1), rows > 1
         with torch.no_grad():
             momentum = self.momentum * is_enough

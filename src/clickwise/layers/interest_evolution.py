@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from clickwise import processes
 from clickwise.kernels.augru import Form
 from clickwise.layers.activation import PReLU
 from clickwise.layers.attention import ActivationUnit, masked_softmax, may_wait
@@ -97,7 +98,12 @@ class NextItemLoss(nn.Module):
             next_2VE = next_2VE.index_select(1, chosen_C)
         came_V, not_V = self.scorer.of_pairs(interest_VH, next_2VE)
         loss_V = -nn.functional.logsigmoid(came_V) - nn.functional.logsigmoid(-not_V)
-        return (loss_V * real_V).sum() / real_V.sum().clamp(min=1)
+        loss, real, samples = (loss_V * real_V).sum(), real_V.sum(), len(mask_BL)
+        if processes.count() > 1:
+            # Each gives its part of the mean over all positions; a step weighs it by samples / samples of all.
+            of_all = processes.sum_over_all(torch.stack([real, torch.full_like(real, samples)]))
+            loss, real = loss * (of_all[1] / samples), of_all[0]
+        return loss / real.clamp(min=1)
 
 
 def _next(items_BLE: torch.Tensor, negatives_BLE: torch.Tensor) -> torch.Tensor:

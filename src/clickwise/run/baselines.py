@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from clickwise import files
+from clickwise import files, processes
 from clickwise.baselines import BASELINES
 from clickwise.baselines.rows import BLOCK_ROWS, Rows, Unable, blocks_of, flat_features, read_rows, spread
 from clickwise.baselines.single_columns import telling_columns
@@ -36,13 +36,16 @@ METRICS = ("auc", "log_loss")
 def measure_baselines(folder: Path, session: Session, names: Iterable[str],
                       metrics: dict[str, float | None]) -> dict[str, Any]:
     """What baselines.json then holds: the session's model, whose `metrics` on the recipe's test mapping are these, the
-    constant, and the baselines `names`."""
+    constant, and the baselines `names`; of several processes the first measures, and the others get {}."""
     spec, data, reads = session.dataset.spec, session.recipe.data, session.reads
     columns, train_columns = session.evaluation_loader(data.test).columns, session.train_loader().columns
     train = read_rows(train_columns, spec, reads)
     rows = train if data.test == data.train else read_rows(columns, spec, reads)
     is_whole = len(rows) == columns.rows and all(name in metrics for name in METRICS)
-    results = {"model": {name: metrics[name] for name in METRICS} if is_whole else _of_model(session, columns),
+    of_model = {name: metrics[name] for name in METRICS} if is_whole else _of_model(session, columns)
+    if not processes.is_first():  # what follows needs no tables, which lie with all of them
+        return {}
+    results = {"model": of_model,
                "constant": _of_constant(_click_rate(train_columns, spec.channels["label"][0]), rows)}
     not_measured = {}
     for name in names:

@@ -101,6 +101,11 @@ def differences(old: Recipe, new: Recipe, may_change: bool = False) -> list[str]
             if flat_old.get(key) != flat_new.get(key) and (key in MAY_CHANGE) == may_change]
 
 
+def must_be_same(recipe: Recipe) -> dict[str, Any]:
+    """The settings, `section.key` → value, that do not only say where and how fast is computed."""
+    return {key: value for key, value in _flat(to_dict(recipe)).items() if key not in MAY_CHANGE}
+
+
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix.rstrip("."): value}

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from clickwise import processes
 from clickwise.batch import Batch
-from clickwise.checkpoint import CheckpointFolder
+from clickwise.checkpoint import CheckpointFolder, Rows
 from clickwise.data.dataset import Dataset
 from clickwise.data.loader import Loader
+from clickwise.embedding import Embeddings
 from clickwise.errors import CheckpointError, RecipeError, SpecError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.kernels.cpu_products import bf16_instructions
@@ -24,7 +26,7 @@ from clickwise.model_memory import check_training
 from clickwise.models.ctr_model import CTRModel
 from clickwise.progress import warn
 from clickwise.train.evaluate import evaluate, is_defined
-from clickwise.train.log import RunLog
+from clickwise.train.log import NoLog, RunLog
 from clickwise.train.loop import Loop
 from clickwise.train.step import TrainStep, set_matmul_precision
 from clickwise.training_recipe import Recipe
@@ -119,7 +121,8 @@ class Session:
         """Batches of a mapping in the order of its rows; the report follows categorical features, read or not."""
         return self.dataset.evaluation_loader(mapping, batch_size=self.evaluation_batch_size,
                                               pin_memory=self.device.type == "cuda",
-                                              channels={*self.reads, "categorical"})
+                                              channels={*self.reads, "categorical"}, rank=processes.rank(),
+                                              world_size=processes.count())
 
     def count_ids(self) -> None:
         """Tells the tables how often their ids occur in training, where an optimizer asks for it (`minibatch_l2`):
@@ -148,9 +151,19 @@ class Session:
                         numerical=self.dataset.spec.channels.get("numerical", ()))
 
     def state(self) -> dict[str, Any]:
-        """The model's part of a checkpoint."""
-        return {"model": self.model.state_dict(),
-                "tables": [engine.optimizer_state_dict() for engine in engines_of(self.model)],
+        """The model's part of a checkpoint; of several processes each has the rows of tables that it holds."""
+        model = self.model.state_dict()
+        tables = [engine.optimizer_state_dict() for engine in engines_of(self.model)]
+        if processes.count() > 1:
+            engines = [(path, each) for path, each in self.model.named_modules() if isinstance(each, Embeddings)]
+            for (path, engine), of_engine in zip(engines, tables, strict=True):
+                for table in engine.tables:
+                    held, key = engine.rows_to_save(table.name), f"{path}.tables.{table.name}.weight"
+                    model[key] = Rows.of(table.rows, held, model[key])
+                    of_engine["tables"][table.name] = {
+                        state: Rows.of(table.rows, held, values)
+                        for state, values in of_engine["tables"][table.name].items()}
+        return {"model": model, "tables": tables,
                 "data": self.dataset.identity, "inputs": self.dataset.inputs(self.reads),
                 "recipe": self.recipe.absolute().to_yaml()}
 
@@ -172,7 +185,7 @@ class Session:
             for engine, state in zip(engines_of(self.model), content["tables"], strict=True):
                 engine.load_optimizer_state_dict(state)
 
-    def loop(self, checkpoints: CheckpointFolder, log: RunLog) -> Loop:
+    def loop(self, checkpoints: CheckpointFolder, log: RunLog | NoLog) -> Loop:
         """The training loop over the recipe's mappings."""
         data = self.recipe.data
         guide = data.validation or data.test
@@ -190,7 +203,7 @@ class Session:
 
 def _train_loader(dataset: Dataset, recipe: Recipe, model: CTRModel, device: torch.device) -> Loader:
     return dataset.train_loader(batch_size=recipe.train.batch_size, seed=recipe.train.seed,
-                                pin_memory=device.type == "cuda",
+                                pin_memory=device.type == "cuda", rank=processes.rank(), world_size=processes.count(),
                                 channels=model.reads(dataset.spec, recipe.model, training=True))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clickwise import files
+from clickwise import files, processes
 from clickwise.batch import Batch
 from clickwise.data.dataset import Dataset
 from clickwise.metrics import ReportMaterial
@@ -43,10 +43,16 @@ class Slices:
         return see
 
     def save(self, folder: Path) -> None:
-        """Writes `scores.npz` of the run folder."""
+        """Writes `scores.npz` of the run folder; of several processes the first, with what all have gathered."""
         arrays = {}
-        for mapping, material in self._materials.items():
-            arrays |= material.arrays(mapping, self._names)
+        for mapping, mine in self._materials.items():
+            if not (of_all := processes.at_first(mine)):
+                continue
+            for other in of_all[1:]:
+                of_all[0].merge(other)
+            arrays |= of_all[0].arrays(mapping, self._names)
+        if not processes.is_first():
+            return
         with files.whole_file(folder / "scores.npz") as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **arrays)
 

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from clickwise import processes
 from clickwise.data.arrays import RaggedArray
 from clickwise.data.columns import Columns, side_by_side
 from clickwise.data.dataset import PREPARATION
@@ -72,7 +73,9 @@ def save_examples(folder: Path, session: Session) -> None:
     encoded = Replay(encoding, names).rows(examples, str(source)) if encoder.goes_on else \
         encoder.columns(examples, str(source))
     columns = model_columns(session.dataset.spec, encoded.arrays, len(examples))
-    found = scores(session, session.dataset.spec, columns)
+    found = scores(session, session.dataset.spec, columns)  # by all processes: each asks the others for rows
+    if not processes.is_first():
+        return
     with whole_file(folder / EXAMPLES) as temporary:
         kept = {name: examples[name] for name in examples.column_names if name not in SCORES}
         parquet.write_table(pa.table({**kept, **found}), temporary)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
 
+from clickwise import processes
 from clickwise.batch import Batch
 from clickwise.errors import DataError
 from clickwise.metrics import Metric, MetricSet, build_metric
@@ -37,9 +39,12 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: MetricSet, *, 
              watch: Callable[[torch.Tensor, Batch], None] = lambda logit_B, batch: None,
              numerical: Sequence[str] = ()) -> dict[str, float]:
     """The computed metrics by name. `watch` sees every batch too (progress, material for the report); `numerical` are
-    the names of the batches' numbers, for messages."""
+    the names of the batches' numbers, for messages. Several processes give their parts of the batches, and all get the
+    metrics of the whole."""
     metrics.reset()
     for logit_B, batch in predictions(model, batches, precision=precision, device=device):
+        if batch.part is not None and not batch.part.samples:
+            continue
         try:
             metrics.update(logit_B, batch.label, batch.display)
         except DataError:
@@ -50,7 +55,19 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: MetricSet, *, 
                                 do="correct that number, or prepare the rows again") from None
             raise
         watch(logit_B, batch)
-    return metrics.compute()
+    return _of_all_processes(metrics)
+
+
+def _of_all_processes(metrics: MetricSet) -> dict[str, float]:
+    """What the metrics of all processes make together, in each of them."""
+    if processes.count() == 1:
+        return metrics.compute()
+    others = processes.at_first(metrics.state_dict())[1:]
+    for state in others:
+        other = copy.deepcopy(metrics)
+        other.load_state_dict(state)
+        metrics.merge(other)
+    return processes.from_first(metrics.compute() if processes.is_first() else None)
 
 
 def greatest_number(batches: Iterable[Batch], names: Sequence[str]) -> tuple[str, float]:

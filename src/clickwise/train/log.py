@@ -63,6 +63,21 @@ class RunLog:
         self._file.close()
 
 
+class NoLog:
+    """What has the place of a RunLog in a process that writes none."""
+
+    wall_s = 0.0
+
+    def write(self, kind: str, *, step: int, epoch: float, values: dict[str, object]) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _whole_lines(path: Path) -> list[dict]:
     """The lines that were written completely; a killed process may leave half of one at the end."""
     lines = []

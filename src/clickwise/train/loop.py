@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 import torch
 
-from clickwise import checkpoint
+from clickwise import checkpoint, processes
 from clickwise.batch import Batch
 from clickwise.errors import TrainError
 from clickwise.progress import Progress
 from clickwise.recipe import require
 from clickwise.train.evaluate import EXTREME, greatest_number, is_better
-from clickwise.train.log import RunLog
+from clickwise.train.log import NoLog, RunLog
 from clickwise.train.step import Precision, TrainStep
 
 
@@ -77,6 +77,13 @@ class TrainConfig:
         return int(min(epochs, math.inf if self.steps is None else self.steps))
 
 
+def _all_finite(weight: torch.Tensor) -> bool:
+    if not (weight.is_floating_point() and weight.numel()):
+        return True
+    low, high = torch.aminmax(weight)
+    return math.isfinite(float(high) - float(low))
+
+
 class EpochBatches(Protocol):
     """A loader as the loop sees it; `samples` are those of an epoch, in which only the last batch may not be full."""
 
@@ -121,7 +128,7 @@ class Loop:
     names of the batches' numbers, for messages.
     """
 
-    def __init__(self, config: TrainConfig, step: TrainStep, batches: EpochBatches, *, log: RunLog,
+    def __init__(self, config: TrainConfig, step: TrainStep, batches: EpochBatches, *, log: RunLog | NoLog,
                  evaluate: Callable[[], dict[str, float]] | None, checkpoints: checkpoint.CheckpointFolder,
                  state: Callable[[], dict[str, Any]], numerical: Sequence[str] = ()) -> None:
         self.config, self.step, self.batches, self.log = config, step, batches, log
@@ -167,7 +174,7 @@ class Loop:
         self.at.loss_steps += 1
         self.at.step += 1
         self.at.batch += 1
-        self._window.samples += len(batch)
+        self._window.samples += len(batch) if batch.part is None else batch.part.of
 
     def _log_losses(self) -> float:
         """The mean loss since the last line of the log, which is written; raises TrainError if it is not finite."""
@@ -194,25 +201,33 @@ class Loop:
         self._window_started += time.perf_counter() - started
 
     def _mean_losses(self) -> dict[str, float]:
-        """Means since the last line of the log, for which a GPU is waited for; TrainError for one not finite."""
-        means = {name: float(value) / self.at.loss_steps for name, value in self.at.loss_sums.items()}
+        """Means since the last line of the log, for which a GPU is waited for; TrainError for one not finite. Of several
+        processes the first then has the sums of all."""
+        if processes.count() > 1:
+            sums = {name: processes.sum_over_all(value.clone()) for name, value in self.at.loss_sums.items()}
+            self.at.loss_sums = {name: value if processes.is_first() else torch.zeros_like(value)
+                                 for name, value in sums.items()}
+        else:
+            sums = self.at.loss_sums
+        means = {name: float(value) / self.at.loss_steps for name, value in sums.items()}
         for name, value in means.items():
             if not math.isfinite(value):
                 raise self._diverged(name, value)
         return means
 
     def _check_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        """Raises TrainError for weights that are not finite: a loss shows them one step late, or not at all."""
-        for name, weight in weights.items():
-            if weight.is_floating_point() and weight.numel():
-                low, high = torch.aminmax(weight)
-                if not math.isfinite(float(high) - float(low)):
-                    raise self._diverged(name, float("nan"))
+        """Raises TrainError, in every process, for weights that are not finite: a loss shows them one step late, or not
+        at all."""
+        wrong = (name for name, weight in weights.items() if not _all_finite(getattr(weight, "mine", weight)))
+        for name in processes.from_each(next(wrong, None)):
+            if name is not None:
+                raise self._diverged(name, float("nan"))
 
     def _diverged(self, what: str, value: float) -> TrainError:
         last = self.checkpoints.last
         good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was due before it"
-        name, greatest = greatest_number(self._latest_batches(), self.numerical)
+        name, greatest = max(processes.from_each(greatest_number(self._latest_batches(), self.numerical)),
+                             key=lambda found: found[1])
         if greatest > EXTREME:
             return TrainError(f"step {self.at.step}, {what}", expected="numbers of one scale, and finite losses",
                               found=f"{value}, and {name} = {greatest:g} in the batches before",
@@ -291,5 +306,7 @@ class Loop:
         self.at, self.effort = Position(**content["position"]), Effort(**content["effort"])
         self.at.loss_sums = {name: value.clone() for name, value in self.at.loss_sums.items()}
         checkpoint.set_random_state(content["random"], self.step.device)
+        if not processes.is_first():
+            self.at.loss_sums = {name: torch.zeros_like(value) for name, value in self.at.loss_sums.items()}
         if self.at.best_step == self.at.step:
             self.checkpoints.mark_last_as_best()

@@ -17,6 +17,7 @@ from clickwise.batch import Batch
 from clickwise.errors import EngineError
 from clickwise.optim.dense import reads_skip, step_unless
 from clickwise.optim.schedule import Schedule
+from clickwise.train.dense_gradients import DenseGradients
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
@@ -115,6 +116,8 @@ class TrainStep:
 
     An embedding engine updates its tables inside backward, so what is left is a dense optimizer per part (one part, ""
     by name, for most models). Under fp16 all of them skip a step in which any gradient is not finite.
+    Of several processes each has a part of the batch, and its losses count by its samples: the step is that of one
+    process with the whole batch.
     `steps_per_epoch` is asked for where a schedule counts epochs.
     """
 
@@ -125,6 +128,8 @@ class TrainStep:
         self.steps = 0
         self.scale = LossScale(device) if precision == "fp16" else None
         self.engines = [engine for part in self.parts.values() for engine in part.tables]
+        self._dense = DenseGradients([p for part in self.parts.values() for group in part.optimizer.param_groups
+                                      for p in group["params"]])
         self._base_lr = {name: [group["lr"] for group in part.optimizer.param_groups]
                          for name, part in self.parts.items()}
         for engine in self.engines:
@@ -140,16 +145,20 @@ class TrainStep:
                 for name, part in self.parts.items()}
 
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """The losses of the batch by name, detached, on the device."""
+        """The losses of the batch by name, detached, on the device; of a part of a batch what they add to those of the
+        whole."""
         self.steps += 1
         self._set_rates()
         for part in self.parts.values():
             part.optimizer.zero_grad(set_to_none=True)
         with compute_in(self.precision, self.device):
             losses = self.model.losses(batch.to(self.device))
+        if batch.part is not None:
+            losses = {name: loss * (batch.part.samples / batch.part.of) for name, loss in losses.items()}
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
         if self.scale is None:
             total.backward()
+            self._dense.sum()
             for part in self.parts.values():
                 part.optimizer.step()
         else:
@@ -167,6 +176,7 @@ class TrainStep:
 
     def _scaled_update(self, total: torch.Tensor) -> None:
         (total * self.scale.value).backward()
+        self._dense.sum()
         grads = [p.grad for part in self.parts.values() for group in part.optimizer.param_groups
                  for p in group["params"] if p.grad is not None]
         unscale = self.scale.value.reciprocal()

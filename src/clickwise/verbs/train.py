@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from clickwise import files, machine, manifest, memory, registry
+import torch
+
+from clickwise import files, machine, manifest, memory, processes, registry
 from clickwise.checkpoint import reading
 from clickwise.encoding.document import FILE as ENCODING_FILE
 from clickwise.errors import CheckpointError, Interrupted, UsageError
 from clickwise.feature_spec import FILE_NAME
 from clickwise.given_files import check_links
 from clickwise.metrics import build_metrics
-from clickwise.progress import say, warn
+from clickwise.progress import be_quiet, say, warn
 from clickwise.report import write_report
 from clickwise.run import folder as runs
 from clickwise.run.baselines import FILE as BASELINES
@@ -24,7 +27,7 @@ from clickwise.run.session import Session, build_session
 from clickwise.run.slices import Slices
 from clickwise.run.whole_model import COLUMNS, ENCODING, EXAMPLES, keep_preparation, save_examples
 from clickwise.strict_yaml import parse_yaml
-from clickwise.train.log import RunLog
+from clickwise.train.log import NoLog, RunLog
 from clickwise.train.loop import Loop
 from clickwise.training_recipe import Recipe, load_foreign_recipe, load_recipe, parse_recipe
 
@@ -42,6 +45,8 @@ def train(name: str | None, overrides: list[str], *, resume: Path | None = None,
     only import what is allowed. Unless `trust_paths`, neither a Feature Spec nor links lead out of their folder.
     """
     memory.keep_freed_memory()
+    if not processes.is_first():
+        be_quiet()
     if resume is not None:
         return _resume(resume, name, overrides, allow_imports, trust_paths)
     if name is None:
@@ -50,12 +55,14 @@ def train(name: str | None, overrides: list[str], *, resume: Path | None = None,
     session = build_session(load_recipe(name, overrides), trust_paths=trust_paths)
     session.check_data()  # whatever can refuse this recipe speaks before the folder appears
     session.check_warmup()  # of a run that starts: one that is resumed could not change it
+    _require_same(session)
     _start(session, allow_imports, trust_paths)
     recipe = session.recipe
-    folder = runs.create(out, f"{recipe.data.name}-{recipe.model_name}")
-    with files.only_one(folder, CheckpointError):
+    folder = _one_folder(lambda: runs.create(out, f"{recipe.data.name}-{recipe.model_name}"))
+    with _only_one(folder):
         written = manifest.Manifest(folder)
-        written.write_text(runs.RECIPE, recipe.absolute().to_yaml())
+        if processes.is_first():
+            written.write_text(runs.RECIPE, recipe.absolute().to_yaml())
         _run(folder, session, written, None)
     return folder
 
@@ -65,8 +72,9 @@ def _resume(folder: Path, name: str | None, overrides: list[str], allow_imports:
     if not trust_paths:
         check_links(folder, CheckpointError)  # the first, since what follows writes
     recipe, changes = _recipe_of_resumed(folder, name, overrides, allow_imports)
-    with files.only_one(folder, CheckpointError):
-        runs.remove_unfinished(folder)
+    with _only_one(folder):
+        if processes.is_first():
+            runs.remove_unfinished(folder)
         if (folder / DONE).exists():
             if changes:
                 raise UsageError(f"--resume {folder}", found="; ".join(changes), expected="no settings: it is finished",
@@ -75,15 +83,47 @@ def _resume(folder: Path, name: str | None, overrides: list[str], allow_imports:
             return folder
         session = build_session(recipe, trust_paths=trust_paths)
         session.check_data()
+        _require_same(session)
         written = manifest.of_run(folder)
         content = _checkpoint_to_resume(folder, session, written, allow_imports)
         if content is None:
             _start(session, allow_imports, trust_paths)
         if changes:
             say("from here on " + "; ".join(changes))
-            written.write_text(runs.RECIPE, recipe.to_yaml())
+            if processes.is_first():
+                written.write_text(runs.RECIPE, recipe.to_yaml())
         _run(folder, session, written, content)
     return folder
+
+
+def _one_folder(make: Callable[[], Path]) -> Path:
+    """The folder that the first process makes, for all of them; CheckpointError where another does not see it."""
+    with processes.agreed():
+        made = make() if processes.is_first() else None
+    folder = processes.from_first(made)
+    with processes.agreed():
+        if not folder.exists():
+            raise CheckpointError(folder, found=f"no such folder on the machine of process {processes.rank()}",
+                                  expected="a file system that all processes see", do="set --out to a folder on one")
+    return folder
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """The run folder belongs to this training alone, for which the first process holds it."""
+    with contextlib.ExitStack() as held:
+        with processes.agreed():
+            if processes.is_first():
+                held.enter_context(files.only_one(folder, CheckpointError))
+        yield
+
+
+def _require_same(session: Session) -> None:
+    """EngineError where the processes differ in code, recipe or data."""
+    if processes.count() > 1:
+        processes.require_same({"clickwise": machine.code_version(), "torch": torch.__version__,
+                                **{f"the data's {name}": value for name, value in session.dataset.identity.items()},
+                                **runs.must_be_same(session.recipe)})
 
 
 def _start(session: Session, allow_imports: Collection[str], trust_paths: bool) -> None:
@@ -100,10 +140,13 @@ def _start(session: Session, allow_imports: Collection[str], trust_paths: bool) 
 def _run(folder: Path, session: Session, written: manifest.Manifest, content: dict[str, Any] | None) -> None:
     """Trains from the start or from `content`, a checkpoint, and finishes the run folder, whose manifest is `written`.
     """
-    keep_preparation(folder, session)
-    written.add(name for name in AT_THE_START if name not in written)
     start = 0 if content is None else content["position"]["step"]
-    log = RunLog(folder / "log.jsonl", resume_at=start, manifest=written)
+    log: RunLog | NoLog = NoLog()
+    with processes.agreed():
+        if processes.is_first():
+            keep_preparation(folder, session)
+            written.add(name for name in AT_THE_START if name not in written)
+            log = RunLog(folder / "log.jsonl", resume_at=start, manifest=written)
     try:
         loop = session.loop(runs.checkpoints_of(folder, session.recipe, written), log)
         if content is not None:
@@ -126,7 +169,7 @@ def _describe(session: Session, steps: int) -> str:
     dense, tables = runs.parameters(session.model)
     return (f"{session.recipe.model_name}, {dense:,} dense parameters, {tables:,} in tables; "
             f"{steps:,} steps of {session.recipe.train.batch_size:,} samples in {session.recipe.train.precision} "
-            f"on {session.device}")
+            f"on {session.device}" + (f", {processes.count()} processes" if processes.count() > 1 else ""))
 
 
 def _recipe_of_resumed(folder: Path, name: str | None, overrides: list[str],
@@ -180,11 +223,12 @@ def _checkpoint_to_resume(folder: Path, session: Session, written: manifest.Mani
     return content
 
 
-def _finish(folder: Path, session: Session, loop: Loop, log: RunLog) -> None:
+def _finish(folder: Path, session: Session, loop: Loop, log: RunLog | NoLog) -> None:
     """Final metrics of the best checkpoint (of the last, where no validation mapping chose), baselines, report and
     DONE."""
     recipe, position = session.recipe, loop.at
-    chosen = "best" if recipe.data.validation is not None and loop.checkpoints.has("best") else "last"
+    chosen = processes.from_first(
+        "best" if recipe.data.validation is not None and loop.checkpoints.has("best") else "last")
     if chosen == "best" and position.best_step != position.step:
         content = loop.checkpoints.load("best")
         with reading(loop.checkpoints.best):
@@ -194,18 +238,27 @@ def _finish(folder: Path, session: Session, loop: Loop, log: RunLog) -> None:
     metrics = {mapping: session.evaluate(mapping, slices.watch(mapping)) for mapping in dict.fromkeys(mappings)}
     for mapping, values in metrics.items():
         log.write("final", step=position.step, epoch=loop.epochs_done, values={"mapping": mapping, **values})
-    dense, tables = runs.parameters(session.model)
     slices.save(folder)
     save_examples(folder, session)
+    baselines = measure_baselines(folder, session, recipe.baselines, metrics[recipe.data.test])
+    if processes.is_first():
+        _write_facts(folder, session, loop, log, chosen, metrics)
+        for warning in baselines["warnings"]:
+            warn(warning)
+        loop.checkpoints.manifest.add(AT_THE_END)
+        write_report(folder)
+        files.write_text(folder / DONE, "")
+
+
+def _write_facts(folder: Path, session: Session, loop: Loop, log: RunLog | NoLog, chosen: str,
+                 metrics: dict[str, dict[str, float]]) -> None:
+    """Writes metrics.json of the run folder."""
+    recipe, position = session.recipe, loop.at
+    dense, tables = runs.parameters(session.model)
     RunFacts(
         mappings=metrics, ideal={name: metric.ideal for name, metric in build_metrics(recipe.metrics).items()},
         checkpoint=chosen, checkpoint_step=position.best_step if chosen == "best" else position.step,
         steps=position.step, stopped=position.stopped, samples_per_s=loop.effort.samples_per_s,
         wall_s=round(log.wall_s, 3), peak_memory_bytes=runs.peak_memory_bytes(session.device),
         parameters={"dense": dense, "tables": tables}, **machine.circumstances()).save(folder)
-    for warning in measure_baselines(folder, session, recipe.baselines, metrics[recipe.data.test])["warnings"]:
-        warn(warning)
-    loop.checkpoints.manifest.add(AT_THE_END)
-    write_report(folder)
-    files.write_text(folder / DONE, "")
 

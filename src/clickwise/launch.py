@@ -1,0 +1,62 @@
+"""Starts the processes that train together on this machine, as `torchrun` does for several machines."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from clickwise import machine
+from clickwise.errors import TrainError, UsageError
+
+OPTION = "--processes"
+
+
+def launch(processes: int) -> int:
+    """Runs the command line that this process was called with in so many processes, and waits for them: the exit code.
+
+    One that fails tells why; if one was killed the others are ended. TrainError where all were killed.
+    """
+    if "WORLD_SIZE" in os.environ:
+        raise UsageError(f"{OPTION} {processes}", found=f"WORLD_SIZE={os.environ['WORLD_SIZE']}: the processes were "
+                         "started already", expected=f"{OPTION} alone, or torchrun alone", do=f"leave {OPTION} out")
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, machine.usable_cores() // processes))
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what there is to say is said by the processes
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d",
+                          rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0, run_id="clickwise")
+    try:
+        elastic_launch(config, sys.executable)("-m", "clickwise", *_without_option(sys.argv[1:]))
+    except ChildFailedError as error:
+        codes = [failure.exitcode for failure in error.failures.values()]
+        spoke = [code for code in codes if code > 0]
+        if not spoke:
+            number, failure = error.get_first_failure()
+            raise TrainError(f"process {number} of {processes}", found=_ending(failure.exitcode),
+                             expected="a training that ends by itself",
+                             do="go on from its last checkpoint: clickwise train --resume RUN") from None
+        return spoke[0]
+    return 0
+
+
+def _ending(code: int) -> str:
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"exit code {code}"
+
+
+def _without_option(words: list[str]) -> list[str]:
+    kept, skip = [], False
+    for word in words:
+        if skip or word.startswith(f"{OPTION}="):
+            skip = False
+        elif word == OPTION:
+            skip = True
+        else:
+            kept.append(word)
+    return kept
