@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from clickwise import machine
-from clickwise.errors import TrainError, UsageError
+from clickwise.errors import Interrupted, TrainError, UsageError
+from clickwise.processes import LAUNCHED
 
 OPTION = "--processes"
 
@@ -19,11 +21,13 @@ OPTION = "--processes"
 def launch(processes: int) -> int:
     """Runs the command line that this process was called with in so many processes, and waits for them: the exit code.
 
-    One that fails tells why; if one was killed the others are ended. TrainError where all were killed.
+    One that fails tells why, and the others are ended. TrainError where one was killed; Interrupted where this process
+    is told to end, as then the others are.
     """
     if "WORLD_SIZE" in os.environ:
         raise UsageError(f"{OPTION} {processes}", found=f"WORLD_SIZE={os.environ['WORLD_SIZE']}: the processes were "
                          "started already", expected=f"{OPTION} alone, or torchrun alone", do=f"leave {OPTION} out")
+    os.environ[LAUNCHED] = "1"
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(max(1, machine.usable_cores() // processes))
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what there is to say is said by the processes
@@ -32,22 +36,25 @@ def launch(processes: int) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "clickwise", *_without_option(sys.argv[1:]))
     except ChildFailedError as error:
-        codes = [failure.exitcode for failure in error.failures.values()]
-        spoke = [code for code in codes if code > 0]
-        if not spoke:
-            number, failure = error.get_first_failure()
-            raise TrainError(f"process {number} of {processes}", found=_ending(failure.exitcode),
-                             expected="a training that ends by itself",
-                             do="go on from its last checkpoint: clickwise train --resume RUN") from None
-        return spoke[0]
+        number, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            return failure.exitcode
+        raise TrainError(f"process {number} of {processes}", found=f"killed by {_name_of(-failure.exitcode)}",
+                         expected="a training that ends by itself; the other processes were ended",
+                         do="go on from the last checkpoint: clickwise train --resume RUN") from None
+    except SignalException as received:
+        interrupted = Interrupted("interrupted", found="a training that has not ended", do="go on from the last "
+                                  "checkpoint, if there is one: clickwise train --resume RUN")
+        interrupted.exit_code = 128 + received.sigval
+        raise interrupted from None
     return 0
 
 
-def _ending(code: int) -> str:
+def _name_of(number: int) -> str:
     try:
-        return f"killed by {signal.Signals(-code).name}"
+        return signal.Signals(number).name
     except ValueError:
-        return f"exit code {code}"
+        return f"signal {number}"
 
 
 def _without_option(words: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from clickwise.errors import ClickwiseError, EngineError, Interrupted, ToldElsewhere, TrainError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LAUNCHED = "CLICKWISE_LAUNCHED"  # set where `launch` started the processes
 _FAILED = "clickwise/failed"  # in the store that all processes see: which one speaks of a failure
 
 
@@ -73,28 +74,30 @@ def _number(name: str, default: int, least: int) -> int:
 def together(backend: str = "gloo", *, timeout_s: float = 1800.0) -> Iterator[None]:
     """In the block this process is one of those that the environment names; alone, where it names none.
 
-    An error in one process ends all. The first one to fail raises its error, so that there is one message; the others
-    raise `ToldElsewhere`, or, where they have lost one that cannot speak any more, `Lost`.
+    An error in one process ends all. The first one to fail raises its error, so that there is one message, and the
+    others raise `ToldElsewhere`. Where one was killed, the first to miss it raises `Lost`, unless what started them
+    (`launch`) tells of it.
     """
     if asked_for() == 1:
         yield
         return
     speaks = _join(backend, timeout_s)
+    is_launched = LAUNCHED in os.environ
     try:
         yield
         dist.barrier()
     except ClickwiseError as error:
-        if not speaks():
+        if (is_launched and isinstance(error, Interrupted)) or not speaks():
             raise ToldElsewhere(error.exit_code) from None
         raise
     except KeyboardInterrupt:
-        if not speaks():
+        if is_launched or not speaks():
             raise ToldElsewhere(Interrupted.exit_code) from None
         raise
     except RuntimeError as error:
         if not _is_of_transport(error):
             raise
-        if not speaks():
+        if is_launched or not speaks():
             raise ToldElsewhere(Lost.exit_code) from None
         raise Lost(f"process {rank()} of {count()}", found="another process cannot be reached any more: "
                    + str(error).splitlines()[0][:150], expected="all processes of the training",
