@@ -60,11 +60,11 @@ OPTIMIZERS = [
     TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-2, lazy=False, weight_decay=0.1, minibatch_l2=0.4),
     TableOptimizer(name="rmsprop", lr=0.1, rho=0.9, eps=1e-3, minibatch_l2=0.4),
 ]
-if "A_FEW" in os.environ:  # of the examples and optimizers: processes that wait for each other take their time
-    OPTIMIZERS, IS_SLOW = [OPTIMIZERS[5], OPTIMIZERS[15]], dict.fromkeys(ENGINES, True)
+A_FEW = "A_FEW" in os.environ  # of the examples and optimizers: processes that wait for each other take their time
+IS_SLOW |= dict.fromkeys(ENGINES, True) if A_FEW else {}
 every_engine = pytest.mark.parametrize("engine", ENGINES)
 every_optimizer = pytest.mark.parametrize(
-    "optimizer", OPTIMIZERS, ids=lambda o: "+".join([o.name, *["decay"] * bool(o.weight_decay),
+    "optimizer", [OPTIMIZERS[5], OPTIMIZERS[15]] if A_FEW else OPTIMIZERS, ids=lambda o: "+".join([o.name, *["decay"] * bool(o.weight_decay),
                                                      *["eps_hat"] * o.eps_hat, *["all rows"] * (not o.lazy),
                                                      *["penalties"] * bool(o.l1), *["l2"] * bool(o.minibatch_l2)]))
 
