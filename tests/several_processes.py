@@ -10,19 +10,24 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 
 
-def start(processes, words, place, **environment):
-    """Python with `words` in so many processes, from the folder `place`; their output goes to files there."""
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = []
+        return free.getsockname()[1]
+
+
+def start(processes, words, place, of_rank=None, **environment):
+    """Python with `words`, and for a rank with those `of_rank`, in so many processes, from the folder `place`; their
+    output goes to files there."""
+    port, started = free_port(), []
     for rank in range(processes):
+        more = (of_rank or {}).get(rank, [])
         variables = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
                      "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
                      "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [
                          os.environ.get("PYTHONPATH")])]), **environment}
         with open(place / f"out{rank}", "w") as out:
-            started.append(subprocess.Popen([sys.executable, *map(str, words)], cwd=place, env=variables, stdout=out,
+            started.append(subprocess.Popen([sys.executable, *map(str, [*words, *more])], cwd=place, env=variables, stdout=out,
                                             stderr=subprocess.STDOUT))
     return started
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -84,8 +85,9 @@ def together(backend: str = "gloo", *, timeout_s: float = 1800.0) -> Iterator[No
     speaks = _join(backend, timeout_s)
     is_launched = LAUNCHED in os.environ
     try:
-        yield
-        dist.barrier()
+        with _ended_once():
+            yield
+            dist.barrier()
     except ClickwiseError as error:
         if (is_launched and isinstance(error, Interrupted)) or not speaks():
             raise ToldElsewhere(error.exit_code) from None
@@ -104,6 +106,18 @@ def together(backend: str = "gloo", *, timeout_s: float = 1800.0) -> Iterator[No
                    do="see what the other processes said, then go on from the last checkpoint: clickwise train "
                       "--resume RUN") from None
     dist.destroy_process_group()  # not after an error: it would wait for those that are gone
+
+
+@contextlib.contextmanager
+def _ended_once() -> Iterator[None]:
+    """A block after whose failure signals are not listened to: what started the processes ends those that are left,
+    and this one ends already."""
+    try:
+        yield
+    except BaseException:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise
 
 
 def _join(backend: str, timeout_s: float) -> Callable[[], bool]:
