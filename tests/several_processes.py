@@ -27,8 +27,8 @@ def start(processes, words, place, of_rank=None, **environment):
                      "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [
                          os.environ.get("PYTHONPATH")])]), **environment}
         with open(place / f"out{rank}", "w") as out:
-            started.append(subprocess.Popen([sys.executable, *map(str, [*words, *more])], cwd=place, env=variables, stdout=out,
-                                            stderr=subprocess.STDOUT))
+            started.append(subprocess.Popen([sys.executable, *map(str, [*words, *more])], cwd=place, env=variables,
+                                            stdout=out, stderr=subprocess.STDOUT))
     return started
 
 

@@ -1,4 +1,4 @@
-"""A few steps of every model, by one process or by several together, and what they leave: losses, dense part, tables."""
+"""Steps of every model, by one process or by several together, and what they leave: losses, dense part, tables."""
 
 import itertools
 import sys
@@ -13,7 +13,8 @@ from clickwise.wiring import engines_of
 
 OPTIMIZERS = {"sgd": "{name: sgd, lr: 0.1}", "rowwise_adagrad": "{name: rowwise_adagrad, lr: 0.02}",
               "adam": "{name: adam, lr: 0.01, eps: 1.0e-3}"}
-DENSE = {"sgd": "{name: sgd, lr: 0.1}", "rowwise_adagrad": "{name: sgd, lr: 0.1}", "adam": "{name: adam, lr: 0.005, eps: 1.0e-4}"}
+DENSE = {"sgd": "{name: sgd, lr: 0.1}", "rowwise_adagrad": "{name: sgd, lr: 0.1}",
+         "adam": "{name: adam, lr: 0.005, eps: 1.0e-4}"}
 MODELS = {"dlrm": [], "dcnv2": [], "wide_deep": ["model.dropout=0"], "din": ["model.activation=dice"],
           "dien": ["model.auxiliary_loss_weight=1"],
           "sim": ["model.search_loss_weight=0.5", "model.auxiliary_loss_weight=1"]}

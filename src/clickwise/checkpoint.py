@@ -49,8 +49,8 @@ class Rows:
 def save(path: Path, content: dict[str, Any], manifest: Manifest | None = None, sums: bool = True) -> Sum | None:
     """Writes nested dicts and lists of tensors, numbers and texts; an older file at `path` survives a failure.
 
-    The manifest of the run learns of the new file before it stands there; without `sums` it forgets the file. What comes
-    back is the file's sum, if there is to be one.
+    The manifest of the run learns of the new file before it stands there; without `sums` it forgets the file. Returns
+    the file's sum, if there is to be one.
     """
     try:
         with whole_file(path) as temporary:

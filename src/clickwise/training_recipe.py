@@ -24,8 +24,8 @@ from clickwise.train.loop import TrainConfig
 class EmbeddingConfig:
     """The `embedding` section: which engine holds the tables, and how their rows are updated.
 
-    engine           reference (plain torch) · fused (Triton, one GPU) · sharded (several processes) · auto: sharded where
-                     there are several processes, fused where it works · a dotted path
+    engine           reference (plain torch) · fused (Triton, one GPU) · sharded (several processes) · auto: what fits,
+                     the fastest · a dotted path
     hash_indices     ids are taken modulo the rows of their table, which then may be fewer than there are ids
     max_table_size   the most rows that a table has; needs hash_indices
     table_dtype      the type that rows are stored in: float32, or bfloat16, which halves them and is slow on a CPU

@@ -64,9 +64,11 @@ A_FEW = "A_FEW" in os.environ  # of the examples and optimizers: processes that 
 IS_SLOW |= dict.fromkeys(ENGINES, True) if A_FEW else {}
 every_engine = pytest.mark.parametrize("engine", ENGINES)
 every_optimizer = pytest.mark.parametrize(
-    "optimizer", [OPTIMIZERS[5], OPTIMIZERS[15]] if A_FEW else OPTIMIZERS, ids=lambda o: "+".join([o.name, *["decay"] * bool(o.weight_decay),
-                                                     *["eps_hat"] * o.eps_hat, *["all rows"] * (not o.lazy),
-                                                     *["penalties"] * bool(o.l1), *["l2"] * bool(o.minibatch_l2)]))
+    "optimizer", [OPTIMIZERS[5], OPTIMIZERS[15]] if A_FEW else OPTIMIZERS,
+    ids=lambda o: "+".join([o.name, *["decay"] * bool(o.weight_decay),
+                            *["eps_hat"] * o.eps_hat, *["all rows"] * (not o.lazy),
+                            *["penalties"] * bool(o.l1), *["l2"] * bool(o.minibatch_l2)]))
+
 
 def given_for_every_engine(examples, **strategies):
     """`given` so many examples of the strategies for every engine, a few where its kernels are interpreted."""

@@ -9,9 +9,9 @@ import torch
 from clickwise import model_memory
 from clickwise.embedding import build_embeddings
 from clickwise.embedding.table import Table, TableOptimizer
+from clickwise.embedding.tables import table_bytes
 from clickwise.errors import EngineError
 from clickwise.memory_limits import Memory, memory, out_of_memory, shown
-from clickwise.embedding.tables import table_bytes
 from clickwise.model_memory import check_dense, check_tables
 
 SMALL = ["data.synthetic.rows={train: 600, validation: 200, test: 200}", "train.batch_size=100", "train.steps=1",

@@ -201,8 +201,10 @@ class Loop:
         self._window_started += time.perf_counter() - started
 
     def _mean_losses(self) -> dict[str, float]:
-        """Means since the last line of the log, for which a GPU is waited for; TrainError for one not finite. Of several
-        processes the first then has the sums of all."""
+        """Means since the last line of the log, for which a GPU is waited for; TrainError for one not finite.
+
+        Of several processes the first then has the sums of all.
+        """
         if processes.count() > 1:
             sums = {name: processes.sum_over_all(value.clone()) for name, value in self.at.loss_sums.items()}
             self.at.loss_sums = {name: value if processes.is_first() else torch.zeros_like(value)
