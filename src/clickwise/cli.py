@@ -377,6 +377,35 @@ def _print_metrics(mapping: str, values: dict[str, float | None], width: int = 1
 
 
 @app.command()
+def plan(recipe: RecipeName, overrides: Overrides = None,
+         gpus: Annotated[int | None, typer.Option(help="So many, a process each.")] = None,
+         processes: Annotated[int | None, typer.Option(help="The same on CPUs.")] = None,
+         memory: Annotated[str | None, typer.Option(metavar="SIZE", help="What one may take: 80GB.")] = None,
+         cardinalities: Annotated[str | None, typer.Option(metavar="SPEC", help=(
+             "Where the data is not here: criteo_t15, criteo_t3, criteo_t0, or a Feature Spec."))] = None,
+         alpha: Annotated[float | None, typer.Option(help=(
+             "Ids follow this power law; by default they are counted where the data is here, else 1.45."))] = None,
+         bandwidth: Annotated[str | None, typer.Option(metavar="SIZE", help=(
+             "What a process sends in a second: 50GB."))] = None,
+         trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
+    """Say what a training takes of many GPUs or processes, which need not be here: memory, exchange."""
+    from clickwise.recipe import find
+
+    find(recipe)  # a wrong name is told at once, before torch is loaded
+    from clickwise.verbs.plan import plan
+    from clickwise.verbs.plan_text import plan_lines
+
+    found = plan(recipe, overrides or [], gpus=gpus, processes=processes, memory=memory, cardinalities=cardinalities,
+                 alpha=alpha, bandwidth=bandwidth, trust_paths=trust_paths)
+    if as_json:
+        _print_json(found)
+    else:
+        print("\n".join(plan_lines(found)))
+    if found["fits"] is False:
+        raise typer.Exit(1)
+
+
+@app.command()
 def evaluate(run: RunFolder, overrides: Overrides = None,
              mapping: Annotated[str | None, typer.Option(help="The mapping; the recipe's test by default.")] = None,
              checkpoint: Annotated[str | None, typer.Option(help="best or last")] = None,

@@ -37,6 +37,19 @@ def shown(size: float) -> str:
     return f"{size:,.0f} {units[0]}" if size >= 100 or units[0] == "bytes" else f"{size:.3g} {units[0]}"
 
 
+def parse_bytes(text: str) -> int | None:
+    """`4GB` -> 4 000 000 000, `4GiB` -> 4 · 2^30; None where the text is no size."""
+    units = {"B": 1} | {f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}
+    units |= {f"{letter}IB": 1024**power for power, letter in enumerate("KMGT", 1)}
+    text = text.strip().upper()
+    digits = text.rstrip("BIKMGT")
+    unit = text[len(digits):] or "B"
+    try:
+        return int(float(digits) * units[unit])
+    except (ValueError, KeyError, OverflowError):
+        return None
+
+
 def out_of_memory(error: BaseException) -> ClickwiseError | None:
     """What to tell a person where `error` says that there was no more memory, or no more threads; None where it says
     something else. (Each library has words of its own.)"""

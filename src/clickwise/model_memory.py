@@ -7,6 +7,7 @@ linear layers put out. The libraries, the data and what a step needs beside that
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 
@@ -69,16 +70,40 @@ def check_training(recipe: Recipe, model: torch.nn.Module, device: torch.device)
     """The same for a training: gradients, what the optimizers keep, and what the layers put out for a batch."""
     if (has := _memory_of(device)) is None:
         return
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    states = _STATES.get(recipe.optimizer.name, 0) + (recipe.optimizer.momentum > 0)
-    dense = _bytes(parameters) * (1 + states)
-    held = _bytes([*model.parameters(), *model.buffers()])
+    samples = -(-recipe.train.batch_size // processes.count())
+    found = dense_bytes(recipe, model, samples)
+    held, dense = _bytes([*model.parameters(), *model.buffers()]), found.gradients + found.optimizer
+    _compare(held + dense + found.layers, has, f"model {shown(held)}, gradients and the optimizer's states "
+             f"{shown(dense)}, layers for a batch of {samples:,}: {shown(found.layers)}",
+             "lower train.batch_size" if found.layers > held + dense else "make the layers of `model` narrower, or "
+             "bound the rows of tables: embedding.hash_indices=true embedding.max_table_size=N", already=held)
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseBytes:
+    """Bytes that a training takes beside its tables: `parameters`, their `gradients`, what the `optimizer` keeps of
+    them, and what linear `layers` put out for the samples of a step."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    layers: int
+
+    @property
+    def total(self) -> int:
+        return self.parameters + self.gradients + self.optimizer + self.layers
+
+
+def dense_bytes(recipe: Recipe, model: torch.nn.Module, samples: int) -> DenseBytes:
+    """What the dense part of a model, on torch's `meta` device too, takes in a training with steps of `samples`."""
+    trained = {path: parameter for path, parameter in model.named_parameters() if parameter.requires_grad}
+    optimizer = 0
+    for path, parameter in trained.items():
+        settings = recipe.part(path.partition(".")[0]).optimizer
+        optimizer += _bytes([parameter]) * (_STATES.get(settings.name, 0) + (settings.momentum > 0))
     width = sum(module.out_features for module in model.modules() if isinstance(module, torch.nn.Linear))
-    batch = recipe.train.batch_size * width * (2 if recipe.train.precision in ("bf16", "fp16") else 4)
-    _compare(held + dense + batch, has, f"model {shown(held)}, gradients and the optimizer's states {shown(dense)}, "
-             f"layers for a batch of {recipe.train.batch_size:,}: {shown(batch)}",
-             "lower train.batch_size" if batch > held + dense else "make the layers of `model` narrower, or bound the "
-             "rows of tables: embedding.hash_indices=true embedding.max_table_size=N", already=held)
+    value = 2 if recipe.train.precision in ("bf16", "fp16") else 4
+    return DenseBytes(_bytes(model.parameters()), _bytes(trained.values()), optimizer, samples * width * value)
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

@@ -6,7 +6,8 @@ import ibis
 import pytest
 
 from clickwise.errors import PrepareError
-from clickwise.prepare.engine import BadInput, DuckDBEngine, parse_bytes
+from clickwise.memory_limits import parse_bytes
+from clickwise.prepare.engine import BadInput, DuckDBEngine
 
 
 @pytest.fixture

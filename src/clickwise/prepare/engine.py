@@ -25,6 +25,7 @@ import pyarrow as pa
 from clickwise.encoding.raw_types import Float, Integer
 from clickwise.errors import PrepareError
 from clickwise.machine import usable_cores
+from clickwise.memory_limits import parse_bytes
 from clickwise.progress import Progress
 from clickwise.recipe import require
 
@@ -76,19 +77,6 @@ class EngineConfig:
         """The engine, which keeps its tables in the file `database` (None: in memory)."""
         return DuckDBEngine(memory_limit=f"{self._own_bytes // 10**6}MB", threads=self.threads or usable_cores(),
                             spill_folder=spill_folder, database=database)
-
-
-def parse_bytes(text: str) -> int | None:
-    """`4GB` -> 4 000 000 000, `4GiB` -> 4 · 2^30; None where the text is no size."""
-    units = {"B": 1} | {f"{letter}B": 1000**power for power, letter in enumerate("KMGT", 1)}
-    units |= {f"{letter}IB": 1024**power for power, letter in enumerate("KMGT", 1)}
-    text = text.strip().upper()
-    digits = text.rstrip("BIKMGT")
-    unit = text[len(digits):] or "B"
-    try:
-        return int(float(digits) * units[unit])
-    except (ValueError, KeyError, OverflowError):
-        return None
 
 
 class CutShort(PrepareError):

@@ -47,6 +47,19 @@ class PowerLaw:
         ids = np.asarray(ids, np.float64)
         return self._mass_below(ids + 2) - self._mass_below(ids + 1)
 
+    def different(self, draws: float) -> float:
+        """How many different ids so many draws are expected to give.
+
+        Each of the first 65,536 ids for itself; beyond them ids are taken together, each as probable as the mean of
+        those beside it.
+        """
+        own = np.arange(min(self.size, BUCKETS) + 1, dtype=np.float64)
+        rest = np.geomspace(BUCKETS, self.size, BUCKETS)[1:] if self.size > BUCKETS else []
+        ends = np.concatenate([own, rest])
+        ids = np.diff(ends)
+        missed = np.log1p(-np.minimum(np.diff(self._mass_below(ends + 1)) / ids, 1 - 2**-53))
+        return float((ids * -np.expm1(draws * missed)).sum())
+
     def _mass_below(self, x: np.ndarray) -> np.ndarray:
         if self.gamma == 0.0:
             return np.log(x) / np.log1p(self.size)
