@@ -14,7 +14,9 @@ from clickwise.data.synthetic.generate import VARIANTS
 from clickwise.data.synthetic.power_law import power_law
 from clickwise.embedding.placement import Sharding, places
 from clickwise.embedding.plan import Bytes, place_tables, reason, sent
-from clickwise.embedding.table import Table
+from clickwise.embedding.sharded import ShardedEmbeddings
+from clickwise.embedding.table import Table, TableOptimizer
+from clickwise.embedding.tables import table_bytes
 from clickwise.recipe import load
 from clickwise.training_recipe import load_recipe
 from clickwise.wiring import build_model, find_device
@@ -71,6 +73,28 @@ def test_every_row_lies_on_one_process_or_on_all():
                 of_all = [sum(of) for of in zip(*held[1:], strict=True)]
                 assert max(of_all) - min(of_all) <= 1
             assert all(reason(each.place, Sharding(by=by), processes) for each in placed)
+
+
+@pytest.mark.parametrize("by", ["rows", "tables"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "rmsprop"])
+def test_a_process_holds_what_its_engine_allocates(monkeypatch, by, name):
+    tables = [Table(name=name, rows=rows, dim=dim, features=(name,), trainable=name != "b")
+              for name, rows, dim in (("a", 5, 4), ("b", 11, 4), ("c", 12, 4), ("d", 2, 4), ("e", 9, 8), ("f", 7, 4))]
+    optimizer, sharding = TableOptimizer(name=name), Sharding(by=by, copied_rows=3)
+
+    def bytes_of(table):
+        rows = table_bytes(dataclasses.replace(table, trainable=False), optimizer, "bfloat16")
+        return Bytes(rows, table_bytes(table, optimizer, "bfloat16") - rows)
+
+    placed = place_tables(tables, sharding, 3, bytes_of)
+    monkeypatch.setattr("clickwise.processes.count", lambda: 3)
+    for process in range(3):
+        monkeypatch.setattr("clickwise.processes.rank", lambda process=process: process)
+        engine = ShardedEmbeddings(tables, [table.name for table in tables], optimizer, sharding=sharding,
+                                   table_dtype="bfloat16")
+        assert [each.rows_at(process) for each in placed] == [len(engine.held_rows(table.name)) for table in tables]
+        assert sum(each.bytes_at(process).total for each in placed) == sum(
+            buffer.nbytes for buffer in engine.buffers())
 
 
 def test_parts_of_a_model_place_their_tables_each_for_itself():
