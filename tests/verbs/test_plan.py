@@ -45,7 +45,7 @@ def refused(result, *words, code=2):
 # ----------------------------------------------------------------------------------------- where tables lie, and bytes
 
 @pytest.mark.parametrize("by", ["rows", "tables"])
-@pytest.mark.parametrize("processes", [2, 3, 8])
+@pytest.mark.parametrize("processes", [3, 8])
 def test_rows_and_bytes_of_all_processes_are_those_of_the_tables(plan, by, processes):
     found = plan("criteo/dcnv2_large", "--gpus", processes, *T3, f"embedding.sharding.by={by}")
     tables = [Table(name=table["table"], rows=table["rows"], dim=table["dim"], features=tuple(table["features"]))
