@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from clickwise import __version__
-from clickwise.errors import ClickwiseError, DataError, Interrupted, ToldElsewhere, UsageError, disk_error
+from clickwise.errors import LAUNCHED, ClickwiseError, DataError, Interrupted, ToldElsewhere, UsageError, disk_error
 from clickwise.memory_limits import out_of_memory
 from clickwise.progress import show_log
 from clickwise.threads import let_them_sleep
@@ -136,7 +137,8 @@ def _interrupted_by_signals() -> list[int]:
 
 
 def _complain(message: str, code: int) -> None:
-    print(f"clickwise: {message}", file=sys.stderr)
+    if not (LAUNCHED in os.environ and code > 128):  # a signal came to all of them
+        print(f"clickwise: {message}", file=sys.stderr)
     sys.exit(code)
 
 

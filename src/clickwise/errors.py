@@ -79,6 +79,9 @@ class Interrupted(ClickwiseError):
     exit_code = 128 + signal.SIGINT
 
 
+LAUNCHED = "CLICKWISE_LAUNCHED"  # in the environment of processes that another one started, which tells of their end
+
+
 class ToldElsewhere(ClickwiseError):
     """This process ends because of an error of which another one tells: nothing is printed."""
 

@@ -12,8 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from clickwise import machine
-from clickwise.errors import Interrupted, TrainError, UsageError
-from clickwise.processes import LAUNCHED
+from clickwise.errors import LAUNCHED, Interrupted, TrainError, UsageError
 
 OPTION = "--processes"
 

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from clickwise.errors import ClickwiseError, EngineError, Interrupted, ToldElsewhere, TrainError
+from clickwise import machine
+from clickwise.errors import LAUNCHED, ClickwiseError, EngineError, Interrupted, ToldElsewhere, TrainError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-LAUNCHED = "CLICKWISE_LAUNCHED"  # set where `launch` started the processes
 _FAILED = "clickwise/failed"  # in the store that all processes see: which one speaks of a failure
 
 
@@ -72,7 +72,7 @@ def _number(name: str, default: int, least: int) -> int:
 
 
 @contextlib.contextmanager
-def together(backend: str = "gloo", *, timeout_s: float = 1800.0) -> Iterator[None]:
+def together(*, timeout_s: float = 1800.0) -> Iterator[None]:
     """In the block this process is one of those that the environment names; alone, where it names none.
 
     An error in one process ends all. The first one to fail raises its error, so that there is one message, and the
@@ -82,7 +82,7 @@ def together(backend: str = "gloo", *, timeout_s: float = 1800.0) -> Iterator[No
     if asked_for() == 1:
         yield
         return
-    speaks = _join(backend, timeout_s)
+    speaks = _join(timeout_s)
     is_launched = LAUNCHED in os.environ
     try:
         with _ended_once():
@@ -120,8 +120,12 @@ def _ended_once() -> Iterator[None]:
         raise
 
 
-def _join(backend: str, timeout_s: float) -> Callable[[], bool]:
+def _join(timeout_s: float) -> Callable[[], bool]:
     """Makes the group; what comes back says whether this process is the one to tell of a failure."""
+    on_gpus = torch.cuda.is_available()
+    if on_gpus and not dist.is_nccl_available():
+        raise EngineError("several processes on GPUs", found=f"torch {torch.__version__} without NCCL",
+                          expected="NCCL, which torch for GPUs on Linux has", do=machine.INSTALL_TORCH)
     missing = [name for name in VARIABLES if not os.environ.get(name)]
     where = ", ".join(VARIABLES)
     if missing:
@@ -133,7 +137,8 @@ def _join(backend: str, timeout_s: float) -> Callable[[], bool]:
     timeout = datetime.timedelta(seconds=timeout_s)
     try:
         store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
-        dist.init_process_group(backend, store=store, rank=mine, world_size=of, timeout=timeout)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", store=store, rank=mine, world_size=of,
+                                timeout=timeout)
     except (RuntimeError, ValueError) as error:
         if not isinstance(error, ValueError) and not _is_of_transport(error):
             raise
@@ -145,8 +150,8 @@ def _join(backend: str, timeout_s: float) -> Callable[[], bool]:
     def speaks() -> bool:
         try:
             return store.compare_set(_FAILED, "", str(mine)) == str(mine).encode()
-        except RuntimeError:  # the process that keeps the store is gone
-            return True
+        except RuntimeError:  # gone with process 0, which kept it: the next one speaks, on another machine the first
+            return mine == 1 or local_rank() == 0
 
     return speaks
 

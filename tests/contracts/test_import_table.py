@@ -17,13 +17,13 @@ PACKAGE = Path(__file__).parents[2] / "src" / "clickwise"
 # Beneath level 0: words of everybody, which import nothing of ours but each other.
 GROUND = {"__init__", "threads", "arrow_files", "text_files", "text_scan", "json_lines", "time_format",
           "tables", "errors", "files", "progress", "memory", "memory_limits", "machine", "strict_yaml", "registry",
-          "manifest", "given_files"}
+          "manifest", "given_files", "processes", "launch"}
 # `recipe` gives the sections their strict checks, so that every station may import it.
 STATIONS = {
     "recipe_keys": {"recipe"},
     "prepare": {"feature_spec", "encoding", "recipe"},
     "data": {"feature_spec", "batch", "recipe"},
-    "embedding": {"feature_spec", "batch", "kernels", "recipe"},
+    "embedding": {"feature_spec", "batch", "kernels", "checkpoint", "recipe"},
     "layers": {"kernels", "recipe"},
     "optim": {"kernels", "recipe"},
     "serve": {"feature_spec", "encoding", "batch", "checkpoint", "recipe"},

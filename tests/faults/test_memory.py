@@ -1,6 +1,7 @@
 """Not enough memory, nor threads: one message before anything is allocated, or when it comes to it."""
 
 import threading
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -123,11 +124,12 @@ def test_what_is_counted_for_tables_is_what_an_engine_allocates(name, table_dtyp
 
 
 def test_tables_are_held_against_the_memory_and_what_is_free_of_it(monkeypatch, caplog):
-    tables = [Table(name="a", rows=1000, dim=25, features=("a",))]
+    tables, optimizer = [Table(name="a", rows=1000, dim=25, features=("a",))], TableOptimizer(name="sgd")
 
     def check(total, free):
         monkeypatch.setattr(model_memory, "memory", lambda: Memory(total, free, "the memory of a test"))
-        check_tables(tables, lambda part: TableOptimizer(name="sgd"), "float32", torch.device("cpu"))
+        sizes = {table.path: Fraction(table_bytes(table, optimizer, "float32")) for table in tables}
+        check_tables(tables, sizes, lambda part: optimizer, "float32", torch.device("cpu"))
 
     with pytest.raises(EngineError, match="at least 100 KB"):
         check(99_999, 99_999)
