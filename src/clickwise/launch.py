@@ -26,13 +26,13 @@ def launch(processes: int) -> int:
     if "WORLD_SIZE" in os.environ:
         raise UsageError(f"{OPTION} {processes}", found=f"WORLD_SIZE={os.environ['WORLD_SIZE']}: the processes were "
                          "started already", expected=f"{OPTION} alone, or torchrun alone", do=f"leave {OPTION} out")
-    os.environ[LAUNCHED] = "1"
-    if "OMP_NUM_THREADS" not in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, machine.usable_cores() // processes))
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what there is to say is said by the processes
+    _silence_elastic()
     config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d",
                           rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0, run_id="clickwise")
+    threads = str(max(1, machine.usable_cores() // processes))
+    inherited = {LAUNCHED: "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
     try:
+        os.environ.update(inherited)
         elastic_launch(config, sys.executable)("-m", "clickwise", *_without_option(sys.argv[1:]))
     except ChildFailedError as error:
         number, failure = error.get_first_failure()
@@ -46,7 +46,16 @@ def launch(processes: int) -> int:
                                   "checkpoint, if there is one: clickwise train --resume RUN")
         interrupted.exit_code = 128 + received.sigval
         raise interrupted from None
+    finally:
+        del os.environ[LAUNCHED]
     return 0
+
+
+def _silence_elastic() -> None:
+    """What there is to say is said by the processes, or here."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _name_of(number: int) -> str:
