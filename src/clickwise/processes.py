@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from clickwise.errors import LAUNCHED, ClickwiseError, EngineError, Interrupted,
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _FAILED = "clickwise/failed"  # in the store that all processes see: which one speaks of a failure
+_ANSWER_S = 10.0
 
 
 class Lost(TrainError):
@@ -148,10 +150,17 @@ def _join(timeout_s: float) -> Callable[[], bool]:
                           do="set another MASTER_PORT, or see whether all processes were started") from None
 
     def speaks() -> bool:
-        try:
-            return store.compare_set(_FAILED, "", str(mine)) == str(mine).encode()
-        except RuntimeError:  # gone with process 0, which kept it: the next one speaks, on another machine the first
-            return mine == 1 or local_rank() == 0
+        answers: list[bytes] = []
+
+        def ask() -> None:
+            with contextlib.suppress(RuntimeError):  # gone with process 0, which kept it
+                answers.append(store.compare_set(_FAILED, "", str(mine)))
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(_ANSWER_S)  # one that was cut off never answers
+        # Where none can be asked, the next one speaks, on another machine the first.
+        return answers[0] == str(mine).encode() if answers else mine == 1 or local_rank() == 0
 
     return speaks
 
