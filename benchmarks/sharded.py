@@ -10,7 +10,7 @@ is measured. Processor time is that of both processes together, with the threads
     one process        the engine of one process, all samples: what the work costs without an exchange
     ours rows          the rows of every table dealt to the processes
     ours tables        whole tables placed
-    torchrec tables    table-wise, table mod processes; its rows stand in the order of the plan, which is not mended here
+    torchrec tables    table-wise, table mod processes; its rows stand in the plan's order, which is not mended here
     torchrec rows      row-wise, blocks of rows
     torchrec columns   column-wise: halves of rows, each with an accumulator of its own, which is another optimizer
 
@@ -115,11 +115,12 @@ def race(options: argparse.Namespace, dim: int) -> list[dict[str, object]]:
     best = min(peers, key=lambda rival: statistics.median(cpu_ms[rival]), default=None)
     rows = []
     for rival, apart in rivals.items():
-        row = {"dim": dim, "rival": rival.name, "cpu_ms": statistics.median(cpu_ms[rival]), "min_ms": min(cpu_ms[rival]),
-               "max_ms": max(cpu_ms[rival]), "wall_ms": statistics.median(wall for wall, _ in turns[rival]),
-               "samples/cpu-s": 1e3 * options.batch / statistics.median(cpu_ms[rival]), "apart": apart}
+        mine = cpu_ms[rival]
+        row = {"dim": dim, "rival": rival.name, "cpu_ms": statistics.median(mine), "min_ms": min(mine),
+               "max_ms": max(mine), "wall_ms": statistics.median(wall for wall, _ in turns[rival]),
+               "samples/cpu-s": 1e3 * options.batch / statistics.median(mine), "apart": apart}
         if best and (rival in peers or rival.name not in PEERS):
-            ratios = sorted(mine / its for mine, its in zip(cpu_ms[rival], cpu_ms[best], strict=True))
+            ratios = sorted(own / its for own, its in zip(mine, cpu_ms[best], strict=True))
             row |= {"of best": statistics.median(ratios), "low": ratios[len(ratios) // 10],
                     "high": ratios[-1 - len(ratios) // 10]}
         elif best:

@@ -51,8 +51,8 @@ def columns(samples: int, table_rows: int, seed: int) -> torch.Tensor:
 
 
 def first_values(table: int, case: Case) -> torch.Tensor:
-    bound = case.table_rows**-0.5
-    return torch.empty(case.table_rows, case.dim).uniform_(-bound, bound, generator=torch.Generator().manual_seed(table))
+    generator, bound = torch.Generator().manual_seed(table), case.table_rows**-0.5
+    return torch.empty(case.table_rows, case.dim).uniform_(-bound, bound, generator=generator)
 
 
 def work(case: Case) -> None:
