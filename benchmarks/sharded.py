@@ -5,7 +5,8 @@
 
 Two gloo processes of one thread each, 26 tables of 100,000 rows, ids by the power law P(id) ~ (id + 1)^-1.05, 4,096
 samples in all, row-wise Adagrad. What is handed back to the tables is a fixed gradient, so that nothing but the tables
-is measured. Processor time is that of both processes together, with the threads that send and receive.
+is measured. Processor time is that of both processes together, with the threads that send and receive. All rivals
+keep freed memory, as `clickwise train` does.
 
     one process        the engine of one process, all samples: what the work costs without an exchange
     ours rows          the rows of every table dealt to the processes
@@ -45,6 +46,7 @@ from measure import arguments, finish
 
 WORKER = Path(__file__).with_name("sharded_worker.py")
 ONE, OURS, PEERS = "one process", ("ours rows", "ours tables"), ("torchrec tables", "torchrec rows", "torchrec columns")
+KEEP_FREED_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647"
 PROCESSES, WITHIN = 2, 1e-6
 TARGET = "ours no more CPU time than TorchRec's best plan at dim 16, ≤ 0.75 of it at dim 128"
 
@@ -54,8 +56,8 @@ class Rival:
 
     def __init__(self, name: str, python: str, case: dict[str, object]) -> None:
         self.name, processes = name, 1 if name == ONE else PROCESSES
-        # Another process of the machine waits for this one: threads that wait must not spin.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONWARNINGS": "ignore"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": KEEP_FREED_MEMORY,
+                       "PYTHONWARNINGS": "ignore"}
         self.processes = [subprocess.Popen(
             [python, WORKER, json.dumps({"rival": name, "rank": rank, "processes": processes, **case})],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) for rank in range(processes)]

@@ -67,10 +67,10 @@ def work(case: Case) -> None:
     mine = [ids_FB[:, case.rank * samples:(case.rank + 1) * samples].contiguous() for ids_FB in whole]
     for step in range(CHECKED):
         rows = forward(mine[step % BATCHES])
-        rows.backward(rows.detach() / samples)  # the mean of the squares, halved
+        rows.backward(rows.detach() / case.samples)  # of the mean of the squares of all samples, halved
     print(json.dumps({"apart": _apart(case, held, whole)}), flush=True)
 
-    grad = torch.randn(samples, TABLES * case.dim, generator=torch.Generator().manual_seed(case.rank)) / samples
+    grad = torch.randn(samples, TABLES * case.dim, generator=torch.Generator().manual_seed(case.rank)) / case.samples
     for step in range(WARM):
         forward(mine[step % BATCHES]).backward(grad)
     for line in sys.stdin:
@@ -132,7 +132,7 @@ def _ours(case: Case, plan: str) -> tuple[Forward, Held]:
 
 def _torchrec(case: Case, plan: str) -> tuple[Forward, Held]:
     import torchrec
-    from torchrec.distributed import DistributedModelParallel
+    from torchrec.distributed import DistributedModelParallel, comm_ops
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
     from torchrec.distributed.sharding_plan import (
         column_wise,
@@ -143,6 +143,7 @@ def _torchrec(case: Case, plan: str) -> tuple[Forward, Held]:
     from torchrec.distributed.types import ShardingEnv, ShardingPlan
     from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 
+    comm_ops.set_gradient_division(False)  # the processes' gradients are summed, as ours are
     bags = torchrec.EmbeddingBagCollection(tables=[
         torchrec.EmbeddingBagConfig(name=name, num_embeddings=case.table_rows, embedding_dim=case.dim,
                                     feature_names=[name]) for name in case.names])
