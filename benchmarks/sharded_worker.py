@@ -1,12 +1,11 @@
 """One process of one rival of `sharded.py`: its part of 26 tables, stepped as often as a line of its input says.
 
-Needs torch, and clickwise or TorchRec: the rivals may live in environments of their own.
+Needs torch, and clickwise or TorchRec, but nothing else of this folder: rivals live in environments of their own.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import sys
 import time
@@ -16,9 +15,12 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-TABLES, ALPHA, BATCHES, CHECKED, WARM = 26, 1.05, 4, 4, 6
-LR, EPS = 0.01, 1e-8
+TABLES, NUMERICALS, ALPHA, BATCHES, CHECKED, WARM = 26, 13, 1.05, 4, 4, 6
+LR, EPS = 0.01, 1e-8  # of row-wise Adagrad, for tables alone
+BOTTOM, TOP, STEP_LR = (512, 256), (1024, 1024, 512, 256), 0.1  # of DLRM as `criteo/dlrm` has it, plain SGD
 
+# Takes one training step with the process's part of a batch, by number.
+Step = Callable[[int], object]
 # Takes the process's ids [26, B] and gives its rows [B, 26 · dim], whose backward updates the tables.
 Forward = Callable[[torch.Tensor], torch.Tensor]
 # What the process holds: table, its first row, the distance of rows, the first column, values [rows, columns].
@@ -27,8 +29,10 @@ Held = Callable[[], Iterator[tuple[int, int, int, int, torch.Tensor]]]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """`samples` are those of all processes together; `folder` is where they meet and where the expected tables lie."""
+    """`what` is trained: tables alone, or a whole model. `samples` are those of all processes together; `folder` is
+    where they meet and where the expected tables lie."""
 
+    what: str
     rival: str
     rank: int
     processes: int
@@ -36,6 +40,12 @@ class Case:
     samples: int
     table_rows: int
     folder: str
+
+    @property
+    def mine(self) -> slice:
+        """Which samples of a batch this process has."""
+        each = self.samples // self.processes
+        return slice(each * self.rank, each * (self.rank + 1))
 
     @property
     def names(self) -> list[str]:
@@ -58,33 +68,46 @@ def first_values(table: int, case: Case) -> torch.Tensor:
 def work(case: Case) -> None:
     torch.set_num_threads(1)
     if case.processes > 1:
-        dist.init_process_group("gloo", init_method=f"file://{case.folder}/{case.rival}-{case.dim}", rank=case.rank,
+        dist.init_process_group("gloo", init_method=f"file://{case.folder}/{case.rival}", rank=case.rank,
                                 world_size=case.processes)
     kind, _, plan = case.rival.partition(" ")
-    forward, held = (_torchrec if kind == "torchrec" else _ours)(case, plan)
     whole = [columns(case.samples, case.table_rows, seed) for seed in range(BATCHES)]
-    samples = case.samples // case.processes
-    mine = [ids_FB[:, case.rank * samples:(case.rank + 1) * samples].contiguous() for ids_FB in whole]
-    for step in range(CHECKED):
-        rows = forward(mine[step % BATCHES])
-        rows.backward(rows.detach() / case.samples)  # of the mean of the squares of all samples, halved
+    if case.what == "step":
+        step, held = _dlrm(case, plan, whole)
+        first = step
+    else:
+        forward, held = (_torchrec if kind == "torchrec" else _ours)(case, plan)
+        first, step = _of_tables(case, forward, whole)
+    for index in range(CHECKED):
+        first(index % BATCHES)
     print(json.dumps({"apart": _apart(case, held, whole)}), flush=True)
-
-    grad = torch.randn(samples, TABLES * case.dim, generator=torch.Generator().manual_seed(case.rank)) / case.samples
-    for step in range(WARM):
-        forward(mine[step % BATCHES]).backward(grad)
+    for index in range(WARM):
+        step(index % BATCHES)
     for line in sys.stdin:
         if case.processes > 1:
             dist.barrier()  # not counted: that the other process was told a little later
         wall, cpu = time.perf_counter(), time.process_time()
-        for step in range(int(line)):
-            forward(mine[step % BATCHES]).backward(grad)
+        for index in range(int(line)):
+            step(index % BATCHES)
         print(json.dumps([time.perf_counter() - wall, time.process_time() - cpu]), flush=True)
+
+
+def _of_tables(case: Case, forward: Forward, whole: list[torch.Tensor]) -> tuple[Step, Step]:
+    """A step whose gradient follows from the rows, and one that times nothing but the tables."""
+    mine = [ids_FB[:, case.mine].contiguous() for ids_FB in whole]
+    grad = torch.randn(mine[0].shape[1], TABLES * case.dim, generator=torch.Generator().manual_seed(case.rank))
+    grad /= case.samples
+
+    def checked(index: int) -> None:
+        rows = forward(mine[index])
+        rows.backward(rows.detach() / case.samples)  # of the mean of the squares of all samples, halved
+
+    return checked, lambda index: forward(mine[index]).backward(grad)
 
 
 def _apart(case: Case, held: Held, batches: list[torch.Tensor]) -> float:
     """How far a number of any table is from what one process made of it; that process writes down what it touched."""
-    file = Path(case.folder) / f"expected-{case.dim}.pt"
+    file = Path(case.folder) / "expected.pt"
     if case.processes == 1:
         rows = [torch.cat([ids_FB[table] for ids_FB in batches[:CHECKED]]).unique().long() for table in range(TABLES)]
         torch.save([(rows_U, values[rows_U]) for rows_U, (*_, values) in zip(rows, held(), strict=True)], file)
@@ -104,30 +127,63 @@ def _apart(case: Case, held: Held, batches: list[torch.Tensor]) -> float:
     return float(found[0])
 
 
+def _sharding(case: Case, plan: str):
+    from clickwise.embedding.placement import Sharding
+
+    return Sharding(by=plan) if case.processes > 1 else Sharding()
+
+
 def _ours(case: Case, plan: str) -> tuple[Forward, Held]:
     from clickwise.embedding import Table, TableOptimizer, build_embeddings
 
     tables = [Table(name=name, rows=case.table_rows, dim=case.dim, features=(name,), init="zeros")
               for name in case.names]
-    build = functools.partial(build_embeddings, tables=tables, features=case.names,
-                              optimizer=TableOptimizer(name="rowwise_adagrad", lr=LR, eps=EPS))
-    if case.processes == 1:
-        engine = build("reference")
-    else:
-        from clickwise.embedding.placement import Sharding
+    engine = build_embeddings("auto", tables, case.names, TableOptimizer(name="rowwise_adagrad", lr=LR, eps=EPS),
+                              sharding=_sharding(case, plan)).train()
+    return lambda ids_FB: engine(ids_FB.unbind()), _set_and_held(case, engine)
 
-        engine = build("sharded", sharding=Sharding(by=plan))
-    engine.train()
-    for table, name in enumerate(case.names):
-        engine.set_rows(name, first_values(table, case))
+
+def _set_and_held(case: Case, engine) -> Held:
+    for table, of in enumerate(engine.tables):
+        engine.set_rows(of.name, first_values(table, case))
 
     def held():
-        for table, name in enumerate(case.names):
-            rows = engine.held_rows(name)
+        for table, of in enumerate(engine.tables):
+            rows = engine.held_rows(of.name)
             if len(rows):
-                yield table, rows.start, rows.step, 0, engine.rows_of(name)
+                yield table, rows.start, rows.step, 0, engine.rows_of(of.name)
 
-    return lambda ids_FB: engine(ids_FB.unbind()), held
+    return held
+
+
+def _dlrm(case: Case, plan: str, whole: list[torch.Tensor]) -> tuple[Step, Held]:
+    from clickwise.batch import Batch, Part
+    from clickwise.embedding import TableOptimizer
+    from clickwise.feature_spec import Feature
+    from clickwise.models.dlrm import DLRM
+    from clickwise.optim.dense import DenseOptimizer
+    from clickwise.train.step import OptimizerGroup, TrainStep
+    from clickwise.wiring import build_engines
+
+    class Spec:
+        @staticmethod
+        def channel(name):
+            if name == "numerical":
+                return tuple(Feature(f"num_{i}", "float16") for i in range(NUMERICALS))
+            return tuple(Feature(name, "int32", cardinality=case.table_rows) for name in case.names)
+
+    config = DLRM.Config(embedding_dim=case.dim, bottom_mlp=(*BOTTOM, case.dim), top_mlp=TOP)
+    optimizer = TableOptimizer(name="sgd", lr=STEP_LR)
+    engine = build_engines(DLRM, DLRM.tables(Spec, config), lambda part: optimizer, sharding=_sharding(case, plan))
+    torch.manual_seed(0)  # the dense part is the same in every process
+    model = DLRM(Spec, engine, config).train()
+    dense = DenseOptimizer(name="sgd", lr=STEP_LR).build(model.parameters())
+    step = TrainStep(model, {"": OptimizerGroup(dense, [engine])}, precision="fp32", device=torch.device("cpu"))
+    part = None if case.processes == 1 else Part(case.samples // case.processes, case.samples)
+    batches = [Batch(numerical=torch.rand(case.samples, NUMERICALS)[case.mine].half(), part=part,
+                     categorical=tuple(ids_FB[:, case.mine].contiguous()),
+                     label=(torch.rand(case.samples) < 0.25)[case.mine]) for ids_FB in whole]
+    return lambda index: step(batches[index]), _set_and_held(case, engine)
 
 
 def _torchrec(case: Case, plan: str) -> tuple[Forward, Held]:
