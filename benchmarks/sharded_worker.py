@@ -130,7 +130,7 @@ def _apart(case: Case, held: Held, batches: list[torch.Tensor]) -> float:
 def _sharding(case: Case, plan: str):
     from clickwise.embedding.placement import Sharding
 
-    return Sharding(by=plan) if case.processes > 1 else Sharding()
+    return Sharding(by=plan, copied_rows=0) if case.processes > 1 else Sharding()
 
 
 def _ours(case: Case, plan: str) -> tuple[Forward, Held]:
