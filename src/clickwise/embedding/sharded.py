@@ -138,11 +138,11 @@ class ShardedEmbeddings(ReferenceEmbeddings):
         if group.place == "dealt":
             each = -(-group.rows // self.processes)
             wide = rows_V if each * self.processes <= torch.iinfo(rows_V.dtype).max else rows_V.long()
-            rows_V = wide % self.processes * each + torch.div(wide, self.processes, rounding_mode="floor")
+            at_V = torch.div(wide, self.processes, rounding_mode="trunc")  # the floor, and faster than a remainder
+            rows_V = (wide - at_V * self.processes).mul_(each).add_(at_V)
         sorted_V, order_V = stable_sort(rows_V)
         rows_U, inverse_V, counts_U = torch.unique_consecutive(sorted_V, return_inverse=True, return_counts=True)
-        number_V = torch.empty_like(inverse_V)
-        number_V[order_V] = inverse_V
+        number_V = torch.empty_like(inverse_V).scatter_(0, order_V, inverse_V)
         starts_U = torch.nn.functional.pad(counts_U.cumsum(0), (1, 0))
         lookup = dataclasses.replace(lookup, rows_V=number_V)
         if group.place == "copied":
@@ -196,7 +196,8 @@ class ShardedEmbeddings(ReferenceEmbeddings):
                 continue
             grads = [self._exchanged(self._on_wire(each.summed(grad_GD)), each.sent, each.got).float()
                      for each, grad_GD in fetched]
-            yield group, torch.cat([each.asked_A for each, _ in fetched]), torch.cat(grads)
+            asked = [each.asked_A for each, _ in fetched]
+            yield (group, asked[0], grads[0]) if len(grads) == 1 else (group, torch.cat(asked), torch.cat(grads))
 
     def _summed_copies(self, group: Group,
                        fetched: list[tuple[_Fetched, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
