@@ -3,11 +3,14 @@
 import itertools
 import sys
 from pathlib import Path
+from unittest import mock
 
 import torch
 
 from clickwise import processes
+from clickwise.embedding.sharded import ShardedEmbeddings
 from clickwise.run.session import build_session
+from clickwise.train.loop import with_following
 from clickwise.training_recipe import load_recipe
 from clickwise.wiring import engines_of
 
@@ -32,12 +35,16 @@ def twenty_steps(model, optimizer, *overrides):
     loader, losses = session.train_loader(), []
     batches = itertools.chain.from_iterable(loader.epoch(epoch) for epoch in itertools.count())
     session.model.train()
-    for batch in itertools.islice(batches, STEPS):
-        losses.append(processes.sum_over_all(torch.stack([*session.step(batch).values()])))
+    with mock.patch.object(ShardedEmbeddings, "_request", autospec=True,
+                           side_effect=ShardedEmbeddings._request) as requests:
+        for batch, following in with_following(itertools.islice(batches, STEPS)):
+            losses.append(processes.sum_over_all(torch.stack([*session.step(batch, following).values()])))
     values = {name: value for name, value in session.model.state_dict().items() if ".tables." not in name}
     for number, engine in enumerate(engines_of(session.model)):
         values |= {f"{number}.{table.name}": whole(engine, table) for table in engine.tables}
-    return {"losses": torch.stack(losses), "values": {name: value.clone() for name, value in values.items()}}
+    groups = sum(len(engine._groups) for engine in engines_of(session.model))
+    return {"requests": requests.call_count / groups, "losses": torch.stack(losses),
+            "values": {name: value.clone() for name, value in values.items()}}
 
 
 def whole(engine, table):

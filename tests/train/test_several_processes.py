@@ -23,6 +23,7 @@ def by_one(model, optimizer):
 @pytest.mark.parametrize("processes, optimizers, overrides", [
     (2, ["rowwise_adagrad"], []),
     pytest.param(2, ["sgd", "adam"], [], marks=pytest.mark.slow),
+    pytest.param(2, ["sgd"], ["embedding.sharding.wire=bfloat16"], marks=pytest.mark.slow),
     pytest.param(3, TOLERANCE, ["embedding.sharding.copied_rows=0"], marks=pytest.mark.slow),
     pytest.param(3, TOLERANCE, ["embedding.sharding={by: tables, copied_rows: 20}"], marks=pytest.mark.slow),
 ])
@@ -32,7 +33,11 @@ def test_every_model_takes_the_steps_of_one_process(processes, optimizers, overr
     assert {*found} == {(model, optimizer) for model in twenty_steps.MODELS for optimizer in optimizers}
     for model, optimizer in found:
         expected = by_one(model, optimizer)
-        close = {"rtol": 0, "atol": TOLERANCE[optimizer], "msg": lambda text, of=(model, optimizer): f"{of}: {text}"}
+        assert expected["requests"] == 0
+        if model not in ("din", "dien", "sim"):  # their rows are asked for a step ahead, and not again
+            assert found[model, optimizer]["requests"] == twenty_steps.STEPS
+        atol = 1e-2 if "embedding.sharding.wire=bfloat16" in overrides else TOLERANCE[optimizer]
+        close = {"rtol": 0, "atol": atol, "msg": lambda text, of=(model, optimizer): f"{of}: {text}"}
         torch.testing.assert_close(found[model, optimizer]["losses"], expected["losses"], **close)
         for name, value in expected["values"].items():
             torch.testing.assert_close(found[model, optimizer]["values"][name], value, **close)

@@ -96,6 +96,10 @@ class Embeddings(nn.Module, abc.ABC):
             found.append(torch.cat(parts, dim=-1) if parts else rows.new_zeros(samples, 0))
         return tuple(found)
 
+    def ask(self, columns: Sequence[Column]) -> None:
+        """Told the columns of the next step while one is under way: `forward` will get these very objects. An engine
+        whose rows lie elsewhere sends for them; here there is nothing to do."""
+
     @abc.abstractmethod
     def defer_updates(self, on: bool) -> None:
         """From now on backward keeps its gradients until `apply_updates` (fp16 loss scaling)."""

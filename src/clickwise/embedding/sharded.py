@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
 
 from clickwise import processes
-from clickwise.embedding.lookup import Group, Lookup, pooled
+from clickwise.batch import Column
+from clickwise.embedding.lookup import Group, Lookup, look_up, pooled
 from clickwise.embedding.placement import ROWS_DEALT, Sharding, places
 from clickwise.embedding.reference import ReferenceEmbeddings
 from clickwise.embedding.table import Table, TableOptimizer
@@ -61,6 +63,30 @@ class _Fetched:
         return torch.embedding_bag(grad_GD, bag_V, self.starts_U, False, 0, False, weight_V, True)[0]
 
 
+class _Request:
+    """What one look-up asks of the owners, on its way while others compute: first how many rows are asked of each
+    process, then which."""
+
+    def __init__(self, lookup: Lookup, order_V: torch.Tensor, starts_U: torch.Tensor, rows_U: torch.Tensor,
+                 sent_P: torch.Tensor) -> None:
+        self.looked_up, self.rows_U, self.sent_P = (lookup, order_V, starts_U), rows_U.int(), sent_P
+        self.got_P, self.asked_A = torch.empty_like(sent_P), None
+        self.on_its_way = dist.all_to_all_single(self.got_P, sent_P, async_op=True)
+
+    def proceed(self) -> None:
+        """Sends the rows' numbers, once it is known how many come."""
+        if self.asked_A is None:
+            self.on_its_way.wait()
+            self.sent, self.got = torch.stack([self.sent_P, self.got_P]).tolist()  # the one wait for a GPU
+            self.asked_A = self.rows_U.new_empty(sum(self.got))
+            self.on_its_way = dist.all_to_all_single(self.asked_A, self.rows_U, self.got, self.sent, async_op=True)
+
+    def fetched(self) -> _Fetched:
+        self.proceed()
+        self.on_its_way.wait()
+        return _Fetched(*self.looked_up, self.rows_U, self.sent, self.got, self.asked_A)
+
+
 class ShardedEmbeddings(ReferenceEmbeddings):
     """`sharding` says how tables lie over the processes; the processes are those of `clickwise.processes`."""
 
@@ -72,6 +98,7 @@ class ShardedEmbeddings(ReferenceEmbeddings):
         self.places = places(tables, sharding, self.processes,
                              lambda table: table_bytes(table, optimizer, table_dtype))
         self._narrow = sharding.wire == "bfloat16"
+        self._asked: tuple[tuple[Column, ...], list[_Fetched | _Request]] | None = None
         super().__init__(tables, features, optimizer, table_dtype=table_dtype, **settings)
 
     # Where rows lie ---------------------------------------------------------------------------------------------------
@@ -132,8 +159,23 @@ class ShardedEmbeddings(ReferenceEmbeddings):
 
     # Look-up ----------------------------------------------------------------------------------------------------------
 
+    def ask(self, columns: Sequence[Column]) -> None:
+        if self.processes > 1 and self._trains():
+            columns = tuple(columns)
+            self._asked = columns, [self._request(group, look_up(group, columns)) for group in self._groups]
+
+    def _look_up(self, columns: tuple[Column, ...], trains: bool) -> tuple[_Fetched, ...]:
+        if self._asked is None or not all(map(operator.is_, columns, self._asked[0])):
+            return super()._look_up(columns, trains)
+        (_, requests), self._asked = self._asked, None
+        return tuple(each.fetched() if isinstance(each, _Request) else each for each in requests)
+
     def _found(self, group: Group, lookup: Lookup) -> _Fetched:
-        """The different rows of the look-up, and which of its own the other processes ask of this one."""
+        found = self._request(group, lookup)
+        return found.fetched() if isinstance(found, _Request) else found
+
+    def _request(self, group: Group, lookup: Lookup) -> _Fetched | _Request:
+        """The different rows of the look-up, which are asked of their owners, if there are others."""
         rows_V = lookup.rows_V
         if group.place == "dealt":
             each = -(-group.rows // self.processes)
@@ -150,12 +192,9 @@ class ShardedEmbeddings(ReferenceEmbeddings):
         bounds_P = torch.tensor(self._bounds(group), dtype=rows_U.dtype, device=rows_U.device)
         sent_P = torch.searchsorted(rows_U, bounds_P).diff()
         rows_U = rows_U - torch.repeat_interleave(bounds_P[:-1], sent_P, output_size=len(rows_U))
-        got_P = sent_P
-        if self.processes > 1:
-            got_P = torch.empty_like(sent_P)
-            dist.all_to_all_single(got_P, sent_P)
-        sent, got = torch.stack([sent_P, got_P]).tolist()  # one wait
-        return _Fetched(lookup, order_V, starts_U, rows_U, sent, got, self._exchanged(rows_U.int(), sent, got))
+        if self.processes == 1:
+            return _Fetched(lookup, order_V, starts_U, rows_U, [], [], rows_U)
+        return _Request(lookup, order_V, starts_U, rows_U, sent_P)
 
     def _exchanged(self, rows_X: torch.Tensor, sent: list[int], got: list[int]) -> torch.Tensor:
         """What the others sent to this process, by process, for rows that go to them, `sent[p]` to process p."""
@@ -181,6 +220,9 @@ class ShardedEmbeddings(ReferenceEmbeddings):
         if skip is not None and bool(skip):
             return
         self.step += 1
+        for request in self._asked[1] if self._asked is not None else ():
+            if isinstance(request, _Request):
+                request.proceed()
         for group, rows_A, grad_AD in self._at_owners(received):
             sparse_update(self._weight(group), self._states(group), rows_A, grad_AD, self.optimizer,
                           lr=self.optimizer.lr * self.lr_factor, step=self.step, scale=float(scale))

@@ -40,6 +40,10 @@ class CTRModel(nn.Module):
         """Logits, float32 [B]; needs no label, so that the same function is trained, evaluated and served."""
         raise NotImplementedError
 
+    def ask_ahead(self, batch: Batch) -> None:
+        """Told the batch of the next step while one is under way: has engines send for its rows, where a model knows
+        which columns it will look up (`Embeddings.ask`)."""
+
     def positions(self) -> tuple[int | None, int | None]:
         """(How many positions of a history a prediction reads, the latest; None: all. From how many on it may be given
         fewer, where the rest is padding: scores are then the same, and no constant in `forward` follows from how many

@@ -92,6 +92,9 @@ class DCNv2(CTRModel):
         self.is_parallel = config.structure == "parallel"
         self.output = fill(nn.Linear(self.top.outputs + width * self.is_parallel, 1), truncated=True)
 
+    def ask_ahead(self, batch: Batch) -> None:
+        self.embeddings.ask(batch.categorical)
+
     def forward(self, batch: Batch) -> torch.Tensor:
         bottom_BH = None if self.bottom is None else self.bottom(batch.numerical.float())
         x0_BK = concat_inputs_and_rows(bottom_BH, self.embeddings, batch.categorical, self.embedding_dropout)

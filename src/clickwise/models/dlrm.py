@@ -75,6 +75,9 @@ class DLRM(CTRModel):
             self.top.zero_input_columns(slice(used, width))
         self.output = nn.Linear(self.top.outputs, 1)
 
+    def ask_ahead(self, batch: Batch) -> None:
+        self.embeddings.ask(batch.categorical)
+
     def forward(self, batch: Batch) -> torch.Tensor:
         rows_BFD = self.embeddings(batch.categorical).unflatten(1, (-1, self.embedding_dim)) \
             if batch.categorical else None

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from clickwise.batch import Batch
+from clickwise.batch import Batch, Column
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.errors import RecipeError, nearest
@@ -130,6 +130,10 @@ class WideDeep(CTRModel):
         self.wide = None if config.model_type == "deep" else Wide(spec, embeddings["wide"], config)
         self.deep = None if config.model_type == "wide" else Deep(spec, embeddings["deep"], config)
 
+    def ask_ahead(self, batch: Batch) -> None:
+        if self.deep is not None:
+            self.deep.embeddings.ask(self.deep.columns(batch))
+
     def forward(self, batch: Batch) -> torch.Tensor:
         if self.wide is None:
             return self.deep(batch)
@@ -181,6 +185,10 @@ class Deep(nn.Module):
         for layer in (*self.hidden, self.output):
             glorot_uniform(layer)
 
+    def columns(self, batch: Batch) -> list[Column]:
+        """Those that are embedded."""
+        return [batch.categorical[index] for index in self.embedded]
+
     def forward(self, batch: Batch) -> torch.Tensor:
         padding = self.hidden.padding(self.output.weight.device)
         parts = [self.output.weight.new_zeros(len(batch), padding)] if padding else []
@@ -188,8 +196,7 @@ class Deep(nn.Module):
         parts += [nn.functional.one_hot(batch.categorical[index].long(), cardinality).float()
                   for index, cardinality in self.one_hot]
         before_BN = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] if parts else None
-        columns = [batch.categorical[index] for index in self.embedded]
-        x_BK = concat_inputs_and_rows(before_BN, self.embeddings, columns, self.embedding_dropout)
+        x_BK = concat_inputs_and_rows(before_BN, self.embeddings, self.columns(batch), self.embedding_dropout)
         return self.output(self.hidden(x_BK)).squeeze(1).float()
 
 

@@ -84,6 +84,18 @@ def _all_finite(weight: torch.Tensor) -> bool:
     return math.isfinite(float(high) - float(low))
 
 
+def with_following(batches: Iterator[Batch]) -> Iterator[tuple[Batch, Batch | None]]:
+    """Each batch, and the one behind it where several processes can make use of knowing it."""
+    if processes.count() == 1:
+        yield from ((batch, None) for batch in batches)
+        return
+    batch = next(batches, None)
+    while batch is not None:
+        following = next(batches, None)
+        yield batch, following
+        batch = following
+
+
 class EpochBatches(Protocol):
     """A loader as the loop sees it; `samples` are those of an epoch, in which only the last batch may not be full."""
 
@@ -144,8 +156,8 @@ class Loop:
         with Progress("training", total=self._samples_until(self.total_steps), unit="samples") as bar:
             bar.skip(self._samples_until(at.step))
             while at.step < self.total_steps and not at.stopped:
-                for batch in self.batches.epoch(at.epoch, start_batch=at.batch):
-                    self._train_on(batch)
+                for batch, following in with_following(self.batches.epoch(at.epoch, start_batch=at.batch)):
+                    self._train_on(batch, following)
                     bar.advance(self._samples_until(at.step) - bar.done)
                     if at.step % self.config.log_every == 0 or at.step == self.total_steps:
                         bar.note = f"loss {self._log_losses():.5f}" + self._best_so_far()
@@ -167,8 +179,8 @@ class Loop:
     def _best_so_far(self) -> str:
         return "" if self.at.best is None else f", best {self.config.metric} {self.at.best:.5f}"
 
-    def _train_on(self, batch: Batch) -> None:
-        losses = self.step(batch)
+    def _train_on(self, batch: Batch, following: Batch | None) -> None:
+        losses = self.step(batch, following)
         for name, loss in losses.items():
             self.at.loss_sums[name] = self.at.loss_sums[name] + loss if name in self.at.loss_sums else loss
         self.at.loss_steps += 1

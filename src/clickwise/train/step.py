@@ -126,6 +126,7 @@ class TrainStep:
         self.model, self.parts = model, dict(parts)
         self.precision, self.device, self.steps_per_epoch = precision, device, steps_per_epoch
         self.steps = 0
+        self._following: tuple[Batch | None, Batch | None] = (None, None)  # as it was given, and on the device
         self.scale = LossScale(device) if precision == "fp16" else None
         self.engines = [engine for part in self.parts.values() for engine in part.tables]
         self._dense = DenseGradients([p for part in self.parts.values() for group in part.optimizer.param_groups
@@ -144,15 +145,20 @@ class TrainStep:
         return {"lr" if len(self.parts) == 1 else f"lr_{name}": part.optimizer.param_groups[0]["lr"]
                 for name, part in self.parts.items()}
 
-    def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def __call__(self, batch: Batch, following: Batch | None = None) -> dict[str, torch.Tensor]:
         """The losses of the batch by name, detached, on the device; of a part of a batch what they add to those of the
-        whole."""
+        whole. `following` is the batch of the next call, where the caller knows it."""
         self.steps += 1
         self._set_rates()
         for part in self.parts.values():
             part.optimizer.zero_grad(set_to_none=True)
+        given, there = self._following
+        here = there if given is batch else batch.to(self.device)
         with compute_in(self.precision, self.device):
-            losses = self.model.losses(batch.to(self.device))
+            losses = self.model.losses(here)
+        self._following = (following, None) if following is None else (following, following.to(self.device))
+        if following is not None:
+            self.model.ask_ahead(self._following[1])
         if batch.part is not None:
             losses = {name: loss * (batch.part.samples / batch.part.of) for name, loss in losses.items()}
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
