@@ -17,7 +17,7 @@ from clickwise import __version__
 from clickwise.errors import LAUNCHED, ClickwiseError, DataError, Interrupted, ToldElsewhere, UsageError, disk_error
 from clickwise.memory_limits import out_of_memory
 from clickwise.progress import show_log
-from clickwise.threads import let_them_sleep
+from clickwise.threads import let_them_sleep, quiet_transport
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -81,6 +81,7 @@ def main() -> None:
     """Runs the command line; a person's mistake ends in one message and exit code 1 or 2, never in a traceback. SIGINT
     and SIGTERM end it alike, with 130 and 143."""
     let_them_sleep()
+    quiet_transport()
     received = _interrupted_by_signals()
     show_log()
     try:

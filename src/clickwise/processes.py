@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -103,8 +104,9 @@ def together(*, timeout_s: float = 1800.0) -> Iterator[None]:
             raise
         if is_launched or not speaks():
             raise ToldElsewhere(Lost.exit_code) from None
-        raise Lost(f"process {rank()} of {count()}", found="another process cannot be reached any more: "
-                   + str(error).splitlines()[0][:150], expected="all processes of the training",
+        raise Lost(f"process {rank()} of {count()}",
+                   found=f"another process cannot be reached any more: {_shortened(error)}",
+                   expected="all processes of the training",
                    do="see what the other processes said, then go on from the last checkpoint: clickwise train "
                       "--resume RUN") from None
     dist.destroy_process_group()  # not after an error: it would wait for those that are gone
@@ -145,7 +147,7 @@ def _join(timeout_s: float) -> Callable[[], bool]:
         if not isinstance(error, ValueError) and not _is_of_transport(error):
             raise
         raise EngineError(f"the environment variables {where}",
-                          found=f"process {mine} of {of} cannot join the others: {str(error).splitlines()[0][:200]}",
+                          found=f"process {mine} of {of} cannot join the others: {_shortened(error)}",
                           expected=f"{of} processes that reach {os.environ['MASTER_ADDR']}, a port that is free there",
                           do="set another MASTER_PORT, or see whether all processes were started") from None
 
@@ -163,6 +165,11 @@ def _join(timeout_s: float) -> Callable[[], bool]:
         return answers[0] == str(mine).encode() if answers else mine == 1 or local_rank() == 0
 
     return speaks
+
+
+def _shortened(error: Exception) -> str:
+    """The first sentence or two, without where in torch's source it was raised."""
+    return re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0])[:150]
 
 
 def _is_of_transport(error: RuntimeError) -> bool:

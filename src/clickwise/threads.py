@@ -1,4 +1,4 @@
-"""How threads wait for each other; imports nothing, so that it can be said before torch is loaded."""
+"""How threads wait, and what torch prints by itself; imports nothing, so that it can be said before torch is loaded."""
 
 from __future__ import annotations
 
@@ -14,3 +14,9 @@ def let_them_sleep() -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")
+
+
+def quiet_transport() -> None:
+    """Has torch not print where in its source a connection failed, which `processes` tells in words."""
+    if "WORLD_SIZE" in os.environ:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
