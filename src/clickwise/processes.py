@@ -91,9 +91,9 @@ def together(*, timeout_s: float = 1800.0) -> Iterator[None]:
         with _ended_once():
             yield
             dist.barrier()
-    except ClickwiseError as error:
+    except (ClickwiseError, OSError) as error:
         if (is_launched and isinstance(error, Interrupted)) or not speaks():
-            raise ToldElsewhere(error.exit_code) from None
+            raise ToldElsewhere(getattr(error, "exit_code", 1)) from None
         raise
     except KeyboardInterrupt:
         if is_launched or not speaks():
