@@ -89,10 +89,10 @@ from clickwise import cli
 from clickwise.train.step import TrainStep
 step, kill_at = TrainStep.__call__, int(sys.argv.pop(1))
 
-def dying(self, batch):
+def dying(self, *batches):
     if self.steps == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, batch)
+    return step(self, *batches)
 
 TrainStep.__call__ = dying
 sys.argv[0] = "clickwise"

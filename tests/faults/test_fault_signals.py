@@ -17,10 +17,10 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 @pytest.mark.parametrize("number", CODES)
 def test_of_a_training(clickwise, monkeypatch, number, words):
-    def step(self, batch, step=TrainStep.__call__):
+    def step(self, *batches, step=TrainStep.__call__):
         if self.steps == 3:
             os.kill(os.getpid(), number)
-        return step(self, batch)
+        return step(self, *batches)
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainStep, "__call__", step)

@@ -109,10 +109,10 @@ def test_frozen_parts_stay_and_all_others_move(train, frozen, more):
 def test_resumed_after_a_kill_it_ends_in_the_same_bits(clickwise, train, tmp_path, more):
     whole = train(*SCHEDULES, *more)
 
-    def die(self, batch, step=TrainStep.__call__):
+    def die(self, *batches, step=TrainStep.__call__):
         if self.steps == 12:
             raise KeyboardInterrupt
-        return step(self, batch)
+        return step(self, *batches)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainStep, "__call__", die)

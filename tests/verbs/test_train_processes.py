@@ -29,10 +29,10 @@ if int(os.environ["RANK"]) == int(os.environ["DYING_RANK"]):
     else:
         from clickwise.train.step import TrainStep
         step = TrainStep.__call__
-        def dying(self, batch):
+        def dying(self, *batches):
             if self.steps == int(os.environ["DYING_STEP"]):
                 os.kill(os.getpid(), 9)
-            return step(self, batch)
+            return step(self, *batches)
         TrainStep.__call__ = dying
 sys.argv[0] = "clickwise"
 from clickwise import cli
