@@ -69,7 +69,7 @@ class _Request:
 
     def __init__(self, lookup: Lookup, order_V: torch.Tensor, starts_U: torch.Tensor, rows_U: torch.Tensor,
                  sent_P: torch.Tensor) -> None:
-        self.looked_up, self.rows_U, self.sent_P = (lookup, order_V, starts_U), rows_U.int(), sent_P
+        self.looked_up, self.rows_U, self.sent_P = (lookup, order_V, starts_U), rows_U, sent_P
         self.got_P, self.asked_A = torch.empty_like(sent_P), None
         self.on_its_way = dist.all_to_all_single(self.got_P, sent_P, async_op=True)
 
@@ -189,12 +189,14 @@ class ShardedEmbeddings(ReferenceEmbeddings):
         lookup = dataclasses.replace(lookup, rows_V=number_V)
         if group.place == "copied":
             return _Fetched(lookup, order_V, starts_U, rows_U, [], [], rows_U)
-        bounds_P = torch.tensor(self._bounds(group), dtype=rows_U.dtype, device=rows_U.device)
+        bounds = self._bounds(group)
+        bounds_P = torch.tensor(bounds, dtype=rows_U.dtype, device=rows_U.device)
         sent_P = torch.searchsorted(rows_U, bounds_P).diff()
         rows_U = rows_U - torch.repeat_interleave(bounds_P[:-1], sent_P, output_size=len(rows_U))
         if self.processes == 1:
             return _Fetched(lookup, order_V, starts_U, rows_U, [], [], rows_U)
-        return _Request(lookup, order_V, starts_U, rows_U, sent_P)
+        most = max(end - first for first, end in itertools.pairwise(bounds))
+        return _Request(lookup, order_V, starts_U, rows_U.to(torch.int32 if most < 2**31 else torch.int64), sent_P)
 
     def _exchanged(self, rows_X: torch.Tensor, sent: list[int], got: list[int]) -> torch.Tensor:
         """What the others sent to this process, by process, for rows that go to them, `sent[p]` to process p."""
