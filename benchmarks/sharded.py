@@ -20,7 +20,7 @@ Tables alone: row-wise Adagrad; what is handed back to the tables is a fixed gra
 Before a rival is timed it takes four steps, and every number of its tables is held against one process's. Ours must be
 within 1e-6, or nothing is compared. A plan of TorchRec that is not is shown and takes no part in the comparison.
 `of best` is a rival's CPU time over that of TorchRec's best plan: the median of the turns' ratios with its 10 % and
-90 % points.
+90 % points. All rivals are in memory at once, 18 GB at dim 128: `--rivals` takes fewer.
 
 A whole step: the model of the recipe `criteo/dlrm`, float32, plain SGD, as `clickwise train --processes 2` takes it.
 `speed` is samples/s over those of one process with one thread: the machine must have two cores to spare. `efficiency`

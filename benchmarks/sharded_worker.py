@@ -200,7 +200,7 @@ def _torchrec(case: Case, plan: str) -> tuple[Forward, Held]:
     from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 
     comm_ops.set_gradient_division(False)  # the processes' gradients are summed, as ours are
-    bags = torchrec.EmbeddingBagCollection(tables=[
+    bags = torchrec.EmbeddingBagCollection(device=torch.device("meta"), tables=[
         torchrec.EmbeddingBagConfig(name=name, num_embeddings=case.table_rows, embedding_dim=case.dim,
                                     feature_names=[name]) for name in case.names])
     apply_optimizer_in_backward(torchrec.optim.RowWiseAdagrad, bags.parameters(), {"lr": LR, "eps": EPS})
