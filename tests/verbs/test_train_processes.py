@@ -238,3 +238,16 @@ def test_torchrun_starts_them(tmp_path, by_two):
 ])
 def test_the_option_is_not_passed_on(words, kept):
     assert _without_option(words) == kept
+
+
+@pytest.mark.slow
+def test_other_data_or_none_in_one_process(clickwise, tmp_path):
+    for seed in (0, 1):
+        assert clickwise("synth", "criteo_t15", "--out", f"data{seed}", "--rows", 600, "--test-rows", 200, "--seed",
+                         seed).code == 0
+    words = ["tiny/dlrm", "data.synthetic=null", "data.validation=null", "train.batch_size=100",
+             "embedding.hash_indices=true", "embedding.max_table_size=100"]
+    of_rank = {rank: [f"data.path={tmp_path}/data{rank}"] for rank in (0, 1)}
+    assert "process 1 of 2 found the data's" in refused(2, words, tmp_path, of_rank=of_rank)
+    of_rank[1] = [f"data.path={tmp_path}/nowhere"]
+    assert "nowhere" in refused(2, words, tmp_path, of_rank=of_rank)
