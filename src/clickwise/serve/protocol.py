@@ -64,7 +64,9 @@ def read_request(body: bytes, header_length: int | None, signature: Signature, r
         name, datatype, shape = _named(tensor)
         if name in found:
             raise UsageError(f"input {name!r}", found="twice", expected="once")
-        size = _parameters(tensor, f"input {name!r}, parameters").get("binary_data_size")
+        size = None
+        if "parameters" in tensor:
+            size = _parameters(tensor, f"input {name!r}, parameters").get("binary_data_size")
         if size is None:
             found[name] = datatype, shape, tensor.get("data"), None
             continue
