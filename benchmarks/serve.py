@@ -109,10 +109,10 @@ def predict(path: str, rows: list[dict[str, str]]) -> bytes:
     return posted(path, json.dumps({"rows": rows}).encode())
 
 
-def rank(rows: list[dict[str, str]]) -> bytes:
+def rank(rows: list[dict[str, str]], top: int | None = 10) -> bytes:
     context = {name: value for name, value in rows[0].items() if name != "video_id"}
     videos = list(dict.fromkeys(int(row["video_id"]) for row in rows))[:CANDIDATES]
-    return posted("/v1/rank", json.dumps({"context": context, "candidates": videos, "top": 10}).encode())
+    return posted("/v1/rank", json.dumps({"context": context, "candidates": videos, "top": top}).encode())
 
 
 @contextlib.contextmanager

@@ -62,5 +62,9 @@ def triton(repository: Path, place: Path, *words: str):
                 break
         yield http, grpc, said
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()  # its python backends end with it; killed, it would leave them behind
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -487,7 +487,8 @@ def export(run: RunFolder, out: Annotated[Path, typer.Option(help="The new folde
 
 @app.command()
 def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
-              "A recipe; a run folder, or what clickwise export wrote."))], overrides: Overrides = None,
+              "A recipe; a run folder, what clickwise export wrote, or the address of a server."))],
+          overrides: Overrides = None,
           what: Annotated[What, typer.Option(help="What to measure.")] = What.train,
           batch_sizes: Annotated[str | None, typer.Option(help="Several sizes: 1,64,4096.")] = None,
           steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps that count.")] = 50,
@@ -497,7 +498,10 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
               "Serve: requests per second, several with commas."))] = None,
           seconds: Annotated[float, typer.Option(min=0.1, help="Serve: how long, at each rate.")] = 10.0,
           source: Annotated[Path | None, typer.Option("--input", help="Serve: raw rows to send.")] = None,
-          url: Annotated[str | None, typer.Option(help="Serve: of a server that runs already.")] = None,
+          url: Annotated[list[str] | None, typer.Option(help=(
+              "Serve: of a server that runs already, ours or Triton; may be given several times."))] = None,
+          connections: Annotated[int | None, typer.Option(min=1, max=1000, help=(
+              "Serve: so many connections that ask again once they are answered, instead of rates."))] = None,
           trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Measure throughput and latency: warm-up left out, medians and percentiles."""
     from clickwise.verbs.bench import bench
@@ -509,18 +513,22 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
     if what is What.serve:
         from clickwise.verbs.bench_serve import RATES, bench_serve
 
-        result = bench_serve(Path(recipe), source=source, rates=_numbers("--rates", rates) or RATES,
-                             batch_sizes=sizes or (1,), seconds=seconds, url=url)
+        result = bench_serve(recipe, source=source, rates=_numbers("--rates", rates) or RATES,
+                             batch_sizes=sizes or (1,), seconds=seconds, urls=url or (), connections=connections)
     else:
         result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=sizes,
                        with_loading=with_loading, trust_paths=trust_paths)
     if as_json:
         _print_json(result)
         return
-    names = list(result["rows"][0])
+    names = [name for name in result["rows"][0] if any(row[name] is not None for row in result["rows"])]
     print("  ".join(f"{name:>18}" for name in names))
     for row in result["rows"]:
-        print("  ".join(f"{'' if row[name] is None else format(row[name], ','):>18}" for name in names))
+        print("  ".join(f"{_shown(row[name]):>18}" for name in names))
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:,}"
 
 
 def _numbers(option: str, text: str | None) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
+from served_models import running
 from triton_server import triton
 
 import clickwise as cw
@@ -116,6 +118,20 @@ def test_a_real_server_scores_as_the_run(model, repository, tmp_path, protocol):
         connection.load_model("shops_raw")
         found = connection.infer("shops_raw", inputs(data[:5], client)).as_numpy("probability")
         np.testing.assert_allclose(found[:, 0], expected[:5], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_both_servers_in_one_table(model, repository, tmp_path, clickwise):
+    exported = model.export(tmp_path / "exported", name="shops")
+    with triton(repository, tmp_path, "--model-control-mode=explicit", "--load-model=shops_raw") as (http, _, _), \
+            running(exported, "--no-access-log") as (_, ours):
+        theirs = f"http://127.0.0.1:{http}"
+        result = clickwise("bench", exported, "--what", "serve", "--url", ours, "--url", theirs, "--connections", 1,
+                           "--batch-sizes", "1,3", "--seconds", "0.5", "--json")
+    assert result.code == 0, result.err
+    rows = json.loads(result.out)["rows"]
+    assert [(row["server"], row["batch_size"]) for row in rows] == [(ours, 1), (theirs, 1), (ours, 3), (theirs, 3)]
+    assert all(row["failed"] == row["shed"] == 0 < row["rows_per_s"] for row in rows)
 
 
 def test_states_that_go_on_are_refused(repository, tmp_path, model, monkeypatch):

@@ -128,18 +128,18 @@ def test_what_a_model_is(client, kuairand):
 
 
 def test_values_and_scores_are_counted(kuairand, table):
-    """What is missing, what was not seen, how probable: of single rows and of many alike."""
+    """What is missing, what was not seen, how probable: of single rows, of a few and of many alike."""
     rows = [{name: value for name, value in row.items() if name != "label"} for row in table_rows(40)]
     rows[0]["city"], rows[1]["city"], rows[2]["age"] = "Paris", None, None
     texts = []
-    for requests in ([rows], [[row] for row in rows]):
+    for requests in ([rows], [[row] for row in rows], [rows[first:first + 5] for first in range(0, 40, 5)]):
         client = Client(table)
         for part in requests:
             assert client.ask("POST", "/v2/models/table/infer", infer_request(part, {
                 "city": "BYTES", "age": "INT64"}))[0] == 200
         texts.append([line for line in client.ask("GET", "/metrics")[2].decode().splitlines() if "table" in line
                       and "sum" not in line and not line.startswith("clickwise_model")])
-    assert texts[0] == texts[1]
+    assert texts[0] == texts[1] == texts[2]
     for line in ('missing_values_total{model="table",column="city"} 1',
                  'unseen_values_total{model="table",column="city"} 1',
                  'missing_values_total{model="table",column="age"} 1', 'rows_total{model="table"} 40',

@@ -1,7 +1,9 @@
-"""`clickwise bench --what serve`: an open loop sends what is due, and says what became of it."""
+"""`clickwise bench --what serve`: an open loop sends what is due, a closed one goes on when it is answered, and both
+say what became of it; which model of a server is asked."""
 
 from __future__ import annotations
 
+import http.server
 import json
 import socketserver
 import threading
@@ -9,8 +11,12 @@ import threading
 import numpy as np
 import pandas as pd
 import pytest
+from served_models import running
 
 import clickwise as cw
+from clickwise.errors import DataError
+from clickwise.verbs.asked_server import AskedServer
+from clickwise.verbs.closed_loop import closed_loop
 from clickwise.verbs.open_loop import open_loop
 
 SETTINGS = {"train.epochs": 1, "train.batch_size": 64, "model.cross_rank": 4, "model.bottom_mlp": [8],
@@ -57,6 +63,54 @@ def test_a_connection_that_is_closed_is_opened_again(server):
     assert outcome.status.reshape(-1, 2).tolist() == [[0, 200]] * 10
 
 
+@pytest.mark.parametrize("connections", [1, 3])
+def test_a_closed_loop_asks_again_when_it_is_answered(server, connections):
+    host, port = server.server_address
+    outcome = closed_loop(host, port, [request("a"), request("busy"), request("hang-up")], 0.2, connections=connections)
+    assert len(outcome.status) == len(server.asked) > 3 * connections
+    for path, status in (("/a", 200), ("/busy", 503), ("/hang-up", 0)):
+        assert (outcome.status == status).sum() == server.asked.count(path) > 0
+    assert (np.isfinite(outcome.latency_s) == (outcome.status != 0)).all() and (outcome.latency_s > 0).all()
+    with pytest.raises(OSError):
+        closed_loop(host, 9, [request("a")], 0.1)
+
+
+def test_the_model_of_a_server_that_takes_raw_rows(repository):
+    """As Triton lists a repository: what is not loaded has no state."""
+    found = AskedServer.at(repository, "shops")
+    assert found == AskedServer.at(repository) == AskedServer(repository, "shops_raw", ("town", "price"))
+    assert AskedServer.at(repository, "other").model == "other"
+    with pytest.raises(DataError, match="other, shops, shops_raw"):
+        AskedServer.at(repository, "unloaded")
+    body = json.loads(found.request([{"town": "Oslo", "price": None, "more": 1}]).partition(b"\r\n\r\n")[2])
+    assert [(each["datatype"], each["shape"], each["data"]) for each in body["inputs"]] == [
+        ("BYTES", [1, 1], ["Oslo"]), ("BYTES", [1, 1], [""])]
+
+
+@pytest.fixture
+def repository():
+    told = {"/v2/repository/index": [{"name": "shops", "state": "READY"}, {"name": "shops_raw", "state": "READY"},
+                                     {"name": "other", "state": "READY"}, {"name": "unloaded"}],
+            "/v2/models/shops_raw": {"inputs": [{"name": "town"}, {"name": "price"}]},
+            "/v2/models/other": {"inputs": [{"name": "id"}]}}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(told[self.path]).encode())
+
+        do_POST = do_GET
+
+        def log_message(self, *words):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{found.server_port}"
+        found.shutdown()
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     data = pd.DataFrame({"town": ["Oslo", "Bonn", "Rome", "Oslo"] * 60, "click": [1, 0, 0, 1] * 60})
@@ -73,6 +127,23 @@ def test_of_an_export(exported, clickwise):
     assert all(row["failed"] == row["shed"] == 0 and row["ms_p50"] > 0 for row in rows)
     result = clickwise("bench", exported, "--what", "inference", "--steps", 5, "--json")
     assert [row["batch_size"] for row in json.loads(result.out)["rows"]] == [1, 64, 2048]
+
+
+def test_of_an_address(exported, clickwise, tmp_path):
+    (tmp_path / "rows.csv").write_text("click,town\n1,Oslo\n0,\n")
+    (tmp_path / "other.csv").write_text("click,city\n1,Oslo\n")
+    (tmp_path / "none.csv").write_text("click,town\n")
+    with running(exported, "--no-access-log") as (_, address):  # nobody reads it
+        words = ("bench", address, "--what", "serve", "--connections", 1, "--seconds", "0.2")
+        result = clickwise(*words, "--batch-sizes", "1,3", "--input", tmp_path / "rows.csv", "--json")
+        assert result.code == 0, result.err
+        rows = json.loads(result.out)["rows"]
+        assert [(row["batch_size"], row["rate"]) for row in rows] == [(1, None), (3, None)]
+        assert all(row["failed"] == row["shed"] == 0 < row["rows_per_s"] for row in rows)
+        for file, code, said in (((), 2, "--input"), (("--input", tmp_path / "other.csv"), 1, "town"),
+                                 (("--input", tmp_path / "none.csv"), 1, "no rows")):
+            result = clickwise(*words, *file)
+            assert result.code == code and said in result.err and "Traceback" not in result.err, result.err
 
 
 def test_what_cannot_be(clickwise, tmp_path, exported):

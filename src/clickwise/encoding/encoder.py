@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickwise.arrow_files import is_list, plain
+from clickwise.encoding.by_key import ByKey
 from clickwise.encoding.document import Column, Encoding, RawColumn
 from clickwise.encoding.lists import Lists, known_parts, parts
 from clickwise.encoding.one_row import OneRow, unreadable
@@ -68,10 +69,13 @@ class Encoder:
 
     Where a column tells how many rows a display has, the rows that come at once are whole displays (`group`, the key;
     `in_parts`); a row alone with its display is refused unless `alone`.
+
+    Columns of `by_key` are looked up there; `missing` and `unseen` are not told of them.
     """
 
     def __init__(self, encoding: Encoding, names: Iterable[str] | None = None,
-                 going_on: Mapping[str, GoingOn] | None = None, *, alone: bool = False) -> None:
+                 going_on: Mapping[str, GoingOn] | None = None, *, alone: bool = False,
+                 by_key: Iterable[ByKey] = ()) -> None:
         encoding.check_for_new_rows()
         self.alone = alone
         self.encoding, self.going_on = encoding, going_on or {}
@@ -80,14 +84,20 @@ class Encoder:
         self.not_carried: list[str] = []
         made: dict[str, list[str]] = {}
         looked_up: set[str] = set()
+        self.by_key = [found for table in by_key if (found := table.only(self.names)).names]
+        key_of = {name: table.key for table in self.by_key for name in table.names}
         for name in self.names:
+            if name in key_of:
+                made.setdefault(key_of[name], []).append(name)
+                continue
             for of in encoding.columns[name].sources:
                 self._reach(of, name, made, looked_up)
+        self._worked_out = [name for name in self.names if name not in key_of]
         self.looked_up = [name for name in encoding.tables if name in looked_up]
         self.needs = {of: self._described(of, names) for of, names in made.items()}
         self._groups = [name for name in self.looked_up if isinstance(encoding.tables[name], GroupSize)]
         self._lists = [name for name in self.names if encoding.is_of_lists(encoding.columns[name].sources[0])]
-        self._one_row = OneRow(encoding, self.names, tuple(self.needs))
+        self._one_row = OneRow(encoding, self._worked_out, tuple(self.needs), self.by_key)
 
     def _reach(self, of: str, name: str, made: dict[str, list[str]], looked_up: set[str]) -> None:
         """Notes of which raw columns and states the column `name` is made by way of `of`."""
@@ -126,7 +136,7 @@ class Encoder:
 
     def for_columns(self, names: Iterable[str], *, alone: bool = False) -> Encoder:
         """One for other columns, with the same states."""
-        return Encoder(self.encoding, names, self.going_on, alone=alone)
+        return Encoder(self.encoding, names, self.going_on, alone=alone, by_key=self.by_key)
 
     @property
     def takes_ones(self) -> bool:
@@ -233,7 +243,9 @@ class Encoder:
         """The columns `names` (all that can be made) of what was read of their sources, and of `raw`, the same as it
         came, for messages."""
         found = Encoded({}, {}, {})
-        for name in self.names if names is None else names:
+        for table in self.by_key if names is None else ():
+            found.arrays |= table.many(read[table.key][0])
+        for name in self._worked_out if names is None else names:
             column = self.encoding.columns[name]
             of = column.sources[0]
             if self.encoding.gives_lists(of):

@@ -13,14 +13,18 @@ from clickwise.encoding.raw_types import Unreadable
 from clickwise.errors import DataError
 
 if TYPE_CHECKING:
+    from clickwise.encoding.by_key import ByKey
     from clickwise.encoding.document import Column, Encoding
 
 
 class OneRow:
-    """The columns `names` of a row, of the raw columns `needs` and of what states give."""
+    """The columns `names` of a row, of the raw columns `needs` and of what states give, and those that stand in
+    `by_key`."""
 
-    def __init__(self, encoding: Encoding, names: Sequence[str], needs: Sequence[str]) -> None:
+    def __init__(self, encoding: Encoding, names: Sequence[str], needs: Sequence[str],
+                 by_key: Sequence[ByKey] = ()) -> None:
         self.encoding = encoding
+        self._by_key = [(table.key, table.one) for table in by_key]
         self._reads = [(of, None if encoding.is_of_lists(of) else encoding.raw_column(of).type.one) for of in needs]
         self._lists: list[tuple[str, Column, bool]] = []
         self._values: list[tuple[str, str, tuple[Callable, ...]]] = []
@@ -78,6 +82,8 @@ class OneRow:
                 of = self.encoding.columns[names[[*map(math.isfinite, values)].index(False)]].sources[0]
                 raise DataError(f"column {of!r}", found=repr(row.get(of)), expected="a finite number")
             encoded.update(zip(names, values, strict=True))
+        for of, values_of in self._by_key:
+            encoded |= values_of(found[of])
         return encoded
 
     def _list(self, column: Column, value: Any) -> list[int]:

@@ -178,6 +178,8 @@ class Integer(RawType):
     def one(self, value):
         if type(value) is int:
             return value if -_INT64 <= value < _INT64 else None
+        if type(value) is str and value.isdigit() and value.isascii() and len(value) <= 18:  # as most are written
+            return int(value)
         value = _python(value)
         if isinstance(value, str):
             value = value.strip(SPACE)

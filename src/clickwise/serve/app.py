@@ -1,5 +1,5 @@
 """The server as an ASGI application. Scoring goes past Starlette, which answers everything else: its routing and its
-objects cost as much as scoring a row does.
+objects cost as much as scoring a row does. A small `infer` does not even come as a request of ASGI: `direct`.
 
     POST /v2/models/NAME[/versions/V]/infer    raw rows, or ids, to probabilities
     POST /v1/rank                              candidates in a context, best first
@@ -13,8 +13,8 @@ import time
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any
 
+import numpy as np
 import orjson
 from starlette.exceptions import HTTPException
 
@@ -26,6 +26,7 @@ from clickwise.serve.exchange import (
     JSON,
     LENGTH,
     Gone,
+    Head,
     Headers,
     Limits,
     Receive,
@@ -40,9 +41,10 @@ from clickwise.serve.exchange import (
     send_answer,
     told,
 )
+from clickwise.serve.exported import Tensors
 from clickwise.serve.measures import Measures
 from clickwise.serve.models import Models
-from clickwise.serve.protocol import answer, read_json, read_request
+from clickwise.serve.protocol import Asked, answer, read_json, read_request
 from clickwise.serve.queue import Busy, Queue, TooLate
 from clickwise.serve.rank import encode, ranked, read_rank
 from clickwise.serve.routes import Routes
@@ -67,8 +69,8 @@ class App:
         began, path = time.monotonic(), scope["path"]
         route, pattern, status = "other", "", 500
         try:
-            if self._token is not None and not path.startswith(_HEALTH):
-                self._check_token(scope)
+            if not path.startswith(_HEALTH):
+                self.check_token(scope)
             served = self.models.by_path.get(path)
             if served is not None and scope["method"] == "POST":
                 route = "infer"
@@ -87,15 +89,12 @@ class App:
         except Gone:
             status = 408
         except Exception as error:
-            status, headers, message = self._mistake(error)
+            status, headers, message = self.mistake(error)
             if isinstance(error, Refused) and error.is_unread:
                 await read_away(receive, 4 * self.limits.body)
             await send_answer(send, status, [JSON, *headers], error_body(message))
         finally:
-            seconds = time.monotonic() - began
-            self.measures.request(route, status, seconds)
-            if self._access is not None:
-                self._access.line(scope["method"], pattern or route, status, seconds)
+            self.count(route, pattern, scope["method"], status, time.monotonic() - began)
 
     def close(self) -> None:
         """Writes what is left to be written."""
@@ -103,7 +102,16 @@ class App:
         if self._access is not None:
             self._access.flush()
 
-    def _check_token(self, scope: Scope) -> None:
+    def count(self, route: str, pattern: str, method: str, status: int, seconds: float) -> None:
+        """Counts an answer, and writes its line in the access log."""
+        self.measures.request(route, status, seconds)
+        if self._access is not None:
+            self._access.line(method, pattern or route, status, seconds)
+
+    def check_token(self, scope: Scope) -> None:
+        """Raises Refused for a request without the token, where one is asked for."""
+        if self._token is None:
+            return
         for name, value in scope["headers"]:
             if name == b"authorization":
                 if hmac.compare_digest(value, b"Bearer " + self._token):
@@ -112,7 +120,7 @@ class App:
         raise Refused(401, "authorization: found no token of this server; expected Bearer and the token; "
                            "do send the header Authorization", [(b"www-authenticate", b"Bearer")])
 
-    def _mistake(self, error: Exception) -> tuple[int, Headers, str]:
+    def mistake(self, error: Exception) -> tuple[int, Headers, str]:
         """What is told of an error: the status, further headers, a message. Of our own only a number is told."""
         if isinstance(error, Refused):
             return error.status, error.headers, error.message
@@ -137,24 +145,38 @@ class App:
         return 500, [], f"the server: found an error of its own, {number}; do look for this number in its log"
 
     async def _infer(self, served: Served, scope: Scope, receive: Receive) -> tuple[Headers, bytes]:
+        head = self.head_of(scope)
+        asked = self.read(served, await read_body(receive, self.limits), head)
+        return self.answer(served, asked, await self.queue.score(served, asked.rows, asked.tensors, asked.encode,
+                                                                 head.deadline))
+
+    def head_of(self, scope: Scope) -> Head:
+        """Raises Refused for a head that cannot be read, and Busy."""
         head = read_head(scope, self.limits)
         if self.queue.is_full():
             raise Busy
-        body = await read_body(receive, self.limits)
+        return head
+
+    def read(self, served: Served, body: bytes, head: Head) -> Asked:
+        """What a body asks for of a model, with `encode`, which makes its tensors and counts its values, where it holds
+        raw rows. Raises UsageError."""
         asked = read_request(body, head.json_length, served.signature, served.raw, served.ids)
         counts = self.models.counts.get(served.name)
-        encode = None
         if asked.columns is not None:
             columns, rows = asked.columns, asked.rows
 
-            def encode() -> Any:
+            def encode() -> Tensors:
                 tensors = served.encode(columns, rows)
                 if counts is not None:
                     served.shares.count(columns, tensors, counts.missing, counts.unseen)
                 return tensors
 
-        scores = await self.queue.score(served, asked.rows, asked.tensors, encode, head.deadline)
-        if counts is not None:
+            asked.encode = encode
+        return asked
+
+    def answer(self, served: Served, asked: Asked, scores: np.ndarray) -> tuple[Headers, bytes]:
+        """The headers and the body of the answer."""
+        if (counts := self.models.counts.get(served.name)) is not None:
             counts.scored(scores)
         body, json_length = answer(asked, served.name, served.version, {"probability": scores})
         if json_length is None:
@@ -162,9 +184,7 @@ class App:
         return [BINARY, (LENGTH, b"%d" % json_length)], body
 
     async def _rank(self, scope: Scope, receive: Receive) -> tuple[Headers, bytes]:
-        head = read_head(scope, self.limits)
-        if self.queue.is_full():
-            raise Busy
+        head = self.head_of(scope)
         request = read_json(await read_body(receive, self.limits))
         served = self.models.one(request.get("model"), request.get("version"))
         asked = read_rank(request, served)

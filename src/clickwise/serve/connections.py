@@ -8,6 +8,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from clickwise.serve.direct import Direct, direct
 from clickwise.serve.exchange import error_body
 
 MOST_HEAD = 32 << 10  # bytes of a request's line and headers
@@ -25,6 +26,10 @@ class _Together:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    def write_now(self, data: bytes) -> None:
+        self._write_held()
+        self._transport.write(data)
 
     def write(self, data: bytes) -> None:
         if not self._held:
@@ -75,11 +80,17 @@ class Connection(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MOST_HEAD:
             self._refusal = _TOO_LONG
             raise ValueError("a head that is too long")  # httptools tells uvicorn, which refuses the request
-        super().on_headers_complete()
+        found = direct(self)
+        if found is None:
+            super().on_headers_complete()
+        else:
+            self.scope["method"], self.cycle = "POST", found
 
     def on_message_complete(self) -> None:
         self._is_in_body, self._head = False, 0
         super().on_message_complete()
+        if isinstance(self.cycle, Direct) and not self.cycle.more_body:
+            self.cycle.begin()
 
     def on_response_complete(self) -> None:
         self._began = time.monotonic()

@@ -20,6 +20,7 @@ STATUSES = (200, 400, 401, 403, 404, 405, 408, 409, 413, 415, 431, 500, 503, 504
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 SCORES = 20  # bins of the histogram of scores
+FEW = 8  # rows
 TIMED = ROUTES[:4]
 _REQUESTS = len(ROUTES) * len(STATUSES)
 _TIMES = len(TIMED) * (len(SECONDS) + 2)  # of each route the bins, those beyond them, and the sum
@@ -66,10 +67,10 @@ class ModelCounts:
     def scored(self, found: np.ndarray) -> None:
         """Counts the probabilities of rows."""
         self.numbers[0] += len(found)
-        if len(found) == 1:
-            score = float(found[0])
-            self.numbers[1] += score
-            self.scores[min(int(score * SCORES), SCORES - 1)] += 1
+        if len(found) <= FEW:  # arrays cost more than what they count
+            for score in found.tolist():
+                self.numbers[1] += score
+                self.scores[min(int(score * SCORES), SCORES - 1)] += 1
             return
         self.numbers[1] += float(found.sum(dtype=np.float64))
         bins = np.minimum((found * SCORES).astype(np.int64), SCORES - 1)

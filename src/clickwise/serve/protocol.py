@@ -10,7 +10,7 @@ text, or in JSON a list for each row.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,14 @@ MOST_ROWS, MOST_TENSORS, MOST_NAME = 65_536, 10_000, 500
 @dataclasses.dataclass(slots=True)
 class Asked:
     """A request: `columns`, raw values by column, or `tensors`, what the graph takes; `outputs`, each with whether it
-    is to be binary."""
+    is to be binary; `encode`, what makes tensors of its columns."""
 
     rows: int
     columns: dict[str, Sequence[Any] | np.ndarray] | None
     tensors: dict[str, np.ndarray] | None
     outputs: Sequence[tuple[str, bool]]
     id: str | None = None
+    encode: Callable[[], dict[str, np.ndarray]] | None = None
 
 
 def read_request(body: bytes, header_length: int | None, signature: Signature, raw: Mapping[str, RawInput],
@@ -63,7 +64,9 @@ def read_request(body: bytes, header_length: int | None, signature: Signature, r
         name, datatype, shape = _named(tensor)
         if name in found:
             raise UsageError(f"input {name!r}", found="twice", expected="once")
-        size = _parameters(tensor, f"input {name!r}, parameters").get("binary_data_size")
+        size = None
+        if "parameters" in tensor:
+            size = _parameters(tensor, f"input {name!r}, parameters").get("binary_data_size")
         if size is None:
             found[name] = datatype, shape, tensor.get("data"), None
             continue

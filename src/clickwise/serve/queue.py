@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 
@@ -34,6 +35,16 @@ class TooLate(Exception):
     """The deadline passed before the request was scored."""
 
 
+class Answer(Protocol):
+    """Who waits for the probabilities: a future, or what acts like one, whose functions raise nothing."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, scores: np.ndarray) -> None: ...
+
+    def set_exception(self, error: Exception) -> None: ...
+
+
 @dataclasses.dataclass(slots=True, eq=False)
 class Waiting:
     """A request: its rows, encoded or `encode`, which does it, and when it must be scored, on the monotonic clock."""
@@ -43,7 +54,7 @@ class Waiting:
     tensors: Tensors | None
     encode: Callable[[], Tensors] | None
     deadline: float | None
-    answer: asyncio.Future[np.ndarray]
+    answer: Answer
 
 
 class Queue:
@@ -65,17 +76,27 @@ class Queue:
     async def score(self, served: Served, rows: int, tensors: Tensors | None, encode: Callable[[], Tensors] | None,
                     deadline: float | None) -> np.ndarray:
         """The probabilities of a request's rows. Raises Busy, TooLate, and what `encode` raises."""
+        loop = asyncio.get_running_loop()
+        if self.takes_long(served, rows, encode):
+            if self.is_full():
+                raise Busy
+            return await self._score_in_thread(loop, served, rows, tensors, encode, deadline)
+        answer = loop.create_future()
+        self.put(Waiting(served, rows, tensors, encode, deadline, answer))
+        return await answer
+
+    def takes_long(self, served: Served, rows: int, encode: Callable[[], Tensors] | None) -> bool:
+        """Whether a request is scored in a thread."""
+        return rows >= LARGE or (served.waits and encode is not None)
+
+    def put(self, request: Waiting) -> None:
+        """Scores a request that does not take long in the next turn of the event loop. Raises Busy."""
         if self.is_full():
             raise Busy
-        loop = asyncio.get_running_loop()
-        if rows >= LARGE or (served.waits and encode is not None):
-            return await self._score_in_thread(loop, served, rows, tensors, encode, deadline)
-        request = Waiting(served, rows, tensors, encode, deadline, loop.create_future())
         self._waiting.append(request)
         if not self._is_due:
             self._is_due = True
-            loop.call_soon(self._score_some)
-        return await request.answer
+            asyncio.get_running_loop().call_soon(self._score_some)
 
     async def _score_in_thread(self, loop: asyncio.AbstractEventLoop, served: Served, rows: int,
                                tensors: Tensors | None, encode: Callable[[], Tensors] | None,

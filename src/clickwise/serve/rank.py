@@ -65,7 +65,8 @@ def _of(encoder: Encoder, names: Sequence[str], logs: Sequence[str]) -> Encoder:
     """One for some of its columns, to which these event logs are given."""
     if isinstance(encoder, LiveEncoder):
         return encoder.for_columns(names, alone=True)
-    return Encoder(encoder.encoding, names, {**encoder.going_on, **dict.fromkeys(logs)}, alone=True)
+    return Encoder(encoder.encoding, names, {**encoder.going_on, **dict.fromkeys(logs)}, alone=True,
+                   by_key=encoder.by_key)
 
 
 def _with(encoder: Encoder, histories: Mapping[str, Any]) -> Encoder:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from clickwise.encoding import Encoder
+from clickwise.encoding.by_key import by_key
 from clickwise.encoding.raw_types import Unreadable
 from clickwise.errors import DataError
 from clickwise.serve.exported import ExportedModel, Tensors
@@ -33,7 +34,7 @@ class Served:
     def __init__(self, model: ExportedModel, name: str, version: str, states: LiveStates | None = None) -> None:
         self.model, self.name, self.version, self.states = model, name, version, states
         self.signature = model.signature
-        self.encoder = model.encoder if states is None else states.encoder
+        self.encoder = _quick(model.encoder) if states is None else states.encoder
         self.waits = states is not None and not isinstance(states.store, (MemoryStore, SqliteStore))
         self.ids = id_limits(self.signature)
         self.raw = {} if self.encoder is None else _raw(self.encoder)
@@ -93,6 +94,12 @@ class Served:
         return {name: np.concatenate(_padded([tensors[name] for tensors in several], kind)) if
                 kind in ("bag", "history") else np.concatenate([tensors[name] for tensors in several])
                 for name, kind in self._kinds.items()}
+
+
+def _quick(encoder: Encoder | None) -> Encoder | None:
+    """The same, with what is known of keys worked out."""
+    return None if encoder is None else Encoder(encoder.encoding, encoder.names, encoder.going_on,
+                                                alone=encoder.alone, by_key=by_key(encoder))
 
 
 def _raw(encoder: Encoder) -> dict[str, RawInput]:

@@ -14,6 +14,7 @@ from clickwise.serve.inputs import GraphInput
 from clickwise.serve.signature import RawInput
 
 MOST_COLUMNS = 1000
+FEW = 8  # rows
 
 
 class Shares:
@@ -36,15 +37,15 @@ class Shares:
                     of.append(place[column.sources[0]])
                     low.append(int(rare))
                     high.append(step.file.size + rare)
-        self._one = list(zip(at, of, low, high, strict=True))
+        self._each = list(zip(at, of, low, high, strict=True))
         self._at, self._of = np.array(at, np.intp), np.array(of, np.intp)
         self._low, self._high = np.array(low, np.int64), np.array(high, np.int64)
 
     def count(self, columns: Mapping[str, Any], tensors: Mapping[str, np.ndarray], missing: np.ndarray,
               unseen: np.ndarray) -> None:
         """Adds the rows of a request to `missing` and `unseen`, one number for each of `columns`."""
-        if self._is_one_row(columns):
-            self._count_one(columns, tensors, missing, unseen)
+        if len(next(iter(columns.values()))) <= FEW:
+            self._count_few(columns, tensors, missing, unseen)
             return
         found = np.array([_missing(columns[name]) if name in columns else 0 for name in self.columns])
         missing += found
@@ -53,24 +54,20 @@ class Shares:
             unknown = ((ids <= self._low) | (ids > self._high)).sum(0)
             unseen[self._of] += np.maximum(unknown - found[self._of], 0)
 
-    def _is_one_row(self, columns: Mapping[str, Any]) -> bool:
-        return len(next(iter(columns.values()))) == 1
-
-    def _count_one(self, columns: Mapping[str, Any], tensors: Mapping[str, np.ndarray], missing: np.ndarray,
+    def _count_few(self, columns: Mapping[str, Any], tensors: Mapping[str, np.ndarray], missing: np.ndarray,
                    unseen: np.ndarray) -> None:
-        """The same of one row, without arrays, which cost more than what they count."""
+        """The same of a few rows, without arrays, which cost more than what they count."""
         absent = set()
         for index, name in enumerate(self.columns):
-            if name in columns:
-                value = columns[name][0]
+            for row, value in enumerate(columns.get(name, ())):
                 if value is None or value == "" or value != value:
-                    absent.add(index)
+                    absent.add((row, index))
                     missing[index] += 1
-        if self._one:
-            ids = tensors[self._tensor][0].tolist()
-            for at, of, low, high in self._one:
-                if not low < ids[at] <= high and of not in absent:
-                    unseen[of] += 1
+        if self._each:
+            for row, ids in enumerate(tensors[self._tensor].tolist()):
+                for at, of, low, high in self._each:
+                    if not low < ids[at] <= high and (row, of) not in absent:
+                        unseen[of] += 1
 
 
 def _missing(values: Any) -> int:

@@ -30,12 +30,12 @@ class Counts(State):
         return {name: _missing_with(keys, take(self.table.values[name], rows).fill_null(0)) for name in self.gives}
 
     def given_one(self, values, stored):
-        if any(values[name] is None for name in self.by):
-            return dict.fromkeys(self.gives)
         if stored is None:
-            return dict.fromkeys(self.gives, 0)
-        when = values[self.at] if self.goes_on else None
-        if not self.goes_on or (when is not None and stored[WHEN] < when):
+            return dict.fromkeys(self.gives, None if any(values[name] is None for name in self.by) else 0)
+        if not self.goes_on:
+            return stored
+        when = values[self.at]
+        if when is not None and stored[WHEN] < when:
             return {name: stored[name] for name in self.gives}
         return {name: stored[name] - stored[late] for name, late in zip(self.gives, LATE, strict=False)}
 

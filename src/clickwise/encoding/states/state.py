@@ -89,8 +89,7 @@ class State:
 
     def stored_of(self, row: int) -> dict[str, Any]:
         """What is stored in a row of its table, which are numbered from 1 on; lists as numpy arrays."""
-        value = self.table.value
-        return {name: value[name](row) for name in self.stored}
+        return {name: value(row) for name, value in self.table.value.items()}
 
     def given_one(self, values: Mapping[str, Any], stored: Mapping[str, Any] | None) -> dict[str, Any]:
         """What it gives for one row, of what is stored of its keys; None: nothing is."""

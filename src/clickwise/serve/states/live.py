@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clickwise.encoding.by_key import ByKey, by_key
 from clickwise.encoding.document import Encoding
 from clickwise.encoding.encoder import Encoder
 from clickwise.encoding.replay import Replay
@@ -53,6 +54,7 @@ class LiveStates:
         self._states = StatesInStore(encoding, store, user)
         self._of_events = LiveEncoder(self._states, self._replay.columns)
         self.encoder = LiveEncoder(self._states, names)
+        self.encoder = LiveEncoder(self._states, names, by_key=by_key(self.encoder))
 
     @property
     def needs(self) -> Mapping[str, str]:
@@ -146,14 +148,15 @@ class _Clicked:
 class LiveEncoder(Encoder):
     """An encoder whose states that go on are looked up in a store, `of_store` by their names."""
 
-    def __init__(self, states: StatesInStore, names: Iterable[str], *, alone: bool = False) -> None:
-        super().__init__(states.encoding, names, dict.fromkeys(states.states), alone=alone)
+    def __init__(self, states: StatesInStore, names: Iterable[str], *, alone: bool = False,
+                 by_key: Iterable[ByKey] = ()) -> None:
+        super().__init__(states.encoding, names, dict.fromkeys(states.states), alone=alone, by_key=by_key)
         self._states = states
         self.of_store = [name for name in self.looked_up if name in states.states]
         self._standing = [name for name in self.looked_up if name not in states.states]
 
     def for_columns(self, names, *, alone=False):
-        return LiveEncoder(self._states, names, alone=alone)
+        return LiveEncoder(self._states, names, alone=alone, by_key=self.by_key)
 
     def with_given(self, states: Mapping[str, Any]) -> LiveEncoder:
         """The same, which looks these states up in what is given."""
