@@ -16,8 +16,8 @@ from clickwise.errors import DataError
 
 
 class Replay:
-    """The columns `names` of the rows of a log, which has a label; `needs` are its raw columns, `columns` the
-    names and what event logs keep.
+    """The columns `names` of the rows of a log, which has a label; `needs` are its raw columns, `required` those of them
+    that are not optional, `columns` the names and what event logs keep.
 
     `repeats` is how many rows of the logs so far were the same event as another one: they count once, and each gets
     the values of that event. `states` are as they stand after all of them (those of the encoding at first, where they
@@ -41,6 +41,7 @@ class Replay:
         self._label = Encoder(encoding, [self.log.label])
         further = {of: str(encoding.raw_column(of)) for of in (self.log.time, *self.log.same, *self.log.order)}
         self.needs: Mapping[str, str] = {**self._label.needs, **further, **self._all.needs}
+        self.required = {of: held for of, held in self.needs.items() if not encoding.raw_column(of).optional}
         self.repeats, self.last = 0, None
 
     def with_states(self, states: Mapping[str, GoingOn]) -> Replay:

@@ -98,9 +98,11 @@ def _rows(export: Path, signature: Signature, source: Path | None) -> list[Mappi
                 for values in zip(*(each["data"] for each in columns), strict=True)]
     from clickwise.encoding import Encoding
 
-    needs = {name: str(column) for name, column in signature.raw.items()}
-    file = RawFile.open(source, needs, Encoding.load(export / ENCODING).layout)
-    return next(iter(file.blocks(list(needs), 10_000))).to_pylist()
+    encoding = Encoding.load(export / ENCODING)
+    required = {name: str(column) for name, column in signature.raw.items() if not encoding.raw_column(name).optional}
+    file = RawFile.open(source, required, encoding.layout)
+    rows = next(iter(file.blocks(file.having(signature.raw), 10_000))).to_pylist()
+    return [{**dict.fromkeys(signature.raw), **row} for row in rows]
 
 
 def _request(signature: Signature, host: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
