@@ -163,3 +163,45 @@ def test_names_with_space_around_them_have_no_encoding(tmp_path):
                "metadata": [str(write_lines(tmp_path / "meta.json", products(40)))], "min_events": 3}
     out = prepare({"dataset": section, "out": str(tmp_path / "out")}, "test")
     assert summary(out)["has_encoding"] is False and not (out / "preparation/encoding.json").exists()
+
+
+def prepare_with(given, files, out):
+    section = {"name": "amazon_books", "reviews": ["nowhere"], "metadata": ["nowhere"],
+               "input": [str(file) for file in files]}
+    return prepare({"dataset": section, "engine": {"threads": 1}, "out": str(out)}, "test", given=given)
+
+
+@pytest.mark.parametrize("settings", [{}, {"time_gap": True, "categories": 1}], ids=["", "time gaps"])
+def test_further_rows_become_the_batches_of_the_test_mapping(columns, runs, tmp_path, settings):
+    out = prepared(tmp_path / "of_gaps", **settings) if settings else columns
+    more = prepare_with(out, [out / "preparation/rows/test.parquet"], tmp_path / "more")
+    batches = []
+    for folder, mapping in ((more, "input"), (out, "test")):
+        spec = FeatureSpec.load(folder)
+        found = read_columns(spec, mapping)
+        batches.append(next(iter(Loader(found, spec, batch_size=found.rows).epoch(0))))
+    ours, theirs = batches
+    assert ours.label.tolist() == theirs.label.tolist() and ours.history[0].any()
+    for channel in ("user", "target_item", "history"):
+        for found, expected in zip(getattr(ours, channel), getattr(theirs, channel), strict=True):
+            assert found.tolist() == expected.tolist(), channel
+    if settings:
+        return
+    for run in runs.values():
+        scores = []
+        for name, data in (("test", columns), ("input", more)):
+            predict(run, source=Path(name), out=tmp_path / "p.parquet", overrides=[f"data.path={data}"])
+            scores.append(pq.read_table(tmp_path / "p.parquet")["logit"].to_pylist())
+        assert scores[0] == scores[1]
+
+
+def test_further_reviews_are_rows_without_a_label(columns, runs, tmp_path):
+    """As they come: each sees what its reader did before its time, in the log of the training."""
+    reviews = [("U1", f"{item:010d}", 9 * DAY) for item in range(9)] + [("nobody", f"{5:010d}", DAY)]
+    write_lines(tmp_path / "new.json", [review(*row) for row in reviews])
+    more = prepare_with(runs["dien"], [tmp_path / "new.json"], tmp_path / "more")
+    assert "label" not in FeatureSpec.load(more).channels
+    ours, theirs = (tmp_path / name for name in ("ours.parquet", "theirs.parquet"))
+    assert predict(runs["dien"], source=Path("input"), out=ours, overrides=[f"data.path={more}"])["rows"] == 10
+    predict(runs["dien"], source=tmp_path / "new.json", out=theirs)
+    assert pq.read_table(ours)["logit"].equals(pq.read_table(theirs)["logit"])

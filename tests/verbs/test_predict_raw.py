@@ -276,7 +276,7 @@ def test_prepare_with_an_encoding_the_mappings_of_a_recipe_and_rows_without_labe
 def test_what_prepare_with_refuses(made, clickwise, tmp_path):
     folder, run = made
     write_csv(tmp_path / "in.csv", raw_rows(30, 9))
-    for words, code, said in ((("kuairand/prepare", "--with", run), 1, "no further rows yet"),
+    for words, code, said in ((("kuairand/prepare", "--with", run), 1, "no files, with --with"),
                               (("table/prepare", "--with", tmp_path, "dataset.input=[in.csv]"), 1, "no encoding.json"),
                               (("table/prepare", "dataset.input=[in.csv]"), 2, "--with"),
                               (("table/prepare", "--with", run, "dataset.input=[gone.csv]"), 1, "no such file"),
