@@ -155,12 +155,6 @@ def test_ads_and_documents_that_were_never_seen(own):
     assert encoded["ad_id_click_rate"] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["multihot", "profiles"])
-def test_the_encoding_of_a_published_set_is_not_for_new_rows(raw, tmp_path, name):
-    encoding = Encoding.load(columns(raw, tmp_path, name) / "preparation")
-    assert not encoding.columns and f"feature_set={name} is as published" in encoding.not_for_new_rows
-
-
 def test_predict_refuses_new_rows_for_a_published_set_in_one_message(raw, tmp_path):
     run = train("table/wide_deep", [f"data.path={columns(raw, tmp_path, 'v1_spark')}", *SMALL, *MODELS["wide_deep"]],
                 out=tmp_path / "runs")
