@@ -233,11 +233,11 @@ def test_what_is_interrupted_leaves_the_model_of_its_best_checkpoint(monkeypatch
 
     step, taken = TrainStep.__call__, []
 
-    def interrupted(self, batch):
+    def interrupted(self, *batches):
         taken.append(1)
         if len(taken) == 25:
             raise KeyboardInterrupt
-        return step(self, batch)
+        return step(self, *batches)
 
     monkeypatch.setattr(TrainStep, "__call__", interrupted)
     settings = SETTINGS | {"train.batch_size": 32, "train.epochs": 9, "train.evaluate_every": 5}

@@ -143,14 +143,12 @@ class Model:
     def _blocks(self, data: Data, encoder: Encoder | Replay):
         """(number of the first row, table) a block at a time, as `clickwise predict` takes them."""
         if isinstance(data, (str, Path)):
-            carried = encoder.carried if isinstance(encoder, Encoder) else ()
-            file = RawFile.open(Path(data), {of: held for of, held in encoder.needs.items() if of not in carried},
-                                self._encoding.layout)
-            if carried:
+            file = RawFile.open(Path(data), encoder.required, self._encoding.layout)
+            if isinstance(encoder, Encoder):
                 encoder.check_carried(file.columns, data)
-            tables = file.blocks(list(encoder.needs), BLOCK_ROWS)
+            tables = file.blocks(file.having(encoder.needs), BLOCK_ROWS)
         else:
-            whole = as_table(data, only=encoder.needs)
+            whole = as_table(data, only=encoder.needs, required=encoder.required)
             tables = (whole.slice(first, BLOCK_ROWS) for first in range(0, len(whole), BLOCK_ROWS))
         first = 0
         for table in tables:

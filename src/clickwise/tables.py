@@ -11,11 +11,12 @@ from clickwise.arrow_files import plain
 from clickwise.errors import DataError, UsageError, nearest
 
 
-def as_table(data: Any, *, ignore: Sequence[str] = (), only: Collection[str] = ()) -> pa.Table:
+def as_table(data: Any, *, ignore: Sequence[str] = (), only: Collection[str] = (),
+             required: Collection[str] = ()) -> pa.Table:
     """An Arrow table of a pandas or polars frame, an Arrow table, a dict of columns or a list of dicts; the index of a
-    frame is no column. Columns of `ignore` are left out; where `only` names columns and a frame has them all, the
-    others are not looked at. Raises DataError."""
-    table = _table(data, only)
+    frame is no column. Columns of `ignore` are left out; where a frame has all that are `required`, no others than
+    those of `only` are looked at. Raises DataError."""
+    table = _table(data, only, required)
     _check_names(table.column_names)
     for name in ignore:
         if name not in table.column_names:
@@ -36,14 +37,14 @@ def _check_names(names: Sequence[str]) -> None:
                             do="rename one of them")
 
 
-def _table(data: Any, only: Collection[str] = ()) -> pa.Table:
+def _table(data: Any, only: Collection[str] = (), required: Collection[str] = ()) -> pa.Table:
     if isinstance(data, pa.Table):
         return data
     if isinstance(data, pa.RecordBatch):
         return pa.Table.from_batches([data])
     try:
         if type(data).__module__.partition(".")[0] == "pandas" and hasattr(data, "columns"):
-            return _of_pandas(data, only)
+            return _of_pandas(data, only, required)
         if isinstance(data, Mapping):
             return pa.table(dict(data))
         if isinstance(data, list):
@@ -56,12 +57,12 @@ def _table(data: Any, only: Collection[str] = ()) -> pa.Table:
                         do="cast a column of mixed values to text") from None
 
 
-def _of_pandas(data: Any, only: Collection[str]) -> pa.Table:
+def _of_pandas(data: Any, only: Collection[str], required: Collection[str]) -> pa.Table:
     """As `pa.Table.from_pandas`, in a third of its time for a row."""
     names = list(data.columns)
     _check_names([str(name) for name in names])
-    if only and all(name in names for name in only):
-        names = list(only)
+    if only and all(name in names for name in required):
+        names = [name for name in only if name in names]
     arrays = {}
     for name in names:
         column = data[name]

@@ -137,10 +137,10 @@ def test_a_run_never_asks_for_what_it_leaves_out(tmp_path, monkeypatch):
     whole = train("table/dcnv2", words, out=tmp_path / "runs")
     step = TrainStep.__call__
 
-    def dying(self, batch):
+    def dying(self, *batches):
         if self.steps == 4:
             raise KeyboardInterrupt
-        return step(self, batch)
+        return step(self, *batches)
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainStep, "__call__", dying)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -29,15 +30,24 @@ def criteo(tmp_path):
 @pytest.fixture
 def outbrain(tmp_path):
     """`outbrain(tables, ...)` writes the raw files (unless `folder` has them): the spec, and columns by mapping."""
-    def prepare(tables=None, *, name="out", folder=None, missing="\\N", feature_set="v1_spark", engine=None,
-                **options):
-        if folder is None:
-            folder = write_tables(tmp_path / f"{name}_raw", tables or random_tables(60, seed=2), missing)
-        section = {"name": "outbrain", "folder": str(folder), "feature_set": feature_set, "shuffle": False,
-                   "frequency_limit": 2, **options}
-        engine = {"threads": 1, **(engine or {})}
-        out = run({"dataset": section, "engine": engine, "out": str(tmp_path / name)}, "test.yaml")
-        spec = FeatureSpec.load(out)
-        return spec, {mapping: read(out, mapping) for mapping in spec.mappings}
+    return functools.partial(_prepare_outbrain, tmp_path)
 
-    return prepare
+
+@pytest.fixture(scope="module")
+def plain_outbrain(tmp_path_factory):
+    """`plain_outbrain(feature_set)`: what `outbrain` gives without any further setting, prepared once for a file."""
+    place = tmp_path_factory.mktemp("outbrain")
+    return functools.cache(lambda feature_set="v1_spark": _prepare_outbrain(place, name=feature_set,
+                                                                            feature_set=feature_set))
+
+
+def _prepare_outbrain(place: Path, tables=None, *, name="out", folder=None, missing="\\N", feature_set="v1_spark",
+                      engine=None, **options):
+    if folder is None:
+        folder = write_tables(place / f"{name}_raw", tables or random_tables(60, seed=2), missing)
+    section = {"name": "outbrain", "folder": str(folder), "feature_set": feature_set, "shuffle": False,
+               "frequency_limit": 2, **options}
+    engine = {"threads": 1, **(engine or {})}
+    out = run({"dataset": section, "engine": engine, "out": str(place / name)}, "test.yaml")
+    spec = FeatureSpec.load(out)
+    return spec, {mapping: read(out, mapping) for mapping in spec.mappings}

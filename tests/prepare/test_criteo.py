@@ -168,16 +168,24 @@ BAD = {
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 @pytest.mark.parametrize("ending", ["tsv", "gz"])
-def test_a_bad_row_stops_with_file_and_line_or_is_skipped(criteo, tmp_path, bad, ending):
+def test_a_bad_row_stops_with_file_and_line(criteo, tmp_path, bad, ending):
     files = [write_raw(tmp_path / "a.tsv", GOOD[:10]),
              write_raw(tmp_path / f"b.{ending}", GOOD[10:25] + [bad] + GOOD[25:])]
     with pytest.raises(PrepareError) as caught:
         criteo(files)
     assert f"b.{ending}, line 16" in caught.value.where and caught.value.expected and caught.value.do
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.tsv", f"b.{ending}"]
-    out = criteo(files, max_bad_rows=1, shuffle=False)
+
+
+@pytest.mark.parametrize("ending", ["tsv", "gz"])
+def test_bad_rows_are_skipped(criteo, tmp_path, ending):
+    """Each kind: one more or one less would show in the rows that are left, or in how many were left out."""
+    between = [row for good, bad in zip(GOOD[10:], BAD.values(), strict=False) for row in (good, bad)]
+    files = [write_raw(tmp_path / "a.tsv", GOOD[:10]),
+             write_raw(tmp_path / f"b.{ending}", between + GOOD[10 + len(BAD):])]
+    out = criteo(files, max_bad_rows=len(BAD), shuffle=False)
     assert equal(read(out, "train"), reference(GOOD, GOOD, 1))
-    assert json.loads((out / "preparation/summary.json").read_text())["bad_rows_skipped"] == {files[1]: 1}
+    assert json.loads((out / "preparation/summary.json").read_text())["bad_rows_skipped"] == {files[1]: len(BAD)}
 
 
 def test_more_bad_rows_than_allowed_over_all_files(criteo, tmp_path):

@@ -43,8 +43,8 @@ def test_share_of_days_0_to_10(outbrain):
     assert abs(share - 0.2) < 4 * math.sqrt(0.2 * 0.8 / len(early))
 
 
-def test_the_order_of_the_raw_files_changes_nothing(outbrain):
-    _, one = outbrain(name="one")
+def test_the_order_of_the_raw_files_changes_nothing(outbrain, plain_outbrain):
+    _, one = plain_outbrain()
     names = ("clicks_train", "events", "promoted_content", "documents_meta")
     _, two = outbrain(changed(TABLES, **dict.fromkeys(names, lambda rows: rows[::-1])), name="two")
     for mapping, columns in one.items():
@@ -122,8 +122,8 @@ def test_lists_hold_the_most_certain_known_aspects(outbrain):
 
 
 @pytest.mark.parametrize("name", ["clickwise", "multihot", "profiles"])
-def test_labels_of_the_test_enter_no_feature(outbrain, name):
-    _, before = outbrain(feature_set=name, name="a")
+def test_labels_of_the_test_enter_no_feature(outbrain, plain_outbrain, name):
+    _, before = plain_outbrain(name)
     test = set(before["test"]["display_id"])
 
     def turned(rows):
@@ -196,12 +196,12 @@ def test_similarity_golden(outbrain):
 # ---- how it is stored
 
 
-def test_what_is_fitted_is_kept(outbrain):
-    places = pq.read_table(outbrain(name="spark")[0].folder / "preparation" / "event_counts.parquet").to_pylist()
+def test_what_is_fitted_is_kept(plain_outbrain):
+    places = pq.read_table(plain_outbrain()[0].folder / "preparation" / "event_counts.parquet").to_pylist()
     counts = Reference(TABLES, "v1_spark").event_count("country")
     assert {row["value"]: row["n"] for row in places if row["column"] == "geo_location_country"} == {
         value: n for value, n in counts.items() if value is not None}
-    spec, _ = outbrain(feature_set="clickwise")
+    spec, _ = plain_outbrain("clickwise")
     folder = spec.folder / "preparation"
     assert {file.stem for file in (folder / "rates").iterdir()} == {*KEYS, "mean"}
     assert {file.stem for file in (folder / "aspects").iterdir()} == set(IDS)
@@ -212,8 +212,8 @@ def test_what_is_fitted_is_kept(outbrain):
     assert spec.channels["display"] == ("display_id",)
 
 
-def test_empty_fields_are_missing_too(outbrain):
-    _, one = outbrain(name="one")
+def test_empty_fields_are_missing_too(outbrain, plain_outbrain):
+    _, one = plain_outbrain()
     _, two = outbrain(missing="", name="two")
     for name, column in one["train"].items():
         np.testing.assert_array_equal(column, two["train"][name])
@@ -235,8 +235,8 @@ def test_threads_and_memory_change_nothing(tmp_path, name):
             assert one.read_bytes() == files[1][path].read_bytes(), path
 
 
-def test_a_run_that_was_stopped_goes_on(outbrain, tmp_path, monkeypatch, capsys):
-    whole = outbrain(name="whole")[1]
+def test_a_run_that_was_stopped_goes_on(outbrain, plain_outbrain, tmp_path, monkeypatch, capsys):
+    _, whole = plain_outbrain()
     folder = write_tables(tmp_path / "raw", TABLES)
 
     def stop(*_, **__):

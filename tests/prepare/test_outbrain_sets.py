@@ -11,6 +11,7 @@ import pytest
 from outbrain_rows import DAY_MS, IDS, Reference, hash60, ids, min_max, random_tables, write_tables, z_score
 from prepared_columns import read
 
+from clickwise.encoding import Encoding
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import run
 
@@ -65,6 +66,12 @@ def test_published_cardinalities(sets, name):
         "v1_spark": one_hot, "v1_nvtabular": one_hot, "multihot": [*one_hot, 350, 10_000, 100],
         "profiles": [300_000, 100_000, 4000, 2500, 2000, 1000, 300, 6, 3, 3, 2, 2, 250_000, 4000, 2500, 1000,
                      10_000, 350, 100, 10_000, 350, 100]}[name]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_encoding_of_a_published_set_is_not_for_new_rows(sets, name):
+    encoding = Encoding.load(sets[name][0].folder / "preparation")
+    assert not encoding.columns and f"feature_set={name} is as published" in encoding.not_for_new_rows
 
 
 def log2(values):

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fresh_process import predict_without_engines
-from kuairand_prepared import EVENTS, LOG, RAW, TEST, TO_REPLAY, prepared, table_of, write_raw
+from kuairand_prepared import BEGINS, EVENTS, LOG, RAW, TEST, TEST_FROM, TO_REPLAY, prepared, table_of, write_raw
 from kuairand_rows import key, write_table
 
 import clickwise as cw
+from clickwise.data.arrays import RaggedArray
 from clickwise.data.columns import read_columns
+from clickwise.data.loader import Loader
 from clickwise.encoding import Encoder, Encoding
 from clickwise.encoding.replay import Replay
 from clickwise.errors import DataError
 from clickwise.feature_spec import FeatureSpec
+from clickwise.prepare import run as prepare
+from clickwise.prepare import summary
 
 SMALL = ["train.epochs=1", "train.batch_size=32", "model.embedding_dim=4", "baselines=[]", "data.validation=null",
          "schedule={}"]
@@ -207,3 +213,77 @@ def test_repeats_are_told(runs, clickwise, tmp_path):
     repeats = len(TO_REPLAY) - len({key(row) for row in TO_REPLAY})
     assert result.code == 0 and f"{repeats} rows repeat another one" in result.err
     assert len(pq.read_table("p.parquet")) == len(TO_REPLAY)
+
+
+# ---- further rows as columns
+
+
+def prepare_with(given, files, out):
+    section = {"name": "kuairand", "folder": "nowhere", "input": [str(file) for file in files]}
+    return prepare({"dataset": section, "engine": {"threads": 1}, "out": str(out)}, "test", given=given)
+
+
+@pytest.mark.parametrize("name", ["frozen", "days", "history"])
+def test_a_further_log_becomes_the_columns_of_the_test_mapping(days, runs, request, name, tmp_path, capsys):
+    """In any order, in several files, with repeats; its histories hold what those of the test mapping hold."""
+    out = request.getfixturevalue(name)
+    out = out if name == "days" else out.with_name(f"{out.name}_away")
+    log = TO_REPLAY if name != "frozen" else [row for row in TO_REPLAY if row["date"] >= TEST_FROM]
+    write_table(tmp_path / "b.csv", log[40:])
+    pq.write_table(table_of([*reversed(log[:40])], (*RAW, "is_click")), tmp_path / "a.parquet")
+    more = prepare_with(out, [tmp_path / "b.csv", tmp_path / "a.parquet"], tmp_path / "more")
+    order = list(dict.fromkeys(key(row) for row in [*log[40:], *reversed(log[:40])]))
+    assert summary(more)["repeats"] == {"input": len(log) - len(order)}
+    assert summary(more)["rows"] == {"input": len(order)}
+    assert f"{len(log) - len(order)} rows repeat another one" in capsys.readouterr().err
+    place = [order.index(key(row)) for row in TEST]
+    spec, made = FeatureSpec.load(out), FeatureSpec.load(more)
+    found, expected = read_columns(made, "input"), read_columns(spec, "test")
+    np.testing.assert_array_equal(found.numerical[place], expected.numerical)
+    assert {"user_day", "item_id", "is_click", "tags"} <= found.arrays.keys() <= expected.arrays.keys()
+    for feature, column in found.arrays.items():
+        rows = [[*column[row]] if isinstance(column, RaggedArray) else column[row] for row in place]
+        assert rows == [[*value] if isinstance(column, RaggedArray) else value
+                        for value in expected.arrays[feature]], feature
+    if name == "history":
+        batches = [next(iter(Loader(columns, of, batch_size=columns.rows, shuffle="none", drop_last=False).epoch(0)))
+                   for columns, of in ((found, made), (expected, spec))]
+        assert made.channels["history"] == spec.channels["history"] and "negative_history" not in made.channels
+        for ours, theirs in zip(batches[0].history, batches[1].history, strict=True):
+            assert (ours[place] == theirs).all() and ours.any()
+
+
+def test_runs_read_a_further_log(runs, tmp_path, clickwise):
+    """With the metrics of the test, and to train on."""
+    write_table(tmp_path / "log.csv", [row for row in TO_REPLAY if row["date"] >= TEST_FROM])
+    for name in ("dcnv2", "sim"):
+        assert clickwise("prepare", "kuairand/prepare", "--with", runs[name], "dataset.input=[log.csv]",
+                         f"out={name}").code == 0
+        result = clickwise("evaluate", runs[name], "--mapping", "input", f"data.path={name}", "--json")
+        assert result.code == 0, result.err
+    found = json.loads(result.out)["metrics"]
+    assert found["auc"] > 0
+    result = clickwise("train", "kuairand/sim", *SMALL, *HISTORY["sim"], f"start_from={runs['sim']}", "data.path=sim",
+                       "data.train=input", "data.test=input")
+    assert result.code == 0, result.err
+
+
+def test_what_cannot_be_further_rows(days, runs, clickwise, tmp_path):
+    write_table(tmp_path / "bare.csv", [{name: row[name] for name in RAW} for row in TO_REPLAY])
+    write_table(tmp_path / "whole.csv", LOG)
+    write_table(tmp_path / "timeless.csv", [{name: row[name] for name in (*RAW, "is_click") if name != "time_ms"}
+                                            for row in TO_REPLAY])
+    write_table(tmp_path / "carried.csv", [
+        {name: row[name] for name in RAW} | {"seconds_since_last": 5, "earlier_today": 2}
+        | dict.fromkeys(Encoder(Encoding.load(days / "preparation")).carried, 3) for row in TO_REPLAY[:9]])
+    for given, file, said in (
+            (runs["sim"], "bare.csv", ("neither the label is_click nor ", "video_history", "add the label")),
+            (days, "bare.csv", ("user_impressions", "or the columns named")),
+            (days, "whole.csv", ("know the outcome already", f"time_ms {BEGINS}", "leave the earlier")),
+            (days, "timeless.csv", ("no column 'time_ms'",))):
+        result = clickwise("prepare", "kuairand/prepare", "--with", given, f"dataset.input=[{file}]", "out=x")
+        assert result.code == 1 and "Traceback" not in result.err, result.err
+        assert all(word in result.err for word in said), result.err
+        assert not (tmp_path / "x").exists()
+    result = clickwise("prepare", "kuairand/prepare", "--with", days, "dataset.input=[carried.csv]", "out=y")
+    assert result.code == 0, result.err

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from prepared_columns import read
 import clickwise
 from clickwise.encoding import Encoder, Encoding
 from clickwise.errors import DataError
+from clickwise.prepare import further_rows
 from clickwise.prepare import run as prepare
 from clickwise.verbs import predict_rows
 from clickwise.verbs.predict import predict
@@ -153,12 +155,6 @@ def test_ads_and_documents_that_were_never_seen(own):
     assert encoded["ad_id_click_rate"] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["multihot", "profiles"])
-def test_the_encoding_of_a_published_set_is_not_for_new_rows(raw, tmp_path, name):
-    encoding = Encoding.load(columns(raw, tmp_path, name) / "preparation")
-    assert not encoding.columns and f"feature_set={name} is as published" in encoding.not_for_new_rows
-
-
 def test_predict_refuses_new_rows_for_a_published_set_in_one_message(raw, tmp_path):
     run = train("table/wide_deep", [f"data.path={columns(raw, tmp_path, 'v1_spark')}", *SMALL, *MODELS["wide_deep"]],
                 out=tmp_path / "runs")
@@ -172,6 +168,9 @@ def test_predict_refuses_new_rows_for_a_published_set_in_one_message(raw, tmp_pa
     assert len(set(found)) == 1 and "--input test" in found[0]
     with pytest.raises(DataError, match="not for new rows"):
         clickwise.load(run)
+    with pytest.raises(DataError, match="not for new rows: dataset.feature_set=v1_spark"):
+        prepare_with(run, [rows], tmp_path / "x")
+    assert not (tmp_path / "x").exists()
     assert predict(run)["rows"] > 0  # the rows that were prepared
 
 
@@ -182,3 +181,34 @@ def test_a_reason_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "encoding.json").write_text(json.dumps(content | {"not_for_new_rows": 1}))
     with pytest.raises(DataError, match="cannot be understood"):
         Encoding.load(tmp_path)
+
+
+# ---- further rows as columns
+
+
+def prepare_with(given, files, out, **options):
+    section = {"name": "outbrain", "folder": "nowhere", "input": [str(file) for file in files], **options}
+    return prepare({"dataset": section, "engine": {"threads": 1}, "out": str(out)}, "test", given=given)
+
+
+def test_further_displays_become_the_columns_of_the_test(own, test_rows, tmp_path, capsys, monkeypatch):
+    """Of a folder or a run, in several files: a display may lie in two of them, and in two blocks."""
+    clicked = {(click["display_id"], click["ad_id"]): click["clicked"] for click in TABLES["clicks_train"]}
+    rows = table_of(test_rows).append_column("clicked", pa.array(
+        [clicked[row["display_id"], row["ad_id"]] for row in test_rows]))
+    files = [tmp_path / "a.parquet", tmp_path / "b.csv"]
+    pq.write_table(rows.slice(0, 31), files[0])
+    pa.csv.write_csv(rows.slice(31), files[1])
+    monkeypatch.setattr(further_rows, "BLOCK_ROWS", 7)
+    of_folder = prepare_with(own[0], files, tmp_path / "of_folder")
+    of_run = prepare_with(own[2]["dcnv2"], files, tmp_path / "of_run")
+    assert "alone" not in capsys.readouterr().err
+    for file in (own[0] / "test").iterdir():
+        for made in (of_folder, of_run):
+            assert (made / "input" / file.name).read_bytes() == file.read_bytes(), file.name
+    predict(own[2]["dcnv2"], source=Path("input"), overrides=[f"data.path={of_run}"], out=tmp_path / "p.parquet")
+    assert pq.read_table(tmp_path / "p.parquet")["logit"].equals(
+        pq.read_table(own[2]["dcnv2"] / "of_test.parquet")["logit"])
+    pq.write_table(rows.slice(0, 1), files[0])
+    prepare_with(own[0], files[:1], tmp_path / "alone")
+    assert "rows that are alone with their display_id: 1" in capsys.readouterr().err

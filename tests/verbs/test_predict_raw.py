@@ -20,6 +20,8 @@ import pytest
 from criteo_rows import random_lines, write_raw
 
 from clickwise.encoding import Encoder, Encoding
+from clickwise.prepare import run as prepare
+from clickwise.verbs.train import train
 
 ROWS = 400
 SMALL = ("train.batch_size=64", "train.epochs=1", "train.evaluation_batch_size=50", "model.cross_rank=4",
@@ -63,8 +65,6 @@ def typed(rows: list[dict]) -> pa.Table:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A folder with raw rows, their columns, and a run on them."""
-    from clickwise.verbs.train import train
-
     folder = tmp_path_factory.mktemp("raw")
     write_csv(folder / "train.csv", raw_rows(1500, 1))
     write_csv(folder / "test.csv", raw_rows(ROWS, 2))
@@ -77,10 +77,9 @@ def made(tmp_path_factory):
         "feature_spec": features, "channel_spec": channels, "metadata": {}, "source_spec": {
             mapping: [{"type": "csv", "features": list(features), "files": [f"{mapping}.csv"], "header": True}]
             for mapping in ("train", "test")}}))
-    from clickwise.prepare import run
-
-    run({"dataset": {"name": "table", "spec": str(folder), "label_is": "yes", "frequency_limit": 2,
-                     "hash_buckets": {"town": 7}, "log_numericals": ["age"]}, "out": str(folder / "columns")}, "test")
+    prepare({"dataset": {"name": "table", "spec": str(folder), "label_is": "yes", "frequency_limit": 2,
+                         "hash_buckets": {"town": 7}, "log_numericals": ["age"]}, "out": str(folder / "columns")},
+            "test")
     made_run = train("table/dcnv2", [f"data.path={folder / 'columns'}", *SMALL], out=folder / "runs")
     return folder, made_run
 
@@ -201,19 +200,22 @@ def test_predict_raw_rows(clickwise, tmp_path):
     assert result.code == 1 and "Traceback" not in result.err
 
 
+@pytest.fixture(scope="module")
+def criteo(tmp_path_factory):
+    """Lines of a test day, and a run on the days before it."""
+    folder, lines = tmp_path_factory.mktemp("criteo"), random_lines(300, 1)
+    section = {"name": "criteo", "frequency_limit": 2, "train": [str(write_raw(folder / "train.tsv", lines[:200]))],
+               "test": [str(write_raw(folder / "test.tsv", lines[200:]))]}
+    columns = prepare({"dataset": section, "out": str(folder / "columns")}, "test")
+    return lines[200:], train("criteo/dlrm", [
+        f"data.path={columns}", "data.validation=null", "schedule={}", *SMALL[:3], "model.bottom_mlp=[8]",
+        "model.embedding_dim=8", "model.top_mlp=[8]"], out=folder / "runs")
+
+
 @pytest.mark.parametrize("label", ["with", "without"])
 @pytest.mark.parametrize("form", ["lines", "header", "parquet"])
-def test_criteo(clickwise, tmp_path, label, form):
-    lines = random_lines(300, 1)
-    test = lines[200:]
-    write_raw(tmp_path / "train.tsv", lines[:200])
-    write_raw(tmp_path / "test.tsv", test)
-    result = clickwise("prepare", "criteo/prepare", "dataset={name: criteo, train: [train.tsv], test: [test.tsv]}",
-                       "dataset.frequency_limit=2", "out=columns")
-    assert result.code == 0, result.err
-    run = json.loads(clickwise("train", "criteo/dlrm", "data.path=columns", "data.validation=null", "schedule={}",
-                               *SMALL[:3], "model.bottom_mlp=[8]", "model.embedding_dim=8", "model.top_mlp=[8]",
-                               "--json").out)["run"]
+def test_criteo(criteo, clickwise, tmp_path, label, form):
+    test, run = criteo
     names = ["label", *(f"num_{i}" for i in range(13)), *(f"cat_{i}" for i in range(26))]
     fields = [dict(zip(names, line.split("\t"), strict=True)) for line in test]
     kept = names if label == "with" else names[1:]
@@ -276,7 +278,7 @@ def test_prepare_with_an_encoding_the_mappings_of_a_recipe_and_rows_without_labe
 def test_what_prepare_with_refuses(made, clickwise, tmp_path):
     folder, run = made
     write_csv(tmp_path / "in.csv", raw_rows(30, 9))
-    for words, code, said in ((("kuairand/prepare", "--with", run), 1, "no further rows yet"),
+    for words, code, said in ((("kuairand/prepare", "--with", run), 1, "no files, with --with"),
                               (("table/prepare", "--with", tmp_path, "dataset.input=[in.csv]"), 1, "no encoding.json"),
                               (("table/prepare", "dataset.input=[in.csv]"), 2, "--with"),
                               (("table/prepare", "--with", run, "dataset.input=[gone.csv]"), 1, "no such file"),

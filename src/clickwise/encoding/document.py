@@ -2,7 +2,7 @@
 
     {"format": "clickwise encoding", "version": 1,
      "raw":     {"city": {"type": "text"}, "tags": {"type": "text", "list": "|"}, "age": {"type": "float"},
-                 "at": {"type": "time", "format": "%d/%m/%Y"}},
+                 "at": {"type": "time", "format": "%d/%m/%Y"}, "position": {"type": "integer", "optional": true}},
      "states":  {"city": {"file": "states/0.vocabulary", "sha256": "…"},
                  "users": {"kind": "lookup", "by": ["user_id"], "gives": {"age": {"type": "float"}}, "files": {…}}, …},
      "columns": {"city": {"of": "city", "dtype": "int16", "steps": [{"do": "vocabulary", "state": "city"}]},
@@ -227,14 +227,17 @@ def _encoding(content: Mapping[str, Any], folder: Path) -> Encoding:
 
 
 def _raw_columns(entries: Mapping[str, Any]) -> dict[str, RawColumn]:
-    raw = {name: RawColumn(_made(RAW_TYPES, "type", entry), entry.get("list")) for name, entry in entries.items()}
+    raw = {name: RawColumn(_made(RAW_TYPES, "type", entry), entry.get("list"), entry.get("optional", False))
+           for name, entry in entries.items()}
     _require(all(column.list is None or (isinstance(column.list, str) and column.list) for column in raw.values()),
              "list", "what is no text")
+    _require(all(isinstance(column.optional, bool) for column in raw.values()), "optional", "neither true nor false")
     return raw
 
 
 def _raw_entry(column: RawColumn) -> dict[str, Any]:
-    return _entry(column.type, "type", column.type.name) | ({} if column.list is None else {"list": column.list})
+    return _entry(column.type, "type", column.type.name) | ({} if column.list is None else {"list": column.list}) \
+        | ({"optional": True} if column.optional else {})
 
 
 def _is_whole(column: RawColumn) -> bool:
@@ -253,6 +256,7 @@ def _check_state(name: str, state: State, known: Mapping[str, RawColumn]) -> Non
     if isinstance(state, EventLog):
         _require(set(state.gives) == set(state.features) and TIME not in state.features and state.length > 0, name,
                  "other features")
+        _require(state.position is None or (_is_whole(known[state.position]) and not state.goes_on), name, "positions")
     elif not isinstance(state, Lookup):
         _require(len(state.gives) in ((1, 2) if isinstance(state, Counts) else (1,)), name, "other columns")
 

@@ -62,7 +62,8 @@ def described(shares: Mapping[str, float]) -> str:
 
 class Encoder:
     """The columns `names` of an encoding (all, where it is None). `needs` are the raw columns that they are made of,
-    each with what it holds, for messages.
+    each with what it holds, for messages; `required` those of them that every file must have: neither `optional`
+    nor carried.
 
     States are looked up as they stand. Of those that go on, without `going_on`, rows bring along what they would give
     (`carried`), but for lists of events, which nothing can stand for (`not_carried`).
@@ -95,6 +96,8 @@ class Encoder:
         self._worked_out = [name for name in self.names if name not in key_of]
         self.looked_up = [name for name in encoding.tables if name in looked_up]
         self.needs = {of: self._described(of, names) for of, names in made.items()}
+        self.optional = [of for of in self.needs if encoding.raw_column(of).optional]
+        self.required = {of: held for of, held in self.needs.items() if of not in (*self.optional, *self.carried)}
         self._groups = [name for name in self.looked_up if isinstance(encoding.tables[name], GroupSize)]
         self._lists = [name for name in self.names if encoding.is_of_lists(encoding.columns[name].sources[0])]
         self._one_row = OneRow(encoding, self._worked_out, tuple(self.needs), self.by_key)
@@ -165,6 +168,8 @@ class Encoder:
         """
         if self.goes_on:
             self.check_carried(row, "a row")
+        if self.optional:
+            row = {**dict.fromkeys(self.optional), **row}
         for of in self.needs:
             if of not in row:
                 raise self._absent(of, row, "a row")
@@ -310,7 +315,10 @@ class Encoder:
             self.check_carried(given, where)
         for of in self.needs if needs is None else needs:
             if of not in given:
-                raise self._absent(of, given, where)
+                if not self.encoding.raw_column(of).optional or not given:
+                    raise self._absent(of, given, where)
+                rows = len(next(iter(given.values())))
+                given = {**given, of: pa.nulls(rows, self.encoding.raw_column(of).type.arrow)}
             column = given[of]
             found[of] = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         return found

@@ -38,6 +38,11 @@ def rows_of_lists(values: np.ndarray, offsets: np.ndarray, row_B: np.ndarray) ->
     return values[positions], ends
 
 
+def rows_of_array(array: np.ndarray | Lists, row_B: np.ndarray) -> np.ndarray | Lists:
+    """These rows of a column, of lists or of one value each."""
+    return array[row_B] if isinstance(array, np.ndarray) else rows_of_lists(*array, row_B)
+
+
 def lists_between(lists: Lists, first: int, end: int) -> Lists:
     """Those of the rows first … end − 1."""
     values, offsets = lists

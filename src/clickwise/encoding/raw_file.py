@@ -58,6 +58,10 @@ class RawFile:
                                 expected="every name once")
         return found
 
+    def having(self, columns: Iterable[str]) -> list[str]:
+        """Those of the columns that it has: optional ones may be absent."""
+        return [name for name in columns if name in self.columns]
+
     def rows(self) -> int | None:
         """How many there are, where the file says so."""
         if self.json is not None:

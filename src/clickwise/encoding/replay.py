@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from clickwise.encoding.document import Encoding
 from clickwise.encoding.encoder import Encoded, Encoder
-from clickwise.encoding.lists import Lists, rows_of_lists
+from clickwise.encoding.lists import rows_of_array
 from clickwise.encoding.states import EventLog, GoingOn
 from clickwise.errors import DataError
 
 
 class Replay:
-    """The columns `names` of the rows of a log, which has a label; `needs` are its raw columns, `columns` the
-    names and what event logs keep.
+    """The columns `names` of the rows of a log, which has a label; `needs` are its raw columns, `required` those of
+    them that are not optional, `columns` the names and what event logs keep.
 
     `repeats` is how many rows of the logs so far were the same event as another one: they count once, and each gets
     the values of that event. `states` are as they stand after all of them (those of the encoding at first, where they
@@ -41,6 +41,7 @@ class Replay:
         self._label = Encoder(encoding, [self.log.label])
         further = {of: str(encoding.raw_column(of)) for of in (self.log.time, *self.log.same, *self.log.order)}
         self.needs: Mapping[str, str] = {**self._label.needs, **further, **self._all.needs}
+        self.required = {of: held for of, held in self.needs.items() if not encoding.raw_column(of).optional}
         self.repeats, self.last = 0, None
 
     def with_states(self, states: Mapping[str, GoingOn]) -> Replay:
@@ -66,7 +67,8 @@ class Replay:
         one without a label."""
         read, label = self.read(raw, where)
         self._check_order(read[self.log.time], where)
-        events, label, event_of = self._merged(pa.table(read), label)
+        events, label, event_of = merged(pa.table(read), label, self.log.same)
+        self.repeats += len(event_of) - len(events)
         order = np.lexsort([events[name].to_numpy() for name in reversed(self.log.order)])
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
@@ -75,7 +77,7 @@ class Replay:
         self.last = int(read[self.log.time][-1].as_py()) if len(row_B) else self.last
         arrays = {name: found.arrays[name] for name in self._names}
         if not (row_B == np.arange(len(row_B))).all() or len(order) != len(row_B):
-            arrays = {name: _rows(array, row_B) for name, array in arrays.items()}
+            arrays = {name: rows_of_array(array, row_B) for name, array in arrays.items()}
         return Encoded(arrays, found.missing, found.unseen)
 
     def _check_order(self, time: pa.Array, where: str) -> None:
@@ -88,19 +90,20 @@ class Replay:
             raise DataError(f"{where}, row {row:,}", found=f"{name} {time[row]} after {time[row - 1]}",
                             expected=f"rows in the order of {name}", do="sort the log by it")
 
-    def _merged(self, rows: pa.Table, label: np.ndarray) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-        """Each event once, its label, and which event each row is."""
-        order, is_new = _same(rows, self.log.same)
-        if is_new.all():
-            return rows, label, np.arange(len(label))
-        self.repeats += len(order) - int(is_new.sum())
-        event_of = np.empty(len(order), np.int64)
-        event_of[order] = np.cumsum(is_new) - 1
-        least = rows.append_column("__event", pa.array(event_of)).group_by("__event").aggregate(
-            [(name, "min") for name in rows.column_names]).sort_by("__event").drop_columns("__event")
-        clicked = np.zeros(len(least), np.int64)
-        np.maximum.at(clicked, event_of, label)
-        return least.rename_columns([name.removesuffix("_min") for name in least.column_names]), clicked, event_of
+
+def merged(rows: pa.Table, label: np.ndarray, same: Sequence[str]) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """Each event once, rows that agree in `same` being one: the least of all its values and the greatest label; its
+    label, and which event each row is."""
+    order, is_new = _same(rows, same)
+    if is_new.all():
+        return rows, label, np.arange(len(label))
+    event_of = np.empty(len(order), np.int64)
+    event_of[order] = np.cumsum(is_new) - 1
+    least = rows.append_column("__event", pa.array(event_of)).group_by("__event").aggregate(
+        [(name, "min") for name in rows.column_names]).sort_by("__event").drop_columns("__event")
+    clicked = np.zeros(len(least), np.int64)
+    np.maximum.at(clicked, event_of, label)
+    return least.rename_columns([name.removesuffix("_min") for name in least.column_names]), clicked, event_of
 
 
 def count_repeats(rows: pa.Table, same: Sequence[str]) -> int:
@@ -116,7 +119,3 @@ def _same(rows: pa.Table, same: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     for column in columns:
         is_new[1:] |= column[order][1:] != column[order][:-1]
     return order, is_new
-
-
-def _rows(array: np.ndarray | Lists, row_B: np.ndarray) -> np.ndarray | Lists:
-    return array[row_B] if isinstance(array, np.ndarray) else rows_of_lists(*array, row_B)

@@ -25,6 +25,8 @@ def without(spec: FeatureSpec, names: Sequence[str]) -> FeatureSpec:
     """
     inputs = {channel: spec.channels[channel] for channel in INPUTS if spec.channels.get(channel)}
     known = [*inputs, *(name for held in inputs.values() for name in held)]
+    if "history" in inputs:
+        known.append("negative_history")  # further rows have none
     for name in names:
         if name not in known:
             of = next((channel for channel, held in spec.channels.items() if name == channel or name in held), None)

@@ -27,7 +27,7 @@ from clickwise.files import whole_file, write_text
 from clickwise.prepare import steps
 from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, save_encoding, write_encoded
 from clickwise.prepare.engine import BadInput, Engine
-from clickwise.prepare.further import Source
+from clickwise.prepare.further_rows import Source
 from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import BadRows, estimate_rows, find_files, named
 from clickwise.prepare.raw_text import RawText

@@ -15,7 +15,9 @@ from clickwise.errors import PrepareError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare.engine import Engine, EngineConfig
 from clickwise.prepare.folder import PreparationFolder
-from clickwise.prepare.further import Given, Source, write_further
+from clickwise.prepare.further import Given, write_further
+from clickwise.prepare.further_rows import Source
+from clickwise.prepare.raw_files import find_files
 from clickwise.progress import say
 from clickwise.recipe import to_dict
 
@@ -68,9 +70,15 @@ class Preparation(abc.ABC):
         return {}
 
     def further(self) -> dict[str, Source]:
-        """Raw rows by mapping that an encoding fitted before is to make columns of; most datasets take none yet."""
-        raise PrepareError(f"{self.where}.name", found=f"{self.name}, which takes no further rows yet",
-                           expected="table or criteo with --with")
+        """Raw rows by mapping that an encoding fitted before is to make columns of: the files of the key `input`, if
+        there is one."""
+        if not hasattr(self.config, "input"):
+            raise PrepareError(f"{self.where}.name", found=f"{self.name}, which takes no further rows",
+                               expected="a dataset with the key input, for --with")
+        if not self.config.input:
+            raise PrepareError(f"{self.where}.input", found="no files, with --with", expected="files of raw rows",
+                               do="dataset.input=[FILE]; docs/raw_rows.md says what the rows must have")
+        return {"input": Source(find_files(self.config.input, f"{self.where}.input"))}
 
     @property
     def engine(self) -> Engine:

@@ -86,9 +86,12 @@ def _by_column(rows: Sequence[Mapping[str, Any]], encoder: Encoder) -> dict[str,
     """Rows as columns; values of several types, 7 and "7", as texts."""
     found = {}
     for of in encoder.needs:
-        values = [row[of] for row in rows if of in row]
-        if len(values) < len(rows):
-            encoder.row(next(row for row in rows if of not in row))  # says what is wrong
+        lacking = [row for row in rows if of not in row]
+        if lacking and of not in encoder.optional:
+            encoder.row(lacking[0])  # says what is wrong
+        if len(lacking) == len(rows):
+            continue
+        values = [row.get(of) for row in rows]
         try:
             found[of] = pa.array(values)
         except pa.ArrowException:

@@ -28,8 +28,8 @@ class GivenHistory:
         self._log = EventsByKey(offsets, {name: column[order] for name, column in columns.items()})
 
     def look_up(self, values: Values) -> dict[str, Any]:
-        when = moments(values[self._state.at])
-        return self._log.before(self._state, np.ones(len(when), np.int64), when)
+        rows = np.ones(len(values[self._state.at]), np.int64)
+        return self._log.before(self._state, rows, values)
 
 
 def logs_of(served: Served) -> dict[str, EventLog]:
@@ -99,6 +99,8 @@ def _times(encoder: Encoder, state: EventLog, raw: Mapping[str, Any], rows: int)
 
 def _labels(encoding: Any, raw: Mapping[str, Any], rows: int) -> np.ndarray:
     """1 for a click; all are clicks where none says."""
+    if encoding.events is None:
+        return np.ones(rows, np.int64)
     label = Encoder(encoding, [encoding.events.label])
     if not rows or not set(label.needs) <= set(raw):
         return np.ones(rows, np.int64)

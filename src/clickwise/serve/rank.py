@@ -159,7 +159,7 @@ def _columns(candidates: Sequence[Any], context: Mapping[str, Any], served: Serv
     elif dict in kinds or list in kinds:
         raise UsageError("candidates", found="values of several kinds", expected="all keys, or all objects")
     else:
-        lacking = [name for name in served.raw if name not in context]
+        lacking = [name for name in served.raw if name not in (*context, *served.encoder.optional)]
         if len(lacking) != 1:
             raise UsageError("candidates", found="bare keys, and a context without " + (", ".join(lacking) or "a gap"),
                              expected="a context that lacks one column, of which they are the values",

@@ -146,9 +146,11 @@ def _rows(export: Path, signature: Signature, source: Path | None) -> list[Mappi
     else:
         from clickwise.encoding import Encoding
 
-        needs = {name: str(column) for name, column in signature.raw.items()}
-        file = RawFile.open(source, needs, Encoding.load(export / ENCODING).layout)
-        columns = request_of(_first_rows(file, list(needs)), signature.raw)["inputs"]  # lists as texts
+        encoding = Encoding.load(export / ENCODING)
+        needs = {name: str(column) for name, column in signature.raw.items() if not encoding.raw_column(name).optional}
+        file = RawFile.open(source, needs, encoding.layout)
+        rows = [{**dict.fromkeys(signature.raw), **row} for row in _first_rows(file, file.having(signature.raw))]
+        columns = request_of(rows, signature.raw)["inputs"]  # lists as texts
     return [dict(zip((each["name"] for each in columns), values, strict=True))
             for values in zip(*(each["data"] for each in columns), strict=True)]
 

@@ -107,8 +107,7 @@ def rows_of_raw_file(session: Session, folder: Path, source: Path, carry: tuple[
     encoding, spec = _encoding_of(folder, source), session.dataset.spec
     names = inputs(session.reads)
     encoder = Encoder(encoding, names, alone=alone) if log is None else _replayed(encoding, names, log)[0].encoder
-    file = RawFile.open(source, {of: held for of, held in encoder.needs.items() if of not in encoder.carried},
-                        encoding.layout)
+    file = RawFile.open(source, encoder.required, encoding.layout)
     encoder.check_carried(file.columns, source)
     carried = _carried(spec, file.columns, carry, f"a column of {source}")
     same = [] if encoding.events is None else [of for of in encoding.events.same if of in file.columns]
@@ -118,7 +117,7 @@ def rows_of_raw_file(session: Session, folder: Path, source: Path, carry: tuple[
 
     def blocks() -> Blocks:
         first, repeats = 0, 0
-        for table in file.blocks(list(dict.fromkeys([*encoder.needs, *carried, *same])), BLOCK_ROWS):
+        for table in file.blocks(list(dict.fromkeys([*file.having(encoder.needs), *carried, *same])), BLOCK_ROWS):
             encoded = encoder.columns(table, str(source), first)
             values.add(len(table), encoded)
             first += len(table)
@@ -162,8 +161,8 @@ def _replayed(encoding: Encoding, names: list[str], log: Path, carry: tuple[str,
               ) -> tuple[Replay, pa.Table, Encoded]:
     """The states after all events of a log, its rows, and what they were encoded to. It is read whole."""
     replay = Replay(encoding, names)
-    file = RawFile.open(log, replay.needs, encoding.layout)
-    kept = list(dict.fromkeys([*replay.needs, *(name for name in carry if name in file.columns)]))
+    file = RawFile.open(log, replay.required, encoding.layout)
+    kept = list(dict.fromkeys(file.having([*replay.needs, *carry])))
     _tell_ignored(encoding, log, file.columns, kept)
     tables = list(file.blocks(kept, BLOCK_ROWS))
     if not tables:

@@ -23,13 +23,13 @@ READERS = 0.4  # share of users with 20 events and more
 INTERESTS = 3  # categories that a user comes back to
 STAYS, SEQUEL, EXPLORES = 0.8, 0.45, 0.06
 MOST_EVENTS = 600
+ALPHA = 1.05  # of the power laws of items and categories
 REPEATED = 0.002  # reviews that stand twice in the file
 WORDS = ("The", "Winter", "of", "a", "Stranger's", "Garden", "\"Quoted\"", "Night", "Café", "House", "and", "Bones",
          "Last", "River", "back\\slash", "Sea", "Book", "II")
 
 
-def synthesize_raw_amazon(out_folder: str | Path, users: int, seed: int = 1, *, items: int | None = None,
-                          categories: int | None = None, alpha: float = 1.05, threads: int | None = None) -> Figures:
+def synthesize_raw_amazon(out_folder: str | Path, users: int, seed: int = 1, *, threads: int | None = None) -> Figures:
     """Writes reviews_Books.json and meta_Books.json; returns how many users, items, categories and reviews they have.
 
     Every user has some interests (categories). Most events stay within the interest of the moment, and within an
@@ -40,8 +40,8 @@ def synthesize_raw_amazon(out_folder: str | Path, users: int, seed: int = 1, *, 
     Users are written one part after another: memory does not grow with their number. The folder appears when all of it
     is there; DataError where it exists already, or the disk is full. `threads` change no byte.
     """
-    checked(rows={"train": users}, seed=seed, alpha=alpha, signal="additive")
-    world = AmazonWorld(users, items or max(5 * users, 400), categories or min(max(users // 20, 12), 2000), seed, alpha)
+    checked(rows={"train": users}, seed=seed, alpha=ALPHA, signal="additive")
+    world = AmazonWorld(users, max(5 * users, 400), min(max(users // 20, 12), 2000), seed, ALPHA)
     with new_folder(out_folder) as folder:
         reviews, products = (
             _write(folder / name, make, total, unit, at_once, threads) for name, make, total, unit, at_once in (

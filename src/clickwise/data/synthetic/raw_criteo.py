@@ -11,7 +11,6 @@ from clickwise.data.synthetic.ceiling import Ceiling
 from clickwise.data.synthetic.generate import (
     CHUNK_ROWS,
     CRITEO_NUMERICALS,
-    VARIANTS,
     SyntheticConfig,
     chunk_generator,
     draw_labels,
@@ -20,7 +19,7 @@ from clickwise.data.synthetic.generate import (
 from clickwise.data.synthetic.power_law import power_law
 from clickwise.data.synthetic.signal import SignalConfig, build_signal, hidden_bits
 from clickwise.data.synthetic.write import Figures, checked, in_order, new_folder
-from clickwise.errors import DataError, nearest
+from clickwise.errors import DataError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.progress import Progress
 
@@ -28,25 +27,22 @@ from clickwise.progress import Progress
 INTEGERS = ((1000, 0), (20000, -3), (5000, 0), (500, -1), (60000, 0), (2000, 0), (300, 0), (3000, -1), (8000, 0),
             (10, 0), (200, -2), (50, 0), (400, 0))
 CHUNK = CHUNK_ROWS // 4
+VARIANT = "criteo_t15"
 
 
 def synthesize_raw_criteo(out_folder: str | Path, rows: int, files: int = 2, seed: int = 1, *, alpha: float = 1.45,
-                          signal: SignalConfig | str = "additive", variant: str = "criteo_t15",
-                          threads: int | None = None) -> Figures:
+                          signal: SignalConfig | str = "additive", threads: int | None = None) -> Figures:
     """Writes files day_0 … day_{files−1}; returns rows, click rate and the best that a model can reach on them.
 
     Every line is a label, 13 integers and 26 categories as 8 hexadecimal digits, between tabs. Ids follow the power
-    law of the variant's tables; in every column one id of the law stands for a missing value and is left empty (2 to
+    law of the tables of VARIANT; in every column one id of the law stands for a missing value and is left empty (2 to
     50 % of the rows, by column). The additive signal is linear in ln(x + 3), which is what preparation makes of an
     integer. The folder appears when all of it is there; DataError where it exists already, or the disk is full.
     """
     if not 1 <= files <= rows:
         raise DataError("synthetic raw logs", found=f"{rows} rows in {files} files",
                         expected="at least one row for every file")
-    if variant not in VARIANTS:
-        raise DataError(f"variant {variant!r}", found="no such variant of Criteo", expected=", ".join(VARIANTS),
-                        do=nearest(variant, VARIANTS))
-    config = checked(spec=variant, rows={"train": rows}, seed=seed, alpha=alpha, signal=signal)
+    config = checked(spec=VARIANT, rows={"train": rows}, seed=seed, alpha=alpha, signal=signal)
     log = RawLog(synthetic_spec(config), config)
     ceiling = Ceiling()
     with new_folder(out_folder) as folder, Progress("synthesizing raw logs", total=rows) as bar:

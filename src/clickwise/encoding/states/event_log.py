@@ -1,4 +1,5 @@
-"""What a user did, event by event: each key has a list of events by time, and a row sees the last of them before it.
+"""What a user did, event by event: each key has a list of events by time, and a row sees the last of them before it:
+before its moment, or the first so many of all, where it says how many came before.
 
 In values.arrow a row holds the lists of a key: `time`, and for every feature the ids of its events.
 """
@@ -23,13 +24,19 @@ TIME, OUTCOME = "time", "outcome"  # in place of a column: event minus row, in `
 @dataclasses.dataclass(frozen=True)
 class EventLog(State):
     """Lists of at most `length` events, the latest last. `features`: what it gives → the encoded column that is kept of
-    an event, OUTCOME or TIME. `clicks_only`: nothing else is an event."""
+    an event, OUTCOME or TIME. `clicks_only`: nothing else is an event. `position`: a column that says how many events
+    came before a row, where it has a value; its moment must be known even so."""
 
     length: int = 50
     features: Mapping[str, str] = dataclasses.field(default_factory=dict)
     clicks_only: bool = False
+    position: str | None = None
 
     kind = "event_log"
+
+    @property
+    def needs(self):
+        return super().needs if self.position is None else (*super().needs, self.position)
 
     @property
     def is_of_lists(self):
@@ -62,18 +69,17 @@ class EventLog(State):
             name: column.values.to_numpy() for name, column in columns.items()})
 
     def look_up(self, values: Values) -> dict[str, Lists]:
-        rows = self.table.find_all([values[name] for name in self.by])
-        return self.log.before(self, rows, moments(values[self.at]))
+        return self.log.before(self, self.table.find_all([values[name] for name in self.by]), values)
 
     def stored_of(self, row):
         first, end = self.log.offsets[row:row + 2]
         return {name: column[first:end] for name, column in self.log.columns.items()}
 
     def given_one(self, values, stored):
-        when = values[self.at]
+        when, position = values[self.at], None if self.position is None else values[self.position]
         if stored is None or when is None:
             return {name: [] for name in self.features}
-        end = int(np.searchsorted(stored[TIME], when))
+        end = int(np.searchsorted(stored[TIME], when)) if position is None else min(max(position, 0), len(stored[TIME]))
         seen = slice(max(0, end - self.length), end)
         return {name: (stored[TIME][seen] - when if column == TIME else stored[name][seen]).tolist()
                 for name, column in self.features.items()}
@@ -90,14 +96,20 @@ class EventsByKey:
     offsets: np.ndarray
     columns: dict[str, np.ndarray]
 
-    def before(self, state: EventLog, rows: np.ndarray, when: np.ndarray) -> dict[str, Lists]:
-        """The last events of each row strictly before a moment."""
+    def before(self, state: EventLog, rows: np.ndarray, values: Values) -> dict[str, Lists]:
+        """The last events of each row strictly before the moment that `values` say, or before its position."""
+        when = moments(values[state.at])
         first, low, high = (self.offsets[rows + index] for index in (0, 0, 1))
+        end = high
         times = np.append(self.columns[TIME], 0)
         while (searching := low < high).any():
             middle = (low + high) // 2
             is_earlier = searching & (times[middle] < when)
             low, high = np.where(is_earlier, middle + 1, low), np.where(searching & ~is_earlier, middle, high)
+        if state.position is not None:
+            position = values[state.position]
+            many = np.clip(position.fill_null(0).to_numpy(zero_copy_only=False), 0, end - first)
+            low = np.where(position.is_valid().to_numpy(zero_copy_only=False) & (when > FIRST), first + many, low)
         start = np.maximum(first, low - state.length)
         offsets = np.concatenate([[0], np.cumsum(low - start)])
         places = np.repeat(start - offsets[:-1], np.diff(offsets)) + np.arange(offsets[-1])
@@ -116,8 +128,7 @@ class GoingOnEvents(GoingOn):
         self.log = state.log
 
     def look_up(self, values):
-        rows = self.keys.find_all([values[name] for name in self.state.by])
-        return self.log.before(self.state, rows, moments(values[self.state.at]))
+        return self.log.before(self.state, self.keys.find_all([values[name] for name in self.state.by]), values)
 
     def replay(self, events):
         self.update(events)

@@ -54,6 +54,11 @@ class WholeRequest:
         counts = pa.chunked_array(list(columns) or [pa.nulls(0)]).drop_null().value_counts()
         self.keys, self.counts = (counts.field(name) for name in ("values", "counts"))
 
+    @property
+    def alone(self) -> int:
+        """How many of the keys have one row."""
+        return int(pc.sum(pc.equal(self.counts, 1)).as_py() or 0)
+
     def look_up(self, values):
         rows = pc.index_in(values[self.state.by[0]], self.keys, skip_nulls=True)
         found = self.counts.take(rows).fill_null(1) if len(self.keys) else pa.array(np.ones(len(rows), np.int64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from clickwise.prepare.section import Section
@@ -28,6 +28,7 @@ class AmazonBooksConfig(Section):
     time_gap        a further feature of the history: days between event and sample, by doubling
     shuffle         permute the training samples, by `seed`
     max_bad_rows    so many lines that cannot be read are skipped and counted before preparation gives up
+    input           with --with FOLDER: files of further rows, reviews for example, which become the mapping `input`
     """
 
     reviews: list[str]
@@ -45,6 +46,7 @@ class AmazonBooksConfig(Section):
     shuffle: bool = True
     seed: int = 0
     max_bad_rows: int = 0
+    input: list[str] = field(default=())
 
     def __post_init__(self) -> None:
         for key in ("reviews", "metadata"):

@@ -41,6 +41,8 @@ class KuaiRandConfig(Section):
     rate_weight         a click rate is drawn towards the mean as by so many more impressions
     shuffle             permute the training rows, by `seed`; the others stay in the order of time
     max_bad_rows        so many lines that cannot be read are skipped and counted before preparation gives up
+    input               with --with FOLDER: files of further raw rows, which become the mapping `input`; where states go
+                        on, a log with labels
     history             null, or what a user watched and clicked before, as a log of events beside the columns
     """
 
@@ -64,6 +66,7 @@ class KuaiRandConfig(Section):
     shuffle: bool = True
     seed: int = 0
     max_bad_rows: int = 0
+    input: list[str] = field(default=())
     history: HistoryConfig | None = None
 
     def __post_init__(self) -> None:

@@ -32,6 +32,7 @@ class OutbrainConfig(Section):
     max_aspects      more categories, topics or entities of one document than this are an error
     shuffle          permute the training rows, by `seed`; test rows stand display by display
     max_bad_rows     so many lines that cannot be read are skipped and counted before preparation gives up
+    input            with --with FOLDER: files of further raw rows, whole displays, which become the mapping `input`
     """
 
     folder: str
@@ -49,6 +50,7 @@ class OutbrainConfig(Section):
     shuffle: bool = True
     seed: int = 0
     max_bad_rows: int = 0
+    input: list[str] = field(default=())
 
     def __post_init__(self) -> None:
         for name in self.files:

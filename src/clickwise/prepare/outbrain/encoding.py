@@ -6,11 +6,12 @@ Rates and views are those of all training rows, as the test rows have them: trai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
 from clickwise.encoding import Column, Encoding, RawColumn
@@ -100,24 +101,22 @@ def _vector(kind: str, suffix: str = "") -> tuple[str, str]:
 def _states(folder: PreparationFolder) -> dict[str, State]:
     """display_id → how many ads, in the request; ad_id → what it promotes; what is known of documents; counts."""
     engine = folder.engine
-    promoted = engine.table("promoted_content")
-    ads = promoted.select("ad_id", "campaign_id", "advertiser_id", document_id_promo="document_id")
-    vectors = _store_vectors(folder)
-    states: dict[str, State] = {"display": GroupSize((DISPLAY,), {ADS: RawColumn(Integer())}),
-                                "ads": _write(folder, "ads", ads, ["ad_id"])}
-    landing = ads.select(document_id="document_id_promo").filter(lambda t: t.document_id.notnull()).distinct()
-    meta = engine.table("documents")
-    for suffix, known, of_aspects in (("", meta, vectors), ("_promo", *(
-            table.semi_join(landing, "document_id") for table in (meta, vectors)))):
-        id_ = f"document_id{suffix}"
-        known = known.rename({f"{column}{suffix}": column for column in known.columns})
-        states[f"documents{suffix}"] = _write(folder, f"documents{suffix}", known, [id_])
-        states[f"aspects{suffix}"] = _write(folder, f"aspects{suffix}", _aspects(engine, of_aspects, suffix), [id_],
-                                            ListLookup)
+    ads = engine.in_memory("promoted_content").select(["ad_id", "campaign_id", "advertiser_id", "document_id"])
+    states: dict[str, State] = {"display": GroupSize((DISPLAY,), {ADS: RawColumn(Integer())}), "ads": _write(
+        folder, "ads", ads.rename_columns([*ads.column_names[:-1], "document_id_promo"]), "ad_id")}
+    vectors, documents, landing = _store_vectors(folder), engine.in_memory("documents"), pc.unique(ads["document_id"])
+    for suffix in ("", "_promo"):
+        id_, aspects, known = f"document_id{suffix}", _fetched(engine, _aspects(engine, vectors, suffix)), documents
+        if suffix:
+            aspects, known = (table.filter(pc.is_in(table[column], landing)) for table, column in (
+                (aspects, id_), (documents, "document_id")))
+        known = known.rename_columns([f"{column}{suffix}" for column in known.column_names])
+        states[f"documents{suffix}"] = _write(folder, f"documents{suffix}", known, id_)
+        states[f"aspects{suffix}"] = _write(folder, f"aspects{suffix}", aspects, id_, ListLookup)
     for key in KEYS:
-        counts = engine.table(f"counts_{key}")
-        counts = counts.filter(counts.views > 0).select(key, **{f"{key}_{name}": name for name in ("views", "clicks")})
-        states[f"counts_{key}"] = _write(folder, f"counts_{key}", counts, [key], Counts)
+        counts = parquet.read_table(folder.preparation / "rates" / f"{key}.parquet", columns=[key, "views", "clicks"])
+        counts = counts.rename_columns([key, f"{key}_views", f"{key}_clicks"])
+        states[f"counts_{key}"] = _write(folder, f"counts_{key}", counts, key, Counts)
     return states
 
 
@@ -145,19 +144,21 @@ def _aspects(engine: Engine, vectors: ir.Table, suffix: str) -> ir.Table:
     return table.select(**{f"{name}{suffix}": column for name, column in found.items()})
 
 
-def _write(folder: PreparationFolder, name: str, table: ir.Table, keys: Sequence[str],
-           kind: type[State] = Lookup) -> State:
+def _fetched(engine: Engine, table: ir.Table) -> pa.Table:
+    batches = list(engine.batches(table))
+    return pa.Table.from_batches(batches, None if batches else table.schema().to_pyarrow())
+
+
+def _write(folder: PreparationFolder, name: str, table: pa.Table, key: str, kind: type[State] = Lookup) -> State:
     """The state of a table, whose other columns it gives."""
-    batches = list(folder.engine.batches(table))
-    found = pa.Table.from_batches(batches, None if batches else table.schema().to_pyarrow())
-    found = found.sort_by([(key, "ascending") for key in keys]).combine_chunks()
-    columns = {column: pa.concat_arrays(found[column].chunks) if found[column].num_chunks else
-               pa.array([], found[column].type) for column in found.column_names}
-    write_keyed_table(folder.preparation / STATES / name, {key: columns.pop(key) for key in keys}, columns)
+    table = table.sort_by(key).combine_chunks()
+    columns = {column: pa.concat_arrays(table[column].chunks) if table[column].num_chunks else
+               pa.array([], table[column].type) for column in table.column_names}
+    write_keyed_table(folder.preparation / STATES / name, {key: columns.pop(key)}, columns)
     gives = {column: RawColumn(Float() if pa.types.is_floating(getattr(array.type, "value_type", array.type))
                                else Integer(), "|" if column.removesuffix("_promo") in KINDS else None)
              for column, array in columns.items()}
-    return kind(tuple(keys), gives)
+    return kind((key,), gives)
 
 
 def write_examples(folder: PreparationFolder, first: int) -> None:

@@ -33,17 +33,24 @@ def store_counts(folder: PreparationFolder, *, out_of_fold: bool) -> None:
         clicks=examples.count(where=~examples.test & (examples.clicked == 1)))
     shown = engine.materialise(shown.inner_join(ads, "ad_id").select("fold", "views", "clicks", *KEYS), "ad_counts")
     ads = engine.materialise(_summed(shown, list(KEYS)), "ad_totals")  # an ad in one row: few of them have many folds
-    table = shown.select("fold", *KEYS, train_rows="views")
+    joined, counts = shown, {}  # joins without a selection between them compile fast
     with Progress("counting clicks", total=len(KEYS), unit="keys") as bar:
         for key in KEYS:
             known = ads.filter(ads[key].notnull())
             total = engine.materialise(_summed(known, [key], ads=known.count(where=known.views > 0)), f"counts_{key}")
             engine.write_parquet(total.filter(total.views > 0).order_by(key), rates / f"{key}.parquet")
-            own = _summed(shown.filter(shown[key].notnull()), [key, "fold"]) if out_of_fold else None
-            table = _with_counts(table, key, total, own)
+            joined = _joined(joined, total, "all", key, [key])
+            if out_of_fold:
+                own = _summed(shown.filter(shown[key].notnull()), [key, "fold"])
+                joined = _joined(joined, own, "own", key, [key, "fold"])
             bar.advance(1, key)
-        wanted = [name for name in table.columns if "__" in name]
-        engine.materialise(table.select("ad_id", "fold", "train_rows", *wanted), "ad_rates")
+        for key in KEYS:
+            counts[f"{key}__ads"] = ibis.coalesce(joined[f"all_{key}__ads"], 0)
+            for name in ("views", "clicks"):
+                count = ibis.coalesce(joined[f"all_{key}__{name}"], 0)
+                counts[f"{key}__{name}"] = count - ibis.coalesce(joined[f"own_{key}__{name}"], 0) if out_of_fold \
+                    else count
+        engine.materialise(joined.select("ad_id", "fold", train_rows="views", **counts), "ad_rates")
 
 
 def _summed(table: ir.Table, keys: list[str], **further: ir.Value) -> ir.Table:
@@ -51,15 +58,11 @@ def _summed(table: ir.Table, keys: list[str], **further: ir.Value) -> ir.Table:
         **{name: steps.sum_as_int64(table[name].sum()) for name in ("views", "clicks")}, **further)
 
 
-def _with_counts(table: ir.Table, key: str, total: ir.Table, own: ir.Table | None) -> ir.Table:
-    table = steps.look_up(table, total, {key: key}, {f"all_{name}": name for name in ("views", "clicks", "ads")})
-    if own is not None:
-        table = steps.look_up(table, own, {key: key, "fold": "fold"}, {"own_views": "views", "own_clicks": "clicks"})
-    counts = {f"{key}__ads": ibis.coalesce(table["all_ads"], 0)}
-    for name in ("views", "clicks"):
-        count = ibis.coalesce(table[f"all_{name}"], 0)
-        counts[f"{key}__{name}"] = count if own is None else count - ibis.coalesce(table[f"own_{name}"], 0)
-    return table.mutate(**counts).drop(*(name for name in table.columns if name.startswith(("all_", "own_"))))
+def _joined(table: ir.Table, counts: ir.Table, kind: str, key: str, on: list[str]) -> ir.Table:
+    """`table` with <kind>_<key>__<count> for every count of `counts`, which has the columns `on` once each."""
+    renamed = counts.select(**{f"{kind}_{key}_{name}" if name in on else f"{kind}_{key}__{name}": name
+                               for name in counts.columns})
+    return table.left_join(renamed, [(name, f"{kind}_{key}_{name}") for name in on])
 
 
 def rate(table: ir.Table, key: str, at_least: int) -> ir.FloatingColumn:

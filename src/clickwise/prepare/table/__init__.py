@@ -29,7 +29,7 @@ from clickwise.files import write_json
 from clickwise.given_files import read_given_json
 from clickwise.prepare.bins import fit_numbers, write_names
 from clickwise.prepare.encode import SHOWN, save_encoding, say_without_display
-from clickwise.prepare.further import Source
+from clickwise.prepare.further_rows import Source
 from clickwise.prepare.infer import COLUMNS
 from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import find_files
