@@ -114,10 +114,10 @@ def test_resume_is_not_a_second_start(clickwise, train, first, tmp_path):
     assert clickwise("train", "--resume", killed).code == 0  # killed before its first checkpoint: from the start
     same(whole, killed)
 
-    def die(self, batch, step=TrainStep.__call__):
+    def die(self, *batches, step=TrainStep.__call__):
         if self.steps == 12:
             raise KeyboardInterrupt
-        return step(self, batch)
+        return step(self, *batches)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainStep, "__call__", die)
