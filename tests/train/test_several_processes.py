@@ -41,3 +41,43 @@ def test_every_model_takes_the_steps_of_one_process(processes, optimizers, overr
         torch.testing.assert_close(found[model, optimizer]["losses"], expected["losses"], **close)
         for name, value in expected["values"].items():
             torch.testing.assert_close(found[model, optimizer]["values"][name], value, **close)
+
+
+MEASURED = """
+import sys, torch
+from clickwise import processes
+from clickwise.batch import Batch, Part
+from clickwise.metrics import MetricSet, build_metrics
+from clickwise.train.evaluate import evaluate
+
+class Given(torch.nn.Module):
+    def forward(self, batch):
+        return batch.numerical[:, 0]
+
+def batches(rank, of):
+    draw = torch.Generator().manual_seed(1)
+    for samples in (500, 317, 2):  # in the last a third process has none, and computes with another's row
+        logit_B1, label_B = torch.randn(samples, 1, generator=draw), torch.rand(samples, generator=draw) < 0.3
+        display_B = torch.randint(0, 60, (samples,), generator=draw)  # of all batches, in any order
+        first, end = samples * rank // of, samples * (rank + 1) // of
+        mine = slice(first, end) if end > first else slice(0, 1)
+        yield Batch(numerical=logit_B1[mine], label=label_B[mine], display=display_B[mine],
+                    part=Part(end - first, samples))
+
+names = ["auc", "exact_auc", "log_loss", "gauc", "map_at_12", "mrr", "ndcg_at_5", "calibration"]
+def measure(rank, of):
+    return evaluate(Given(), batches(rank, of), MetricSet(build_metrics(names)), precision="fp32",
+                    device=torch.device("cpu"))
+
+whole = measure(0, 1)
+with processes.together(timeout_s=60):
+    found = measure(processes.rank(), processes.count())
+    assert found.keys() == whole.keys()
+    assert all(abs(found[name] - whole[name]) < 1e-12 for name in whole), (found, whole)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_metrics_over_several_processes_are_those_of_one(processes, tmp_path):
+    several_processes.run(processes, ["-c", MEASURED], tmp_path)
