@@ -28,8 +28,10 @@ class _Verbs(typer.core.TyperGroup):
     def invoke(self, context: Any) -> Any:
         try:
             return super().invoke(context)
-        except KeyboardInterrupt:
-            raise _interrupted() from None
+        except KeyboardInterrupt as received:
+            interrupted = _interrupted()
+            interrupted.at_once = getattr(received, "at_once", False)
+            raise interrupted from None
 
 
 app = typer.Typer(cls=_Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -87,18 +89,18 @@ def main() -> None:
     try:
         app()
     except ToldElsewhere as error:
-        sys.exit(error.exit_code)
+        _end(error, error.exit_code)
     except ClickwiseError as error:
-        _complain(str(error), 128 + received[0] if received else error.exit_code)
-    except KeyboardInterrupt:
-        _complain(str(_interrupted()), 128 + (received or [signal.SIGINT])[0])
+        _complain(str(error), 128 + received[0] if received else error.exit_code, error)
+    except KeyboardInterrupt as error:
+        _complain(str(_interrupted()), 128 + (received or [signal.SIGINT])[0], error)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
         if (told := out_of_memory(error) or disk_error(error)) is None:
             raise
-        _complain(str(told), told.exit_code)
+        _complain(str(told), told.exit_code, error)
     except Exception as error:
         if received:  # DuckDB says RuntimeError
             _complain(str(_interrupted()), 128 + received[0])
@@ -137,9 +139,17 @@ def _interrupted_by_signals() -> list[int]:
     return received
 
 
-def _complain(message: str, code: int) -> None:
+def _complain(message: str, code: int, error: BaseException | None = None) -> None:
     if not (LAUNCHED in os.environ and code > 128):  # a signal came to all of them
         print(f"clickwise: {message}", file=sys.stderr)
+    _end(error, code)
+
+
+def _end(error: BaseException | None, code: int) -> None:
+    if getattr(error, "at_once", False):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

@@ -14,9 +14,11 @@ class ClickwiseError(Exception):
     """A person's mistake: `cli` prints it without a traceback and exits with `exit_code`.
 
     `where` is the file, key or option; `found` and `expected` are short phrases; `do` is the next thing to try.
+    `at_once` says that the process ends without tidying up, which would wait for processes that are gone.
     """
 
     exit_code = 1
+    at_once = False
 
     def __init__(self, where: object, *, found: str, expected: str = "", do: str = "") -> None:
         found = found if len(found) <= MOST_FOUND else f"{found[:MOST_FOUND]}… ({len(found):,} characters)"
@@ -84,6 +86,8 @@ LAUNCHED = "CLICKWISE_LAUNCHED"  # in the environment of processes that another 
 
 class ToldElsewhere(ClickwiseError):
     """This process ends because of an error of which another one tells: nothing is printed."""
+
+    at_once = True
 
     def __init__(self, exit_code: int) -> None:
         super().__init__("another process", found="an error, of which it tells")

@@ -24,7 +24,7 @@ from clickwise.errors import LAUNCHED, ClickwiseError, EngineError, Interrupted,
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _FAILED = "clickwise/failed"  # in the store that all processes see: which one speaks of a failure
-_ANSWER_S = 10.0
+_ANSWER_S, _LINGER_S = 10.0, 4.0
 
 
 class Lost(TrainError):
@@ -91,24 +91,24 @@ def together(*, timeout_s: float = 1800.0) -> Iterator[None]:
         with _ended_once():
             yield
             dist.barrier()
-    except (ClickwiseError, OSError) as error:
-        if (is_launched and isinstance(error, Interrupted)) or not speaks():
-            raise ToldElsewhere(getattr(error, "exit_code", 1)) from None
-        raise
-    except KeyboardInterrupt:
-        if is_launched or not speaks():
-            raise ToldElsewhere(Interrupted.exit_code) from None
+    except (ClickwiseError, OSError, KeyboardInterrupt) as error:
+        is_signal = isinstance(error, Interrupted | KeyboardInterrupt)
+        if (is_launched and is_signal) or not speaks():
+            raise ToldElsewhere(Interrupted.exit_code if is_signal else getattr(error, "exit_code", 1)) from None
+        error.at_once = True
         raise
     except RuntimeError as error:
         if not _is_of_transport(error):
             raise
         if is_launched or not speaks():
             raise ToldElsewhere(Lost.exit_code) from None
-        raise Lost(f"process {rank()} of {count()}",
-                   found=f"another process cannot be reached any more: {_shortened(error)}",
-                   expected="all processes of the training",
-                   do="see what the other processes said, then go on from the last checkpoint: clickwise train "
-                      "--resume RUN") from None
+        lost = Lost(f"process {rank()} of {count()}",
+                    found=f"another process cannot be reached any more: {_shortened(error)}",
+                    expected="all processes of the training",
+                    do="see what the other processes said, then go on from the last checkpoint: clickwise train "
+                       "--resume RUN")
+        lost.at_once = True
+        raise lost from None
     dist.destroy_process_group()  # not after an error: it would wait for those that are gone
 
 
@@ -157,6 +157,10 @@ def _join(timeout_s: float) -> Callable[[], bool]:
         def ask() -> None:
             with contextlib.suppress(RuntimeError):  # gone with process 0, which kept it
                 answers.append(store.compare_set(_FAILED, "", str(mine)))
+                if mine:
+                    store.set(f"{_FAILED}/{mine}", "asked")
+                else:  # the others fail too, most of them at the same time, and ask this process
+                    store.wait([f"{_FAILED}/{other}" for other in range(1, of)], datetime.timedelta(seconds=_LINGER_S))
 
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()

@@ -103,7 +103,14 @@ def test_shards_side_by_side_are_the_whole_batch(case, epoch, world_size):
     shards = [Loader(columns, SPEC, prefetch=0, rank=rank, world_size=world_size, **settings).epoch(epoch)
               for rank in range(world_size)]
     for batch, *parts in zip(whole, *shards, strict=True):
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        if world_size > 1:
+            samples = [part.part.samples for part in parts]
+            assert {part.part.of for part in parts} == {len(batch)} and sum(samples) == len(batch)
+            assert max(samples) - min(samples) <= 1
+            assert [len(part) for part in parts] == [max(1, each) for each in samples]  # of another, if of none
+            for part in parts:
+                assert_rows_belong(part, columns)
+            parts = [part for part in parts if part.part.samples]
         assert torch.equal(batch.display, torch.cat([part.display for part in parts]))
         assert torch.equal(batch.numerical, torch.cat([part.numerical for part in parts]))
         ragged = [part.categorical[1] for part in parts]

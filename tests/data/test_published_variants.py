@@ -124,10 +124,10 @@ def test_trains_resumes_exactly_and_is_measured(clickwise, tmp_path, monkeypatch
 
 
 def dies_at(step: int, call):
-    def dying(self, batch):
+    def dying(self, *batches):
         if self.steps == step:
             raise KeyboardInterrupt
-        return call(self, batch)
+        return call(self, *batches)
 
     return dying
 

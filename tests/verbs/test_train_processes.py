@@ -5,7 +5,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -117,23 +116,19 @@ def resumed(processes, place):
     return json.loads((folder / "metrics.json").read_text())["mappings"]
 
 
-def test_killed_and_resumed_by_two_it_is_bit_identical_and_by_one_close(by_two, tmp_path):
+def test_killed_and_resumed_it_is_bit_identical(by_two, tmp_path):
     codes, outs = killed(2, tmp_path, DYING_RANK="1", DYING_STEP="14")
     assert codes == [1, -signal.SIGKILL]
     assert outs[0].count("clickwise: ") == 1 and "another process cannot be reached" in outs[0], outs
     assert "--resume" in outs[0] and "Traceback" not in "".join(outs)
-    again = tmp_path / "again"
-    shutil.copytree(tmp_path / "runs", again / "runs")
     two, place = by_two
     assert resumed(2, tmp_path) == two["mappings"]
     expected, found = values_of(run_folder(place)), values_of(run_folder(tmp_path))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    for mapping, metrics in resumed(1, again).items():
-        assert metrics == pytest.approx(two["mappings"][mapping], abs=1e-5)
 
 
 @pytest.mark.slow
-def test_three_killed_at_any_moment_and_resumed_by_two_or_three(tmp_path):
+def test_three_killed_at_any_moment_and_resumed_by_one_to_three(tmp_path):
     whole = several_processes.train(3, WORDS, tmp_path)["mappings"]
     expected, moments = values_of(run_folder(tmp_path)), random.Random(5)
     operations = [str(moments.randrange(1, 220)) for _ in range(10)]
@@ -149,7 +144,7 @@ def test_three_killed_at_any_moment_and_resumed_by_two_or_three(tmp_path):
         assert sum(out.count("clickwise: ") for out in outs) == 1, (how, outs)
         if not (place / "runs").exists() or not any(place.glob("runs/*/*/recipe.yaml")):
             continue
-        processes = moments.choice([2, 3])
+        processes = moments.choice([1, 2, 3])
         found = resumed(processes, place)
         if processes == 3:
             assert found == whole, how
