@@ -34,7 +34,7 @@ def start(processes, words, place, of_rank=None, **environment):
 
 def ended(started, place):
     """(exit code, what was printed) of each, when all have ended."""
-    codes = [each.wait(timeout=300) for each in started]
+    codes = [each.wait(timeout=1500) for each in started]
     return [(code, (place / f"out{rank}").read_text()) for rank, code in enumerate(codes)]
 
 

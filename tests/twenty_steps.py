@@ -61,7 +61,7 @@ def all_of_them(optimizers, *overrides):
 
 if __name__ == "__main__":
     path, optimizers, *overrides = sys.argv[1:]
-    with processes.together(timeout_s=60):
+    with processes.together(timeout_s=600):
         found = all_of_them(optimizers.split(","), *overrides)
         if processes.is_first():
             torch.save(found, Path(path))

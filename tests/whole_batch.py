@@ -121,5 +121,5 @@ def join():
     settings.register_profile("several processes", derandomize=True, database=None, phases=[Phase.generate])
     settings.load_profile("several processes")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
+        dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=600))
         torch.set_num_threads(1)
