@@ -81,14 +81,14 @@ def test_two_processes_make_the_run_of_one(clickwise, tmp_path, by_two):
     result = clickwise("train", *WORDS, "--json")
     one, (two, place) = json.loads(result.out), by_two
     for mapping, metrics in one["mappings"].items():
-        assert two["mappings"][mapping] == pytest.approx(metrics, abs=1e-5)
+        assert two["mappings"][mapping] == pytest.approx(metrics, abs=1e-4)
     assert two["parameters"] == one["parameters"] and two["checkpoint_step"] == one["checkpoint_step"]
-    assert two["baselines"]["results"]["model"] == pytest.approx(one["baselines"]["results"]["model"], abs=1e-5)
+    assert two["baselines"]["results"]["model"] == pytest.approx(one["baselines"]["results"]["model"], abs=1e-4)
     mine, theirs = run_folder(tmp_path), run_folder(place)
     assert {path.name for path in mine.iterdir()} == {path.name for path in theirs.iterdir()}
     for ours, others in zip(lines_of(mine), lines_of(theirs), strict=True):
         timing = {"wall_s", "samples_per_s"}
-        assert {**others, **dict.fromkeys(timing)} == pytest.approx({**ours, **dict.fromkeys(timing)}, abs=1e-5)
+        assert {**others, **dict.fromkeys(timing)} == pytest.approx({**ours, **dict.fromkeys(timing)}, abs=1e-4)
     expected = values_of(mine)
     found = values_of(theirs)
     assert found.keys() == expected.keys()
@@ -150,7 +150,7 @@ def test_three_killed_at_any_moment_and_resumed_by_one_to_three(tmp_path):
             assert found == whole, how
             assert all(torch.equal(value, expected[name]) for name, value in values_of(run_folder(place)).items())
         for mapping, metrics in found.items():
-            assert metrics == pytest.approx(whole[mapping], abs=1e-5)
+            assert metrics == pytest.approx(whole[mapping], abs=1e-4)
 
 
 def refused(processes, words, place, **how):
