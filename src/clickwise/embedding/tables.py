@@ -43,14 +43,13 @@ class TablesInMemory(Embeddings):
 
     def __init__(self, tables: Sequence[Table], features: Sequence[str], optimizer: TableOptimizer, *, seed: int = 0,
                  device: torch.device | str = "cpu", check_ids: bool = False, table_dtype: str = "float32") -> None:
-        if table_dtype not in ROW_TYPES:
-            raise EngineError("embedding.table_dtype", found=repr(table_dtype), expected=" or ".join(ROW_TYPES))
+        row_type = type_named(table_dtype)
         require_end_of_backward()
         super().__init__(tables, features, optimizer)
         self.check_ids = check_ids
         self._groups = tuple(self._group(kind) for kind in sorted({self._kind(table) for table in self.tables}))
         for group in self._groups:
-            weight_RD = torch.empty(self._rows_here(group), group.dim, dtype=ROW_TYPES[table_dtype], device=device)
+            weight_RD = torch.empty(self._rows_here(group), group.dim, dtype=row_type, device=device)
             if weight_RD.device.type == "cpu":
                 ask_for_huge_pages(weight_RD.data_ptr(), weight_RD.nbytes)
             # Buffers, not parameters: the dense optimizer must not see them. Saved by table, not by group.
@@ -223,10 +222,17 @@ class TablesInMemory(Embeddings):
         raise EngineError("embeddings", found=f"the table {table!r}", expected="a table of this model")
 
 
+def type_named(table_dtype: str) -> torch.dtype:
+    """The type of a table's rows; EngineError for another than `ROW_TYPES` has."""
+    if table_dtype not in ROW_TYPES:
+        raise EngineError("embedding.table_dtype", found=repr(table_dtype), expected=" or ".join(ROW_TYPES))
+    return ROW_TYPES[table_dtype]
+
+
 def table_bytes(table: Table, optimizer: TableOptimizer, table_dtype: str) -> int:
     """Bytes of a table's rows, and of the optimizer's states of a table that is trained."""
     states = optimizer.states().values() if table.trainable else ()
-    return table.rows * table.dim * ROW_TYPES[table_dtype].itemsize + sum(
+    return table.rows * table.dim * type_named(table_dtype).itemsize + sum(
         math.prod(state.shape(table.rows, table.dim)) * state.dtype.itemsize for state in states)
 
 
