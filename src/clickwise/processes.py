@@ -243,12 +243,6 @@ def at_first(value: Any) -> list[Any]:
     return found or []
 
 
-def wait_for_all() -> None:
-    """Returns when every process has come here."""
-    if count() > 1:
-        dist.barrier()
-
-
 def require_same(facts: dict[str, Any]) -> None:
     """EngineError, in every process, where one has another value of a fact than the first."""
     of_all = from_each(facts)

@@ -46,6 +46,12 @@ class Place:
     kind: Kind
     owner: int = 0
 
+    def held(self, rows: int, process: int, processes: int, first: int) -> range:
+        """Which of the table's rows a process holds; so many rows, `first`, were dealt before it."""
+        if self.kind == "dealt":
+            return range((process - first) % processes, rows, processes)
+        return range(rows if self.kind == "copied" or self.owner == process else 0)
+
 
 def places(tables: Sequence[Table], sharding: Sharding, processes: int,
            bytes_of: Callable[[Table], int]) -> dict[str, Place]:

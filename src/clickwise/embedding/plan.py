@@ -49,9 +49,7 @@ class Placed:
 
     def rows_at(self, process: int) -> int:
         """How many rows a process holds."""
-        if self.place.kind == "dealt":
-            return len(range((process - self.first) % self.processes, self.table.rows, self.processes))
-        return self.table.rows if self.place.kind == "copied" or self.place.owner == process else 0
+        return len(self.place.held(self.table.rows, process, self.processes, self.first))
 
     def bytes_at(self, process: int) -> Bytes:
         """Of the rows that a process holds."""

@@ -106,16 +106,8 @@ class ShardedEmbeddings(ReferenceEmbeddings):
     def _kind(self, table: Table) -> tuple[int, bool, str]:
         return table.dim, table.trainable, self.places[table.name].kind
 
-    def _group(self, kind: tuple[int, bool, str]) -> Group:
-        group = super()._group(kind)
-        if group.place != "whole":
-            return group
-        # Tables of one owner stand together, so that its rows of the joint matrix do.
-        tables = sorted(group.tables, key=lambda table: self.places[table.name].owner)
-        ends = itertools.accumulate((table.rows for table in tables), initial=0)
-        first_row = {table.name: row for table, row in zip(tables, ends, strict=False)}
-        return dataclasses.replace(group, tables=tuple(tables), first_row=first_row,
-                                   starts=tuple(first_row[table.name] for table in group.table_of))
+    def _order(self, table: Table) -> int:
+        return self.places[table.name].owner  # so that an owner's rows of the joint matrix stand together
 
     def _bounds(self, group: Group) -> list[int]:
         """[processes + 1]: the rows of process p are numbered from bounds[p] to bounds[p + 1], where each process's
@@ -139,11 +131,7 @@ class ShardedEmbeddings(ReferenceEmbeddings):
     def held_rows(self, table: str) -> range:
         group = self._group_of(table)
         rows = next(each.rows for each in group.tables if each.name == table)
-        if group.place == "dealt":
-            return range((self.rank - group.first_row[table]) % self.processes, rows, self.processes)
-        if group.place == "whole" and self.places[table].owner != self.rank:
-            return range(0)
-        return range(rows)
+        return self.places[table].held(rows, self.rank, self.processes, group.first_row[table])
 
     def rows_to_save(self, table: str) -> range:
         is_copy = self.places[table].kind == "copied" and self.rank
@@ -178,7 +166,7 @@ class ShardedEmbeddings(ReferenceEmbeddings):
         """The different rows of the look-up, which are asked of their owners, if there are others."""
         rows_V = lookup.rows_V
         if group.place == "dealt":
-            each = -(-group.rows // self.processes)
+            each = self._bounds(group)[1]
             wide = rows_V if each * self.processes <= torch.iinfo(rows_V.dtype).max else rows_V.long()
             at_V = torch.div(wide, self.processes, rounding_mode="trunc")  # the floor, and faster than a remainder
             rows_V = (wide - at_V * self.processes).mul_(each).add_(at_V)

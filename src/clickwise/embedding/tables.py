@@ -65,6 +65,10 @@ class TablesInMemory(Embeddings):
         """Tables of one kind lie in one matrix: their width, whether they are trained, and their group's `place`."""
         return table.dim, table.trainable, ""
 
+    def _order(self, table: Table) -> int:
+        """Tables of one matrix stand by this number, and where it is the same as they were given."""
+        return 0
+
     def _rows_here(self, group: Group) -> int:
         """How many rows of a group's matrix this process holds."""
         return group.rows
@@ -74,7 +78,7 @@ class TablesInMemory(Embeddings):
         return group.first_row[table]
 
     def _group(self, kind: tuple[int, bool, str]) -> Group:
-        tables = tuple(table for table in self.tables if self._kind(table) == kind)
+        tables = tuple(sorted((table for table in self.tables if self._kind(table) == kind), key=self._order))
         ends = itertools.accumulate((table.rows for table in tables), initial=0)
         first_row = {table.name: row for table, row in zip(tables, ends, strict=False)}
         features = tuple(f for f, feature in enumerate(self.features) if self.table_of[feature] in tables)

@@ -84,6 +84,11 @@ def _all_finite(weight: torch.Tensor) -> bool:
     return math.isfinite(float(high) - float(low))
 
 
+def _with_first(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Sums of all processes, so that they are counted once: the first has them, the others zeros."""
+    return sums if processes.is_first() else {name: torch.zeros_like(value) for name, value in sums.items()}
+
+
 def with_following(batches: Iterator[Batch]) -> Iterator[tuple[Batch, Batch | None]]:
     """Each batch, and the one behind it where several processes can make use of knowing it."""
     if processes.count() == 1:
@@ -217,12 +222,8 @@ class Loop:
 
         Of several processes the first then has the sums of all.
         """
-        if processes.count() > 1:
-            sums = {name: processes.sum_over_all(value.clone()) for name, value in self.at.loss_sums.items()}
-            self.at.loss_sums = {name: value if processes.is_first() else torch.zeros_like(value)
-                                 for name, value in sums.items()}
-        else:
-            sums = self.at.loss_sums
+        sums = {name: processes.sum_over_all(value.clone()) for name, value in self.at.loss_sums.items()}
+        self.at.loss_sums = _with_first(sums)
         means = {name: float(value) / self.at.loss_steps for name, value in sums.items()}
         for name, value in means.items():
             if not math.isfinite(value):
@@ -318,9 +319,7 @@ class Loop:
         """Puts the loop where `content`, the loaded `last.pt`, was saved."""
         self.step.load_state_dict(content["step"])
         self.at, self.effort = Position(**content["position"]), Effort(**content["effort"])
-        self.at.loss_sums = {name: value.clone() for name, value in self.at.loss_sums.items()}
+        self.at.loss_sums = _with_first({name: value.clone() for name, value in self.at.loss_sums.items()})
         checkpoint.set_random_state(content["random"], self.step.device)
-        if not processes.is_first():
-            self.at.loss_sums = {name: torch.zeros_like(value) for name, value in self.at.loss_sums.items()}
         if self.at.best_step == self.at.step:
             self.checkpoints.mark_last_as_best()

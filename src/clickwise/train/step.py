@@ -156,9 +156,10 @@ class TrainStep:
         here = there if given is batch else batch.to(self.device)
         with compute_in(self.precision, self.device):
             losses = self.model.losses(here)
-        self._following = (following, None) if following is None else (following, following.to(self.device))
-        if following is not None:
-            self.model.ask_ahead(self._following[1])
+        there = None if following is None else following.to(self.device)
+        self._following = following, there
+        if there is not None:
+            self.model.ask_ahead(there)
         if batch.part is not None:
             losses = {name: loss * (batch.part.samples / batch.part.of) for name, loss in losses.items()}
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
