@@ -13,7 +13,6 @@ FastAPI, p50 0.4 ms and p99 2 ms; 6 ms for 1,000 candidates; overload: no growth
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import os
 import re
@@ -31,6 +30,7 @@ import pyarrow.parquet as pq
 from measure import arguments, finish, table
 
 from clickwise.serve.exported import ExportedModel
+from clickwise.verbs.asked_server import processes
 
 DATA = Path(__file__).parents[1] / "data/kuairand_pure/log_standard_4_25_to_5_08_pure.parquet"
 FIRST, ROWS, CANDIDATES = 150_000, 2000, 1000
@@ -137,8 +137,10 @@ def server(*words: str) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
-def cpu_s(process: int) -> float:
-    return sum(int(Path(file).read_text().split()[0]) for file in glob.glob(f"/proc/{process}/task/*/schedstat")) / 1e9
+def cpu_s(of: int) -> float:
+    """Processor seconds of a process and all that it has started."""
+    return sum(int(file.read_text().split()[0]) for process in processes(of)
+               for file in Path(f"/proc/{process}/task").glob("*/schedstat")) / 1e9
 
 
 def rss_mb(process: int) -> float:

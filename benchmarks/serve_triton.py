@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from measure import arguments, finish, table
-from serve import CANDIDATES, Connection, make_export, predict, rank, raw_rows, server
+from serve import CANDIDATES, Connection, cpu_s, make_export, predict, rank, raw_rows, server
 
 from clickwise.export.triton_repository import write_repository
 from clickwise.serve.exported import ExportedModel
@@ -36,11 +36,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from triton_server import triton
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
-
-def cpu_s(of: int) -> float:
-    return sum(int(file.read_text().split()[0]) for process in processes(of)
-               for file in Path(f"/proc/{process}/task").glob("*/schedstat")) / 1e9
 
 
 def turn(process: int, port: int, requests: list[bytes], count: int) -> tuple[float, float]:
