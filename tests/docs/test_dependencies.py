@@ -43,7 +43,7 @@ def tables_are_saved() -> bool:
 
 def memtables_are_known() -> bool:
     ibis = pytest.importorskip("ibis")
-    from clickwise.prepare.engine import DuckDBEngine
+    from clickwise.prepare.duckdb_engine import DuckDBEngine
 
     engine = DuckDBEngine(memory_limit="100MB", threads=1)
     try:
