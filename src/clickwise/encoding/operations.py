@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickwise.arrow_arrays import of_numbers
 from clickwise.encoding.vocabulary_file import VocabularyFile
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Operation:
 
 def _ln(x: np.ndarray) -> np.ndarray:
     """ln as DuckDB and Python have it: numpy's differs in last bits."""
-    return pc.ln(pa.array(x)).to_numpy(zero_copy_only=False)
+    return pc.ln(of_numbers(x)).to_numpy(zero_copy_only=False)
 
 
 @dataclasses.dataclass(frozen=True)

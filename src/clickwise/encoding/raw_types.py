@@ -32,6 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickwise.arrow_arrays import of_numbers, of_texts, of_values
 from clickwise.time_format import TimeFormat
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class RawType:
             except Unreadable as error:
                 error.index = pc.index(codes.indices, pa.scalar(index, codes.indices.type)).as_py()
                 raise
-        return pa.array(read, self.arrow).take(codes.indices)
+        return of_values(read, self.arrow).take(codes.indices)
 
 
 def python_values(values: pa.Array) -> list:
@@ -281,7 +282,7 @@ class Float(RawType):
         elif pa.types.is_string(type_):
             try:
                 trimmed = column if self.strict else pc.utf8_trim(column, SPACE)
-                words = pa.array(["", *self.missing], pa.string())
+                words = of_texts(["", *self.missing])
                 fast = pc.if_else(pc.is_in(trimmed, words), pa.scalar(None, pa.string()), trimmed).cast(
                     pa.float32() if self.bits == 32 else pa.float64())
             except pa.ArrowInvalid:
@@ -430,7 +431,7 @@ class Hex32(RawType):
             digits = np.frombuffer(padded.buffers()[2].to_pybytes().translate(_DIGITS), np.uint8)
             if len(digits) == 8 * len(column) and digits.max() < 16:  # each has 8 digits, none has more
                 value = (digits[::2] << 4 | digits[1::2]).view(">u4").astype(np.int64)
-                return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.int64()), pa.array(value))
+                return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.int64()), of_numbers(value))
         return super().array(column)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from clickwise.arrow_arrays import of_numbers
 from clickwise.errors import DataError
 from clickwise.files import write_array
 
@@ -147,7 +148,7 @@ class VocabularyFile:
     def values(self) -> pa.Array:
         """All values in the order of their ids, int64 or string."""
         if self.kind == "int":
-            return pa.array(self.keys)
+            return of_numbers(self.keys)
         texts = pa.LargeStringArray.from_buffers(self.size, pa.py_buffer(self.keys), pa.py_buffer(self._bytes))
         return texts.cast(pa.string())
 

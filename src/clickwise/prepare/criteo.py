@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from clickwise.arrow_arrays import of_numbers, of_texts
 from clickwise.encoding import Column, Encoding, RawColumn
 from clickwise.encoding.operations import LogShifted, Vocabulary
 from clickwise.encoding.raw_types import Boolean, Unreadable
@@ -197,12 +198,12 @@ class Criteo(Preparation):
         save_encoding(self.folder, self.encoding)
         if "test" in self.parts:
             part = next(in_blocks(self.parts["test"], EXAMPLE_ROWS))
-            columns = {LABEL: pa.array(self.columns.labels(part).astype(np.int32))}
-            columns |= {name: pa.array(column, from_pandas=True)  # NaN is missing
+            columns = {LABEL: of_numbers(self.columns.labels(part).astype(np.int32))}
+            columns |= {name: of_numbers(column, np.isnan(column))
                         for name, column in zip(NUMERICAL, self.columns.numbers(part).T.copy(), strict=True)}
             for name in CATEGORICAL:
                 values = self.columns.values(part, name).to_pylist()
-                columns[name] = pa.array([None if value is None else f"{value:08x}" for value in values], pa.string())
+                columns[name] = of_texts([None if value is None else f"{value:08x}" for value in values])
             with whole_file(self.folder.preparation / EXAMPLES) as temporary:
                 parquet.write_table(pa.table(columns), temporary)
 

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from clickwise.arrow_arrays import of_numbers
 from clickwise.files import write_array
 from clickwise.prepare.criteo_text import NUMBERS, VALUES, blocks, parse
 
@@ -71,8 +72,8 @@ class CriteoColumns:
 
     def values(self, part: RowRange, name: str) -> pa.UInt32Array:
         """Of the column `name`, one of cat_0 … cat_25."""
-        return pa.array(self._read(part.table, name, "<u4", part.first, part.end),
-                        mask=self._read(part.table, f"{name}.missing", "bool", part.first, part.end))
+        return of_numbers(self._read(part.table, name, "<u4", part.first, part.end),
+                          self._read(part.table, f"{name}.missing", "bool", part.first, part.end))
 
 
 def in_blocks(parts: Iterable[RowRange], rows: int = BLOCK_ROWS) -> Iterator[RowRange]:

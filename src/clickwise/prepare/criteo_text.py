@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
+from clickwise.arrow_arrays import of_texts
 from clickwise.encoding.raw_types import Float, Hex32, RawType, Unreadable
 from clickwise.prepare.engine import BadInput
 
@@ -114,7 +114,7 @@ class _Fields(NamedTuple):
         """What `type_` reads; raises BadInput."""
         ends = zip(self.stop.tolist(), self.count.tolist(), strict=True)
         try:
-            texts = pa.array([self.text[stop - count:stop].tobytes().decode() for stop, count in ends], pa.string())
+            texts = of_texts([self.text[stop - count:stop].tobytes().decode() for stop, count in ends])
             return type_.array(texts).to_numpy(zero_copy_only=False)
         except (Unreadable, UnicodeDecodeError) as error:
             raise BadInput(str(error)) from None

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from clickwise.arrow_arrays import of_numbers
+
 _END = 1 << 32
 BYTES = 64  # that one different value takes while it is counted
 
@@ -40,7 +42,7 @@ def count_values(blocks: Callable[[], Iterable[pa.UInt32Array]], limit: int, mos
         for block in blocks():
             if (low, high) != (0, _END):
                 values = block.drop_null().to_numpy()
-                block = pa.array(values[(values >= low) & (values < high)])
+                block = of_numbers(values[(values >= low) & (values < high)])
             waiting.append(_counted(block))
             if sum(len(each.value) for each in waiting) >= len(counts.value):  # so each value is added a few times
                 counts, waiting = _sum([counts, *waiting]), []

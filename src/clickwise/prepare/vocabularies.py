@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from clickwise.arrow_arrays import of_numbers
 from clickwise.files import file_stem
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.progress import Progress
@@ -62,7 +63,8 @@ def write_vocabulary_of(folder: PreparationFolder, name: str, values: pa.Array, 
 def write_counted(folder: PreparationFolder, name: str, value: pa.Array | np.ndarray,
                   count: pa.Array | np.ndarray) -> int:
     """Writes a vocabulary of values in the order of their ids; how many they are."""
-    ids = pa.array(np.arange(1, len(value) + 1, dtype=np.int32))
+    value, count = (of_numbers(each) if isinstance(each, np.ndarray) else each for each in (value, count))
+    ids = of_numbers(np.arange(1, len(value) + 1, dtype=np.int32))
     parquet.write_table(pa.table({"value": value, "id": ids, "count": count}), _path(folder, name))
     return len(value)
 

@@ -48,7 +48,7 @@ def save_encoding(folder: PreparationFolder, encoding: Encoding) -> None:
         with parquet.ParquetFile(folder.preparation / "vocabularies" / f"{file_stem(name)}.parquet") as written:
             write_vocabulary(folder.preparation / files[name],
                              [batch.column(0) for batch in written.iter_batches(columns=["value"])]
-                             or [pa.array([], written.schema_arrow.field("value").type)])
+                             or [pa.nulls(0, written.schema_arrow.field("value").type)])
     dataclasses.replace(encoding, states=files).save(folder.preparation)
 
 
