@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clickwise.arrow_arrays import of_texts
+from clickwise.arrow_arrays import of_texts, to_numpy
 from clickwise.encoding.raw_types import Float, Hex32, RawType, Unreadable
 from clickwise.prepare.engine import BadInput
 
@@ -115,7 +115,7 @@ class _Fields(NamedTuple):
         ends = zip(self.stop.tolist(), self.count.tolist(), strict=True)
         try:
             texts = of_texts([self.text[stop - count:stop].tobytes().decode() for stop, count in ends])
-            return type_.array(texts).to_numpy(zero_copy_only=False)
+            return to_numpy(type_.array(texts))
         except (Unreadable, UnicodeDecodeError) as error:
             raise BadInput(str(error)) from None
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from clickwise.arrow_arrays import of_numbers
+from clickwise.arrow_arrays import of_numbers, to_numpy
 
 _END = 1 << 32
 BYTES = 64  # that one different value takes while it is counted
@@ -41,7 +41,7 @@ def count_values(blocks: Callable[[], Iterable[pa.UInt32Array]], limit: int, mos
         waiting: list[Counts] = []
         for block in blocks():
             if (low, high) != (0, _END):
-                values = block.drop_null().to_numpy()
+                values = to_numpy(block.drop_null())
                 block = of_numbers(values[(values >= low) & (values < high)])
             waiting.append(_counted(block))
             if sum(len(each.value) for each in waiting) >= len(counts.value):  # so each value is added a few times
@@ -61,7 +61,7 @@ def _counted(values: pa.UInt32Array) -> Counts:
     counts = values.value_counts()
     if values.null_count:
         counts = counts.filter(counts.field(0).is_valid())
-    return Counts(counts.field(0).to_numpy(zero_copy_only=False), counts.field(1).to_numpy(zero_copy_only=False))
+    return Counts(to_numpy(counts.field(0)), to_numpy(counts.field(1)))
 
 
 def _sum(parts: Sequence[Counts]) -> Counts:
