@@ -1,5 +1,5 @@
 """Arrow arrays of numpy's and of Python's values and back, without pandas. `pyarrow.array` imports it, where it is
-installed, to see whether it was handed some of its objects, and so does `to_numpy`. That takes 0.4 s."""
+installed, to see whether it was handed some of its objects; so do `pyarrow.scalar` and `to_numpy`. That takes 0.4 s."""
 
 from __future__ import annotations
 
@@ -55,6 +55,14 @@ def to_numpy(column: pa.Array) -> np.ndarray:
         values = values.astype(values.dtype if values.dtype.kind == "f" else np.float64)
         values[~_bits(validity, first, end)] = np.nan
     return values
+
+
+def filled(column: pa.Array, value: int) -> np.ndarray:
+    """The whole numbers of a column, `value` where one is null."""
+    first, end = column.offset, column.offset + len(column)
+    validity, content = column.buffers()
+    values = np.frombuffer(content or b"", column.type.to_pandas_dtype())[first:end]
+    return np.where(_bits(validity, first, end), values, values.dtype.type(value)) if column.null_count else values
 
 
 def _bits(buffer: pa.Buffer, first: int, end: int) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickwise.arrow_arrays import of_numbers, to_numpy
+from clickwise.arrow_arrays import filled, of_numbers, to_numpy
 from clickwise.encoding.vocabulary_file import VocabularyFile
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class OrLeast(Operation, do="or_least"):
 
 def _integers(x: pa.Array, missing: int = 0) -> np.ndarray:
     """int64; `missing` where x is."""
-    return to_numpy(x.cast(pa.int64()).fill_null(missing))
+    return filled(x.cast(pa.int64()), missing)
 
 
 # ---- whole numbers
@@ -395,9 +395,9 @@ class Vocabulary(Operation, do="vocabulary"):
         if self.file.kind == "text":  # most columns hold few different texts
             codes = x.dictionary_encode()
             known = np.append(self.file.find_all(codes.dictionary), np.int32(0))
-            ids = known[to_numpy(codes.indices.fill_null(len(known) - 1))]
+            ids = known[filled(codes.indices, len(known) - 1)]
         else:
-            ids = self.file.find_all(x.fill_null(pa.scalar(0).cast(x.type)) if x.null_count else x)
+            ids = self.file.find_all(of_numbers(filled(x, 0)) if x.null_count else x)
             if is_missing is not None:
                 ids[is_missing] = 0
         if self.hash_buckets:

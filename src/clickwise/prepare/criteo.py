@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from clickwise.arrow_arrays import of_numbers, of_texts, to_numpy
+from clickwise.arrow_arrays import filled, of_numbers, of_texts
 from clickwise.encoding import Column, Encoding, RawColumn
 from clickwise.encoding.operations import LogShifted, Vocabulary
 from clickwise.encoding.raw_types import Boolean, Unreadable
@@ -254,7 +254,7 @@ class Criteo(Preparation):
         else:
             known = read_vocabulary(self.folder, name)
             for part in in_blocks(parts, max(BLOCK_ROWS, 2 * len(known))):  # a hash table is built for each block
-                yield part, to_numpy(pc.index_in(self.columns.values(part, name), known).fill_null(-1)) + np.int32(1)
+                yield part, filled(pc.index_in(self.columns.values(part, name), known), -1) + np.int32(1)
 
     @property
     def rows(self) -> dict[str, int]:

@@ -71,7 +71,8 @@ def write_counted(folder: PreparationFolder, name: str, value: pa.Array | np.nda
 
 def read_vocabulary(folder: PreparationFolder, name: str) -> pa.Array:
     """The values of a vocabulary that was written, in the order of their ids."""
-    return parquet.read_table(_path(folder, name), columns=["value"])["value"].combine_chunks()
+    with parquet.ParquetFile(_path(folder, name)) as file:  # `read_table` imports pandas, where it is installed
+        return file.read(columns=["value"])["value"].combine_chunks()
 
 
 def _path(folder: PreparationFolder, name: str) -> Path:

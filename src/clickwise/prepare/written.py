@@ -103,7 +103,8 @@ def check_examples(folder: PreparationFolder, spec: FeatureSpec, encoding: Encod
     path = folder.preparation / EXAMPLES
     if not path.exists():
         return
-    examples = parquet.read_table(path)
+    with parquet.ParquetFile(path) as file:  # `read_table` imports pandas, where it is installed
+        examples = file.read()
     ones: list[dict] = []
     if encoding.goes_on:
         encoded = Replay(encoding, encoding.columns).rows(examples, str(path)).arrays
