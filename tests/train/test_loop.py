@@ -129,6 +129,14 @@ def test_evaluates_when_asked_and_at_the_end(tmp_path, every, steps):
     assert [line["step"] for line in lines(tmp_path, "eval")] == steps
 
 
+@pytest.mark.parametrize("after, every, steps", [
+    (6, None, [10, 15]), (5, None, [5, 10, 15]), (1.0, None, [5, 10, 15]), (1.1, None, [10, 15]), (7, 2, [8, 10, 12, 14,
+    15]), (0.4, 0.2, [*range(2, 16)]), (15, 1, [15]), (99.0, 1, [15])])
+def test_evaluates_nothing_before_it_is_wanted(tmp_path, after, every, steps):
+    loop_in(tmp_path, scripted([0.5] * 15), evaluate_after=after, evaluate_every=every).run()
+    assert [line["step"] for line in lines(tmp_path, "eval")] == steps
+
+
 def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):
     position = loop_in(tmp_path, scripted([0.6, 0.9, 0.7])).run()
     assert (position.best, position.best_step) == (0.9, 10)
@@ -275,6 +283,7 @@ def test_killed_before_the_best_was_marked(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"epochs": None}, {"evaluate_every": 1.5}, {"precision": "fp8"},
+                                  {"evaluate_after": 0}, {"evaluate_after": float("inf")}, {"evaluate_after": -0.5},
                                   {"patience": -1}, {"seed": -1}, {"threads": 100000}])
 def test_refuses_settings_that_cannot_be(wrong):
     with pytest.raises(RecipeError):

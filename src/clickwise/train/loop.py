@@ -32,6 +32,8 @@ class TrainConfig:
     device                auto: the GPU where there is one · cpu · cuda · cuda:1
     epochs, steps         where training ends; with both, at the earlier
     evaluate_every        500: every so many steps; 0.25: every quarter of an epoch; null: once per epoch
+    evaluate_after        no evaluation before so many steps (2000), or epochs (0.5, 2.0), but the one at the end; null:
+                          none is left out
     checkpoint_every      steps between checkpoints besides those at evaluations; null: none
     metric                decides which checkpoint is the best, and when to stop
     stop_at               stop once the metric reaches this value
@@ -50,6 +52,7 @@ class TrainConfig:
     device: str = "auto"
     seed: int = 0
     evaluate_every: int | float | None = None
+    evaluate_after: int | float | None = None
     checkpoint_every: int | None = None
     metric: str = "auc"
     stop_at: float | None = None
@@ -59,17 +62,25 @@ class TrainConfig:
     checksums: bool = True
 
     def __post_init__(self) -> None:
-        for key in ("batch_size", "evaluation_batch_size", "epochs", "steps", "evaluate_every", "checkpoint_every",
-                    "patience", "log_every", "threads"):
+        for key in ("batch_size", "evaluation_batch_size", "epochs", "steps", "evaluate_every", "evaluate_after",
+                    "checkpoint_every", "patience", "log_every", "threads"):
             value = getattr(self, key)
             require(value is None or value > 0, key, found=value, expected="a number above 0")
         require(0 <= self.seed < 2**64, "seed", found=self.seed, expected="0 or more, 64 bits")
         require(self.threads is None or self.threads <= 1024, "threads", found=self.threads, expected="at most 1024")
         require(self.epochs is not None or self.steps is not None, "epochs", found=None,
                 expected="epochs or steps: something must end the training")
+        require((self.evaluate_after or 0) < math.inf, "evaluate_after", found=self.evaluate_after,
+                expected="a number of steps, or of epochs", do="set evaluate_every to more steps than there are, for an "
+                "evaluation at the end alone")
         every = self.evaluate_every
         require(not isinstance(every, float) or every <= 1, "evaluate_every", found=every,
                 expected="an integer (steps), or a fraction of an epoch (at most 1.0)")
+
+    def first_evaluation(self, steps_per_epoch: int) -> int:
+        """The step from which on evaluations are due."""
+        after = self.evaluate_after or 0
+        return math.ceil(after * steps_per_epoch - 1e-9) if isinstance(after, float) else after
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """The step that training ends with, unless it stops early."""
@@ -153,6 +164,7 @@ class Loop:
         self.numerical = numerical
         self.at, self.effort, self._window = Position(), Effort(), Effort()
         self.total_steps = config.total_steps(len(batches))
+        self._first_evaluation = config.first_evaluation(len(batches))
 
     def run(self) -> Position:
         """Where training ended; `stopped` says why, if it ended early."""
@@ -269,6 +281,8 @@ class Loop:
         every, at, length = self.config.evaluate_every, self.at, len(self.batches)
         if at.step == self.total_steps:
             return True
+        if at.step < self._first_evaluation:
+            return False
         if every is None:
             return at.batch == length
         if isinstance(every, float):
