@@ -29,6 +29,8 @@ class TrainConfig:
     batch_size            samples in a step, over all devices
     evaluation_batch_size   samples at a time in evaluation and prediction; null: as in training
     precision             fp32 · tf32 (fp32 whose products a GPU rounds) · bf16 · fp16 with a loss scale
+    loss_scale            of fp16: always this one (65536, say); null: one that finds itself, halved at an overflow and
+                          doubled after 2,000 steps without one
     device                auto: the GPU where there is one · cpu · cuda · cuda:1
     epochs, steps         where training ends; with both, at the earlier
     evaluate_every        500: every so many steps; 0.25: every quarter of an epoch; null: once per epoch
@@ -49,6 +51,7 @@ class TrainConfig:
     epochs: int | None = 1
     steps: int | None = None
     precision: Precision = "fp32"
+    loss_scale: float | None = None
     device: str = "auto"
     seed: int = 0
     evaluate_every: int | float | None = None
@@ -68,6 +71,11 @@ class TrainConfig:
             require(value is None or value > 0, key, found=value, expected="a number above 0")
         require(0 <= self.seed < 2**64, "seed", found=self.seed, expected="0 or more, 64 bits")
         require(self.threads is None or self.threads <= 1024, "threads", found=self.threads, expected="at most 1024")
+        scale = self.loss_scale
+        require(scale is None or self.precision == "fp16", "loss_scale", found=scale,
+                expected=f"no loss_scale: {self.precision} does not use it", do="remove it, or set precision: fp16")
+        require(scale is None or 1 <= scale <= 2.0**127, "loss_scale", found=scale,
+                expected="a number from 1 to 2^127; powers of two round nothing")
         require(self.epochs is not None or self.steps is not None, "epochs", found=None,
                 expected="epochs or steps: something must end the training")
         require((self.evaluate_after or 0) < math.inf, "evaluate_after", found=self.evaluate_after,
@@ -295,6 +303,11 @@ class Loop:
         A kill between the checkpoint and the mark of the best is made up for by `load_state_dict`.
         """
         self._mean_losses()  # on a GPU this waits for the steps, whose time the clock must still count
+        if measure and self.config.loss_scale is not None and self.step.skipped == self.at.step:
+            raise TrainError(f"step {self.at.step}, train.loss_scale={self.config.loss_scale:g}",
+                             found="an overflow in every step so far, so that none was taken",
+                             expected="a scale at which gradients fit into fp16",
+                             do="lower it, or leave it out: the scale then finds itself")
         with self._clock_stopped():
             content = self.state()
             self._check_weights(content["model"])
