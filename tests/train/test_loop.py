@@ -189,7 +189,7 @@ def test_a_loss_scale_at_which_nothing_is_learned(tmp_path):
     config = TrainConfig(batch_size=SIZE, precision="fp16", loss_scale=2.0**127, checkpoint_every=2)
     loop = Loop(config, step, Batches(), log=RunLog(tmp_path / "log.jsonl"), evaluate=scripted([0.5]),
                 checkpoints=checkpoint.CheckpointFolder(tmp_path), state=lambda: {"model": model.state_dict()})
-    with pytest.raises(TrainError, match=r"(?s)step 5, train.loss_scale=1.70141e\+38.*overflow in every step.*lower it"):
+    with pytest.raises(TrainError, match=r"(?s)step 5, train.loss_scale=1.70141e\+38.*every step.*lower it"):
         loop.run()
 
 
@@ -298,7 +298,8 @@ def test_killed_before_the_best_was_marked(tmp_path, monkeypatch):
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"epochs": None}, {"evaluate_every": 1.5}, {"precision": "fp8"},
                                   {"evaluate_after": 0}, {"evaluate_after": float("inf")}, {"evaluate_after": -0.5},
                                   {"loss_scale": 1024.0}, {"loss_scale": 0.5, "precision": "fp16"},
-                                  {"loss_scale": 8.0, "precision": "bf16"}, {"patience": -1}, {"seed": -1}, {"threads": 100000}])
+                                  {"loss_scale": 8.0, "precision": "bf16"}, {"patience": -1}, {"seed": -1},
+                                  {"threads": 100000}])
 def test_refuses_settings_that_cannot_be(wrong):
     with pytest.raises(RecipeError):
         parse(TrainConfig, wrong, "recipe.train")

@@ -18,6 +18,7 @@ from clickwise.errors import TrainError
 from clickwise.progress import Progress
 from clickwise.recipe import require
 from clickwise.train.evaluate import EXTREME, greatest_number, is_better
+from clickwise.train.latest import LatestPredictions
 from clickwise.train.log import NoLog, RunLog
 from clickwise.train.step import Precision, TrainStep
 
@@ -41,6 +42,8 @@ class TrainConfig:
     stop_at               stop once the metric reaches this value
     patience              stop after so many evaluations without improvement
     log_every             steps between two lines of log.jsonl; a loss that is not finite is found then
+    measure_latest        the log tells `train_auc` and `train_log_loss` of so many of the latest training samples, by
+                          the predictions made before each was learned from; null: not
     threads               CPU threads; null: torch's choice. Results are bit-identical for one number of threads
     checksums             checkpoints are summed as they are written and verified before they are loaded, about 2 GB/s;
                           false spares that where tables are huge
@@ -61,12 +64,13 @@ class TrainConfig:
     stop_at: float | None = None
     patience: int | None = None
     log_every: int = 100
+    measure_latest: int | None = None
     threads: int | None = None
     checksums: bool = True
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "evaluation_batch_size", "epochs", "steps", "evaluate_every", "evaluate_after",
-                    "checkpoint_every", "patience", "log_every", "threads"):
+                    "checkpoint_every", "patience", "log_every", "measure_latest", "threads"):
             value = getattr(self, key)
             require(value is None or value > 0, key, found=value, expected="a number above 0")
         require(0 <= self.seed < 2**64, "seed", found=self.seed, expected="0 or more, 64 bits")
@@ -79,8 +83,8 @@ class TrainConfig:
         require(self.epochs is not None or self.steps is not None, "epochs", found=None,
                 expected="epochs or steps: something must end the training")
         require((self.evaluate_after or 0) < math.inf, "evaluate_after", found=self.evaluate_after,
-                expected="a number of steps, or of epochs", do="set evaluate_every to more steps than there are, for an "
-                "evaluation at the end alone")
+                expected="a number of steps, or of epochs",
+                do="set evaluate_every to more steps than there are, for an evaluation at the end alone")
         every = self.evaluate_every
         require(not isinstance(every, float) or every <= 1, "evaluate_every", found=every,
                 expected="an integer (steps), or a fraction of an epoch (at most 1.0)")
@@ -172,12 +176,15 @@ class Loop:
         self.numerical = numerical
         self.at, self.effort, self._window = Position(), Effort(), Effort()
         self.total_steps = config.total_steps(len(batches))
+        self._latest = None if config.measure_latest is None else LatestPredictions(config.measure_latest, step.device)
         self._first_evaluation = config.first_evaluation(len(batches))
 
     def run(self) -> Position:
         """Where training ended; `stopped` says why, if it ended early."""
         at = self.at
         self._window_started = time.perf_counter()
+        if self._latest is not None:
+            self.step.watch(self._latest.add)
         with Progress("training", total=self._samples_until(self.total_steps), unit="samples") as bar:
             bar.skip(self._samples_until(at.step))
             while at.step < self.total_steps and not at.stopped:
@@ -193,6 +200,8 @@ class Loop:
                         break
                 else:
                     at.epoch, at.batch = at.epoch + 1, 0
+        if self._latest is not None:
+            self.step.watch(None)
         self._close_window()
         return at
 
@@ -211,14 +220,20 @@ class Loop:
         self.at.loss_steps += 1
         self.at.step += 1
         self.at.batch += 1
-        self._window.samples += len(batch) if batch.part is None else batch.part.of
+        samples = len(batch) if batch.part is None else batch.part.of
+        self._window.samples += samples
+        if self._latest is not None:
+            self._latest.end_batch(samples)
 
     def _log_losses(self) -> float:
         """The mean loss since the last line of the log, which is written; raises TrainError if it is not finite."""
         means = self._mean_losses()
         total = sum(means.values())
+        with self._clock_stopped():
+            latest = {} if self._latest is None else self._latest.measure()
         self.log.write("train", step=self.at.step, epoch=self.epochs_done, values={
-            **means, "loss": total, **self.step.rates(), **self.step.facts(), "samples_per_s": self._close_window()})
+            **means, "loss": total, **latest, **self.step.rates(), **self.step.facts(),
+            "samples_per_s": self._close_window()})
         self.at.loss_sums, self.at.loss_steps = {}, 0
         return total
 
@@ -319,6 +334,7 @@ class Loop:
                 "position": dataclasses.asdict(self.at),
                 "effort": dataclasses.asdict(self.effort),
                 "random": checkpoint.random_state(self.step.device),
+                **({} if self._latest is None else {"latest": self._latest.state_dict()}),
             })
             if better:
                 self.checkpoints.mark_last_as_best()
@@ -348,5 +364,7 @@ class Loop:
         self.at, self.effort = Position(**content["position"]), Effort(**content["effort"])
         self.at.loss_sums = _with_first({name: value.clone() for name, value in self.at.loss_sums.items()})
         checkpoint.set_random_state(content["random"], self.step.device)
+        if self._latest is not None:
+            self._latest.load_state_dict(content["latest"])
         if self.at.best_step == self.at.step:
             self.checkpoints.mark_last_as_best()

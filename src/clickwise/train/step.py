@@ -147,6 +147,10 @@ class TrainStep:
             for part in self.parts.values():
                 reads_skip(part.optimizer)
 
+    def watch(self, function: Callable[[torch.Tensor, torch.Tensor], None] | None) -> None:
+        """From now on it is told the predictions of every step and their labels; None: nobody is."""
+        self.model.watch = function
+
     def rates(self) -> dict[str, float]:
         """The dense learning rate of the last step: `lr`, or `lr_<part>` of each of several parts."""
         return {"lr" if len(self.parts) == 1 else f"lr_{name}": part.optimizer.param_groups[0]["lr"]
