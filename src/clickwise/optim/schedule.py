@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from clickwise.recipe import require
 
@@ -27,6 +28,10 @@ class Schedule:
     end_factor                         what is left of the rate at the end
     levels                             [[until, factor], …] instead of plateau and decay: `factor` up to the end of
                                        epoch `until`, after the last `until` the last factor; it may be a fraction
+    compat                             one step late, as a reference steps: step s has the factor of step s − 1.
+                                       tf2_dlrm: the first step that of step 0, where a warm-up is at no rate;
+                                       tf2_wide_deep: the first the whole rate; tf2_wide_deep_2021: the first that of
+                                       step 1, as the second has. null: not late
 
     NOTE[DIFF] One of the reference's schedules rises again after the end, the other drops
     to zero at once for N = 0; this one does neither.
@@ -42,6 +47,7 @@ class Schedule:
     decay_start_epoch: float | None = None
     decay_epochs: float = 0.0
     levels: tuple[tuple[float, ...], ...] = ()
+    compat: Literal["tf2_dlrm", "tf2_wide_deep", "tf2_wide_deep_2021"] | None = None
 
     def __post_init__(self) -> None:
         for key in ("warmup_steps", "warmup_factor", "decay_steps", "warmup_epochs", "decay_epochs"):
@@ -76,6 +82,10 @@ class Schedule:
 
     def factor(self, step: int, steps_per_epoch: int = 0) -> float:
         """What the base learning rate is multiplied with at this step (1, 2, …)."""
+        if self.compat == "tf2_wide_deep" and step == 1:
+            return 1.0
+        if self.compat is not None:
+            step = max(step - 1, 1 if self.compat == "tf2_wide_deep_2021" else 0)
         warmup = self.warmup(steps_per_epoch)
         if step < warmup:
             return 1.0 - (warmup - step) / (warmup * 2.0**self.warmup_factor)
