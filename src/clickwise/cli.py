@@ -15,6 +15,7 @@ import typer
 
 from clickwise import __version__
 from clickwise.errors import LAUNCHED, ClickwiseError, DataError, Interrupted, ToldElsewhere, UsageError, disk_error
+from clickwise.latest_run import latest_run
 from clickwise.memory_limits import out_of_memory
 from clickwise.progress import show_log
 from clickwise.threads import let_them_sleep, quiet_transport
@@ -42,12 +43,17 @@ app = typer.Typer(cls=_Verbs, no_args_is_help=True, add_completion=False, pretty
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped name: kuairand/dlrm.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show_default=False,
                                                           help="Overrides, such as train.batch_size=4096.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that clickwise train wrote.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", callback=latest_run, help=(
+    "A run folder that clickwise train wrote; of runs/DATASET-MODEL the latest run."))]
 AllowImports = Annotated[list[str] | None, typer.Option("--allow-import", metavar="NAME", show_default=False, help=(
     "Code of your own that the run folder names, my_package.MyModel: nothing else of it is imported. Repeatable."))]
 TrustPaths = Annotated[bool, typer.Option("--trust-paths", help=(
     "Read what a Feature Spec or a link names outside of the folder it lies in."))]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def _latest_runs(folders: list[Path]) -> list[Path]:
+    return [latest_run(folder) for folder in folders]
 
 
 class Format(StrEnum):
@@ -321,7 +327,8 @@ def transcode(source: Annotated[Path, typer.Argument(metavar="IN", help="A folde
 @app.command()
 def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A recipe file or shipped name.")] = None,
           overrides: Overrides = None,
-          resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run exactly.")] = None,
+          resume: Annotated[Path | None, typer.Option(metavar="RUN", help=(
+              "Continue this run exactly; of runs/DATASET-MODEL the latest one."))] = None,
           out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
           processes: Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False, help=(
               "Train in so many processes on this machine, which share tables and batches."))] = None,
@@ -589,7 +596,8 @@ def serve(exports: Annotated[list[Path], typer.Argument(metavar="DIR...", help="
 
 
 @app.command()
-def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", callback=_latest_runs, help=(
+               "Run folders, or folders of runs, of each the latest."))],
            out: Annotated[Path | None, typer.Option(help="The page; RUN/report.html for one run.")] = None,
            as_json: AsJson = False) -> None:
     """Write a run's report again, or one page that compares several runs."""
