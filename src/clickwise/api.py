@@ -78,7 +78,7 @@ class Model:
     def columns(self) -> dict[str, dict[str, Any]]:
         """Column → what it was taken for (`channel`), `why`, what to `check`, how many `ids` it has, by mapping the
         share of rows where it is `missing` and `without_an_id`; empty where the data were no table."""
-        return self._told(COLUMNS)
+        return self._stored(COLUMNS)
 
     @property
     def baselines(self) -> dict[str, dict[str, float | None]]:
@@ -88,7 +88,7 @@ class Model:
         `fit` leaves the last two until they are asked for here; that takes seconds and needs the columns of the
         training, which a model that was saved elsewhere lacks. The report then has them too.
         """
-        found, data = self._told(BASELINES_FILE), self._session.recipe.data
+        found, data = self._stored(BASELINES_FILE), self._session.recipe.data
         if not {*BASELINES} <= {*found.get("results", ()), *found.get("not_measured", ())} and data.path is not None \
                 and (Path(data.path) / FILE_NAME).exists():
             session = dataclasses.replace(self._session, dataset=Dataset(data))
@@ -97,15 +97,15 @@ class Model:
             measure_baselines(self.folder, session, BASELINES, self.metrics.get(data.test, {}))
             written.add([BASELINES_FILE])
             write_report(self.folder)
-            found = self._told(BASELINES_FILE)
+            found = self._stored(BASELINES_FILE)
         return found.get("results", {})
 
     @property
     def warnings(self) -> list[str]:
         """What is suspicious about the model: worse than a constant, a column that all but tells the label."""
-        return self._told(BASELINES_FILE).get("warnings", [])
+        return self._stored(BASELINES_FILE).get("warnings", [])
 
-    def _told(self, file: str) -> dict[str, Any]:
+    def _stored(self, file: str) -> dict[str, Any]:
         path = of_run(self.folder).verified(file)
         return read_json(path) if path.exists() else {}
 

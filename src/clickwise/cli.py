@@ -104,15 +104,15 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        if (told := out_of_memory(error) or disk_error(error)) is None:
+        if (known := out_of_memory(error) or disk_error(error)) is None:
             raise
-        _complain(str(told), told.exit_code, error)
+        _complain(str(known), known.exit_code, error)
     except Exception as error:
         if received:  # DuckDB says RuntimeError
             _complain(str(_interrupted()), 128 + received[0])
-        if (told := out_of_memory(error)) is None:
+        if (known := out_of_memory(error)) is None:
             raise
-        _complain(str(told), 1)
+        _complain(str(known), 1)
     finally:
         if received:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -342,7 +342,7 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
     if recipe is not None and resume is not None and "=" in recipe:
         recipe, overrides = None, [recipe, *overrides]
     if recipe is not None:
-        find(recipe)  # a wrong name is told at once, before torch is loaded
+        find(recipe)  # a wrong name is reported at once, before torch is loaded
     if processes is not None and processes > 1:
         from clickwise.launch import launch
 
@@ -411,7 +411,7 @@ def plan(recipe: RecipeName, overrides: Overrides = None,
     """Say what a training takes of many GPUs or processes, which need not be here: memory, exchange."""
     from clickwise.recipe import find
 
-    find(recipe)  # a wrong name is told at once, before torch is loaded
+    find(recipe)  # a wrong name is reported at once, before torch is loaded
     from clickwise.verbs.plan import plan
     from clickwise.verbs.plan_text import plan_lines
 

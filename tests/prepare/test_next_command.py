@@ -70,7 +70,8 @@ def test_criteo(clickwise):
 
 def test_amazon_books(clickwise):
     assert clickwise("synth", "amazon_raw", "--users", 60, "--out", "data/amazon_raw").code == 0
-    assert starts(printed(clickwise("prepare", "amazon_books/prepare", "dataset.validation=false"))) == "amazon_books/sim"
+    result = clickwise("prepare", "amazon_books/prepare", "dataset.validation=false")
+    assert starts(printed(result)) == "amazon_books/sim"
 
 
 @pytest.mark.parametrize("settings", [[], ["dataset.validation_share=0"], ["dataset.test_share=0"],
@@ -84,7 +85,8 @@ def test_a_table_and_further_rows_of_it(clickwise, tmp_path, settings):
     if not settings:
         command = shlex.split(printed_command := shlex.join(printed(result)))
         assert clickwise(*command[1:], "baselines=[]").code == 0, printed_command
-        more = clickwise("prepare", "table/prepare", "--with", "runs/table-dcnv2", "dataset.input=[shop.csv]", "out=more")
+        more = clickwise("prepare", "table/prepare", "--with", "runs/table-dcnv2", "dataset.input=[shop.csv]",
+                         "out=more")
         scored = clickwise(*printed(more)[1:])
         assert scored.code == 0 and scored.out.startswith("400 rows"), scored.err
 

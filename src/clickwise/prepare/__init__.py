@@ -123,8 +123,8 @@ def _predict(out: Path, given: str | Path, found: Mapping[str, Any]) -> str:
     """Scores what was written, by the run whose encoding was given."""
     run = latest_run(Path(given))
     mapping = next(iter(found.get("rows", {})), "MAPPING")
-    return shlex.join(["clickwise", "predict", str(run) if (run / "recipe.yaml").exists() else "RUN", "--input", mapping,
-                       f"data.path={out}"])
+    name = str(run) if (run / "recipe.yaml").exists() else "RUN"
+    return shlex.join(["clickwise", "predict", name, "--input", mapping, f"data.path={out}"])
 
 
 def _too_short(recipe: Mapping[str, Any], rows: int) -> bool:

@@ -34,8 +34,8 @@ TABLE_ROW_BYTES = 130  # of clicks, examples, similarities and `level_example`, 
 NOT_FOR_NEW_ROWS = "dataset.feature_set={} is as published, made of a whole log at once"
 TRAINED_BY = {
     "clickwise": "outbrain/wide_deep", "v1_nvtabular": "outbrain/wide_deep",
-    "v1_spark": "outbrain/wide_deep 'model.embedding_sizes={doc_event_id: 128, doc_id: 128, ad_id: 128, campaign_id: 128, "
-                "event_platform: 16}'",
+    "v1_spark": "outbrain/wide_deep 'model.embedding_sizes={doc_event_id: 128, doc_id: 128, ad_id: 128, "
+                "campaign_id: 128, event_platform: 16}'",
     "multihot": "outbrain/wide_deep_multihot", "profiles": "outbrain/wide_deep_profiles"}
 KEYS = ("display", "ad")  # of an example: its row in `level_display` and in `level_ad`
 
