@@ -21,6 +21,7 @@ from clickwise.embedding import Embeddings
 from clickwise.errors import CheckpointError, RecipeError, SpecError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.kernels.cpu_products import bf16_instructions
+from clickwise.kernels.prepacked import PackedWeights
 from clickwise.metrics import MetricSet, build_metrics
 from clickwise.model_memory import check_training
 from clickwise.models.ctr_model import CTRModel
@@ -45,6 +46,7 @@ class Session:
     model: CTRModel
     step: TrainStep
     device: torch.device
+    packed: PackedWeights = dataclasses.field(default_factory=PackedWeights)  # of the model, for scores
 
     def __repr__(self) -> str:
         recipe = self.recipe

@@ -25,6 +25,8 @@ RADIX, PAD_FROM = 32768, 8192
 
 def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=None, weight_V=None, scale=1.0) -> None:
     """As `clickwise.kernels.sparse_update.sparse_update`."""
+    # rows_V = 5, 2, 5 with the gradients g0, g1, g2: sorted_V = 2, 5, 5 and order_V = 1, 0, 2; touched_U = 2, 5 and
+    # starts_U = 0, 1. Row 2 is the bag (g1), row 5 the bag (g0, g2): their sums are g1 and g0 + g2, each is one step.
     # Stable: equal rows stay in the order of the batch, so that the sums are the same bits every time.
     sorted_V, order_V = stable_sort(rows_V)
     touched_U, counts_U = torch.unique_consecutive(sorted_V, return_counts=True)
