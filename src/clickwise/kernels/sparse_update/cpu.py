@@ -66,6 +66,8 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
             _ftrl_rows(weight_RD, states, touched_C, grad_CD, rule, lr)
             continue
         change_CD = grad_CD if plain else _change(weight_RD, states, touched_C, grad_CD, rule, step).mul_(-lr)
+        if rule.decoupled_weight_decay:
+            change_CD.add_(weight_RD.index_select(0, touched_C), alpha=-lr * rule.weight_decay)
         weight_RD.scatter_add_(0, touched_C[:, None].expand(-1, weight_RD.shape[1]), change_CD)
 
 
@@ -82,7 +84,7 @@ def stable_sort(rows_V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _change(weight_RD, states, touched_C, grad_CD, rule, step) -> torch.Tensor:
     """What lr multiplies, [C, D], in the place of `grad_CD` or of a state's rows; steps the states."""
-    if rule.weight_decay:
+    if rule.weight_decay and not rule.decoupled_weight_decay:
         grad_CD.add_(weight_RD.index_select(0, touched_C), alpha=rule.weight_decay)
     if rule.name == "sgd":
         return grad_CD
@@ -131,9 +133,13 @@ def _step_all_rows(weight_RD, states, touched_U, summed, rule, lr, step, rows_at
         touched_C = touched_U[first:last] - begin
         if last > first:
             dense_CD.index_copy_(0, touched_C, summed(first, last))
+        decay = rule.weight_decay
+        if rule.decoupled_weight_decay:
+            weight_CD.mul_(1 - lr * decay)
+            decay = 0.0
         step_adam = _adam_at_once if _adam_goes_at_once() else _adam_by_steps
         step_adam(weight_CD, dense_CD[:len(weight_CD)], *moments, step, lr=lr, beta1=rule.beta1, beta2=rule.beta2,
-                  weight_decay=rule.weight_decay, eps=_eps(rule, step))
+                  weight_decay=decay, eps=_eps(rule, step))
         dense_CD.index_fill_(0, touched_C, 0.0)
 
 
