@@ -171,7 +171,7 @@ class GraphEmbeddings(nn.Module):
         return rows_BD
 
     def _looked_up(self, features: list[str], ids: torch.Tensor, *, feature_dim: int, lowest: int) -> torch.Tensor:
-        """Rows [..., F, D] of ids whose features are told apart by one of their dimensions; of −1, where that is the
+        """Rows [..., F, D] of ids whose features are distinguished by one of their dimensions; of −1, where that is the
         `lowest` that there may be, zeros."""
         tables = [self.table_of[feature] for feature in features]
         joint = self.joint_of[tables[0].name]
