@@ -103,10 +103,10 @@ def _column_of(ids_BF: torch.Tensor, index: int) -> torch.Tensor:
 
 def _side_by_side(columns: Sequence[torch.Tensor]) -> torch.Tensor:
     """Columns [B] as one tensor [B, F]."""
-    places = [getattr(column, "lies_in", None) for column in columns]
-    if None not in places:
-        source, first = places[0]
-        if all(place[0] is source and place[1] == first + at for at, place in enumerate(places)):
+    sources = [getattr(column, "lies_in", None) for column in columns]
+    if None not in sources:
+        source, first = sources[0]
+        if all(other[0] is source and other[1] == first + at for at, other in enumerate(sources)):
             return source[:, first:first + len(columns)]
     return torch.stack(list(columns), dim=-1)
 
