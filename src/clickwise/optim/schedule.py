@@ -18,7 +18,7 @@ class Schedule:
         s > D + N      end
 
     with W `warmup_steps`, D `decay_start_step` (null: never decay), N `decay_steps` (0: never decay), p `decay_power`
-    and `end` the `end_factor`. W, D and N may be told in epochs instead.
+    and `end` the `end_factor`. W, D and N may be given in epochs instead.
 
     warmup_steps, warmup_epochs        W: the rate rises for so long; 0: not at all
     warmup_factor                      it begins at about 2^-warmup_factor; 0: at 1 / W
@@ -73,7 +73,7 @@ class Schedule:
 
     @property
     def counts_epochs(self) -> bool:
-        """Whether `factor` must be told the length of an epoch."""
+        """Whether `factor` needs the length of an epoch."""
         return bool(self.warmup_epochs or self.decay_start_epoch or self.decay_epochs or self.levels)
 
     def warmup(self, steps_per_epoch: int = 0) -> float:
