@@ -37,14 +37,14 @@ class Largest(NamedTuple):
     """The most multiply-adds of a float32 product that is MKL's, by what becomes of it."""
 
     new: float  # a matrix of its own
-    added: float  # to what is there
+    written: float  # to what is there, or added to it: oneDNN's has to be copied there
     of_columns: float  # xᵀ y, added or not
 
 
 BY_MKL = {  # by instructions of the processor: the first row of which it has all
-    ("avx512_f", "avx_vnni"): Largest(new=2**20, added=2**23, of_columns=2**24),
-    ("avx512_f",): Largest(new=2**22, added=2**27, of_columns=2**30),
-    (): Largest(new=math.inf, added=math.inf, of_columns=math.inf),
+    ("avx512_f", "avx_vnni"): Largest(new=2**20, written=2**23, of_columns=2**24),
+    ("avx512_f",): Largest(new=2**22, written=2**27, of_columns=2**30),
+    (): Largest(new=math.inf, written=math.inf, of_columns=math.inf),
 }
 
 
@@ -90,14 +90,11 @@ def _largest_by_mkl(dtype: torch.dtype) -> Largest:
     return next(largest for needed, largest in BY_MKL.items() if all(has.get(name) for name in needed))
 
 
-def _size(x_MK: torch.Tensor, outputs: int) -> int:
-    return x_MK.numel() * outputs
-
-
 def product(x_MK: torch.Tensor, y_NK: torch.Tensor, bias_N: torch.Tensor | None = None, *,
             out: torch.Tensor | None = None) -> torch.Tensor:
     """x yᵀ + bias, [M, N]; written to `out`, of any float type, where it is given."""
-    is_mkls = _size(x_MK, len(y_NK)) <= _largest_by_mkl(x_MK.dtype).new
+    largest = _largest_by_mkl(x_MK.dtype)
+    is_mkls = x_MK.numel() * y_NK.size(0) <= (largest.new if out is None else largest.written)
     return (_by_mkl if is_mkls else _by_onednn)(x_MK, y_NK, bias_N, out)
 
 
@@ -116,13 +113,10 @@ def _by_mkl(x_MK, y_NK, bias_N=None, out=None) -> torch.Tensor:
 
 def add_product_(total_MN: torch.Tensor, x_MK: torch.Tensor, y_NK: torch.Tensor) -> torch.Tensor:
     """`total`, in its place, plus x yᵀ, the product in the type of y."""
-    if _are_float32(total_MN, x_MK, y_NK) and _size(x_MK, len(y_NK)) <= _largest_by_mkl(x_MK.dtype).added:
+    if total_MN.dtype == x_MK.dtype == y_NK.dtype == torch.float32 and \
+            x_MK.numel() * y_NK.size(0) <= _largest_by_mkl(torch.float32).written:
         return total_MN.addmm_(x_MK, y_NK.t())
     return total_MN.add_(product(x_MK.to(y_NK.dtype), y_NK))
-
-
-def _are_float32(*tensors: torch.Tensor) -> bool:
-    return all(tensor.dtype == torch.float32 for tensor in tensors)
 
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
@@ -133,7 +127,7 @@ def _dense(x: torch.Tensor) -> torch.Tensor:
 
 def product_of_columns(x_BM: torch.Tensor, y_BN: torch.Tensor) -> torch.Tensor:
     """xᵀ y, [M, N]."""
-    if _size(x_BM, y_BN.shape[1]) <= _largest_by_mkl(x_BM.dtype).of_columns:
+    if x_BM.numel() * y_BN.size(1) <= _largest_by_mkl(x_BM.dtype).of_columns:
         return _by_mkl(x_BM.t(), y_BN.t())
     if x_BM.dtype == torch.bfloat16:
         return x_BM.t() @ y_BN
@@ -144,7 +138,8 @@ def product_of_columns(x_BM: torch.Tensor, y_BN: torch.Tensor) -> torch.Tensor:
 
 def add_product_of_columns_(total_MN: torch.Tensor, x_BM: torch.Tensor, y_BN: torch.Tensor) -> torch.Tensor:
     """`total`, in its place, plus xᵀ y, the product in the type of y."""
-    if _are_float32(total_MN, x_BM, y_BN) and _size(x_BM, y_BN.shape[1]) <= _largest_by_mkl(y_BN.dtype).of_columns:
+    if total_MN.dtype == x_BM.dtype == y_BN.dtype == torch.float32 and \
+            x_BM.numel() * y_BN.size(1) <= _largest_by_mkl(torch.float32).of_columns:
         return total_MN.addmm_(x_BM.t(), y_BN)
     return total_MN.add_(product_of_columns(x_BM.to(y_BN.dtype), y_BN))
 

@@ -62,7 +62,7 @@ class _Recurrence(torch.autograd.Function):
         out = torch.zeros(length, samples, width) if every_state else torch.zeros(samples, width)
         ctx.chunks, saved = list(_chunks(mask_LB, length, samples, width)), []
         for chunk in ctx.chunks:
-            rows_T = chunk.rows_T
+            rows_T, last = chunk.rows_T, len(chunk.rows_T) - 1
             x_RE, scale_R, padding_R = (chunk.packed(tensor) for tensor in (x_LBE.to(dtype), scale_LB, padding_LB))
             gates_RQ = torch.empty(chunk.rows, 4 * width)
             states_RH = torch.empty(chunk.rows + rows_T[-1], width)  # before every position, and after the last
@@ -98,7 +98,7 @@ class _Recurrence(torch.autograd.Function):
                     if padding_T is not None:
                         z.masked_fill_(padding_T[t], 1.0)
                     share = z if scale_T is None else z * scale_T[t]
-                    after = h_T[t + 1] if len(h_T[t + 1]) == rows else h_T[t + 1][:rows]
+                    after = h_T[t + 1] if t == last or rows_T[t + 1] == rows else h_T[t + 1][:rows]
                     torch.lerp(*((h, n) if form == "paper" else (n, h)), share, out=after)
             if every_state:
                 out = chunk.unpacked(_after(h_T, rows_T, states_RH), out)
@@ -120,7 +120,7 @@ class _Recurrence(torch.autograd.Function):
         from_z_r, from_n = to_h[:, :2 * width], to_h[:, 2 * width:]
         of_4 = 3 * width if form == "compat" else 4 * width  # columns that are gradients
         for number, chunk in enumerate(ctx.chunks):
-            rows_T = chunk.rows_T
+            rows_T, last = chunk.rows_T, len(chunk.rows_T) - 1
             x_RE, scale_R, gates_RQ, states_RH = saved[4 * number:4 * number + 4]
             h_T, (n_T, z_T, r_T, inner_T) = states_RH.split([*rows_T, rows_T[-1]]), _quarters(gates_RQ, rows_T)
             scale_T = None if scale_R is None else scale_R.unsqueeze(1).split(rows_T)
@@ -139,7 +139,7 @@ class _Recurrence(torch.autograd.Function):
                 for t in reversed(positions):
                     of_n, of_z, of_r, of_inner, of_h, of_zr = of[t - positions.start]
                     h, n, z, r = h_T[t], n_T[t], z_T[t], r_T[t]
-                    if len(grad_h) > rows_T[t]:
+                    if t < last and rows_T[t + 1] > rows_T[t]:
                         grad_h = grad_h[:rows_T[t]]
                     if grad_T is not None:
                         grad_h.add_(grad_T[t])
