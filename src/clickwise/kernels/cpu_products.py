@@ -92,7 +92,7 @@ def _largest_by_mkl(dtype: torch.dtype) -> Largest:
 
 def is_by_mkl(x_MK: torch.Tensor, outputs: int) -> bool:
     """Whether `product` of x with so many outputs is MKL's, of bfloat16 by way of float32."""
-    return _by_torch(x_MK, outputs)
+    return x_MK.numel() * outputs <= _largest_by_mkl(x_MK.dtype).new
 
 
 def product(x_MK: torch.Tensor, y_NK: torch.Tensor, bias_N: torch.Tensor | None = None, *,
