@@ -311,7 +311,7 @@ def synth(variant: Annotated[str, typer.Argument(help="criteo_t15, criteo_t3, cr
 @app.command()
 def transcode(source: Annotated[Path, typer.Argument(metavar="IN", help="A folder with feature_spec.yaml.")],
               out: Annotated[Path, typer.Option(help="The folder to write.")], as_json: AsJson = False) -> None:
-    """Turn CSV or Parquet with a Feature Spec into split_binary."""
+    """Turn CSV, Parquet or TFRecords with a Feature Spec into split_binary."""
     from clickwise.data.transcode import transcode
 
     transcode(source, out)
