@@ -47,6 +47,8 @@ AllowImports = Annotated[list[str] | None, typer.Option("--allow-import", metava
     "Code of your own that the run folder names, my_package.MyModel: nothing else of it is imported. Repeatable."))]
 TrustPaths = Annotated[bool, typer.Option("--trust-paths", help=(
     "Read what a Feature Spec or a link names outside of the folder it lies in."))]
+TraceFolder = Annotated[Path | None, typer.Option("--profile", metavar="DIR", show_default=False, help=(
+    "Write a trace of ten steps there, for https://ui.perfetto.dev, and name the operators that take longest."))]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -327,6 +329,7 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
               "Train in so many processes on this machine, which share tables and batches."))] = None,
           timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help=(
               "Of several processes: how long one waits for the others."))] = 1800.0,
+          profile: TraceFolder = None,
           allow_imports: AllowImports = None, trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Train a model; the result is a run folder with metrics and report.html."""
     from clickwise.recipe import find
@@ -345,7 +348,7 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
 
     with together(timeout_s=timeout):
         folder = train(recipe, overrides, resume=resume, out=out, allow_imports=allow_imports or (),
-                       trust_paths=trust_paths)
+                       trust_paths=trust_paths, profile=profile)
         if is_first():
             _show_run(folder, as_json)
 
@@ -512,6 +515,7 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
               "Serve: of a server that runs already, ours or Triton; may be given several times."))] = None,
           connections: Annotated[int | None, typer.Option(min=1, max=1000, help=(
               "Serve: so many connections that ask again once they are answered, instead of rates."))] = None,
+          profile: TraceFolder = None,
           trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Measure throughput and latency: warm-up left out, medians and percentiles."""
     from clickwise.verbs.bench import bench
@@ -520,6 +524,9 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
     if with_loading and what is not What.inference:
         raise UsageError("--with-loading", found=f"--what {what.value}", expected="--what inference",
                          do="train and data read from the loader anyway")
+    if profile is not None and what in (What.data, What.serve):
+        raise UsageError("--profile", found=f"--what {what.value}", expected="--what train or inference",
+                         do="operators are torch's, which neither a loader nor a server calls")
     if what is What.serve:
         from clickwise.verbs.bench_serve import RATES, bench_serve
 
@@ -527,7 +534,7 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
                              batch_sizes=sizes or (1,), seconds=seconds, urls=url or (), connections=connections)
     else:
         result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=sizes,
-                       with_loading=with_loading, trust_paths=trust_paths)
+                       with_loading=with_loading, trust_paths=trust_paths, profile=profile)
     if as_json:
         _print_json(result)
         return
@@ -535,6 +542,10 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
     print("  ".join(f"{name:>18}" for name in names))
     for row in result["rows"]:
         print("  ".join(f"{_shown(row[name]):>18}" for name in names))
+    for found in result.get("profiles", ()):
+        from clickwise.verbs.profiling import shown
+
+        print("\n" + shown(found))
 
 
 def _shown(value: Any) -> str:
