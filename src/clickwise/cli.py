@@ -504,6 +504,8 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
           overrides: Overrides = None,
           what: Annotated[What, typer.Option(help="What to measure.")] = What.train,
           batch_sizes: Annotated[str | None, typer.Option(help="Several sizes: 1,64,4096.")] = None,
+          precisions: Annotated[str | None, typer.Option(help=(
+              "Train, inference: several, each with all sizes: fp32,bf16."))] = None,
           steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps that count.")] = 50,
           warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 10,
           with_loading: Annotated[bool, typer.Option("--with-loading", help="Inference: time the loader too.")] = False,
@@ -524,9 +526,11 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
     if with_loading and what is not What.inference:
         raise UsageError("--with-loading", found=f"--what {what.value}", expected="--what inference",
                          do="train and data read from the loader anyway")
-    if profile is not None and what in (What.data, What.serve):
-        raise UsageError("--profile", found=f"--what {what.value}", expected="--what train or inference",
-                         do="operators are torch's, which neither a loader nor a server calls")
+    if what in (What.data, What.serve):
+        for option, given, do in (("--profile", profile, "operators are torch's, which none of these calls"),
+                                  ("--precisions", precisions, "a loader has none, an export its own")):
+            if given is not None:
+                raise UsageError(option, found=f"--what {what.value}", expected="--what train or inference", do=do)
     if what is What.serve:
         from clickwise.verbs.bench_serve import RATES, bench_serve
 
@@ -534,14 +538,16 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
                              batch_sizes=sizes or (1,), seconds=seconds, urls=url or (), connections=connections)
     else:
         result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=sizes,
-                       with_loading=with_loading, trust_paths=trust_paths, profile=profile)
+                       precisions=tuple(precisions.split(",")) if precisions else (), with_loading=with_loading,
+                       trust_paths=trust_paths, profile=profile)
     if as_json:
         _print_json(result)
         return
     names = [name for name in result["rows"][0] if any(row[name] is not None for row in result["rows"])]
-    print("  ".join(f"{name:>18}" for name in names))
-    for row in result["rows"]:
-        print("  ".join(f"{_shown(row[name]):>18}" for name in names))
+    cells = [names, *([_shown(row[name]) for name in names] for row in result["rows"])]
+    widths = [max(10, *map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)))
     for found in result.get("profiles", ()):
         from clickwise.verbs.profiling import shown
 
