@@ -620,8 +620,23 @@ def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Ru
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Show versions and devices, and what is missing."""
+def doctor(folder: Annotated[Path | None, typer.Argument(metavar="DIR", show_default=False, help=(
+               "With --data: where its raw files lie; by default where its recipe looks."))] = None,
+           data: Annotated[str | None, typer.Option(metavar="NAME", help=(
+               "Look for the raw files of criteo, outbrain, amazon_books or kuairand instead."))] = None,
+           as_json: AsJson = False) -> None:
+    """Show versions and devices, and what is missing; or whether the raw files of a dataset are there."""
+    if data is not None:
+        from clickwise.verbs.doctor_data import doctor_data, shown
+
+        found = doctor_data(data, folder)
+        _print_json(found) if as_json else print(shown(found))
+        if found["missing"] or found["problems"]:
+            raise typer.Exit(1)
+        return
+    if folder is not None:
+        raise UsageError(str(folder), found="a folder without --data", expected="clickwise doctor, or with --data NAME",
+                         do=f"clickwise doctor --data criteo {folder}")
     from clickwise.verbs.doctor import doctor
 
     found = doctor()

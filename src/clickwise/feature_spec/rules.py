@@ -182,7 +182,7 @@ def _check_cardinality(where: str, feature: Feature, dtype: np.dtype) -> None:
     if cardinality == AUTO and isinstance(cardinality, str):
         return
     if not _is_count(cardinality):
-        raise SpecError(where, found=repr(cardinality), expected="an integer of at least 1, or auto for clickwise transcode")
+        raise SpecError(where, found=repr(cardinality), expected="an integer of at least 1, or auto before transcode")
     if dtype.kind in "iu" and cardinality - 1 > np.iinfo(dtype).max:
         raise SpecError(where, found=f"{cardinality} ids in {feature.dtype}, which ends at {np.iinfo(dtype).max}",
                         expected=f"dtype {narrowest_id_dtype(cardinality)} or wider")
