@@ -21,6 +21,7 @@ from clickwise import machine, memory
 from clickwise.batch import Batch
 from clickwise.data.loader import Loader
 from clickwise.errors import DataError, UsageError
+from clickwise.latest_run import latest_run
 from clickwise.run.folder import RECIPE, recipe_of
 from clickwise.run.session import Session, build_session
 from clickwise.serve.signature import FILE as SIGNATURE
@@ -62,8 +63,9 @@ def bench(name: str, overrides: list[str], *, what: What = "train", steps: int =
 
         traces = Profile(profile)
     memory.keep_freed_memory()
-    is_run = (Path(name) / RECIPE).exists()
-    recipe = recipe_of(Path(name), overrides, trust_paths=trust_paths) if is_run else load_recipe(name, overrides)
+    folder = latest_run(Path(name))
+    is_run = (folder / RECIPE).exists()
+    recipe = recipe_of(folder, overrides, trust_paths=trust_paths) if is_run else load_recipe(name, overrides)
     measure = {"train": _train, "inference": _inference_with_loading if with_loading else _inference, "data": _data}
     rows = []
     for precision, size in itertools.product(precisions or (recipe.train.precision,),
