@@ -108,7 +108,7 @@ def main() -> None:
             raise
         _complain(str(told), 1)
     finally:
-        if received:
+        if received and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -120,7 +120,8 @@ def _interrupted() -> Interrupted:
 def _interrupted_by_signals() -> list[int]:
     """From now on SIGINT and SIGTERM raise KeyboardInterrupt; the list holds those that came.
 
-    While a module is imported they wait: some libraries catch whatever their imports raise, and go on without them.
+    While a module is imported they wait, where the system has such a timer: some libraries catch whatever their imports
+    raise, and go on without them.
     """
     received: list[int] = []
 
@@ -129,7 +130,7 @@ def _interrupted_by_signals() -> list[int]:
             received.append(number)
         while frame is not None and "importlib._bootstrap" not in frame.f_code.co_filename:
             frame = frame.f_back
-        if frame is None:
+        if frame is None or not hasattr(signal, "setitimer"):
             raise KeyboardInterrupt
         signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, 0.05)  # and look again
