@@ -604,6 +604,23 @@ def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Ru
 
 
 @app.command()
+def log(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, finished or not.")],
+        to: Annotated[tuple[str, str], typer.Option(metavar="SINK TARGET", show_default=False, help=(
+            "tensorboard FOLDER, mlflow URI, or the dotted path of a sink of your own and what it takes."))],
+        follow: Annotated[bool, typer.Option("--follow", help="Go on until all runs are finished.")] = False,
+        as_json: AsJson = False) -> None:
+    """Send the log of runs, metrics and settings, to TensorBoard or MLflow; given again, what is new."""
+    from clickwise.verbs.log import log
+
+    found = log(runs, *to, follow=follow)
+    if as_json:
+        _print_json(found)
+        return
+    for run, count in found["points"].items():
+        print(f"{run}  {count:,} points to {found['to']} {found['target']}")
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Show versions and devices, and what is missing."""
     from clickwise.verbs.doctor import doctor
