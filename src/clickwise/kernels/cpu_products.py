@@ -79,6 +79,11 @@ def _by_torch(x_MK: torch.Tensor, outputs: int, small: int = SMALL) -> bool:
     return x_MK.numel() * outputs <= _largest_by_torch(x_MK.dtype, small)
 
 
+def is_by_mkl(x_MK: torch.Tensor, outputs: int) -> bool:
+    """Whether `product` of x with so many outputs is MKL's, of bfloat16 by way of float32."""
+    return _by_torch(x_MK, outputs)
+
+
 def product(x_MK: torch.Tensor, y_NK: torch.Tensor, bias_N: torch.Tensor | None = None, *,
             out: torch.Tensor | None = None) -> torch.Tensor:
     """x yᵀ + bias, [M, N]; written to `out`, of any float type, where it is given."""

@@ -226,8 +226,8 @@ class PreparationFolder:
             say(f"{self.out.name}: stopped; what was finished ({', '.join(self._stages)}) is kept in {self.partial} "
                 "for the next run")
         self._held.close()
-        if isinstance(error, OSError) and (told := disk_error(error, self.out, PrepareError)):
-            raise told from error
+        if isinstance(error, OSError) and (cause := disk_error(error, self.out, PrepareError)):
+            raise cause from error
 
 
 def _sizes(folder: Path) -> dict[str, int]:

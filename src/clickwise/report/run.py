@@ -122,17 +122,18 @@ def _text(path: Path) -> str:
 
 
 def _columns(path: Path) -> dict[str, dict[str, Any]]:
-    return {name: {**{key: str(told[key]) for key in ("channel", "why", "check")}, "ids": told["ids"],
-                   **{key: dict(told.get(key, {})) for key in ("missing", "without_an_id")}}
-            for name, told in json.loads(_text(path)).items()}
+    return {name: {**{key: str(content[key]) for key in ("channel", "why", "check")}, "ids": content["ids"],
+                   **{key: dict(content.get(key, {})) for key in ("missing", "without_an_id")}}
+            for name, content in json.loads(_text(path)).items()}
 
 
 def _baselines(path: Path) -> dict[str, Any]:
-    told = json.loads(_text(path))
-    return {"mapping": str(told["mapping"]),
-            **{key: int(told[key]) for key in ("rows", "of", "train_rows", "of_train")},
-            "results": {name: dict(values) for name, values in told["results"].items()},
-            "not_measured": dict(told["not_measured"]), "warnings": [str(warning) for warning in told["warnings"]]}
+    content = json.loads(_text(path))
+    return {"mapping": str(content["mapping"]),
+            **{key: int(content[key]) for key in ("rows", "of", "train_rows", "of_train")},
+            "results": {name: dict(values) for name, values in content["results"].items()},
+            "not_measured": dict(content["not_measured"]),
+            "warnings": [str(warning) for warning in content["warnings"]]}
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

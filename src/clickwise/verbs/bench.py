@@ -20,6 +20,7 @@ from clickwise import machine, memory
 from clickwise.batch import Batch
 from clickwise.data.loader import Loader
 from clickwise.errors import DataError
+from clickwise.latest_run import latest_run
 from clickwise.run.folder import RECIPE, recipe_of
 from clickwise.run.session import Session, build_session
 from clickwise.serve.signature import FILE as SIGNATURE
@@ -42,8 +43,9 @@ def bench(name: str, overrides: list[str], *, what: What = "train", steps: int =
 
         return bench_export(Path(name), steps=steps, warmup=warmup, batch_sizes=batch_sizes)
     memory.keep_freed_memory()
-    is_run = (Path(name) / RECIPE).exists()
-    recipe = recipe_of(Path(name), overrides, trust_paths=trust_paths) if is_run else load_recipe(name, overrides)
+    folder = latest_run(Path(name))
+    is_run = (folder / RECIPE).exists()
+    recipe = recipe_of(folder, overrides, trust_paths=trust_paths) if is_run else load_recipe(name, overrides)
     rows = []
     for size in batch_sizes or (recipe.train.batch_size,):
         sizes = dataclasses.replace(recipe.train, batch_size=size, evaluation_batch_size=size)

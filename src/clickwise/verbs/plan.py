@@ -223,7 +223,7 @@ def _counted(training: Training, samples: int) -> Callable[[Table], float]:
     """The same of one table, from how often every id occurs in the training mapping; targets and negatives that are
     drawn for a sample are taken to differ."""
     dataset = training.dataset
-    rows = dataset.columns(training.recipe.data.train).rows
+    rows = dataset.train_columns().rows
     of_data = {name for channel in ID_CHANNELS for name in dataset.spec.channels.get(channel, ())}
     counts = dataset.train_counts(of_data & {name for table in training.tables for name in table.features})
     targets = dataset.spec.channels.get("target_item", ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from clickwise.encoding.document import FILE as ENCODING_FILE
 from clickwise.errors import CheckpointError, Interrupted, UsageError
 from clickwise.feature_spec import FILE_NAME
 from clickwise.given_files import check_links
+from clickwise.latest_run import latest_run
 from clickwise.metrics import build_metrics
 from clickwise.progress import be_quiet, say, warn
 from clickwise.report import write_report
@@ -48,11 +50,14 @@ def train(name: str | None, overrides: list[str], *, resume: Path | None = None,
     if not processes.is_first():
         be_quiet()
     if resume is not None:
-        return _resume(resume, name, overrides, allow_imports, trust_paths)
+        return _resume(latest_run(resume), name, overrides, allow_imports, trust_paths)
     if name is None:
         raise UsageError("clickwise train", found="no recipe", expected="a recipe, or --resume RUN",
                          do="clickwise train kuairand/dlrm")
-    session = build_session(load_recipe(name, overrides), trust_paths=trust_paths)
+    recipe = load_recipe(name, overrides)
+    if recipe.start_from is not None:
+        recipe = dataclasses.replace(recipe, start_from=str(latest_run(Path(recipe.start_from))))
+    session = build_session(recipe, trust_paths=trust_paths)
     session.check_data()  # whatever can refuse this recipe speaks before the folder appears
     session.check_warmup()  # of a run that starts: one that is resumed could not change it
     _require_same(session)

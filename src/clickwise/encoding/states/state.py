@@ -124,9 +124,9 @@ class GoingOn:
         found = self.look_up(events.values)
         if len(fresh):
             later = self._replay(events.take(fresh))
-            place = np.arange(len(events.label))
-            place[fresh] = len(place) + np.arange(len(fresh))
-            found = {name: pa.concat_arrays([found[name], later[name]]).take(pa.array(place)) for name in found}
+            order = np.arange(len(events.label))
+            order[fresh] = len(order) + np.arange(len(fresh))
+            found = {name: pa.concat_arrays([found[name], later[name]]).take(pa.array(order)) for name in found}
         return found
 
     def click(self, events: Events) -> None:

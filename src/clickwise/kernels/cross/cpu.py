@@ -6,6 +6,7 @@ import itertools
 
 import torch
 
+from clickwise.kernels import prepacked
 from clickwise.kernels.autocast import compute_type
 from clickwise.kernels.cpu_products import added, product, product_of_columns
 
@@ -14,7 +15,13 @@ CHUNK = 2048  # samples that backward takes at a time
 
 def cross(x0_BK: torch.Tensor, layers) -> torch.Tensor:
     """As `clickwise.kernels.cross.cross`."""
-    return _Cross.apply(x0_BK.to(compute_type(x0_BK)), *itertools.chain.from_iterable(layers))
+    x_BK = x0_BK = x0_BK.to(compute_type(x0_BK))
+    if (packed := prepacked.active()) is not None:
+        for u_RK, v_KR, bias_K in layers:
+            h_BR = x_BK if u_RK is None else packed.product(x_BK, u_RK)
+            x_BK = torch.addcmul(x_BK, x0_BK, packed.product(h_BR, v_KR, bias_K))
+        return x_BK
+    return _Cross.apply(x0_BK, *itertools.chain.from_iterable(layers))
 
 
 class _Cross(torch.autograd.Function):

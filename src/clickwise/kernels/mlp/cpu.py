@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from clickwise.kernels import prepacked
 from clickwise.kernels.autocast import compute_type
 from clickwise.kernels.cpu_products import added, product, product_of_columns
 
@@ -16,7 +17,13 @@ CHUNK = 2048  # samples that backward takes at a time; measured: 6 % of a step a
 
 def mlp(x_BK: torch.Tensor, weights, biases, relu_last: bool = True) -> torch.Tensor:
     """As `clickwise.kernels.mlp.mlp`."""
-    return _MLP.apply(x_BK.to(compute_type(x_BK)), relu_last, len(weights), *weights, *biases)
+    x_BK = x_BK.to(compute_type(x_BK))
+    if (packed := prepacked.active()) is not None:
+        for layer, (weight_HK, bias_H) in enumerate(zip(weights, biases, strict=True)):
+            x_BK = packed.product(x_BK, weight_HK, bias_H)
+            x_BK = x_BK.relu_() if relu_last or layer < len(weights) - 1 else x_BK
+        return x_BK
+    return _MLP.apply(x_BK, relu_last, len(weights), *weights, *biases)
 
 
 class _MLP(torch.autograd.Function):
