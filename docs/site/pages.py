@@ -122,7 +122,7 @@ def reference():
     tree = ast.parse((ROOT / "src" / "clickwise" / "__init__.py").read_text(encoding="utf-8"))
     (names,) = (ast.literal_eval(node.value) for node in tree.body
                 if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_NAMES")
-    parts = ["# Reference of the Python interface", "Each is a name of `clickwise`: `import clickwise as cw`, `cw.fit`."]
+    parts = ["# Reference of the Python interface", "Names of `clickwise`: `import clickwise as cw`, `cw.fit`."]
     for module, members in names.items():
         parts.append(f"## `clickwise.{module}`")
         parts += [f"::: clickwise.{module}.{name}" for name in members]

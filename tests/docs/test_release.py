@@ -30,3 +30,12 @@ def test_the_citation_says_what_the_package_says():
     assert CITATION["cff-version"] == "1.2.0" and CITATION["message"] and CITATION["title"] == PROJECT["name"]
     assert CITATION["license"] == PROJECT["license"] and CITATION["abstract"] == PROJECT["description"]
     assert CITATION["authors"] == [{"name": "clickwise developers"}]
+
+
+def test_what_an_index_shows_has_no_relative_links():
+    hook = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]
+    text = (ROOT / "README.md").read_text()
+    for rule in hook["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    assert re.findall(r"\]\((?!https://)[^)]*\)", text) == [] and "<!--" not in text
+    assert "docs/training.md" in text  # the words of a link stay
