@@ -641,25 +641,6 @@ def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", callback
 
 
 @app.command()
-<<<<<<< HEAD
-def doctor(folder: Annotated[Path | None, typer.Argument(metavar="DIR", show_default=False, help=(
-               "With --data: where its raw files lie; by default where its recipe looks."))] = None,
-           data: Annotated[str | None, typer.Option(metavar="NAME", help=(
-               "Look for the raw files of criteo, outbrain, amazon_books or kuairand instead."))] = None,
-           as_json: AsJson = False) -> None:
-    """Show versions and devices, and what is missing; or whether the raw files of a dataset are there."""
-    if data is not None:
-        from clickwise.verbs.doctor_data import doctor_data, shown
-
-        found = doctor_data(data, folder)
-        _print_json(found) if as_json else print(shown(found))
-        if found["missing"] or found["problems"]:
-            raise typer.Exit(1)
-        return
-    if folder is not None:
-        raise UsageError(str(folder), found="a folder without --data", expected="clickwise doctor, or with --data NAME",
-                         do=f"clickwise doctor --data criteo {folder}")
-=======
 def log(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", callback=_latest_runs, help=(
             "Run folders, finished or not; of folders of runs the latest."))],
         to: Annotated[tuple[str, str], typer.Option(metavar="SINK TARGET", show_default=False, help=(
@@ -678,9 +659,23 @@ def log(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", callback=_l
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Show versions and devices, and what is missing."""
->>>>>>> work-h
+def doctor(folder: Annotated[Path | None, typer.Argument(metavar="DIR", show_default=False, help=(
+               "With --data: where its raw files lie; by default where its recipe looks."))] = None,
+           data: Annotated[str | None, typer.Option(metavar="NAME", help=(
+               "Look for the raw files of criteo, outbrain, amazon_books or kuairand instead."))] = None,
+           as_json: AsJson = False) -> None:
+    """Show versions and devices, and what is missing; or whether the raw files of a dataset are there."""
+    if data is not None:
+        from clickwise.verbs.doctor_data import doctor_data, shown
+
+        found = doctor_data(data, folder)
+        _print_json(found) if as_json else print(shown(found))
+        if found["missing"] or found["problems"]:
+            raise typer.Exit(1)
+        return
+    if folder is not None:
+        raise UsageError(str(folder), found="a folder without --data", expected="clickwise doctor, or with --data NAME",
+                         do=f"clickwise doctor --data criteo {folder}")
     from clickwise.verbs.doctor import doctor
 
     found = doctor()
