@@ -49,6 +49,8 @@ AllowImports = Annotated[list[str] | None, typer.Option("--allow-import", metava
     "Import this code that the run folder names, such as my_package.MyModel; nothing else is imported. Repeatable."))]
 TrustPaths = Annotated[bool, typer.Option("--trust-paths", help=(
     "Also read files outside of the folder that a Feature Spec or a link points to."))]
+TraceFolder = Annotated[Path | None, typer.Option("--profile", metavar="DIR", show_default=False, help=(
+    "Write a trace of ten steps there, for https://ui.perfetto.dev, and name the operators that take longest."))]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -321,7 +323,7 @@ def synth(variant: Annotated[str, typer.Argument(help="criteo_t15, criteo_t3, cr
 @app.command()
 def transcode(source: Annotated[Path, typer.Argument(metavar="IN", help="A folder with feature_spec.yaml.")],
               out: Annotated[Path, typer.Option(help="The folder to write.")], as_json: AsJson = False) -> None:
-    """Turn CSV or Parquet with a Feature Spec into split_binary."""
+    """Turn CSV, Parquet or TFRecords with a Feature Spec into split_binary."""
     from clickwise.data.transcode import transcode
 
     transcode(source, out)
@@ -338,6 +340,7 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
               "Number of processes on this machine; they share tables and batches."))] = None,
           timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help=(
               "How long one process waits for another that does not answer."))] = 1800.0,
+          profile: TraceFolder = None,
           allow_imports: AllowImports = None, trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Train a model; the result is a run folder with metrics and report.html."""
     from clickwise.recipe import find
@@ -356,7 +359,7 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
 
     with together(timeout_s=timeout):
         folder = train(recipe, overrides, resume=resume, out=out, allow_imports=allow_imports or (),
-                       trust_paths=trust_paths)
+                       trust_paths=trust_paths, profile=profile)
         if is_first():
             _show_run(folder, as_json)
 
@@ -516,6 +519,8 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
           overrides: Overrides = None,
           what: Annotated[What, typer.Option(help="What to measure.")] = What.train,
           batch_sizes: Annotated[str | None, typer.Option(help="Several sizes: 1,64,4096.")] = None,
+          precisions: Annotated[str | None, typer.Option(help=(
+              "For train and inference: several precisions, each with all batch sizes: fp32,bf16."))] = None,
           steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps that are measured.")] = 50,
           warmup: Annotated[int, typer.Option(min=0, help="Steps before them, not measured.")] = 10,
           with_loading: Annotated[bool, typer.Option("--with-loading", help=(
@@ -528,6 +533,7 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
               "For serve: address of a running server, ours or Triton. Repeatable."))] = None,
           connections: Annotated[int | None, typer.Option(min=1, max=1000, help=(
               "For serve, instead of --rates: number of connections that send a request after each answer."))] = None,
+          profile: TraceFolder = None,
           trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Measure throughput and latency, after a warm-up: medians and percentiles."""
     from clickwise.verbs.bench import bench
@@ -536,6 +542,11 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
     if with_loading and what is not What.inference:
         raise UsageError("--with-loading", found=f"--what {what.value}", expected="--what inference",
                          do="train and data read from the loader anyway")
+    if what in (What.data, What.serve):
+        for option, given, do in (("--profile", profile, "operators are torch's, which none of these calls"),
+                                  ("--precisions", precisions, "a loader has none, an export its own")):
+            if given is not None:
+                raise UsageError(option, found=f"--what {what.value}", expected="--what train or inference", do=do)
     if what is What.serve:
         from clickwise.verbs.bench_serve import RATES, bench_serve
 
@@ -543,14 +554,20 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
                              batch_sizes=sizes or (1,), seconds=seconds, urls=url or (), connections=connections)
     else:
         result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=sizes,
-                       with_loading=with_loading, trust_paths=trust_paths)
+                       precisions=tuple(precisions.split(",")) if precisions else (), with_loading=with_loading,
+                       trust_paths=trust_paths, profile=profile)
     if as_json:
         _print_json(result)
         return
     names = [name for name in result["rows"][0] if any(row[name] is not None for row in result["rows"])]
-    print("  ".join(f"{name:>18}" for name in names))
-    for row in result["rows"]:
-        print("  ".join(f"{_shown(row[name]):>18}" for name in names))
+    cells = [names, *([_shown(row[name]) for name in names] for row in result["rows"])]
+    widths = [max(10, *map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)))
+    for found in result.get("profiles", ()):
+        from clickwise.verbs.profiling import shown
+
+        print("\n" + shown(found))
 
 
 def _shown(value: Any) -> str:
@@ -642,8 +659,23 @@ def log(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", callback=_l
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Show versions and devices, and what is missing."""
+def doctor(folder: Annotated[Path | None, typer.Argument(metavar="DIR", show_default=False, help=(
+               "With --data: where its raw files lie; by default where its recipe looks."))] = None,
+           data: Annotated[str | None, typer.Option(metavar="NAME", help=(
+               "Look for the raw files of criteo, outbrain, amazon_books or kuairand instead."))] = None,
+           as_json: AsJson = False) -> None:
+    """Show versions and devices, and what is missing; or whether the raw files of a dataset are there."""
+    if data is not None:
+        from clickwise.verbs.doctor_data import doctor_data, shown
+
+        found = doctor_data(data, folder)
+        _print_json(found) if as_json else print(shown(found))
+        if found["missing"] or found["problems"]:
+            raise typer.Exit(1)
+        return
+    if folder is not None:
+        raise UsageError(str(folder), found="a folder without --data", expected="clickwise doctor, or with --data NAME",
+                         do=f"clickwise doctor --data criteo {folder}")
     from clickwise.verbs.doctor import doctor
 
     found = doctor()

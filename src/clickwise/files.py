@@ -57,7 +57,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # the error that is told is the first
+        with contextlib.suppress(OSError):  # the error that is reported is the first
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):
             error.filename = str(path)

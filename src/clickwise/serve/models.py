@@ -100,7 +100,7 @@ class Models:
         self._took(content, opened)
 
     def follow(self) -> None:
-        """Opens and closes what another worker was told to, or what is served when this worker begins."""
+        """Opens and closes what another worker was asked to, or what is served when this worker begins."""
         number = int(self._numbers[0])
         if number == self._numbers[_WORKERS + self._place.worker]:
             return

@@ -213,9 +213,9 @@ def _lookups(training: Training, samples: int, alpha: float | None) -> dict[str,
 def _ids_of(training: Training, name: str) -> int:
     """The most ids that a sample has of a feature; one of what is no feature of the data, a cross."""
     spec = training.dataset.spec
-    for place, channel in enumerate(("history", "negative_history")):
+    for index, channel in enumerate(("history", "negative_history")):
         if name in spec.channels.get(channel, ()):
-            return training.recipe.data.histories.lengths(spec)[place]
+            return training.recipe.data.histories.lengths(spec)[index]
     return (spec.features[name].max_hotness or 1) if name in spec.features else 1
 
 
