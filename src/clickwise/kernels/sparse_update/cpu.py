@@ -116,10 +116,10 @@ def _change(weight_RD, states, touched_C, grad_CD, rule, step) -> torch.Tensor:
 def _ftrl_rows(weight_RD, states, touched_C, grad_CD, rule, lr) -> None:
     """FTRL on the rows `touched_C`."""
     whole = (weight_RD, states["accumulator"], states["linear"])
-    rows = [of_all_RD.index_select(0, touched_C) for of_all_RD in whole]
+    rows = [all_RD.index_select(0, touched_C) for all_RD in whole]
     ftrl_(*rows, grad_CD, lr=lr, base_lr=rule.lr, l1=rule.l1, l2=rule.l2, beta=rule.beta)
-    for of_all_RD, of_these_CD in zip(whole, rows, strict=True):
-        of_all_RD.index_copy_(0, touched_C, of_these_CD)
+    for all_RD, touched_CD in zip(whole, rows, strict=True):
+        all_RD.index_copy_(0, touched_C, touched_CD)
 
 
 def _step_all_rows(weight_RD, states, touched_U, summed, rule, lr, step, rows_at_once) -> None:
