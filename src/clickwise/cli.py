@@ -125,7 +125,7 @@ def main() -> None:
             raise
         _complain(str(known), 1)
     finally:
-        if received:
+        if received and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -137,7 +137,8 @@ def _interrupted() -> Interrupted:
 def _interrupted_by_signals() -> list[int]:
     """From now on SIGINT and SIGTERM raise KeyboardInterrupt; the list holds those that came.
 
-    While a module is imported they wait: some libraries catch whatever their imports raise, and go on without them.
+    While a module is imported they wait, where the system has such a timer: some libraries catch whatever their imports
+    raise, and go on without them.
     """
     received: list[int] = []
 
@@ -146,7 +147,7 @@ def _interrupted_by_signals() -> list[int]:
             received.append(number)
         while frame is not None and "importlib._bootstrap" not in frame.f_code.co_filename:
             frame = frame.f_back
-        if frame is None:
+        if frame is None or not hasattr(signal, "setitimer"):
             raise KeyboardInterrupt
         signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, 0.05)  # and look again
@@ -651,6 +652,24 @@ def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", callback
     else:
         page = write_comparison(runs, out or Path("report.html"))
     _print_json({"report": str(page)}) if as_json else print(page)
+
+
+@app.command()
+def log(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", callback=_latest_runs, help=(
+            "Run folders, finished or not; of folders of runs the latest."))],
+        to: Annotated[tuple[str, str], typer.Option(metavar="SINK TARGET", show_default=False, help=(
+            "tensorboard FOLDER, mlflow URI, or the dotted path of a sink of your own and what it takes."))],
+        follow: Annotated[bool, typer.Option("--follow", help="Go on until all runs are finished.")] = False,
+        as_json: AsJson = False) -> None:
+    """Send the log of runs, metrics and settings, to TensorBoard or MLflow; given again, what is new."""
+    from clickwise.verbs.log import log
+
+    found = log(runs, *to, follow=follow)
+    if as_json:
+        _print_json(found)
+        return
+    for run, count in found["points"].items():
+        print(f"{run}  {count:,} points to {found['to']} {found['target']}")
 
 
 @app.command()

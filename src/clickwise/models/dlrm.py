@@ -18,7 +18,7 @@ from clickwise.batch import Batch
 from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.feature_spec import FeatureSpec
-from clickwise.kernels.dot_interaction import dot_interaction, output_width
+from clickwise.kernels.dot_interaction import dot_interaction, dot_interaction_of, output_width, takes_joined
 from clickwise.layers.mlp import MLP
 from clickwise.models.ctr_model import CTRModel, concat_inputs_and_rows, require_shares, require_sizes
 from clickwise.recipe import require
@@ -88,13 +88,17 @@ class DLRM(CTRModel):
         self.embeddings.ask(batch.categorical)
 
     def forward(self, batch: Batch) -> torch.Tensor:
+        return self.output(self.top(self._interaction(batch))).squeeze(1).float()
+
+    def _interaction(self, batch: Batch) -> torch.Tensor:
+        """What the top MLP reads, [B, H]."""
         z0_BD = None if self.bottom is None else self.bottom(batch.numerical.float())
-        if not self.multiplies:
+        is_joined = z0_BD is not None and bool(batch.categorical) and takes_joined(z0_BD.device)
+        if is_joined or not self.multiplies:
             x_BK = concat_inputs_and_rows(z0_BD, self.embeddings, batch.categorical, self.embedding_dropout)
-            return self.output(self.top(x_BK)).squeeze(1).float()
-        rows_BFD = self.embeddings(batch.categorical).unflatten(1, (-1, self.embedding_dim)) \
-            if batch.categorical else None
-        if rows_BFD is not None:
+            return dot_interaction_of(x_BK.unflatten(1, (-1, self.embedding_dim))) if self.multiplies else x_BK
+        rows_BFD = None
+        if batch.categorical:
+            rows_BFD = self.embeddings(batch.categorical).unflatten(1, (-1, self.embedding_dim))
             rows_BFD = self.embedding_dropout(rows_BFD)
-        interaction_BH = dot_interaction(z0_BD, rows_BFD)
-        return self.output(self.top(interaction_BH)).squeeze(1).float()
+        return dot_interaction(z0_BD, rows_BFD)

@@ -55,7 +55,7 @@ class Run:
         """The metrics of every mapping: the final ones, or the last evaluation's if the run has not finished."""
         if self.facts is not None and self.facts.mappings:
             return self.facts.mappings
-        return {line["mapping"]: {name: value for name, value in line.items() if name not in _ABOUT_THE_LINE}
+        return {line["mapping"]: {name: value for name, value in line.items() if name not in ABOUT_THE_LINE}
                 for line in self.of_kind("eval") if "mapping" in line}
 
     @property
@@ -78,7 +78,7 @@ class Run:
         return dict(_flat(parse_yaml(self.recipe, str(self.folder / "recipe.yaml")) or {})) if self.recipe else {}
 
 
-_ABOUT_THE_LINE = ("step", "epoch", "wall_s", "kind", "mapping")
+ABOUT_THE_LINE = ("step", "epoch", "wall_s", "kind", "mapping")
 
 
 def read_run(folder: Path) -> Run:

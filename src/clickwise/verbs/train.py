@@ -45,7 +45,7 @@ def train(name: str | None, overrides: list[str], *, resume: Path | None = None,
           run_name: str | None = None) -> Path:
     """The finished run folder; with `resume` an interrupted one, continued as if it had never stopped.
 
-    The recipe, `name` and `overrides`, may import code of one's own. A run folder that is resumed or started from may
+    The recipe, `name` and `overrides`, may import code of your own. A run folder that is resumed or started from may
     only import what is allowed. Unless `trust_paths`, neither a Feature Spec nor links lead out of their folder. A
     trace of some steps goes into the folder `profile`. The run is `out/run_name`, or `out/<dataset>-<model>/<time>`, to
     which `out/latest` then leads.
