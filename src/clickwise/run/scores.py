@@ -23,7 +23,8 @@ def scores(session: Session, spec: FeatureSpec, columns: Columns) -> dict[str, n
     loader = Loader(session.dataset.as_evaluated(columns), spec, batch_size=batch_size, channels=session.reads,
                     prefetch=0 if columns.rows <= batch_size else 2)  # a thread costs a millisecond
     logit_B = torch.cat([logit_B.cpu() for logit_B, _ in predictions(
-        session.model, loader.epoch(0), precision=session.recipe.train.precision, device=session.device)])
+        session.model, loader.epoch(0), precision=session.recipe.train.precision, device=session.device,
+        packed=session.packed)])
     if (bad := logit_B.isnan()).any():
         raise _no_number(spec, columns, int(bad.nonzero()[0]))
     return dict(zip(SCORES, (logit_B.numpy(), logit_B.double().sigmoid().numpy().astype(np.float32)), strict=True))

@@ -21,6 +21,7 @@ from clickwise.embedding import Embeddings
 from clickwise.errors import CheckpointError, RecipeError, SpecError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.kernels.cpu_products import bf16_instructions
+from clickwise.kernels.prepacked import PackedWeights
 from clickwise.metrics import MetricSet, build_metrics
 from clickwise.model_memory import check_training
 from clickwise.models.ctr_model import CTRModel
@@ -45,6 +46,7 @@ class Session:
     model: CTRModel
     step: TrainStep
     device: torch.device
+    packed: PackedWeights = dataclasses.field(default_factory=PackedWeights)  # of the model, for scores
 
     def __repr__(self) -> str:
         recipe = self.recipe
@@ -224,7 +226,7 @@ def build_session(recipe: Recipe, spec: FeatureSpec | None = None, *, trust_path
     steps_per_epoch = functools.cache(lambda: len(_train_loader(dataset, recipe, model, device)))
     _import_optimizers()
     step = TrainStep(model, parts_of(model, recipe), precision=recipe.train.precision, device=device,
-                     steps_per_epoch=steps_per_epoch)
+                     steps_per_epoch=steps_per_epoch, loss_scale=recipe.train.loss_scale)
     return Session(recipe=recipe, dataset=dataset, model=model, step=step, device=device)
 
 

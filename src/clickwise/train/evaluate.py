@@ -12,6 +12,7 @@ from torch import nn
 from clickwise import processes
 from clickwise.batch import Batch
 from clickwise.errors import DataError
+from clickwise.kernels.prepacked import PackedWeights
 from clickwise.metrics import Metric, MetricSet, build_metric
 from clickwise.train.step import Precision, compute_in
 
@@ -19,15 +20,16 @@ EXTREME = 1000.0  # in size: numbers on one scale are a few, seldom more than a 
 
 
 @torch.no_grad()
-def predictions(model: nn.Module, batches: Iterable[Batch], *, precision: Precision,
-                device: torch.device) -> Iterator[tuple[torch.Tensor, Batch]]:
-    """For every batch the logits [B] (float32) and the batch, both on `device`; the model's mode is restored."""
-    training = model.training
+def predictions(model: nn.Module, batches: Iterable[Batch], *, precision: Precision, device: torch.device,
+                packed: PackedWeights | None = None) -> Iterator[tuple[torch.Tensor, Batch]]:
+    """For every batch the logits [B] (float32) and the batch, both on `device`; the model's mode is restored. `packed`
+    keeps its weights for the next call; otherwise they are made ready for this one."""
+    training, packed = model.training, PackedWeights() if packed is None else packed
     model.eval()
     try:
         for batch in batches:
             batch = batch.to(device)
-            with compute_in(precision, device):
+            with compute_in(precision, device), packed:
                 logit_B = model(batch)
             yield logit_B, batch
     finally:
@@ -55,10 +57,10 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: MetricSet, *, 
                                 do="correct that number, or prepare the rows again") from None
             raise
         watch(logit_B, batch)
-    return _of_all_processes(metrics)
+    return of_all_processes(metrics)
 
 
-def _of_all_processes(metrics: MetricSet) -> dict[str, float]:
+def of_all_processes(metrics: MetricSet) -> dict[str, float]:
     """What the metrics of all processes make together, in each of them."""
     if processes.count() == 1:
         return metrics.compute()

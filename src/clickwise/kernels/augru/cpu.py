@@ -46,6 +46,12 @@ class _Recurrence(torch.autograd.Function):
     and paper U h, in compat r ⊙ h. So the input's part is its first three quarters, and that of the state in gru and
     paper its last three: one product each. Gradients (before tanh and σ) stand in the same order.
     """
+    # h = 0.5, n = -1, z = 0.25, a = 0.8:
+    #   gru      0.25 · 0.5 + 0.75 · (-1) = -0.625
+    #   paper    moves by a z = 0.2:               0.8 · 0.5 + 0.2 · (-1) = 0.2
+    #   compat   moves back by (1 - a) z = 0.05:   0.05 · 0.5 + 0.95 · (-1) = -0.925
+    # Gradients of the paper's form, for 1 of the new state: h has 0.8, n has 0.2, the share 0.2 has n - h = -1.5; of
+    # that z has a · (-1.5) = -1.2, and a has z · (-1.5) = -0.375.
 
     @staticmethod
     def forward(ctx, x_LBE, input_GE, bias_G, weight_GH, inner_bias_H, attention_LB, mask_LB, form, every_state):
