@@ -43,7 +43,7 @@ class Largest(NamedTuple):
 
 BY_MKL = {  # by instructions of the processor: the first row of which it has all
     ("avx512_f", "avx_vnni"): Largest(new=2**20, written=2**23, of_columns=2**24),
-    ("avx512_f",): Largest(new=2**22, written=2**27, of_columns=2**30),
+    ("avx512_f",): Largest(new=2**23, written=2**27, of_columns=2**30),
     (): Largest(new=math.inf, written=math.inf, of_columns=math.inf),
 }
 
