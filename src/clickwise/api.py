@@ -170,7 +170,7 @@ class Model:
             loader = Loader(session.dataset.as_evaluated(columns), spec, batch_size=session.evaluation_batch_size,
                             channels={*session.reads, "label", "display"})
             measure(session.model, loader.epoch(0), metrics, precision=session.recipe.train.precision,
-                    device=session.device)
+                    device=session.device, weights=session.packed)
             seen += columns.rows
         if not seen:
             raise DataError("rows", found="no rows with a label", expected="at least one row")

@@ -19,7 +19,7 @@ import torch
 from clickwise.batch import Column, Ragged
 from clickwise.embedding import Embeddings
 from clickwise.embedding.backward import RowsOfTables, at_its_end, require_end_of_backward, this_backward
-from clickwise.embedding.lookup import Group, bags_of
+from clickwise.embedding.lookup import Group, bags_of, is_one_id_each
 from clickwise.embedding.placement import common_rows
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import EngineError
@@ -126,7 +126,8 @@ class TablesInMemory(Embeddings):
             self._check_ids(dict(zip(self.features, columns, strict=True)))
         trains = self._trains()
         looked = self._look_up(columns, trains)
-        widths = tuple(dim * bags_of(column) for dim, column in zip(self.dims, columns, strict=True))
+        widths = self.dims if is_one_id_each(columns) else \
+            tuple(dim * bags_of(column) for dim, column in zip(self.dims, columns, strict=True))
         return self._looked_up(looked, len(columns[0]), widths, before, trains)
 
     def _trains(self) -> bool:
@@ -149,7 +150,8 @@ class TablesInMemory(Embeddings):
         if len(columns) != len(self.features):
             raise EngineError("embeddings", found=f"{len(columns)} columns",
                               expected=f"{len(self.features)}: {', '.join(self.features)}")
-        for feature, column in zip(self.features, columns, strict=True):
+        is_simple = not columns or is_one_id_each(columns)  # looked at one by one only where they are not
+        for feature, column in () if is_simple else zip(self.features, columns, strict=True):
             ids = column.values_V if isinstance(column, Ragged) else column
             if ids.dim() != 1 and (ids.dim() != 2 or isinstance(column, Ragged)):
                 raise EngineError(f"feature {feature!r}", found=f"ids of the shape {tuple(ids.shape)}",

@@ -89,7 +89,8 @@ def auc_of_test(exported: ExportedModel, session: Session) -> dict[str, float | 
     session = dataclasses.replace(session, dataset=Dataset(data))
     labels, by_export, by_run = [], [], []
     for logit_B, batch in predictions(session.model, session.evaluation_loader(data.test).epoch(0),
-                                      precision=session.recipe.train.precision, device=session.device):
+                                      precision=session.recipe.train.precision, device=session.device,
+                                      weights=session.packed):
         labels.append(batch.label.cpu().numpy().copy())
         by_run.append(logit_B.cpu().numpy())
         by_export.append(exported.run(_tensors_of(batch.to("cpu"), session.reads, exported)))

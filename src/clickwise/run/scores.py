@@ -24,7 +24,7 @@ def scores(session: Session, spec: FeatureSpec, columns: Columns) -> dict[str, n
                     prefetch=0 if columns.rows <= batch_size else 2)  # a thread costs a millisecond
     logit_B = torch.cat([logit_B.cpu() for logit_B, _ in predictions(
         session.model, loader.epoch(0), precision=session.recipe.train.precision, device=session.device,
-        packed=session.packed)])
+        weights=session.packed)])
     if (bad := logit_B.isnan()).any():
         raise _no_number(spec, columns, int(bad.nonzero()[0]))
     return dict(zip(SCORES, (logit_B.numpy(), logit_B.double().sigmoid().numpy().astype(np.float32)), strict=True))

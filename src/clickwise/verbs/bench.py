@@ -86,7 +86,8 @@ def _test_loader(session: Session) -> Loader:
 
 
 def _time_predictions(session: Session, batches: Iterator[Batch], steps: int, warmup: int) -> dict[str, float]:
-    results = predictions(session.model, batches, precision=session.recipe.train.precision, device=session.device)
+    results = predictions(session.model, batches, precision=session.recipe.train.precision, device=session.device,
+                          weights=session.packed)
     return time_calls(lambda: next(results), WaitingClock(session.device), session.recipe.train.batch_size, steps,
                       warmup)
 
