@@ -13,6 +13,8 @@ from clickwise.batch import Column, Ragged
 from clickwise.embedding.table import Table
 from clickwise.errors import EngineError
 
+AT_ONCE = 2**19  # values of rows that are cast at a time
+
 
 @dataclasses.dataclass(frozen=True)
 class Group:
@@ -64,7 +66,7 @@ class Group:
         wide = self.rows > 2**31 - 1
         return torch.int64 if wide else torch.int32
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         return "_".join([f"{self.dim}", *["frozen"] * (not self.trainable), *filter(None, [self.place])])
 
@@ -279,11 +281,11 @@ def pooled(weight_RD: torch.Tensor, lookup: Lookup, dtype: torch.dtype) -> torch
             rows_V = torch.arange(len(rows_V), dtype=rows_V.dtype, device=rows_V.device)
         pooled_GD = torch.embedding_bag(weight_RD, rows_V, lookup.starts_G, False, 0, False, lookup.weight_V, True)[0]
         return pooled_GD.to(dtype)
-    if dtype == weight_RD.dtype or weight_RD.device.type != "cpu":
+    at_once = max(1, AT_ONCE // weight_RD.shape[1])
+    if dtype == weight_RD.dtype or len(rows_V) <= at_once or weight_RD.device.type != "cpu":
         return weight_RD.index_select(0, rows_V).to(dtype)
     # A cacheful at a time: the rows are never written to memory in float32.
     out_GD = weight_RD.new_empty(len(rows_V), weight_RD.shape[1], dtype=dtype)
-    at_once = max(1, 2**19 // weight_RD.shape[1])
     for part_GD, part_V in zip(out_GD.split(at_once), rows_V.split(at_once), strict=True):
         part_GD.copy_(weight_RD.index_select(0, part_V))
     return out_GD

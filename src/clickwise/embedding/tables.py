@@ -119,14 +119,15 @@ class TablesInMemory(Embeddings):
 
     def forward(self, columns: Sequence[Column], *, before: torch.Tensor | None = None) -> torch.Tensor:
         columns = tuple(columns)
-        self._check_columns(columns, before)
+        has_one_id_each = bool(columns) and is_one_id_each(columns)
+        self._check_columns(columns, before, looked_at=has_one_id_each)
         if not self._groups:
             return torch.zeros(0, 0) if before is None else before.to(type_of_rows(before.device))
         if self.check_ids:
             self._check_ids(dict(zip(self.features, columns, strict=True)))
         trains = self._trains()
         looked = self._look_up(columns, trains)
-        widths = self.dims if is_one_id_each(columns) else \
+        widths = self.dims if has_one_id_each else \
             tuple(dim * bags_of(column) for dim, column in zip(self.dims, columns, strict=True))
         return self._looked_up(looked, len(columns[0]), widths, before, trains)
 
@@ -146,12 +147,11 @@ class TablesInMemory(Embeddings):
         anchor = torch.empty(0, device=device, requires_grad=trains)
         return RowsOfTables.apply(anchor, before, self, looked, samples, widths, dtype)
 
-    def _check_columns(self, columns: tuple[Column, ...], before: torch.Tensor | None) -> None:
+    def _check_columns(self, columns: tuple[Column, ...], before: torch.Tensor | None, looked_at: bool) -> None:
         if len(columns) != len(self.features):
             raise EngineError("embeddings", found=f"{len(columns)} columns",
                               expected=f"{len(self.features)}: {', '.join(self.features)}")
-        is_simple = not columns or is_one_id_each(columns)  # looked at one by one only where they are not
-        for feature, column in () if is_simple else zip(self.features, columns, strict=True):
+        for feature, column in () if looked_at else zip(self.features, columns, strict=True):
             ids = column.values_V if isinstance(column, Ragged) else column
             if ids.dim() != 1 and (ids.dim() != 2 or isinstance(column, Ragged)):
                 raise EngineError(f"feature {feature!r}", found=f"ids of the shape {tuple(ids.shape)}",
