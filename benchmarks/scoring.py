@@ -97,6 +97,7 @@ def _ours(model: str, precision: str):
     import dataclasses
     import itertools
 
+    from clickwise.kernels.prepacked import PackedWeights
     from clickwise.train.evaluate import predictions
 
     session = _session(model, precision)
@@ -105,7 +106,7 @@ def _ours(model: str, precision: str):
         sizes = dataclasses.replace(session.recipe.train, evaluation_batch_size=samples)
         of_size = dataclasses.replace(session, recipe=dataclasses.replace(session.recipe, train=sizes))
         found = predictions(session.model, itertools.repeat(_batch(of_size)), precision=precision,
-                            device=session.device, weights=session.packed)
+                            device=session.device, weights=PackedWeights())
         return lambda: next(found)[0].sigmoid()
 
     return score_of

@@ -131,7 +131,6 @@ def look_up(group: Group, columns: tuple[Column, ...]) -> Lookup:
         rows_V = _rows_side_by_side(mine, group)
         return Lookup(rows_V, len(rows_V))
     widths = [bags_of(column) for column in mine]
-    bags = len(mine[0]) * sum(widths)
     if any(isinstance(column, Ragged) for column in mine):
         return _look_up_bags(group, mine, widths, dtype)
 

@@ -17,12 +17,13 @@ from clickwise.metrics import Metric, MetricSet, build_metric
 from clickwise.train.step import Precision, compute_in
 
 Weights = contextlib.AbstractContextManager[object]  # `kernels.prepacked.PackedWeights`, or nothing
+AS_THEY_ARE: Weights = contextlib.nullcontext()
 EXTREME = 1000.0  # in size: numbers on one scale are a few, seldom more than a hundred
 
 
 @torch.no_grad()
 def predictions(model: nn.Module, batches: Iterable[Batch], *, precision: Precision, device: torch.device,
-                weights: Weights = contextlib.nullcontext()) -> Iterator[tuple[torch.Tensor, Batch]]:
+                weights: Weights = AS_THEY_ARE) -> Iterator[tuple[torch.Tensor, Batch]]:
     """For every batch the logits [B] (float32) and the batch, both on `device`; the model's mode is restored. The model
     runs with these `weights`, which may be made ready for it."""
     training = model.training
@@ -38,7 +39,7 @@ def predictions(model: nn.Module, batches: Iterable[Batch], *, precision: Precis
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: MetricSet, *, precision: Precision,
-             device: torch.device, weights: Weights = contextlib.nullcontext(),
+             device: torch.device, weights: Weights = AS_THEY_ARE,
              watch: Callable[[torch.Tensor, Batch], None] = lambda logit_B, batch: None,
              numerical: Sequence[str] = ()) -> dict[str, float]:
     """The computed metrics by name. `watch` sees every batch too (progress, material for the report); `numerical` are

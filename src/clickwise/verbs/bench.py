@@ -20,6 +20,7 @@ from clickwise import machine, memory
 from clickwise.batch import Batch
 from clickwise.data.loader import Loader
 from clickwise.errors import DataError
+from clickwise.kernels.prepacked import PackedWeights
 from clickwise.run.folder import RECIPE, recipe_of
 from clickwise.run.session import Session, build_session
 from clickwise.serve.signature import FILE as SIGNATURE
@@ -87,7 +88,7 @@ def _test_loader(session: Session) -> Loader:
 
 def _time_predictions(session: Session, batches: Iterator[Batch], steps: int, warmup: int) -> dict[str, float]:
     results = predictions(session.model, batches, precision=session.recipe.train.precision, device=session.device,
-                          weights=session.packed)
+                          weights=PackedWeights())
     return time_calls(lambda: next(results), WaitingClock(session.device), session.recipe.train.batch_size, steps,
                       warmup)
 
