@@ -47,7 +47,7 @@ def require_no_idle(section: Any, keys: Iterable[str], used: Iterable[str]) -> N
 def shipped_recipes() -> list[str]:
     """The names of the recipes that come with the package, `criteo/dlrm` and the like."""
     root = shipped("recipes")
-    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
 
 def find(name: str) -> Path:

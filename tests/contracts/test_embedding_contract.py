@@ -60,13 +60,18 @@ OPTIMIZERS = [
     TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-3, minibatch_l2=0.4),
     TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-2, lazy=False, weight_decay=0.1, minibatch_l2=0.4),
     TableOptimizer(name="rmsprop", lr=0.1, rho=0.9, eps=1e-3, minibatch_l2=0.4),
+    TableOptimizer(name="rowwise_adagrad", lr=0.5, eps=1e-3, weight_decay=0.1, decoupled_weight_decay=True),
+    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-3, weight_decay=0.3, decoupled_weight_decay=True,
+                   minibatch_l2=0.4),
+    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-3, lazy=False, weight_decay=0.3,
+                   decoupled_weight_decay=True),
 ]
 A_FEW = "A_FEW" in os.environ  # of the examples and optimizers: processes that wait for each other take their time
 IS_SLOW |= dict.fromkeys(ENGINES, True) if A_FEW else {}
 every_engine = pytest.mark.parametrize("engine", ENGINES)
 every_optimizer = pytest.mark.parametrize(
     "optimizer", [OPTIMIZERS[5], OPTIMIZERS[15]] if A_FEW else OPTIMIZERS,
-    ids=lambda o: "+".join([o.name, *["decay"] * bool(o.weight_decay),
+    ids=lambda o: "+".join([o.name, *["decay"] * bool(o.weight_decay), *["decoupled"] * o.decoupled_weight_decay,
                             *["eps_hat"] * o.eps_hat, *["all rows"] * (not o.lazy),
                             *["penalties"] * bool(o.l1), *["l2"] * bool(o.minibatch_l2)]))
 
@@ -221,11 +226,15 @@ class Dense:
                 if self.optimizer.name == "ftrl":
                     self.weight[name][i] = self._ftrl_row(name, i, grads[name][i], lr_factor)
                 else:
-                    self.weight[name][i] -= self.optimizer.lr * lr_factor * self._direction(name, i, grads[name][i])
+                    direction = self._direction(name, i, grads[name][i])
+                    if self.optimizer.decoupled_weight_decay:
+                        direction = direction + self.optimizer.weight_decay * self.weight[name][i]
+                    self.weight[name][i] -= self.optimizer.lr * lr_factor * direction
 
     def _direction(self, name, i, g):
         o, state = self.optimizer, self.state[name]
-        g = g + o.weight_decay * self.weight[name][i]
+        if not o.decoupled_weight_decay:
+            g = g + o.weight_decay * self.weight[name][i]
         if o.name == "sgd":
             return g
         if o.name == "adam":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+
 from faults import raw_kinds
 from faults.children import command
 from faults.kinds import Close, Kind, Told, of_command, unchanged

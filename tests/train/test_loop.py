@@ -129,6 +129,14 @@ def test_evaluates_when_asked_and_at_the_end(tmp_path, every, steps):
     assert [line["step"] for line in lines(tmp_path, "eval")] == steps
 
 
+@pytest.mark.parametrize("after, every, steps", [
+    (6, None, [10, 15]), (5, None, [5, 10, 15]), (1.0, None, [5, 10, 15]), (1.1, None, [10, 15]), (7, 2, [8, 10, 12, 14,
+    15]), (0.4, 0.2, [*range(2, 16)]), (15, 1, [15]), (99.0, 1, [15])])
+def test_evaluates_nothing_before_it_is_wanted(tmp_path, after, every, steps):
+    loop_in(tmp_path, scripted([0.5] * 15), evaluate_after=after, evaluate_every=every).run()
+    assert [line["step"] for line in lines(tmp_path, "eval")] == steps
+
+
 def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):
     position = loop_in(tmp_path, scripted([0.6, 0.9, 0.7])).run()
     assert (position.best, position.best_step) == (0.9, 10)
@@ -170,6 +178,19 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, bad_
     saved = checkpoint.load(tmp_path / "last.pt")
     assert saved["position"]["step"] < bad_step
     assert all(value.isfinite().all() for value in saved["model"].values())
+
+
+def test_a_loss_scale_at_which_nothing_is_learned(tmp_path):
+    torch.manual_seed(3)
+    model = Toy()
+    part = OptimizerGroup(torch.optim.SGD(model.parameters(), lr=0.5))
+    step = TrainStep(model, {"": part}, precision="fp16", device=torch.device("cpu"), loss_scale=2.0**127)
+    model.factor = 1e4
+    config = TrainConfig(batch_size=SIZE, precision="fp16", loss_scale=2.0**127, checkpoint_every=2)
+    loop = Loop(config, step, Batches(), log=RunLog(tmp_path / "log.jsonl"), evaluate=scripted([0.5]),
+                checkpoints=checkpoint.CheckpointFolder(tmp_path), state=lambda: {"model": model.state_dict()})
+    with pytest.raises(TrainError, match=r"(?s)step 5, train.loss_scale=1.70141e\+38.*every step.*lower it"):
+        loop.run()
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
@@ -275,7 +296,10 @@ def test_killed_before_the_best_was_marked(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"epochs": None}, {"evaluate_every": 1.5}, {"precision": "fp8"},
-                                  {"patience": -1}, {"seed": -1}, {"threads": 100000}])
+                                  {"evaluate_after": 0}, {"evaluate_after": float("inf")}, {"evaluate_after": -0.5},
+                                  {"loss_scale": 1024.0}, {"loss_scale": 0.5, "precision": "fp16"},
+                                  {"loss_scale": 8.0, "precision": "bf16"}, {"patience": -1}, {"seed": -1},
+                                  {"threads": 100000}])
 def test_refuses_settings_that_cannot_be(wrong):
     with pytest.raises(RecipeError):
         parse(TrainConfig, wrong, "recipe.train")

@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from clickwise import processes
 from clickwise.batch import Column
-from clickwise.embedding.lookup import Group, Lookup, look_up, pooled
+from clickwise.embedding.lookup import Group, Lookup, look_up, pooled, rows_at
 from clickwise.embedding.placement import ROWS_DEALT, Sharding, places
 from clickwise.embedding.reference import ReferenceEmbeddings
 from clickwise.embedding.table import Table, TableOptimizer
@@ -197,11 +197,12 @@ class ShardedEmbeddings(ReferenceEmbeddings):
     def _on_wire(self, rows_XD: torch.Tensor) -> torch.Tensor:
         return rows_XD.bfloat16() if self._narrow and self.processes > 1 else rows_XD
 
-    def _pooled(self, group: Group, fetched: _Fetched, dtype: torch.dtype) -> torch.Tensor:
-        rows_AD = self._weight(group).index_select(0, fetched.asked_A)
+    def _pooled(self, group: Group, fetched: _Fetched, dtype: torch.dtype,
+                out: torch.Tensor | None = None) -> torch.Tensor:
+        rows_AD = rows_at(self._weight(group), fetched.asked_A)
         if group.place != "copied":
             rows_AD = self._exchanged(self._on_wire(rows_AD), fetched.got, fetched.sent)
-        return pooled(rows_AD, fetched.lookup, dtype)
+        return pooled(rows_AD, fetched.lookup, dtype, out)
 
     # Update -----------------------------------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def dot_precision(device: torch.device) -> str:
-    """How `tl.dot` multiplies float32: as torch is told to. Three TF32 products are nearly as exact as float32."""
+    """How `tl.dot` multiplies float32: as torch is set. Three TF32 products are nearly as exact as float32."""
     if device.type != "cuda" or torch.version.hip or not multiplies_bfloat16(device):
         return "ieee"
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"

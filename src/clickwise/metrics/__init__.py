@@ -58,7 +58,7 @@ def build_metrics(names: Iterable[str], where: str = "metrics") -> dict[str, Met
     """Fresh metrics by name, in the order given; docs/metrics.md lists the names.
 
     Those of rankings may say how many of a display's first items count, and how ties are broken: `map_at_12`,
-    `mrr`, `ndcg_at_5_pessimistic`. Raises RecipeError, told to stand at `where`, for any other name.
+    `mrr`, `ndcg_at_5_pessimistic`. Raises RecipeError, which names `where`, for any other name.
     """
     return {name: build_metric(name, where) for name in names}
 

@@ -18,7 +18,7 @@ from clickwise.embedding import Embeddings
 from clickwise.feature_spec import FeatureSpec
 from clickwise.layers.activation import Activation
 from clickwise.layers.scorer import Scorer
-from clickwise.models.ctr_model import log_loss, require_shares, require_sizes
+from clickwise.models.ctr_model import require_shares, require_sizes
 from clickwise.models.histories import (
     HistoryModel,
     HistoryRows,
@@ -104,7 +104,7 @@ class DIEN(HistoryModel):
         positions = batch.history[0].shape[1] if self.auxiliary is not None else 0
         rows = self.rows(batch, config.history_length, negatives=positions)
         logit_B, interest_LBH = self._logit(rows)
-        losses = {"log_loss": log_loss(logit_B, batch.label)}
+        losses = {"log_loss": self.click_loss(logit_B, batch.label)}
         if self.auxiliary is not None:
             losses["auxiliary_loss"] = config.auxiliary_loss_weight * self.auxiliary(
                 interest_LBH, rows.items_BLE[..., :self.features.negative_width], rows.negatives_BSE, rows.mask_BL)

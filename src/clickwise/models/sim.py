@@ -150,7 +150,7 @@ class SIM(HistoryModel):
         rows = self.rows(batch, config.short_length, earlier=True,
                          negatives=config.short_length if self.auxiliary is not None else 0)
         found = self._run(batch, rows, with_search=self.search_top is not None)
-        losses = {"log_loss": config.loss_weight * log_loss(found["logit"], batch.label)}
+        losses = {"log_loss": config.loss_weight * self.click_loss(found["logit"], batch.label)}
         if self.search_top is not None:
             losses["search_loss"] = config.search_loss_weight * log_loss(found["search_logit"], batch.label)
         if self.auxiliary is not None:

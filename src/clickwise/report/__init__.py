@@ -68,13 +68,13 @@ def render(run: Run) -> str:
 
 
 def _subtitle(run: Run) -> str:
-    told = [f"{value} {name}" for name, value in (
+    parts = [f"{value} {name}" for name, value in (
         ("steps", f"{run.lines[-1]['step']:,}" if run.lines else ""),
         ("epochs", f"{run.lines[-1]['epoch']:.3g}" if run.lines and is_number(run.lines[-1].get("epoch")) else ""))
             if value]
     if run.facts and run.facts.date:
-        told.append(str(run.facts.date)[:16].replace("T", " ") + " UTC")
-    return f'<p class="soft">{escape(" · ".join(told))}</p>'
+        parts.append(str(run.facts.date)[:16].replace("T", " ") + " UTC")
+    return f'<p class="soft">{escape(" · ".join(parts))}</p>'
 
 
 def _unfinished(run: Run) -> str:

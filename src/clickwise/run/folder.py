@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import resource
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -120,9 +119,14 @@ def parameters(model: torch.nn.Module) -> tuple[int, int]:
     return dense, sum(table.rows * table.dim for engine in engines for table in engine.tables)
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory this process held: on the GPU where there is one, of the host else."""
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """The most memory this process held: on the GPU where there is one, of the host else; None where the system does
+    not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

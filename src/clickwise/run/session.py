@@ -225,7 +225,7 @@ def build_session(recipe: Recipe, spec: FeatureSpec | None = None, *, trust_path
     steps_per_epoch = functools.cache(lambda: len(_train_loader(dataset, recipe, model, device)))
     _import_optimizers()
     step = TrainStep(model, parts_of(model, recipe), precision=recipe.train.precision, device=device,
-                     steps_per_epoch=steps_per_epoch)
+                     steps_per_epoch=steps_per_epoch, loss_scale=recipe.train.loss_scale)
     return Session(recipe=recipe, dataset=dataset, model=model, step=step, device=device)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import mmap
 import os
@@ -101,11 +100,11 @@ class Models:
         self._took(content, opened)
 
     def follow(self) -> None:
-        """Opens and closes what another worker was told to, or what is served when this worker begins."""
+        """Opens and closes what another worker was asked to, or what is served when this worker begins."""
         number = int(self._numbers[0])
         if number == self._numbers[_WORKERS + self._place.worker]:
             return
-        content = json.loads(self._file.read_text())
+        content = json.loads(self._file.read_text(encoding="utf-8"))
         try:
             self._take(content, {})
         except ClickwiseError as error:
@@ -178,15 +177,17 @@ class Models:
     @contextlib.contextmanager
     def _changed(self) -> Iterator[dict[str, Any]]:
         """What is served, to be changed; written when the block ends well."""
-        with open(self._file.with_suffix(".lock"), "a") as lock:
+        import fcntl
+
+        with open(self._file.with_suffix(".lock"), "ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            content = json.loads(self._file.read_text())
+            content = json.loads(self._file.read_text(encoding="utf-8"))
             yield content
             self._write(content)
 
     def _write(self, content: Mapping[str, Any]) -> None:
         temporary = self._file.with_suffix(".partial")
-        temporary.write_text(json.dumps(content))
+        temporary.write_text(json.dumps(content), encoding="utf-8", newline="\n")
         os.replace(temporary, self._file)
         self._numbers[0] += 1
 

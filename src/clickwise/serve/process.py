@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -22,7 +23,6 @@ from clickwise.progress import warn
 from clickwise.serve import shared_memory
 from clickwise.serve.options import Options
 
-_WAITED_FOR = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
 LEAST_S, MOST_QUICK_ENDS = 5.0, 5  # workers that live shorter than this, one after the other, end the server
 NEEDS = ("starlette", "uvicorn", "httptools", "uvloop", "orjson", "onnxruntime")
 
@@ -31,8 +31,9 @@ def serve(options: Options, ready: Callable[[str], None]) -> int:
     """Serves until SIGINT or SIGTERM, answers what came, and gives the code to exit with: 130, 143, or that of a worker
     that could not begin and said why. `ready` is told the address.
 
-    Raises UsageError for an address that cannot be used, EngineError where a package is
-    missing, DataError for what is no export."""
+    Raises UsageError for an address that cannot be used, EngineError where a package is missing or the system cannot,
+    DataError for what is no export."""
+    _check_system(options.workers)
     _check_packages()
     listening = _listen(options)
     scheme = "http" if options.certificate is None else "https"
@@ -49,6 +50,14 @@ def serve(options: Options, ready: Callable[[str], None]) -> int:
     finally:
         listening.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_system(workers: int) -> None:
+    """Workers are forked, and several are waited for by a signal that macOS does not wait for."""
+    if not hasattr(os, "fork") or (workers > 1 and not hasattr(signal, "sigtimedwait")):
+        raise EngineError("clickwise serve", found=platform.system(),
+                          expected="Linux" + (", or one worker" if hasattr(os, "fork") else ""),
+                          do="run it in a container (docs/serving.md)")
 
 
 def _check_packages() -> None:
@@ -82,9 +91,10 @@ class _Workers:
         self._is_ready = shared_memory.flags(options.workers)
         self._running: dict[int, tuple[int, float]] = {}  # process → its place, and since when
         self._quick_ends = 0
+        self._waited_for = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
 
     def run(self) -> int:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._waited_for)
         try:
             self._start(0)
             return self._watch()
@@ -92,13 +102,13 @@ class _Workers:
             self._end_all(signal.SIGKILL)
             raise
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED_FOR)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._waited_for)
 
     def _watch(self) -> int:
         """Until a signal: starts the others once the first one is ready, and replaces those that end."""
         told = False
         while True:
-            got = signal.sigtimedwait(_WAITED_FOR, 0.05 if not told else 5.0)
+            got = signal.sigtimedwait(self._waited_for, 0.05 if not told else 5.0)
             if got is not None and got.si_signo != signal.SIGCHLD:
                 self._end_all(got.si_signo)
                 return 128 + got.si_signo
@@ -151,7 +161,7 @@ class _Workers:
             os._exit(code)
 
     def _work(self, place: int) -> int:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED_FOR)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._waited_for)
         from clickwise.serve.worker import Shared, work
 
         def ready() -> None:

@@ -126,7 +126,7 @@ def opener(options: Options) -> Callable[[Path, str | None], Served]:
     """Opens an export as it is served, with its states."""
     @functools.cache
     def store() -> Store:
-        say(f"what is told of events is kept in {options.states}")
+        say(f"events are stored in {options.states}")
         return open_store(options.states)
 
     def opened(folder: Path, name: str | None) -> Served:

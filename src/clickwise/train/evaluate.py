@@ -59,10 +59,10 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: MetricSet, *, 
                                 do="correct that number, or prepare the rows again") from None
             raise
         watch(logit_B, batch)
-    return _of_all_processes(metrics)
+    return of_all_processes(metrics)
 
 
-def _of_all_processes(metrics: MetricSet) -> dict[str, float]:
+def of_all_processes(metrics: MetricSet) -> dict[str, float]:
     """What the metrics of all processes make together, in each of them."""
     if processes.count() == 1:
         return metrics.compute()

@@ -15,7 +15,7 @@ def serve(folders: Sequence[Path], *, ready: Callable[[str], None], name: str | 
           roots: Sequence[Path] = (), states: str = SQLITE, token_file: Path | None = None,
           certificate: Path | None = None, key: Path | None = None, access_log: bool = True,
           checksums: bool = True, body_limit: int = 32 << 20, read_timeout: float = 10.0) -> int:
-    """Serves exports until SIGINT or SIGTERM, and gives the code to exit with; `ready` is told the address.
+    """Serves exports until SIGINT or SIGTERM, and gives the code to exit with; `ready` is called with the address.
 
     Raises UsageError, DataError, EngineError.
     """

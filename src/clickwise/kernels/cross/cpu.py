@@ -8,7 +8,7 @@ import torch
 
 from clickwise.kernels import prepacked
 from clickwise.kernels.autocast import compute_type
-from clickwise.kernels.cpu_products import added, product, product_of_columns
+from clickwise.kernels.cpu_products import added, product, product_of_columns, sum_of_rows
 
 CHUNK = 2048  # samples that backward takes at a time
 
@@ -59,7 +59,7 @@ class _Cross(torch.autograd.Function):
                 grad_z = grad_c * x0_c
                 grad_x0_c = grad_c * z_c if grad_x0_c is None else grad_x0_c.addcmul_(grad_c, z_c)
                 add(3 * layer + 1, lambda grad_z=grad_z, h_c=h_c: product_of_columns(grad_z, h_c))
-                add(3 * layer + 2, lambda grad_z=grad_z: grad_z.sum(0))
+                add(3 * layer + 2, lambda grad_z=grad_z: sum_of_rows(grad_z))
                 grad_h = product(grad_z, v.t())
                 if u is not None:
                     add(3 * layer, lambda grad_h=grad_h, x_c=x_c: product_of_columns(grad_h, x_c))

@@ -10,7 +10,7 @@ import torch
 
 from clickwise.kernels import prepacked
 from clickwise.kernels.autocast import compute_type
-from clickwise.kernels.cpu_products import added, product, product_of_columns
+from clickwise.kernels.cpu_products import added, product, product_of_columns, sum_of_rows
 
 CHUNK = 2048  # samples that backward takes at a time; measured: 6 % of a step at batch 16,384
 
@@ -58,7 +58,7 @@ class _MLP(torch.autograd.Function):
                 if ctx.needs_input_grad[3 + layer]:
                     of_weights[layer] = added(of_weights[layer], product_of_columns(grad_c, x), ctx.dtypes[layer])
                 if ctx.needs_input_grad[3 + layers + layer]:
-                    of_biases[layer] = added(of_biases[layer], grad_c.sum(0), ctx.dtypes[layers + layer])
+                    of_biases[layer] = added(of_biases[layer], sum_of_rows(grad_c), ctx.dtypes[layers + layer])
                 if layer > 0:
                     grad_c, mine = product(grad_c, weights[layer].t()), True
                 elif grad_x is not None:

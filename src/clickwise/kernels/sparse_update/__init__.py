@@ -26,6 +26,7 @@ class UpdateRule(Protocol):
     l2: float
     beta: float
     weight_decay: float
+    decoupled_weight_decay: bool
     minibatch_l2: float
 
 

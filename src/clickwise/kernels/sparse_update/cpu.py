@@ -25,6 +25,8 @@ RADIX, PAD_FROM = 32768, 8192
 
 def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=None, weight_V=None, scale=1.0) -> None:
     """As `clickwise.kernels.sparse_update.sparse_update`."""
+    # rows_V = 5, 2, 5 with the gradients g0, g1, g2: sorted_V = 2, 5, 5 and order_V = 1, 0, 2; touched_U = 2, 5 and
+    # starts_U = 0, 1. Row 2 is the bag (g1), row 5 the bag (g0, g2): their sums are g1 and g0 + g2, each is one step.
     # Stable: equal rows stay in the order of the batch, so that the sums are the same bits every time.
     sorted_V, order_V = stable_sort(rows_V)
     touched_U, counts_U = torch.unique_consecutive(sorted_V, return_counts=True)
@@ -64,6 +66,8 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
             _ftrl_rows(weight_RD, states, touched_C, grad_CD, rule, lr)
             continue
         change_CD = grad_CD if plain else _change(weight_RD, states, touched_C, grad_CD, rule, step).mul_(-lr)
+        if rule.decoupled_weight_decay:
+            change_CD.add_(weight_RD.index_select(0, touched_C), alpha=-lr * rule.weight_decay)
         weight_RD.scatter_add_(0, touched_C[:, None].expand(-1, weight_RD.shape[1]), change_CD)
 
 
@@ -80,7 +84,7 @@ def stable_sort(rows_V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _change(weight_RD, states, touched_C, grad_CD, rule, step) -> torch.Tensor:
     """What lr multiplies, [C, D], in the place of `grad_CD` or of a state's rows; steps the states."""
-    if rule.weight_decay:
+    if rule.weight_decay and not rule.decoupled_weight_decay:
         grad_CD.add_(weight_RD.index_select(0, touched_C), alpha=rule.weight_decay)
     if rule.name == "sgd":
         return grad_CD
@@ -129,9 +133,13 @@ def _step_all_rows(weight_RD, states, touched_U, summed, rule, lr, step, rows_at
         touched_C = touched_U[first:last] - begin
         if last > first:
             dense_CD.index_copy_(0, touched_C, summed(first, last))
+        decay = rule.weight_decay
+        if rule.decoupled_weight_decay:
+            weight_CD.mul_(1 - lr * decay)
+            decay = 0.0
         step_adam = _adam_at_once if _adam_goes_at_once() else _adam_by_steps
         step_adam(weight_CD, dense_CD[:len(weight_CD)], *moments, step, lr=lr, beta1=rule.beta1, beta2=rule.beta2,
-                  weight_decay=rule.weight_decay, eps=_eps(rule, step))
+                  weight_decay=decay, eps=_eps(rule, step))
         dense_CD.index_fill_(0, touched_C, 0.0)
 
 
