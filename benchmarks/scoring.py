@@ -5,8 +5,8 @@
 Models: DLRM and DCNv2 of the Criteo recipes (26 tables, dim 128), Wide & Deep of Outbrain's (five layers of 1,024), SIM
 of Amazon Books' (a history of 100 events, k = 50); at most 20,000 rows a table, so that compiling stays quick.
 Rivals: ours, as `evaluate`, `predict` and `bench` score, batches as the loader gives them; aoti, `clickwise export
---format pt2` with the weights frozen into it, in bf16 under autocast; onnx, `clickwise export` (ONNX Runtime has no bf16
-on CPUs). Theirs get their ids as one int64 tensor and their numericals as float32, ready made. All have one model with
+--format pt2` with the weights frozen into it, in bf16 under autocast; onnx, `clickwise export` (ONNX Runtime has
+no bf16 on CPUs). Theirs get their ids as one int64 tensor and their numericals as float32, ready made. All have one model with
 the same weights: `differs` is how far a probability is from ours.
 
 Every rival is a process of its own with one thread, keeps freed memory, and scores in turns: `ms` is the median
@@ -32,8 +32,8 @@ TABLE_ROWS, ROWS, SEED = 20_000, 20_480, 0
 BATCHES = {1: 100, 64: 30, 2048: 3, 16384: 1}  # samples → passes in a turn
 OURS_ALONE = 16384
 TARGETS = {1: 3.0, 64: 1.3, 2048: 1.3}
-CRITEO = [f"data={{synthetic: {{spec: criteo_t15, rows: {{train: 1000, test: {ROWS}}}}}}}", "embedding.hash_indices=true",
-          f"embedding.max_table_size={TABLE_ROWS}", "embedding.optimizer={name: sgd}"]
+CRITEO = [f"data={{synthetic: {{spec: criteo_t15, rows: {{train: 1000, test: {ROWS}}}}}}}",
+          "embedding.hash_indices=true", f"embedding.max_table_size={TABLE_ROWS}", "embedding.optimizer={name: sgd}"]
 MODELS = {
     "dlrm": ("criteo/dlrm", CRITEO),
     "dcnv2": ("criteo/dcnv2", CRITEO),
@@ -223,8 +223,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = [row for model in options.models for precision in options.precisions
             for row in measured(model, precision, options.repeats)]
-    finish("scoring", rows, options, columns=["model", "precision", "batch", "rival", "ms", "ms_p10", "ms_p90", "×", "of",
-                                              "target", "differs"], threads=1)
+    columns = ["model", "precision", "batch", "rival", "ms", "ms_p10", "ms_p90", "×", "of", "target", "differs"]
+    finish("scoring", rows, options, columns=columns, threads=1)
 
 
 if __name__ == "__main__":

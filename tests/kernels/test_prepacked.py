@@ -80,7 +80,6 @@ CHANGES = {
     "sgd, for each": lambda p: step_of(torch.optim.SGD, p, foreach=True, momentum=0.9),
     "adam": lambda p: step_of(torch.optim.Adam, p),
     "adam, for each": lambda p: step_of(torch.optim.Adam, p, foreach=True),
-    "adam, fused": lambda p: step_of(torch.optim.AdamW, p, fused=True),
     "in place": lambda p: [nn.init.normal_(one) for one in p],
     "through a view": lambda p: [one.detach().view(-1)[:1].fill_(9.0) for one in p],
     "other storage": lambda p: [setattr(one, "data", one.data + 1) for one in p],

@@ -13,7 +13,10 @@ from clickwise.models.din import DIN
 from clickwise.models.dlrm import DLRM
 from clickwise.models.sim import SIM
 from clickwise.models.wide_deep import WideDeep
+from clickwise.run.scores import scores
+from clickwise.run.session import build_session
 from clickwise.train.evaluate import predictions
+from clickwise.training_recipe import load_recipe
 
 CPU = torch.device("cpu")
 CLICKS, EVENTS = spec_of(3, [50, 30, 20]), history_spec([20], [50, 30], [50, 30], length=12)
@@ -41,7 +44,8 @@ def logits(model, batches, precision, **how):
 
 def same(found, expected, precision):
     """bf16 to the bit; float32 sums may be in another order."""
-    return torch.equal(found, expected) if precision == "bf16" else torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
+    return torch.equal(found, expected) if precision == "bf16" else \
+        torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -74,4 +78,29 @@ def test_logits_may_be_written_to_and_learned_from(model_and_spec):
 def test_a_batch_of_65536(precision):
     model, spec = model_of(DLRM, CLICKS, embedding_dim=8, **MLPS), CLICKS
     batch = batch_of(spec, 65_536)
-    assert same(logits(model, [batch], precision, weights=PackedWeights()), logits(model, [batch], precision), precision)
+    found = logits(model, [batch], precision, weights=PackedWeights())
+    assert same(found, logits(model, [batch], precision), precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("recipe", ["tiny/dlrm", "tiny/wide_deep"])  # fused optimizers, and one of ours
+def test_measured_while_training_are_the_weights_of_that_moment(recipe, precision):
+    session = build_session(load_recipe(recipe, ["data.synthetic.rows={train: 2000, validation: 500, test: 700}",
+                                                 "train.batch_size=100", f"train.precision={precision}"]))
+
+    def measured() -> torch.Tensor:
+        seen = []
+        session.evaluate("test", watch=lambda logit_B, batch: seen.append(logit_B))
+        of_rows = scores(session, session.dataset.spec, session.dataset.columns("test"))["logit"]
+        assert torch.equal(torch.cat(seen), torch.from_numpy(of_rows)), "predicted is what was measured"
+        plain = logits(session.model, session.evaluation_loader("test").epoch(0), precision)
+        assert same(torch.cat(seen), plain, precision)
+        return torch.cat(seen)
+
+    before = measured()
+    for batch in session.train_loader().epoch(0):
+        session.step(batch)
+    after = measured()
+    assert not same(after, before, precision)
+    session.model.load_state_dict(build_session(session.recipe).model.state_dict())
+    assert torch.equal(measured(), before)
