@@ -5,9 +5,9 @@
 Models: DLRM and DCNv2 of the Criteo recipes (26 tables, dim 128), Wide & Deep of Outbrain's (five layers of 1,024), SIM
 of Amazon Books' (a history of 100 events, k = 50); at most 20,000 rows a table, so that compiling stays quick.
 Rivals: ours, as `evaluate`, `predict` and `bench` score, batches as the loader gives them; aoti, `clickwise export
---format pt2` with the weights frozen into it, in bf16 under autocast; onnx, `clickwise export` (ONNX Runtime has
-no bf16 on CPUs). Theirs get their ids as one int64 tensor and their numericals as float32, ready made. All have one model with
-the same weights: `differs` is how far a probability is from ours.
+--format pt2` with the weights frozen into it, in bf16 under autocast; onnx, `clickwise export` (ONNX Runtime has no
+bf16 on CPUs). Theirs get their ids as one int64 tensor and their numericals as float32, ready made. All have one model
+with the same weights: `differs` is how far a probability is from ours.
 
 Every rival is a process of its own with one thread, keeps freed memory, and scores in turns: `ms` is the median
 processor time of a pass over all turns, with its 10 % and 90 % points. `×` is ours over the faster of the others: the

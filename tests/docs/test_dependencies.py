@@ -41,6 +41,14 @@ def tables_are_saved() -> bool:
     return list(saved) == ["0.tables.t.weight"] and torch.equal(*(engine.rows_of("t") for engine in made))
 
 
+def writing_is_counted() -> bool:
+    tensor = torch.zeros(2)
+    before = tensor._version
+    with torch.inference_mode():
+        tensor.add_(1)
+    return tensor._version > before
+
+
 def memtables_are_known() -> bool:
     ibis = pytest.importorskip("ibis")
     from clickwise.prepare.engine import DuckDBEngine
@@ -61,6 +69,7 @@ SELF_TESTS = {
                                               for kind in (torch.optim.SGD, torch.optim.AdamW)),
     "torch.ops.mkldnn._linear_pointwise": lambda: cpu_products._is_there(torch.float32),
     "torch.ops.mkldnn._reorder_linear_weight": lambda: prepacked.packing_works(torch.float32),
+    "torch.Tensor._version": writing_is_counted,
     "torch.ops.mkldnn._is_mkldnn_bf16_supported": lambda: cpu_products._is_there(torch.bfloat16),
     "torch._addmm_activation": relu_in_product,
     "torch._inductor.aoti_compile_and_package": lambda: callable(pt2_file.compiler_of_graphs()),
