@@ -71,9 +71,8 @@ class Block:
 
 def blocks_of(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
-    return [Block(page, text.count("\n", 0, found.start("text")), found["language"],
-                  textwrap.dedent(found["text"]), found["mark"] or "", found["value"] or "")
-            for found in FENCE.finditer(text)]
+    return [Block(page, text.count("\n", 0, found.start("text")), found["language"], textwrap.dedent(found["text"]),
+                  found["mark"] or "", found["value"] or "") for found in FENCE.finditer(text)]
 
 
 def commands_of(text: str) -> list[list[str]]:

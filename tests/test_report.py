@@ -187,9 +187,9 @@ def test_saturated_and_empty_scores(run):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(UsageError, match="the folder of a run"):
+    with pytest.raises(DataError, match="the folder of a run"):
         write_report(tmp_path)
-    with pytest.raises(UsageError, match="the folder of a run"):
+    with pytest.raises(DataError, match="the folder of a run"):
         write_report(tmp_path / "absent")
     assert not (tmp_path / "report.html").exists()
 

@@ -35,12 +35,21 @@ class _Verbs(typer.core.TyperGroup):
             raise interrupted from None
 
 
-app = typer.Typer(cls=_Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+app = typer.Typer(cls=_Verbs, no_args_is_help=True, pretty_exceptions_enable=False,
                   rich_markup_mode=None,
                   help="Click-through-rate models from raw click logs: prepare, train, measure, predict.",
                   context_settings={"help_option_names": ["-h", "--help"]})
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped name: kuairand/dlrm.")]
+
+def _recipe_names(started: str) -> list[str]:
+    """What a shell completes in the place of a recipe."""
+    from clickwise.recipe import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(started)]
+
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", autocompletion=_recipe_names, help=(
+    "A recipe file, or a shipped name: kuairand/dlrm."))]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show_default=False,
                                                           help="Overrides, such as train.batch_size=4096.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", callback=latest_run, help=(
@@ -49,11 +58,13 @@ AllowImports = Annotated[list[str] | None, typer.Option("--allow-import", metava
     "Import this code that the run folder names, such as my_package.MyModel; nothing else is imported. Repeatable."))]
 TrustPaths = Annotated[bool, typer.Option("--trust-paths", help=(
     "Also read files outside of the folder that a Feature Spec or a link points to."))]
+TraceFolder = Annotated[Path | None, typer.Option("--profile", metavar="DIR", show_default=False, help=(
+    "Write a trace of ten steps there, for https://ui.perfetto.dev, and name the operators that take longest."))]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
 def _latest_runs(folders: list[Path]) -> list[Path]:
-    return [latest_run(folder) for folder in folders]
+    return [*{run.resolve(): run for run in map(latest_run, folders)}.values()]  # runs/* holds runs/latest too
 
 
 class Format(StrEnum):
@@ -114,7 +125,7 @@ def main() -> None:
             raise
         _complain(str(known), 1)
     finally:
-        if received:
+        if received and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -126,7 +137,8 @@ def _interrupted() -> Interrupted:
 def _interrupted_by_signals() -> list[int]:
     """From now on SIGINT and SIGTERM raise KeyboardInterrupt; the list holds those that came.
 
-    While a module is imported they wait: some libraries catch whatever their imports raise, and go on without them.
+    While a module is imported they wait, where the system has such a timer: some libraries catch whatever their imports
+    raise, and go on without them.
     """
     received: list[int] = []
 
@@ -135,7 +147,7 @@ def _interrupted_by_signals() -> list[int]:
             received.append(number)
         while frame is not None and "importlib._bootstrap" not in frame.f_code.co_filename:
             frame = frame.f_back
-        if frame is None:
+        if frame is None or not hasattr(signal, "setitimer"):
             raise KeyboardInterrupt
         signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, 0.05)  # and look again
@@ -320,7 +332,7 @@ def synth(variant: Annotated[str, typer.Argument(help="criteo_t15, criteo_t3, cr
 @app.command()
 def transcode(source: Annotated[Path, typer.Argument(metavar="IN", help="A folder with feature_spec.yaml.")],
               out: Annotated[Path, typer.Option(help="The folder to write.")], as_json: AsJson = False) -> None:
-    """Turn CSV or Parquet with a Feature Spec into split_binary."""
+    """Turn CSV, Parquet or TFRecords with a Feature Spec into split_binary."""
     from clickwise.data.transcode import transcode
 
     transcode(source, out)
@@ -328,15 +340,19 @@ def transcode(source: Annotated[Path, typer.Argument(metavar="IN", help="A folde
 
 
 @app.command()
-def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A recipe file or shipped name.")] = None,
+def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", autocompletion=_recipe_names, help=(
+              "A recipe file or shipped name."))] = None,
           overrides: Overrides = None,
           resume: Annotated[Path | None, typer.Option(metavar="RUN", help=(
               "Continue this run exactly; of runs/DATASET-MODEL the latest one."))] = None,
           out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+          name: Annotated[str | None, typer.Option(show_default=False, help=(
+              "Name of the run folder: runs/NAME instead of runs/DATASET-MODEL/TIME."))] = None,
           processes: Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False, help=(
               "Number of processes on this machine; they share tables and batches."))] = None,
           timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help=(
               "How long one process waits for another that does not answer."))] = 1800.0,
+          profile: TraceFolder = None,
           allow_imports: AllowImports = None, trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Train a model; the result is a run folder with metrics and report.html."""
     from clickwise.recipe import find
@@ -344,6 +360,8 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
     overrides = overrides or []
     if recipe is not None and resume is not None and "=" in recipe:
         recipe, overrides = None, [recipe, *overrides]
+    if name is not None and resume is not None:
+        raise UsageError(f"--name {name}", found="--resume, of a run that has its folder", expected="one of the two")
     if recipe is not None:
         find(recipe)  # a wrong name is reported at once, before torch is loaded
     if processes is not None and processes > 1:
@@ -355,7 +373,7 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
 
     with together(timeout_s=timeout):
         folder = train(recipe, overrides, resume=resume, out=out, allow_imports=allow_imports or (),
-                       trust_paths=trust_paths)
+                       trust_paths=trust_paths, profile=profile, run_name=name)
         if is_first():
             _show_run(folder, as_json)
 
@@ -515,6 +533,8 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
           overrides: Overrides = None,
           what: Annotated[What, typer.Option(help="What to measure.")] = What.train,
           batch_sizes: Annotated[str | None, typer.Option(help="Several sizes: 1,64,4096.")] = None,
+          precisions: Annotated[str | None, typer.Option(help=(
+              "For train and inference: several precisions, each with all batch sizes: fp32,bf16."))] = None,
           steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps that are measured.")] = 50,
           warmup: Annotated[int, typer.Option(min=0, help="Steps before them, not measured.")] = 10,
           with_loading: Annotated[bool, typer.Option("--with-loading", help=(
@@ -527,6 +547,7 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
               "For serve: address of a running server, ours or Triton. Repeatable."))] = None,
           connections: Annotated[int | None, typer.Option(min=1, max=1000, help=(
               "For serve, instead of --rates: number of connections that send a request after each answer."))] = None,
+          profile: TraceFolder = None,
           trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Measure throughput and latency, after a warm-up: medians and percentiles."""
     from clickwise.verbs.bench import bench
@@ -535,6 +556,11 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
     if with_loading and what is not What.inference:
         raise UsageError("--with-loading", found=f"--what {what.value}", expected="--what inference",
                          do="train and data read from the loader anyway")
+    if what in (What.data, What.serve):
+        for option, given, do in (("--profile", profile, "operators are torch's, which none of these calls"),
+                                  ("--precisions", precisions, "a loader has none, an export its own")):
+            if given is not None:
+                raise UsageError(option, found=f"--what {what.value}", expected="--what train or inference", do=do)
     if what is What.serve:
         from clickwise.verbs.bench_serve import RATES, bench_serve
 
@@ -542,14 +568,20 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
                              batch_sizes=sizes or (1,), seconds=seconds, urls=url or (), connections=connections)
     else:
         result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=sizes,
-                       with_loading=with_loading, trust_paths=trust_paths)
+                       precisions=tuple(precisions.split(",")) if precisions else (), with_loading=with_loading,
+                       trust_paths=trust_paths, profile=profile)
     if as_json:
         _print_json(result)
         return
     names = [name for name in result["rows"][0] if any(row[name] is not None for row in result["rows"])]
-    print("  ".join(f"{name:>18}" for name in names))
-    for row in result["rows"]:
-        print("  ".join(f"{_shown(row[name]):>18}" for name in names))
+    cells = [names, *([_shown(row[name]) for name in names] for row in result["rows"])]
+    widths = [max(10, *map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)))
+    for found in result.get("profiles", ()):
+        from clickwise.verbs.profiling import shown
+
+        print("\n" + shown(found))
 
 
 def _shown(value: Any) -> str:
@@ -623,8 +655,41 @@ def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", callback
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Show versions and devices, and what is missing."""
+def log(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", callback=_latest_runs, help=(
+            "Run folders, finished or not; of folders of runs the latest."))],
+        to: Annotated[tuple[str, str], typer.Option(metavar="SINK TARGET", show_default=False, help=(
+            "tensorboard FOLDER, mlflow URI, or the dotted path of a sink of your own and what it takes."))],
+        follow: Annotated[bool, typer.Option("--follow", help="Go on until all runs are finished.")] = False,
+        as_json: AsJson = False) -> None:
+    """Send the log of runs, metrics and settings, to TensorBoard or MLflow; given again, what is new."""
+    from clickwise.verbs.log import log
+
+    found = log(runs, *to, follow=follow)
+    if as_json:
+        _print_json(found)
+        return
+    for run, count in found["points"].items():
+        print(f"{run}  {count:,} points to {found['to']} {found['target']}")
+
+
+@app.command()
+def doctor(folder: Annotated[Path | None, typer.Argument(metavar="DIR", show_default=False, help=(
+               "With --data: where its raw files lie; by default where its recipe looks."))] = None,
+           data: Annotated[str | None, typer.Option(metavar="NAME", help=(
+               "Look for the raw files of criteo, outbrain, amazon_books or kuairand instead."))] = None,
+           as_json: AsJson = False) -> None:
+    """Show versions and devices, and what is missing; or whether the raw files of a dataset are there."""
+    if data is not None:
+        from clickwise.verbs.doctor_data import doctor_data, shown
+
+        found = doctor_data(data, folder)
+        _print_json(found) if as_json else print(shown(found))
+        if found["missing"] or found["problems"]:
+            raise typer.Exit(1)
+        return
+    if folder is not None:
+        raise UsageError(str(folder), found="a folder without --data", expected="clickwise doctor, or with --data NAME",
+                         do=f"clickwise doctor --data criteo {folder}")
     from clickwise.verbs.doctor import doctor
 
     found = doctor()

@@ -90,7 +90,7 @@ def test_what_is_no_part_of_the_rows(subset, words):
 def test_more_rows_than_there_are(folder):
     with pytest.raises(DataError, match=r"(?s)data.subset=151.*only 150 rows.*leave data.subset out"):
         loader_of(folder, subset=151)
-    with pytest.raises(DataError, match=r"only 6 rows with data.subset=6"):
+    with pytest.raises(DataError, match=r"(?s)only 6 rows with data.subset=6.*1.0 all of them"):
         loader_of(folder, subset=6)
 
 

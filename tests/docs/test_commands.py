@@ -6,6 +6,7 @@ recipes' comments and the commands within sentences are read in the same way.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -13,15 +14,18 @@ from collections import Counter
 
 import pytest
 import typer
+import yaml
 from pages import PAGES, ROOT, RUN, Reader, blocks_of, commands_of
 
 from clickwise import cli
+from clickwise.feature_spec import FeatureSpec
 from clickwise.recipe import load, shipped_recipes
+from clickwise.training_recipe import load_recipe
 
 BLOCKS = {page: blocks_of(page) for page in PAGES}
 RUNNING = [page for page in PAGES if any(block.is_run for block in BLOCKS[page])]
 NOT_RUN = [block for page in PAGES for block in BLOCKS[page] if block.mark == "not run"]
-QUICK = ("docs/add_a_metric.md", "docs/add_a_model.md")  # seconds; the others are long
+QUICK = ("docs/add_a_metric.md",)  # seconds; the others are long
 COMMANDS = typer.main.get_command(cli.app).commands
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 SHELLS = ("sh", "bash")
@@ -51,6 +55,7 @@ def test_blocks_that_are_not_run_are_few_and_say_why():
         "docs/export.md": 1,          # packages are downloaded
         "docs/kernels.md": 1,         # a GPU
         "docs/many_machines.md": 3,   # eight GPUs; a cluster; a plan that ends with 1
+        "docs/training.md": 1,        # a tracking server
         "docs/serving_states.md": 1}  # names of the reader
     assert all(len(block.value) > 10 for block in NOT_RUN)
     assert all(block.mark in ("", "file", "not run") for page in PAGES for block in BLOCKS[page])
@@ -106,3 +111,34 @@ def test_commands_in_the_comments_of_recipes_name_what_there_is(recipe):
     for command in found:
         words = shlex.split(command)[1:]
         check([word for word in words if "<" not in word], recipe)
+
+
+def test_commands_of_the_example_server_name_what_there_is():
+    text = (ROOT / "examples/serve_kuairand/page.py").read_text().split('"""')[1]
+    found = [words for words in commands_of(text) if words and words[0] in COMMANDS]
+    assert len(found) == 4
+    for words in found:
+        check([word for word in words if word != "&"], "page.py")
+
+
+SECTIONS = [(block, part) for block in (*blocks_of(ROOT / "docs/training.md"), *blocks_of(ROOT / "docs/metrics.md"))
+            if block.language == "yaml" for part in re.findall(r"^\S.*\n(?: .*\n)*", block.text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize(("block", "part"), SECTIONS, ids=lambda value: str(value).partition("\n")[0][:30])
+def test_sections_of_recipes_on_the_pages_are_read(block, part):
+    recipe = "kuairand/wide_deep" if part.startswith(("parts", "metrics", "train")) else "kuairand/dlrm"
+    (name, value), = yaml.safe_load(part).items()
+    overrides = [f"{name}={json.dumps(value)}"]
+    if name == "train":  # the second of two lines that belong together
+        overrides = ["metrics=[auc, map_at_12]", f"train.metric={value['metric']}"]
+    load_recipe(recipe, overrides)
+
+
+def test_specs_on_the_pages_are_read(tmp_path):
+    whole = [block for block in blocks_of(ROOT / "docs/feature_spec.md")
+             if block.language == "yaml" and "source_spec" in block.text]
+    assert len(whole) >= 2
+    for block in whole:
+        (tmp_path / "feature_spec.yaml").write_text(block.text)
+        assert FeatureSpec.load(tmp_path).mappings

@@ -170,11 +170,12 @@ class Dataset:
                      rank: int = 0, world_size: int = 1) -> Loader:
         config, columns = self.config, self.train_columns()
         if batch_size > columns.rows:
+            part = "" if config.subset is None else f" with data.subset={config.subset}"
             raise DataError(f"train.batch_size={batch_size}",
-                            found=f"the mapping {config.train!r} has only {columns.rows:,} rows"
-                                  + (f" with data.subset={config.subset}" if config.subset is not None else ""),
+                            found=f"the mapping {config.train!r} has only {columns.rows:,} rows{part}",
                             expected="a batch no larger than the data",
-                            do=f"set train.batch_size={columns.rows} or less")
+                            do=f"set train.batch_size={columns.rows} or less" + (
+                                ", or data.subset to more: 1 is one row, 1.0 all of them" if part else ""))
         last = columns.rows % batch_size
         if batch_size < world_size or (0 < last < world_size and not config.drop_last):
             found = f"batches of {batch_size}" if batch_size < world_size else f"a last batch of {last}"

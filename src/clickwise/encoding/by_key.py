@@ -100,7 +100,7 @@ def by_key(encoder: Encoder) -> list[ByKey]:
         try:
             rows = pa.concat_arrays([pa.array([_unknown(keys), None], keys.type), keys])
             found.append(ByKey(key, keys, alone.columns({key: rows}).arrays))
-        except (DataError, UnicodeDecodeError):  # of one of the keys: told when a row with it comes
+        except (DataError, UnicodeDecodeError):  # of one of the keys: reported when a row with it comes
             continue
     return found
 

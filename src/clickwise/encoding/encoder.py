@@ -71,7 +71,7 @@ class Encoder:
     Where a column tells how many rows a display has, the rows that come at once are whole displays (`group`, the key;
     `in_parts`); a row alone with its display is refused unless `alone`.
 
-    Columns of `by_key` are looked up there; `missing` and `unseen` are not told of them.
+    Columns of `by_key` are looked up there; `missing` and `unseen` do not count them.
     """
 
     def __init__(self, encoding: Encoding, names: Iterable[str] | None = None,

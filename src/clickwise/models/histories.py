@@ -89,10 +89,10 @@ class HistoryFeatures:
         self.numericals = len(spec.channel("numerical"))
         self.further = {feature.name for channel in OF_EVENTS for feature in spec.channel(channel)
                         if LIST_OF in feature.extra}
-        self.places = {channel: _places(spec, channel) for channel in OF_EVENTS}
+        self.slots = {channel: _slots(spec, channel) for channel in OF_EVENTS}
         self.target_width, self.item_width, self.negative_width = (
-            dim * (max(self.places[channel], default=-1) + 1) if self.names[channel] else 0 for channel in OF_EVENTS)
-        self.matched = dim * len(set(self.places["target_item"][:_matched(spec)]))
+            dim * (max(self.slots[channel], default=-1) + 1) if self.names[channel] else 0 for channel in OF_EVENTS)
+        self.matched = dim * len(set(self.slots["target_item"][:_matched(spec)]))
         self.context_width = dim * (len(self.names["user"]) + len(self.names["categorical"])) + self.numericals
 
     @staticmethod
@@ -152,22 +152,22 @@ class HistoryFeatures:
     def _target(self, target: Sequence[Column]) -> dict[str, Column]:
         """Ids by feature. Further values that are not there are the first once more, whose row is looked up anyway;
         `_lists_added` leaves them out."""
-        names, places = self.names["target_item"], self.places["target_item"]
-        return {name: torch.where(ids != 0, ids, target[places.index(place)]) if name in self.further else ids
-                for name, ids, place in zip(names, target, places, strict=True)}
+        names, slots = self.names["target_item"], self.slots["target_item"]
+        return {name: torch.where(ids != 0, ids, target[slots.index(slot)]) if name in self.further else ids
+                for name, ids, slot in zip(names, target, slots, strict=True)}
 
     def _lists_added(self, channel: str, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Rows of one width per feature, further values added to those of their first."""
-        places = self.places.get(channel, [])
-        if len(set(places)) == len(places):
+        slots = self.slots.get(channel, [])
+        if len(set(slots)) == len(slots):
             return rows
-        each = rows.unflatten(-1, (len(places), self.dim))
+        each = rows.unflatten(-1, (len(slots), self.dim))
         if channel == "target_item":  # in histories what is not there is no row
             there_BF = torch.stack([ids != 0 if name in self.further else torch.ones_like(ids, dtype=torch.bool)
                                     for name, ids in zip(self.names[channel], batch.target_item, strict=True)], dim=1)
             each = each * there_BF.unsqueeze(2)
-        added = each.new_zeros(*each.shape[:-2], max(places) + 1, self.dim)
-        return added.index_add(-2, torch.tensor(places, device=rows.device), each).flatten(-2)
+        added = each.new_zeros(*each.shape[:-2], max(slots) + 1, self.dim)
+        return added.index_add(-2, torch.tensor(slots, device=rows.device), each).flatten(-2)
 
 
 def longest_first(batch: Batch, length: int | None) -> Batch:
@@ -185,7 +185,7 @@ def longest_first(batch: Batch, length: int | None) -> Batch:
     return batch.map(lambda column: column.index_select(0, order_B))
 
 
-def _places(spec: FeatureSpec, channel: str) -> list[int]:
+def _slots(spec: FeatureSpec, channel: str) -> list[int]:
     """Of every feature of a channel which of the channel's vectors its row is added to."""
     firsts: dict[str, int] = {}
     return [firsts.setdefault(first_of_list(feature), len(firsts)) for feature in spec.channel(channel)]

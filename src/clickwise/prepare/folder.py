@@ -232,4 +232,5 @@ class PreparationFolder:
 
 def _sizes(folder: Path) -> dict[str, int]:
     """Of every file in the folder, by its name there, the size in bytes."""
-    return {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+    return {file.relative_to(folder).as_posix(): file.stat().st_size
+            for file in sorted(folder.rglob("*")) if file.is_file()}

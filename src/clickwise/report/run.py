@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clickwise.errors import ClickwiseError, DataError, UsageError
+from clickwise.errors import ClickwiseError, DataError
 from clickwise.given_files import check_is_file
 from clickwise.manifest import of_run
 from clickwise.run.facts import FILE as FACTS
@@ -54,7 +54,7 @@ class Run:
         """The metrics of every mapping: the final ones, or the last evaluation's if the run has not finished."""
         if self.facts is not None and self.facts.mappings:
             return self.facts.mappings
-        return {line["mapping"]: {name: value for name, value in line.items() if name not in _ABOUT_THE_LINE}
+        return {line["mapping"]: {name: value for name, value in line.items() if name not in ABOUT_THE_LINE}
                 for line in self.of_kind("eval") if "mapping" in line}
 
     @property
@@ -77,14 +77,14 @@ class Run:
         return dict(_flat(parse_yaml(self.recipe, str(self.folder / "recipe.yaml")) or {})) if self.recipe else {}
 
 
-_ABOUT_THE_LINE = ("step", "epoch", "wall_s", "kind", "mapping")
+ABOUT_THE_LINE = ("step", "epoch", "wall_s", "kind", "mapping")
 
 
 def read_run(folder: Path) -> Run:
-    """The run in `folder`; raises UsageError if it is no run folder, DataError if a file in it is damaged."""
+    """The run in `folder`; raises DataError if it is no run folder, or a file in it is damaged."""
     folder = Path(folder)
     if not any((folder / name).exists() for name in FILES):
-        raise UsageError(folder, found="none of " + ", ".join(FILES), expected="the folder of a run",
+        raise DataError(folder, found="none of " + ", ".join(FILES), expected="the folder of a run",
                          do="give a folder that clickwise train has written, runs/<dataset>-<model>/<time>")
     known, scores = of_run(folder), {}
 

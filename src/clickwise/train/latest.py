@@ -26,6 +26,7 @@ class LatestPredictions:
         self.samples, self.device = samples, device
         self._told: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._batches: deque[tuple[torch.Tensor, torch.Tensor, int]] = deque()
+        self._held = 0  # samples of these, over all processes
 
     def add(self, logit_B: torch.Tensor, label_B: torch.Tensor) -> None:
         """Takes copies: a loader uses the memory of its batches again."""
@@ -40,9 +41,9 @@ class LatestPredictions:
         logit_B, label_B = (torch.cat(parts) for parts in zip(*self._told, strict=True))
         self._told = []
         self._batches.append((logit_B, label_B, samples))
-        held = sum(samples for *_, samples in self._batches)
-        while held - self._batches[0][2] >= self.samples:
-            held -= self._batches.popleft()[2]
+        self._held += samples
+        while self._held - self._batches[0][2] >= self.samples:
+            self._held -= self._batches.popleft()[2]
 
     def measure(self) -> dict[str, float]:
         """`train_auc` and `train_log_loss` of the samples of all processes, in each of them."""
@@ -72,7 +73,7 @@ class LatestPredictions:
         mine = parts[processes.rank()]
         if mine:
             columns = (mine[name].clone().to(self.device).split(mine["rows"]) for name in ("logit", "label"))
-            self._batches = deque(zip(*columns, mine["samples"], strict=True))
+            self._batches, self._held = deque(zip(*columns, mine["samples"], strict=True)), sum(mine["samples"])
 
 
 def _together(parts: list[dict[str, Any]]) -> dict[str, Any]:
