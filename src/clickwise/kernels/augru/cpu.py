@@ -138,7 +138,7 @@ class _Recurrence(torch.autograd.Function):
             else:
                 grad_RH = torch.zeros(chunk.rows, width)
                 grad_RH[-rows_T[-1]:] = grad[chunk.first:chunk.first + rows_T[-1]]
-            grad_T = grad_RH.split_with_sizes(rows_T)
+            grad_T, grad_C1H_T = (of_R.split_with_sizes(rows_T) for of_R in (grad_RH, grad_RH.unsqueeze(1)))
             for positions, here in reversed(list(chunk.spans())):
                 # All but the gradient of the state is known of all positions: it has yet to be multiplied by that.
                 h, (n, z, r, inner) = states_RH[here], gates_RQ[here].chunk(4, dim=1)
@@ -157,28 +157,25 @@ class _Recurrence(torch.autograd.Function):
                     _sigmoid_backward_(of_n * inner, r, grad_input=of_r)
                     torch.mul(of_n, r, out=of_inner)
                 rows_here = rows_T[positions.start:positions.stop]
-                of_T, keep_T, r_T = (part.split_with_sizes(rows_here) for part in (of_RQ, keep, r))
+                of_n_T, of_4_T, of_next_T, keep_T, r_T = (part.split_with_sizes(rows_here) for part in (
+                    of_n, of_RQ.view(-1, 4, width), of_RQ[:, width:of_4], keep, r))
                 for t in reversed(positions):
-                    at, rows = t - positions.start, rows_T[t]
-                    grad_h, of, grad_before = grad_T[t], of_T[at], grad_T[t - 1] if t else None
-                    grad_C1H, of_C4H = grad_h.unsqueeze(1), of.view(rows, 4, width)
+                    at, grad_h, grad_C1H = t - positions.start, grad_T[t], grad_C1H_T[t]
                     if form == "compat":
-                        of_C4H[:, :2].mul_(grad_C1H)
-                        grad_reset = product(of[:, :width].to(weight.dtype), from_n).float()
-                        of[:, 2 * width:3 * width].mul_(grad_reset)
+                        of_4_T[at][:, :2].mul_(grad_C1H)
+                        grad_reset = product(of_n_T[at].to(weight.dtype), from_n).float()
+                        of_4_T[at][:, 2].mul_(grad_reset)
                     else:
-                        of_C4H.mul_(grad_C1H)
-                    if t:
-                        before = rows_T[t - 1]
-                        kept, reset = keep_T[at], r_T[at]
-                        if before < rows:
-                            grad_h, of, kept = grad_h[:before], of[:before], kept[:before]
-                        grad_before.addcmul_(grad_h, kept)
-                        if form == "compat":
-                            grad_before.addcmul_(grad_reset[:before], reset[:before])
-                            add_product_(grad_before, of[:, width:3 * width], from_z_r)
-                        else:
-                            add_product_(grad_before, of[:, width:], to_h)
+                        of_4_T[at].mul_(grad_C1H)
+                    if t == 0:
+                        break
+                    grad_before, kept, of_before = grad_T[t - 1], keep_T[at], of_next_T[at]
+                    if rows_T[t - 1] < rows_T[t]:
+                        grad_h, kept, of_before = (part[:rows_T[t - 1]] for part in (grad_h, kept, of_before))
+                    grad_before.addcmul_(grad_h, kept)
+                    if form == "compat":
+                        grad_before.addcmul_(grad_reset[:rows_T[t - 1]], r_T[at][:rows_T[t - 1]])
+                    add_product_(grad_before, of_before, from_z_r if form == "compat" else to_h)
                 if scale is not None:
                     torch.linalg.vecdot(way.mul_(z), grad_RH[here], out=grad_scale_R[here])
                 h_RH = states_RH[here].to(weight.dtype)

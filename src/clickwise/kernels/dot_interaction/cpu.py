@@ -16,11 +16,12 @@ CHUNK = 512  # samples; measured: flat from 256 to 1,024
 @functools.lru_cache(maxsize=64)
 def _positions(vectors: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(position of pair p in the flat T × T matrix [P], pair of each position in it [T·T], P on the diagonal)."""
-    i_P, j_P = torch.tril_indices(vectors, vectors, offset=-1)
-    pairs = len(i_P)
-    pair_TT = torch.full((vectors, vectors), pairs)
-    pair_TT[i_P, j_P] = pair_TT[j_P, i_P] = torch.arange(pairs)
-    return i_P * vectors + j_P, pair_TT.view(-1)
+    with torch.inference_mode(False):  # they outlive it
+        i_P, j_P = torch.tril_indices(vectors, vectors, offset=-1)
+        pairs = len(i_P)
+        pair_TT = torch.full((vectors, vectors), pairs)
+        pair_TT[i_P, j_P] = pair_TT[j_P, i_P] = torch.arange(pairs)
+        return i_P * vectors + j_P, pair_TT.view(-1)
 
 
 def dot_interaction(z0_BD: torch.Tensor, rows_BFD: torch.Tensor, pad_to: int = 8) -> torch.Tensor:
@@ -30,7 +31,20 @@ def dot_interaction(z0_BD: torch.Tensor, rows_BFD: torch.Tensor, pad_to: int = 8
 
 def dot_interaction_of(x_BTD: torch.Tensor, pad_to: int = 8) -> torch.Tensor:
     """As `clickwise.kernels.dot_interaction.dot_interaction_of`."""
-    return _DotInteraction.apply(x_BTD.contiguous(), pad_to)
+    run = _DotInteraction.apply if torch.is_grad_enabled() else _forward
+    return run(x_BTD.contiguous(), pad_to)
+
+
+def _forward(x: torch.Tensor, pad_to: int) -> torch.Tensor:
+    samples, vectors, dim = x.shape
+    position_P, _ = _positions(vectors)
+    used = dim + len(position_P)
+    out = x.new_empty(samples, used + -used % pad_to)
+    for x_c, out_c in zip(x.split(CHUNK), out.split(CHUNK), strict=True):
+        dots = torch.bmm(x_c, x_c.transpose(1, 2)).view(len(x_c), vectors * vectors)
+        pairs = dots.gather(1, position_P.expand(len(x_c), -1))
+        torch.cat([x_c[:, 0], pairs, pairs.new_zeros(len(x_c), -used % pad_to)], dim=1, out=out_c)
+    return out
 
 
 class _Joined(torch.autograd.Function):
@@ -48,16 +62,8 @@ class _Joined(torch.autograd.Function):
 class _DotInteraction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, pad_to):
-        samples, vectors, dim = x.shape
-        position_P, _ = _positions(vectors)
-        used = dim + len(position_P)
-        out = x.new_empty(samples, used + -used % pad_to)
-        for x_c, out_c in zip(x.split(CHUNK), out.split(CHUNK), strict=True):
-            dots = torch.bmm(x_c, x_c.transpose(1, 2)).view(len(x_c), vectors * vectors)
-            pairs = dots.gather(1, position_P.expand(len(x_c), -1))
-            torch.cat([x_c[:, 0], pairs, pairs.new_zeros(len(x_c), -used % pad_to)], dim=1, out=out_c)
         ctx.save_for_backward(x)
-        return out
+        return _forward(x, pad_to)
 
     @staticmethod
     def backward(ctx, grad):
