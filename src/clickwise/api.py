@@ -104,7 +104,7 @@ class Model:
 
     @property
     def warnings(self) -> list[str]:
-        """What is suspicious about the model: worse than a constant, a column that all but tells the label."""
+        """What is suspicious about the model: worse than a constant, a column that nearly equals the label."""
         return self._stored(BASELINES_FILE).get("warnings", [])
 
     def _stored(self, file: str) -> dict[str, Any]:

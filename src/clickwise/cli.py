@@ -35,12 +35,21 @@ class _Verbs(typer.core.TyperGroup):
             raise interrupted from None
 
 
-app = typer.Typer(cls=_Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+app = typer.Typer(cls=_Verbs, no_args_is_help=True, pretty_exceptions_enable=False,
                   rich_markup_mode=None,
                   help="Click-through-rate models from raw click logs: prepare, train, measure, predict.",
                   context_settings={"help_option_names": ["-h", "--help"]})
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped name: kuairand/dlrm.")]
+
+def _recipe_names(started: str) -> list[str]:
+    """What a shell completes in the place of a recipe."""
+    from clickwise.recipe import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(started)]
+
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", autocompletion=_recipe_names, help=(
+    "A recipe file, or a shipped name: kuairand/dlrm."))]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show_default=False,
                                                           help="Overrides, such as train.batch_size=4096.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", callback=latest_run, help=(
@@ -55,7 +64,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 
 
 def _latest_runs(folders: list[Path]) -> list[Path]:
-    return [latest_run(folder) for folder in folders]
+    return [*{run.resolve(): run for run in map(latest_run, folders)}.values()]  # runs/* holds runs/latest too
 
 
 class Format(StrEnum):
@@ -331,11 +340,14 @@ def transcode(source: Annotated[Path, typer.Argument(metavar="IN", help="A folde
 
 
 @app.command()
-def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A recipe file or shipped name.")] = None,
+def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", autocompletion=_recipe_names, help=(
+              "A recipe file or shipped name."))] = None,
           overrides: Overrides = None,
           resume: Annotated[Path | None, typer.Option(metavar="RUN", help=(
               "Continue this run exactly; of runs/DATASET-MODEL the latest one."))] = None,
           out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+          name: Annotated[str | None, typer.Option(show_default=False, help=(
+              "Name of the run folder: runs/NAME instead of runs/DATASET-MODEL/TIME."))] = None,
           processes: Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False, help=(
               "Number of processes on this machine; they share tables and batches."))] = None,
           timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help=(
@@ -348,18 +360,22 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
     overrides = overrides or []
     if recipe is not None and resume is not None and "=" in recipe:
         recipe, overrides = None, [recipe, *overrides]
+    if name is not None and resume is not None:
+        raise UsageError(f"--name {name}", found="--resume, of a run that has its folder", expected="one of the two")
     if recipe is not None:
         find(recipe)  # a wrong name is reported at once, before torch is loaded
     if processes is not None and processes > 1:
         from clickwise.launch import launch
+        from clickwise.verbs.numa import tell_of_nodes
 
+        tell_of_nodes()
         sys.exit(launch(processes))
     from clickwise.processes import is_first, together
     from clickwise.verbs.train import train
 
     with together(timeout_s=timeout):
         folder = train(recipe, overrides, resume=resume, out=out, allow_imports=allow_imports or (),
-                       trust_paths=trust_paths, profile=profile)
+                       trust_paths=trust_paths, profile=profile, run_name=name)
         if is_first():
             _show_run(folder, as_json)
 

@@ -66,7 +66,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary folder; puts it in the place of `path` when the block ends well, removes it when not.
+    """Yields a temporary folder; replaces `path` by it when the block ends well, removes it when not.
 
     What a process that was killed while it wrote the same folder has left is removed."""
     path = Path(path)

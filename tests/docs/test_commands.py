@@ -138,7 +138,7 @@ def test_sections_of_recipes_on_the_pages_are_read(block, part):
 def test_specs_on_the_pages_are_read(tmp_path):
     whole = [block for block in blocks_of(ROOT / "docs/feature_spec.md")
              if block.language == "yaml" and "source_spec" in block.text]
-    assert len(whole) == 2
+    assert len(whole) >= 2
     for block in whole:
         (tmp_path / "feature_spec.yaml").write_text(block.text)
         assert FeatureSpec.load(tmp_path).mappings

@@ -39,3 +39,14 @@ def test_what_an_index_shows_has_no_relative_links():
         text = re.sub(rule["pattern"], rule["replacement"], text)
     assert re.findall(r"\]\((?!https://)[^)]*\)", text) == [] and "<!--" not in text
     assert "docs/training.md" in text  # the words of a link stay
+
+
+def test_every_package_that_can_be_installed_has_a_version_that_was_tested():
+    asked = [*PROJECT["dependencies"], *(need for extra in PROJECT["optional-dependencies"].values() for need in extra)]
+    names = {plain(re.match(r"[\w.-]+", need)[0]) for need in asked} - {"clickwise"}
+    pinned = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert names <= {plain(name) for name in pinned} and len(pinned) == len(set(pinned))
+
+
+def plain(name):
+    return re.sub(r"[-_.]+", "-", name).lower()

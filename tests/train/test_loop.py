@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -79,8 +80,8 @@ def test_ends_after_epochs_or_steps(tmp_path):
 class Bar:
     """A bar as the loop sees it; remembers what it was told."""
 
-    def __init__(self, title, *, total, unit):
-        self.total, self.done, self.at = total, 0, []
+    def __init__(self, title, *, total, unit, first_s):
+        self.total, self.done, self.at, self.notes, self.first_s = total, 0, [], [], first_s
 
     def __enter__(self):
         return self
@@ -91,9 +92,10 @@ class Bar:
     def skip(self, amount):
         self.done += amount
 
-    def advance(self, amount):
+    def advance(self, amount, note):
         self.done += amount
         self.at.append(self.done)
+        self.notes.append(note)
 
 
 @pytest.mark.parametrize("steps, total, at", [
@@ -114,6 +116,19 @@ def test_progress_counts_the_samples_that_are_there(tmp_path, monkeypatch, steps
     resumed.at.step, resumed.at.epoch = 3, 1
     resumed.run()
     assert (bars[0].total, bars[0].at) == (total, at[3:])
+
+
+def test_progress_tells_step_epoch_and_loss_from_the_first_step(tmp_path, monkeypatch):
+    bars = []
+    monkeypatch.setattr("clickwise.train.loop.Progress", lambda *words, **more: bars.append(Bar(*words, **more))
+                        or bars[-1])
+    loop_in(tmp_path, scripted([0.5] * 9), batch_size=16, epochs=2, log_every=2).run()
+    first, *_, last = bars[0].notes
+    assert bars[0].first_s == 0 and len(bars[0].notes) == 6
+    assert re.fullmatch(r"step 1 of 6, epoch 1 of 2, loss 0\.\d{5}", first)
+    assert re.fullmatch(r"step 6 of 6, epoch 2 of 2, loss 0\.\d{5}, best auc 0.50000", last)
+    logged = lines(tmp_path, "train")[1]["loss"]  # that of steps 3 and 4
+    assert f"loss {logged:.5f}" in last and f"loss {logged:.5f}" not in first
 
 
 @pytest.mark.parametrize("undefined", [float("nan"), float("inf")])

@@ -43,7 +43,7 @@ class Largest(NamedTuple):
 
 BY_MKL = {  # by instructions of the processor: the first row of which it has all
     ("avx512_f", "avx_vnni"): Largest(new=2**20, written=2**23, of_columns=2**24),
-    ("avx512_f",): Largest(new=2**22, written=2**27, of_columns=2**30),
+    ("avx512_f",): Largest(new=2**23, written=2**27, of_columns=2**30),
     (): Largest(new=math.inf, written=math.inf, of_columns=math.inf),
 }
 
@@ -147,15 +147,6 @@ def add_product_of_columns_(total_MN: torch.Tensor, x_BM: torch.Tensor, y_BN: to
             x_BM.numel() * y_BN.size(1) <= _largest_by_mkl(torch.float32).of_columns:
         return total_MN.addmm_(x_BM.t(), y_BN)
     return total_MN.add_(product_of_columns(x_BM.to(y_BN.dtype), y_BN))
-
-
-def sum_of_rows(x_BN: torch.Tensor) -> torch.Tensor:
-    """Σ over B, [N]; of bfloat16 by an embedding bag of all rows, which takes half of the time of torch's sum. Both add
-    in float32."""
-    if x_BN.dtype != torch.bfloat16 or not len(x_BN):
-        return x_BN.sum(0)
-    rows_B = torch.arange(len(x_BN))
-    return torch.embedding_bag(x_BN, rows_B, rows_B[:1], False, 0, False, None, False)[0].squeeze(0)
 
 
 def added(total: torch.Tensor | None, part: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

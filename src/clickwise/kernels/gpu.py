@@ -50,7 +50,7 @@ def kernels_for(x: torch.Tensor, operation: str) -> ModuleType | None:
 
 @functools.cache
 def _tested(operation: str, device: torch.device) -> ModuleType | None:
-    """The module after its `self_test` on the device: a small example, held against the reference.
+    """The module after its `self_test` on the device: a small example, checked against the reference.
 
     Asked once per process. Where a driver, a new GPU or another Triton breaks a kernel, plain torch takes its place
     and the log says so.

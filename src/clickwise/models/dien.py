@@ -24,6 +24,7 @@ from clickwise.models.histories import (
     HistoryRows,
     build_evolution,
     fill_from_preset,
+    in_faster_type,
     longest_first,
     require_from_zero,
     require_positive,
@@ -90,6 +91,7 @@ class DIEN(HistoryModel):
     def positions(self) -> tuple[int | None, int | None]:
         return self.config.history_length, None if self.config.history_length or not self.config.mask_padding else 1
 
+    @in_faster_type
     def forward(self, batch: Batch) -> torch.Tensor:
         return self._logit(self.rows(batch, self.config.history_length))[0]
 
@@ -97,6 +99,7 @@ class DIEN(HistoryModel):
         evolved_BH, interest_LBH = self.evolution(rows.target_BE, rows.items_BLE, rows.mask_BL)
         return self.top(torch.cat([rows.target_BE, evolved_BH, rows.context_BU], dim=1)), interest_LBH
 
+    @in_faster_type
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         config = self.config
         if config.mask_padding:

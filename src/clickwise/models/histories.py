@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,12 +15,16 @@ from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.errors import SpecError
 from clickwise.feature_spec import LIST_OF, Feature, FeatureSpec, first_of_list, is_time_gap
+from clickwise.kernels.cpu_products import bf16_instructions
 from clickwise.kernels.dropout import dropout
 from clickwise.layers.interest_evolution import InterestEvolution, NextItemLoss
 from clickwise.models.ctr_model import CTRModel
 from clickwise.recipe import require
 
 OF_EVENTS = ("target_item", "history", "negative_history")
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,30 @@ class HistoryModel(CTRModel):
         """`HistoryFeatures.rows` with dropout in training."""
         return self.features.rows(self.embeddings, batch, length=length, **asked,
                                   share=self.config.embedding_dropout * self.training)
+
+
+def in_faster_type(method: Callable[[Any, Batch], Result]) -> Callable[[Any, Batch], Result]:
+    """A model's method of a batch, in float32 under an autocast to bfloat16 where that is slower: on a CPU without AMX.
+
+    Products here have a few dozen rows and columns, position by position. Rounding what goes into them, and adding what
+    comes out to float32 states, takes longer than AVX512-BF16 saves (measured on a Zen 4, see docs/models/sim.md).
+    """
+    @functools.wraps(method)
+    def run(model: Any, batch: Batch) -> Result:
+        is_slow = batch.history[0].device.type == "cpu" and torch.is_autocast_enabled("cpu") \
+            and torch.get_autocast_dtype("cpu") == torch.bfloat16 and bf16_instructions() != "AMX"
+        if not is_slow:
+            return method(model, batch)
+        _tell_of_float32(type(model).__name__)
+        with torch.autocast("cpu", enabled=False):
+            return method(model, batch)
+
+    return run
+
+
+@functools.cache
+def _tell_of_float32(model: str) -> None:
+    log.warning("train.precision bf16: %s computes in fp32 here, which is faster on a processor without AMX", model)
 
 
 class HistoryFeatures:

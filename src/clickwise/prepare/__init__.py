@@ -15,7 +15,7 @@ from clickwise.given_files import read_given_json
 from clickwise.latest_run import latest_run
 from clickwise.prepare.garbage import rare_collections
 from clickwise.progress import say
-from clickwise.recipe import load, parse
+from clickwise.recipe import load, parse, shipped_recipes
 
 if TYPE_CHECKING:
     from clickwise.prepare.engine import EngineConfig
@@ -50,6 +50,10 @@ def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False, given: s
 
 def parse_recipe(recipe: Mapping[str, Any], where: str) -> tuple[Preparation, EngineConfig, Path]:
     """What a recipe asks for: the preparation with its settings, the engine and the folder to write, all checked."""
+    if "model" in recipe and "dataset" not in recipe:
+        raise RecipeError(where, found="a recipe for training (it has a `model` section)",
+                          expected="a recipe for preparing data (with `dataset` and `out`)",
+                          do=_prepare_first(recipe, where))
     for key in recipe:
         if key not in KEYS:
             raise RecipeError(f"{where}.{key}", found=f"the unknown key {key!r}", expected=", ".join(KEYS),
@@ -65,6 +69,14 @@ def parse_recipe(recipe: Mapping[str, Any], where: str) -> tuple[Preparation, En
         raise RecipeError(f"{where}.out", found=repr(out), expected="the folder to write into",
                           do="for example out: data/prepared/criteo")
     return preparation, engine, Path(out)
+
+
+def _prepare_first(recipe: Mapping[str, Any], where: str) -> str:
+    """The command that prepares the data of a training recipe, if a shipped one does, and the one that trains."""
+    data, train = recipe.get("data"), shlex.join(["clickwise", "train", where])
+    path = data.get("path") if isinstance(data, Mapping) else None
+    made_by = next((name for name in shipped_recipes() if path and load(name).get("out") == path), None)
+    return train if made_by is None else f"clickwise prepare {made_by}, then {train}"
 
 
 def summary(folder: str | Path) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from clickwise.errors import ClickwiseError, DataError, UsageError
+from clickwise.errors import ClickwiseError, DataError
 from clickwise.given_files import check_is_file
+from clickwise.latest_run import RUN_TIME
 from clickwise.manifest import of_run
 from clickwise.run.facts import FILE as FACTS
 from clickwise.run.facts import RunFacts
@@ -41,9 +42,9 @@ class Run:
 
     @property
     def title(self) -> str:
-        """`<dataset>-<model>` by the layout of runs/, and the time."""
+        """`<dataset>-<model>` by the layout of runs/, and the time; of a run with a name of its own that name."""
         folder = self.folder.resolve()
-        return f"{folder.parent.name} · {folder.name}"
+        return f"{folder.parent.name} · {folder.name}" if RUN_TIME.fullmatch(folder.name) else folder.name
 
     @property
     def finished(self) -> bool:
@@ -81,10 +82,10 @@ ABOUT_THE_LINE = ("step", "epoch", "wall_s", "kind", "mapping")
 
 
 def read_run(folder: Path) -> Run:
-    """The run in `folder`; raises UsageError if it is no run folder, DataError if a file in it is damaged."""
+    """The run in `folder`; raises DataError if it is no run folder, or a file in it is damaged."""
     folder = Path(folder)
     if not any((folder / name).exists() for name in FILES):
-        raise UsageError(folder, found="none of " + ", ".join(FILES), expected="the folder of a run",
+        raise DataError(folder, found="none of " + ", ".join(FILES), expected="the folder of a run",
                          do="give a folder that clickwise train has written, runs/<dataset>-<model>/<time>")
     known, scores = of_run(folder), {}
 

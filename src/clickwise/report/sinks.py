@@ -1,4 +1,4 @@
-"""Where the log of a run goes beside its own report: TensorBoard, MLflow, or a sink of one's own.
+"""Where the log of a run goes beside its own report: TensorBoard, MLflow, or a sink of your own.
 
 A sink is a class with the methods of `Sink`. The same command may be given again while the run goes on: nothing stands
 twice in what it wrote.

@@ -100,6 +100,10 @@ class TrainConfig:
         return int(min(epochs, math.inf if self.steps is None else self.steps))
 
 
+def _is_power_of_2(number: int) -> bool:
+    return number & (number - 1) == 0
+
+
 def _all_finite(weight: torch.Tensor) -> bool:
     if not (weight.is_floating_point() and weight.numel()):
         return True
@@ -185,14 +189,18 @@ class Loop:
         self._window_started = time.perf_counter()
         if self._latest is not None:
             self.step.watch(self._latest.add)
-        with Progress("training", total=self._samples_until(self.total_steps), unit="samples") as bar:
+        samples, start = self._samples_until(self.total_steps), at.step
+        with Progress("training", total=samples, unit="samples", first_s=0.0) as bar:
             bar.skip(self._samples_until(at.step))
+            loss, logged = "", False  # until the log has one, a few are looked at, for which a GPU is waited for
             while at.step < self.total_steps and not at.stopped:
                 for batch, following in with_following(self.batches.epoch(at.epoch, start_batch=at.batch)):
                     self._train_on(batch, following)
-                    bar.advance(self._samples_until(at.step) - bar.done)
+                    if _is_power_of_2(at.step - start) and not logged and processes.count() == 1:
+                        loss = f", loss {sum(map(float, self.at.loss_sums.values())) / self.at.loss_steps:.5f}"
+                    bar.advance(self._samples_until(at.step) - bar.done, self._place() + loss + self._best_so_far())
                     if at.step % self.config.log_every == 0 or at.step == self.total_steps:
-                        bar.note = f"loss {self._log_losses():.5f}" + self._best_so_far()
+                        loss, logged = f", loss {self._log_losses():.5f}", True
                     measure, every = self._evaluation_is_due(), self.config.checkpoint_every
                     if measure or (every and at.step % every == 0):
                         self._save(measure)
@@ -209,6 +217,11 @@ class Loop:
         """How many samples were trained on when so many steps are done, over all devices."""
         epochs, batches = divmod(step, len(self.batches))
         return epochs * self.batches.samples + min(batches * self.config.batch_size, self.batches.samples)
+
+    def _place(self) -> str:
+        """Of the last step, for a person."""
+        epoch, epochs = (-(-step // len(self.batches)) for step in (self.at.step, self.total_steps))
+        return f"step {self.at.step:,} of {self.total_steps:,}, epoch {epoch} of {epochs}"
 
     def _best_so_far(self) -> str:
         return "" if self.at.best is None else f", best {self.config.metric} {self.at.best:.5f}"

@@ -1,4 +1,4 @@
-"""`clickwise log`: the log of runs in TensorBoard, MLflow or a sink of one's own."""
+"""`clickwise log`: the log of runs in TensorBoard, MLflow or a sink of your own."""
 
 from __future__ import annotations
 

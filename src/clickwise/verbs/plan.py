@@ -145,7 +145,7 @@ def _training(recipe: Recipe, cardinalities: str | None, trust_paths: bool) -> T
             model = build_model(without_engine, dataset.spec, torch.device("meta"))
     except ClickwiseError:
         raise
-    except Exception as error:  # a model of one's own that needs the values of its tensors
+    except Exception as error:  # a model of your own that needs the values of its tensors
         raise EngineError(f"model {recipe.model_name}", found=f"{type(error).__name__}: {str(error)[:200]}",
                           expected="a model that can be built on torch's `meta` device, where tensors have no values"
                           ) from None

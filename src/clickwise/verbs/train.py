@@ -41,12 +41,14 @@ AT_THE_END = (METRICS, BASELINES, "scores.npz", EXAMPLES)
 
 
 def train(name: str | None, overrides: list[str], *, resume: Path | None = None, out: Path = Path("runs"),
-          allow_imports: Collection[str] = (), trust_paths: bool = False, profile: Path | None = None) -> Path:
+          allow_imports: Collection[str] = (), trust_paths: bool = False, profile: Path | None = None,
+          run_name: str | None = None) -> Path:
     """The finished run folder; with `resume` an interrupted one, continued as if it had never stopped.
 
-    The recipe, `name` and `overrides`, may import code of one's own. A run folder that is resumed or started from may
+    The recipe, `name` and `overrides`, may import code of your own. A run folder that is resumed or started from may
     only import what is allowed. Unless `trust_paths`, neither a Feature Spec nor links lead out of their folder. A
-    trace of some steps goes into the folder `profile`.
+    trace of some steps goes into the folder `profile`. The run is `out/run_name`, or `out/<dataset>-<model>/<time>`, to
+    which `out/latest` then leads.
     """
     memory.keep_freed_memory()
     if not processes.is_first():
@@ -66,8 +68,11 @@ def train(name: str | None, overrides: list[str], *, resume: Path | None = None,
     _require_same(session)
     _start(session, allow_imports, trust_paths)
     recipe = session.recipe
-    folder = _one_folder(lambda: runs.create(out, f"{recipe.data.name}-{recipe.model_name}"))
+    folder = _one_folder(lambda: runs.create_named(out, run_name) if run_name is not None else
+                         runs.create(out, f"{recipe.data.name}-{recipe.model_name}"))
     with _only_one(folder):
+        if processes.is_first():
+            runs.mark_latest(out, folder)
         written = manifest.Manifest(folder)
         if processes.is_first():
             written.write_text(runs.RECIPE, recipe.absolute().to_yaml())

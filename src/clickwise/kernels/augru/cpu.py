@@ -40,6 +40,8 @@ class _Recurrence(torch.autograd.Function):
 
     At padding the state has to stay h, all bits of it: the scale a is 0 there, or z is 1 with the scale 1.
 
+    Back, the gradient of a state goes to n, z, r and U h by factors that do not depend on it.
+
     R counts the rows of a chunk, position after position. A row of `gates_RQ` holds n, z, r and what r meets: in gru
     and paper U h, in compat r ⊙ h. So the input's part is its first three quarters, and that of the state in gru and
     paper its last three: one product each. Gradients (before tanh and σ) stand in the same order.
@@ -73,13 +75,13 @@ class _Recurrence(torch.autograd.Function):
             gates_RQ = torch.empty(chunk.rows, 4 * width)
             states_RH = torch.empty(chunk.rows + rows_T[-1], width)  # before every position, and after the last
             saved += [x_RE, scale_R, gates_RQ, states_RH]
-            h_T = states_RH.split([*rows_T, rows_T[-1]])
+            h_T = states_RH.split_with_sizes([*rows_T, rows_T[-1]])
             h_T[0].zero_()
             n_T, z_T, r_T, inner_T = _quarters(gates_RQ, rows_T)
-            zr_T, of_h_T = gates_RQ[:, width:3 * width].split(rows_T), gates_RQ[:, width:].split(rows_T)
-            scale_T = None if scale_R is None else scale_R.unsqueeze(1).split(rows_T)
+            zr_T, of_h_T = (gates_RQ[:, width:end].split_with_sizes(rows_T) for end in (3 * width, 4 * width))
+            scale_T = None if scale_R is None else scale_R.unsqueeze(1).split_with_sizes(rows_T)
             padding_T = None if padding_R is None or not bool(padding_R.any()) else \
-                padding_R.unsqueeze(1).split(rows_T)
+                padding_R.unsqueeze(1).split_with_sizes(rows_T)
             for positions, here in chunk.spans():
                 product(x_RE[here], from_x, bias, out=gates_RQ[here, :3 * width])
                 if form != "compat":
@@ -126,51 +128,56 @@ class _Recurrence(torch.autograd.Function):
         from_z_r, from_n = to_h[:, :2 * width], to_h[:, 2 * width:]
         of_4 = 3 * width if form == "compat" else 4 * width  # columns that are gradients
         for number, chunk in enumerate(ctx.chunks):
-            rows_T, last = chunk.rows_T, len(chunk.rows_T) - 1
+            rows_T = chunk.rows_T
             x_RE, scale_R, gates_RQ, states_RH = saved[4 * number:4 * number + 4]
-            h_T, (n_T, z_T, r_T, inner_T) = states_RH.split([*rows_T, rows_T[-1]]), _quarters(gates_RQ, rows_T)
-            scale_T = None if scale_R is None else scale_R.unsqueeze(1).split(rows_T)
             grad_scale_R = None if scale_R is None else torch.empty(chunk.rows)
-            grad_scale_T = None if scale_R is None else grad_scale_R.split(rows_T)
             grad_x_RE = None if grad_x_LBE is None else torch.empty(chunk.rows, inputs)
+            # Of the states after every position: what comes from outside, to which positions add what they give on.
             if ctx.every_state:
-                grad_h, grad_T = torch.zeros(rows_T[-1], width), chunk.packed(grad).split(rows_T)
+                grad_RH = chunk.packed(grad).clone(memory_format=torch.contiguous_format)
             else:
-                grad_h, grad_T = grad[chunk.first:chunk.first + rows_T[-1]].clone(), None
+                grad_RH = torch.zeros(chunk.rows, width)
+                grad_RH[-rows_T[-1]:] = grad[chunk.first:chunk.first + rows_T[-1]]
+            grad_T, grad_C1H_T = (of_R.split_with_sizes(rows_T) for of_R in (grad_RH, grad_RH.unsqueeze(1)))
             for positions, here in reversed(list(chunk.spans())):
+                # All but the gradient of the state is known of all positions: it has yet to be multiplied by that.
+                h, (n, z, r, inner) = states_RH[here], gates_RQ[here].chunk(4, dim=1)
+                scale = None if scale_R is None else scale_R[here].unsqueeze(1)
                 of_RQ = torch.empty(here.stop - here.start, 4 * width)
+                of_n, of_z, of_r, of_inner = of_RQ.chunk(4, dim=1)
+                way = n - h if form == "paper" else h - n
+                share = z if scale is None else z * scale
+                rest = 1 - share
+                to_end, keep = (share, rest) if form == "paper" else (rest, share)
+                _tanh_backward_(to_end, n, grad_input=of_n)
+                _sigmoid_backward_(way if scale is None else way * scale, z, grad_input=of_z)
+                if form == "compat":  # r stands before the weights, in what they are given
+                    _sigmoid_backward_(h, r, grad_input=of_r)
+                else:
+                    _sigmoid_backward_(of_n * inner, r, grad_input=of_r)
+                    torch.mul(of_n, r, out=of_inner)
                 rows_here = rows_T[positions.start:positions.stop]
-                of = list(zip(*_quarters(of_RQ, rows_here), of_RQ[:, width:].split(rows_here),
-                              of_RQ[:, width:3 * width].split(rows_here), strict=True))
+                of_n_T, of_4_T, of_next_T, keep_T, r_T = (part.split_with_sizes(rows_here) for part in (
+                    of_n, of_RQ.view(-1, 4, width), of_RQ[:, width:of_4], keep, r))
                 for t in reversed(positions):
-                    of_n, of_z, of_r, of_inner, of_h, of_zr = of[t - positions.start]
-                    h, n, z, r = h_T[t], n_T[t], z_T[t], r_T[t]
-                    if t < last and rows_T[t + 1] > rows_T[t]:
-                        grad_h = grad_h[:rows_T[t]]
-                    if grad_T is not None:
-                        grad_h.add_(grad_T[t])
-                    start, end = (h, n) if form == "paper" else (n, h)
-                    grad_share = (end - start).mul_(grad_h)
-                    if scale_T is None:
-                        of_end = grad_h * z
+                    at, grad_h, grad_C1H = t - positions.start, grad_T[t], grad_C1H_T[t]
+                    if form == "compat":
+                        of_4_T[at][:, :2].mul_(grad_C1H)
+                        grad_reset = product(of_n_T[at].to(weight.dtype), from_n).float()
+                        of_4_T[at][:, 2].mul_(grad_reset)
                     else:
-                        torch.linalg.vecdot(grad_share, z, out=grad_scale_T[t])
-                        grad_share.mul_(scale_T[t])
-                        of_end = (z * scale_T[t]).mul_(grad_h)
-                    _sigmoid_backward_(grad_share, z, grad_input=of_z)
-                    of_start = grad_h.sub_(of_end)
-                    grad_h, grad_n = (of_start, of_end) if form == "paper" else (of_end, of_start)
-                    _tanh_backward_(grad_n, n, grad_input=of_n)
-                    if form == "compat":  # r stands before the weights, in what they are given
-                        grad_reset = add_product_(grad_n.zero_(), of_n, from_n)
-                        _sigmoid_backward_(grad_reset * h, r, grad_input=of_r)
-                        if t:
-                            add_product_(grad_h.addcmul_(grad_reset, r), of_zr, from_z_r)
-                    else:
-                        _sigmoid_backward_(of_n * inner_T[t], r, grad_input=of_r)
-                        torch.mul(of_n, r, out=of_inner)
-                        if t:
-                            add_product_(grad_h, of_h, to_h)
+                        of_4_T[at].mul_(grad_C1H)
+                    if t == 0:
+                        break
+                    grad_before, kept, of_before = grad_T[t - 1], keep_T[at], of_next_T[at]
+                    if rows_T[t - 1] < rows_T[t]:
+                        grad_h, kept, of_before = (part[:rows_T[t - 1]] for part in (grad_h, kept, of_before))
+                    grad_before.addcmul_(grad_h, kept)
+                    if form == "compat":
+                        grad_before.addcmul_(grad_reset[:rows_T[t - 1]], r_T[at][:rows_T[t - 1]])
+                    add_product_(grad_before, of_before, from_z_r if form == "compat" else to_h)
+                if scale is not None:
+                    torch.linalg.vecdot(way.mul_(z), grad_RH[here], out=grad_scale_R[here])
                 h_RH = states_RH[here].to(weight.dtype)
                 if form == "compat":
                     add_product_of_columns_(grad_weight[:2 * width], of_RQ[:, width:3 * width], h_RH)
@@ -262,7 +269,7 @@ def _chunks(mask_LB: torch.Tensor | None, length: int, samples: int, width: int)
 
 def _quarters(of_RQ: torch.Tensor, rows_T) -> list[tuple[torch.Tensor, ...]]:
     """The four parts of the columns, each position by position."""
-    return [part_RH.split(rows_T) for part_RH in of_RQ.chunk(4, dim=1)]
+    return [part_RH.split_with_sizes(rows_T) for part_RH in of_RQ.chunk(4, dim=1)]
 
 
 def _after(h_T, rows_T, states_RH: torch.Tensor) -> torch.Tensor:

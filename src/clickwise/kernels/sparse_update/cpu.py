@@ -15,6 +15,7 @@ import math
 import torch
 from torch.optim.adam import adam
 
+from clickwise.kernels.cpu_rows import numbers, rows_at
 from clickwise.kernels.sparse_update.ftrl import ftrl_
 
 CHUNK = 2**18  # elements of the tables stepped at a time: 1 MB per temporary
@@ -33,7 +34,7 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
     touched_U, ends_U = touched_U.long(), torch.cumsum(counts_U, 0)
     starts_U = ends_U - counts_U
     bag_sorted_V = order_V if bag_V is None else bag_V.index_select(0, order_V).long()
-    grad_GD = grad_GD.float().contiguous()
+    grad_GD = grad_GD.contiguous()
 
     # Plain SGD needs no row but the one it adds to: −lr goes into the factors of the sum.
     plain = rule.name == "sgd" and not rule.weight_decay and not rule.minibatch_l2
@@ -42,14 +43,17 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
     if weight_V is not None:
         factor_V = weight_V.index_select(0, order_V).mul_(factor)
     elif factor != 1.0:
-        factor_V = grad_GD.new_full((len(order_V),), factor)
+        factor_V = torch.full((len(order_V),), factor)
 
     def summed(first: int, last: int) -> torch.Tensor:
         """The gradients of `touched_U[first:last]`, the mini-batch aware L2 of these rows among them."""
         here_V = slice(int(ends_U[first - 1]) if first else 0, int(ends_U[last - 1]))
         factor_C = None if factor_V is None else factor_V[here_V]
-        grad_CD = torch.embedding_bag(grad_GD, bag_sorted_V[here_V], starts_U[first:last] - here_V.start, False, 0,
-                                      False, factor_C, False)[0]
+        gradients_XD, bag_C = grad_GD, bag_sorted_V[here_V]
+        if grad_GD.dtype != torch.float32:  # these few in float32, not all
+            gradients_XD, bag_C = rows_at(grad_GD, bag_C).float(), numbers(len(bag_C))
+        grad_CD = torch.embedding_bag(gradients_XD, bag_C, starts_U[first:last] - here_V.start, False, 0, False,
+                                      factor_C, False)[0]
         if rule.minibatch_l2:
             touched_C = touched_U[first:last]
             l2_C = rule.minibatch_l2 / states["count"].index_select(0, touched_C)
@@ -116,10 +120,10 @@ def _change(weight_RD, states, touched_C, grad_CD, rule, step) -> torch.Tensor:
 def _ftrl_rows(weight_RD, states, touched_C, grad_CD, rule, lr) -> None:
     """FTRL on the rows `touched_C`."""
     whole = (weight_RD, states["accumulator"], states["linear"])
-    rows = [of_all_RD.index_select(0, touched_C) for of_all_RD in whole]
+    rows = [all_RD.index_select(0, touched_C) for all_RD in whole]
     ftrl_(*rows, grad_CD, lr=lr, base_lr=rule.lr, l1=rule.l1, l2=rule.l2, beta=rule.beta)
-    for of_all_RD, of_these_CD in zip(whole, rows, strict=True):
-        of_all_RD.index_copy_(0, touched_C, of_these_CD)
+    for all_RD, touched_CD in zip(whole, rows, strict=True):
+        all_RD.index_copy_(0, touched_C, touched_CD)
 
 
 def _step_all_rows(weight_RD, states, touched_U, summed, rule, lr, step, rows_at_once) -> None:

@@ -167,7 +167,7 @@ class Table(Preparation):
             elif size is not None:
                 features[name] = Feature(name, narrowest_id_dtype(size), size, feature.max_hotness)
                 chain = (Vocabulary(name, config.hash_buckets.get(name, 0)),)
-            else:  # of a display, or of a channel of one's own: handed on, texts as 60-bit hashes
+            else:  # of a display, or of a channel of your own: handed on, texts as 60-bit hashes
                 features[name] = Feature(name, "int64" if feature.is_raw_text or feature.dtype == "bool"
                                          else feature.dtype)
                 hashed = [Hash60()] if feature.is_raw_text else []
