@@ -26,6 +26,7 @@ from clickwise import machine
 from clickwise.files import to_json
 
 RESULTS = Path(__file__).parent / "results"
+KEEP_FREED_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647"  # as GLIBC_TUNABLES of a process
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 HEAD = """# Performance on a GPU
 
 This page is written by `python benchmarks/performance_page.py` from the newest result of `python benchmarks/gpu.py`.
-*Predicted* was reckoned for one H100 before anything ran there. *Published* is what the systems that the recipes are
-from report for one A100 in mixed precision.
+*Predicted* is an estimate for one H100, made before anything ran on one. *Published* is what the reference systems of
+the recipes report for one A100 in mixed precision.
 """
 
 

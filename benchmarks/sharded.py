@@ -48,11 +48,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from measure import arguments, finish
+from measure import KEEP_FREED_MEMORY, arguments, finish
 
 WORKER = Path(__file__).with_name("sharded_worker.py")
 ONE, OURS, PEERS = "one process", ("ours rows", "ours tables"), ("torchrec tables", "torchrec rows", "torchrec columns")
-KEEP_FREED_MEMORY = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647"
 PROCESSES, WITHIN = 2, 1e-6
 TARGETS = {"tables": "ours no more CPU time than TorchRec's best plan at dim 16, ≤ 0.75 of it at dim 128",
            "step": "speed ≥ 1.7 on a quiet machine, else efficiency ≥ 0.85"}

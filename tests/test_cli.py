@@ -132,7 +132,8 @@ def test_bench_prints_figures(clickwise, what):
     figures = json.loads(result.out)
     assert [row["batch_size"] for row in figures["rows"]] == [100, 200]
     for row in figures["rows"]:
-        assert 0 < row["ms_p50"] <= row["ms_p90"] <= row["ms_p99"] and row["samples_per_s"] > 0
+        assert row["samples_per_s"] > 0
+        assert what == "data" or 0 < row["ms_p50"] <= row["ms_p90"] <= row["ms_p99"]
 
 
 def test_transcode_reads_what_synth_wrote(clickwise, dataset, tmp_path):

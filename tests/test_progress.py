@@ -25,7 +25,7 @@ def test_lines_while_it_runs_and_at_the_end(clock, capsys):
         bar.advance(250, "loss 0.5")
         clock[0] += 5
         bar.advance(750)
-    assert capsys.readouterr().err == "reading: 250 rows 25 %, 25 rows/s, 30 s left loss 0.5\n" \
+    assert capsys.readouterr().err == "reading: 250 rows 25 %, 25 rows/s, ETA 30 s, loss 0.5\n" \
                                       "reading: 1,000 rows in 15.0 s, 67 rows/s\n"
 
 
@@ -34,7 +34,7 @@ def test_never_more_than_the_total(clock, capsys):
         clock[0] += 10
         bar.advance(150)
     first, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("reading: 100 rows 100 %") and "0 s left" in first
+    assert first.startswith("reading: 100 rows 100 %") and "ETA 0 s" in first
     assert last.startswith("reading: 100 rows in 10.0 s")
 
 
@@ -47,7 +47,7 @@ def test_without_a_total_or_with_a_part_done_before(clock, capsys):
         bar.skip(10)
         clock[0] += 10
         bar.advance(10)
-    assert capsys.readouterr().err.splitlines() == ["training: 20 steps 67 %, 1 steps/s, 10 s left",
+    assert capsys.readouterr().err.splitlines() == ["training: 20 steps 67 %, 1 steps/s, ETA 10 s",
                                                     "training: 20 steps in 10.0 s, 1 steps/s"]
 
 
@@ -58,6 +58,22 @@ def test_nothing_for_short_work_and_for_work_that_failed(clock, capsys):
         clock[0] += 60
         raise ValueError
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("seconds", "said"), [
+    (0.2, "0 s"), (59.4, "59 s"), (61, "1 min"), (119, "2 min"), (3599, "1 h 0 min"), (4200, "1 h 10 min"),
+    (47 * 3600, "47 h 0 min"), (76 * 3600, "3 d 4 h")])
+def test_a_time_as_a_person_says_it(seconds, said):
+    assert progress.duration(seconds) == said
+
+
+def test_the_first_line_comes_when_it_is_wanted(clock, capsys):
+    with Progress("training", total=100, unit="samples", first_s=0.0) as bar:
+        for _ in range(3):
+            clock[0] += 4
+            bar.advance(10, "step 1 of 3")
+    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "training: 10 samples 10 %", "training: 30 samples in 12.0 s"]
 
 
 def test_a_bar_in_a_notebook_that_goes_away(clock, monkeypatch):
@@ -78,7 +94,8 @@ def test_a_bar_in_a_notebook_that_goes_away(clock, monkeypatch):
         for _ in range(3):
             clock[0] += 0.15  # a bar is written anew every 0.2 s
             bar.advance(10)
-    first, last = (f'a &lt; b <progress value="{done}" max="100"></progress> 67 rows/s ' for done in (10, 30))
+    first, last = (f'a &lt; b <progress value="{done}" max="100"></progress> ETA {left} s, 67 rows/s'
+                   for done, left in ((10, 1), (30, 1)))
     assert shown == ["", first, last, ""]
     with Progress("more", total=1):
         pass

@@ -2,7 +2,7 @@
 
     clickwise prepare kuairand/prepare_history
     clickwise train kuairand/din
-    clickwise export runs/kuairand_history-din/* --out exported
+    clickwise export runs/kuairand_history-din --out exported
     clickwise serve exported --states memory &
     python examples/serve_kuairand/page.py
 

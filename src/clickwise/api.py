@@ -32,6 +32,8 @@ from clickwise.encoding.replay import Replay
 from clickwise.errors import ClickwiseError, DataError, Interrupted, UsageError
 from clickwise.feature_spec import FILE_NAME, FeatureSpec
 from clickwise.files import check_new_folder, read_json, whole_folder
+from clickwise.kernels.prepacked import PackedWeights
+from clickwise.latest_run import latest_run
 from clickwise.manifest import Manifest, of_run
 from clickwise.models.ctr_model import CTRModel
 from clickwise.progress import say
@@ -58,7 +60,7 @@ class Model:
     """A trained model that takes raw rows. `folder` is its run folder, `metrics` those of its training, by mapping."""
 
     def __init__(self, folder: str | Path, *, allow_imports: Collection[str] = (), trust_paths: bool = False) -> None:
-        self.folder = Path(folder)
+        self.folder = latest_run(Path(folder))
         if (spec := own_spec(self.folder)) is None or not (self.folder / ENCODING).exists():
             raise DataError(self.folder, found="no encoding of raw rows", do="prepare and train again",
                             expected="a run on data that clickwise prepared from raw rows with this version")
@@ -66,6 +68,7 @@ class Model:
             self.folder, allow_imports=allow_imports, spec=spec, trust_paths=trust_paths)
         self._spec, self._encoding = self._session.dataset.spec, own_encoding(self.folder)
         self._encoder = Encoder(self._encoding, inputs(self._session.reads))
+        self._weights = PackedWeights()  # of a model that is trained no more
         self._replay: Replay | None = None
         self._temporary: tempfile.TemporaryDirectory | None = None
 
@@ -77,7 +80,7 @@ class Model:
     def columns(self) -> dict[str, dict[str, Any]]:
         """Column → what it was taken for (`channel`), `why`, what to `check`, how many `ids` it has, by mapping the
         share of rows where it is `missing` and `without_an_id`; empty where the data were no table."""
-        return self._told(COLUMNS)
+        return self._stored(COLUMNS)
 
     @property
     def baselines(self) -> dict[str, dict[str, float | None]]:
@@ -87,7 +90,7 @@ class Model:
         `fit` leaves the last two until they are asked for here; that takes seconds and needs the columns of the
         training, which a model that was saved elsewhere lacks. The report then has them too.
         """
-        found, data = self._told(BASELINES_FILE), self._session.recipe.data
+        found, data = self._stored(BASELINES_FILE), self._session.recipe.data
         if not {*BASELINES} <= {*found.get("results", ()), *found.get("not_measured", ())} and data.path is not None \
                 and (Path(data.path) / FILE_NAME).exists():
             session = dataclasses.replace(self._session, dataset=Dataset(data))
@@ -96,15 +99,15 @@ class Model:
             measure_baselines(self.folder, session, BASELINES, self.metrics.get(data.test, {}))
             written.add([BASELINES_FILE])
             write_report(self.folder)
-            found = self._told(BASELINES_FILE)
+            found = self._stored(BASELINES_FILE)
         return found.get("results", {})
 
     @property
     def warnings(self) -> list[str]:
-        """What is suspicious about the model: worse than a constant, a column that all but tells the label."""
-        return self._told(BASELINES_FILE).get("warnings", [])
+        """What is suspicious about the model: worse than a constant, a column that nearly equals the label."""
+        return self._stored(BASELINES_FILE).get("warnings", [])
 
-    def _told(self, file: str) -> dict[str, Any]:
+    def _stored(self, file: str) -> dict[str, Any]:
         path = of_run(self.folder).verified(file)
         return read_json(path) if path.exists() else {}
 
@@ -120,7 +123,8 @@ class Model:
         whole = pa.concat_tables(tables, promote_options="permissive")
         columns = model_columns(self._spec, self._replay.rows(whole).arrays, len(whole))
         self._encoder = self._replay.encoder
-        logits = [scores(self._session, self._spec, columns.part(slice(first, first + BLOCK_ROWS)))["logit"]
+        logits = [scores(self._session, self._spec, columns.part(slice(first, first + BLOCK_ROWS)),
+                         self._weights)["logit"]
                   for first in range(0, columns.rows, BLOCK_ROWS)]
         return 1 / (1 + np.exp(-np.concatenate(logits).astype(np.float64)))
 
@@ -133,7 +137,7 @@ class Model:
             encoder = encoder.in_parts(table for _, table in self._blocks(data, encoder))
         for first, table in self._blocks(data, encoder):
             columns = model_columns(self._spec, encoder.arrays(table, first), len(table))
-            logits.append(scores(self._session, self._spec, columns)["logit"])
+            logits.append(scores(self._session, self._spec, columns, self._weights)["logit"])
         return np.concatenate(logits)
 
     def predict_proba(self, data: Data, *, alone: bool = False) -> np.ndarray:
@@ -170,7 +174,7 @@ class Model:
             loader = Loader(session.dataset.as_evaluated(columns), spec, batch_size=session.evaluation_batch_size,
                             channels={*session.reads, "label", "display"})
             measure(session.model, loader.epoch(0), metrics, precision=session.recipe.train.precision,
-                    device=session.device)
+                    device=session.device, weights=self._weights)
             seen += columns.rows
         if not seen:
             raise DataError("rows", found="no rows with a label", expected="at least one row")
@@ -264,16 +268,16 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     measured = "test" if test else "validation" if validation else "train"
     chosen = {"data.path": str(columns), "data.validation": "validation" if validation else None,
               "data.test": measured, "train.seed": seed, "baselines": [], **(settings or {})}
-    few = _batch_size_of_few(prepare.summary(columns)["rows"]["train"])
+    few = prepare.small_batch_size(prepare.summary(columns)["rows"]["train"])
     if "train.batch_size" not in chosen and few < batch_size:
         chosen["train.batch_size"] = few
         say(f"train.batch_size: {few}, since there are few rows")
     try:
         run = train(recipe, _overrides(chosen), out=folder / "runs")
     except Interrupted:
-        run = next((folder / "runs").glob("*/*"))
-        if not (run / "checkpoint" / "last.pt").exists():
+        if (last := next((folder / "runs").glob("*/*/checkpoint/last.pt"), None)) is None:
             raise
+        run = last.parents[1]
         say("interrupted: the model is that of the best checkpoint until then")
     found = Model(run)
     found._temporary = temporary
@@ -312,12 +316,6 @@ def _rows_file(data: Data, folder: Path, ignore: Sequence[str]) -> list[Path]:
     path = folder / ROWS
     parquet.write_table(table, path)
     return [path]
-
-
-def _batch_size_of_few(rows: int) -> int:
-    """What small data is trained with where its recipe has larger batches: 32 batches in an epoch, of at least 8 rows,
-    or 16 of fewer."""
-    return max(1, min(rows // 16, max(8, rows // 32)))
 
 
 def load(folder: str | Path, *, allow_imports: Collection[str] = (), trust_paths: bool = False) -> Model:

@@ -102,7 +102,7 @@ class CTRClassifier(ClassifierMixin, BaseEstimator):
         state = dict(super().__getstate__())
         if "model_" in state:  # its files travel with it
             folder = self.model_.folder
-            state["model_"] = {str(path.relative_to(folder)): path.read_bytes()
+            state["model_"] = {path.relative_to(folder).as_posix(): path.read_bytes()
                                for path in sorted(folder.rglob("*")) if path.is_file()}
         return state
 

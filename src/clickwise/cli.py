@@ -15,6 +15,7 @@ import typer
 
 from clickwise import __version__
 from clickwise.errors import LAUNCHED, ClickwiseError, DataError, Interrupted, ToldElsewhere, UsageError, disk_error
+from clickwise.latest_run import latest_run
 from clickwise.memory_limits import out_of_memory
 from clickwise.progress import show_log
 from clickwise.threads import let_them_sleep, quiet_transport
@@ -34,20 +35,36 @@ class _Verbs(typer.core.TyperGroup):
             raise interrupted from None
 
 
-app = typer.Typer(cls=_Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+app = typer.Typer(cls=_Verbs, no_args_is_help=True, pretty_exceptions_enable=False,
                   rich_markup_mode=None,
                   help="Click-through-rate models from raw click logs: prepare, train, measure, predict.",
                   context_settings={"help_option_names": ["-h", "--help"]})
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or a shipped name: kuairand/dlrm.")]
+
+def _recipe_names(started: str) -> list[str]:
+    """What a shell completes in the place of a recipe."""
+    from clickwise.recipe import shipped_recipes
+
+    return [name for name in shipped_recipes() if name.startswith(started)]
+
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", autocompletion=_recipe_names, help=(
+    "A recipe file, or a shipped name: kuairand/dlrm."))]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show_default=False,
                                                           help="Overrides, such as train.batch_size=4096.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that clickwise train wrote.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", callback=latest_run, help=(
+    "A run folder that clickwise train wrote; of runs/DATASET-MODEL the latest run."))]
 AllowImports = Annotated[list[str] | None, typer.Option("--allow-import", metavar="NAME", show_default=False, help=(
-    "Code of your own that the run folder names, my_package.MyModel: nothing else of it is imported. Repeatable."))]
+    "Import this code that the run folder names, such as my_package.MyModel; nothing else is imported. Repeatable."))]
 TrustPaths = Annotated[bool, typer.Option("--trust-paths", help=(
-    "Read what a Feature Spec or a link names outside of the folder it lies in."))]
+    "Also read files outside of the folder that a Feature Spec or a link points to."))]
+TraceFolder = Annotated[Path | None, typer.Option("--profile", metavar="DIR", show_default=False, help=(
+    "Write a trace of ten steps there, for https://ui.perfetto.dev, and name the operators that take longest."))]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def _latest_runs(folders: list[Path]) -> list[Path]:
+    return [*{run.resolve(): run for run in map(latest_run, folders)}.values()]  # runs/* holds runs/latest too
 
 
 class Format(StrEnum):
@@ -98,17 +115,17 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        if (told := out_of_memory(error) or disk_error(error)) is None:
+        if (known := out_of_memory(error) or disk_error(error)) is None:
             raise
-        _complain(str(told), told.exit_code, error)
+        _complain(str(known), known.exit_code, error)
     except Exception as error:
         if received:  # DuckDB says RuntimeError
             _complain(str(_interrupted()), 128 + received[0])
-        if (told := out_of_memory(error)) is None:
+        if (known := out_of_memory(error)) is None:
             raise
-        _complain(str(told), 1)
+        _complain(str(known), 1)
     finally:
-        if received:
+        if received and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -120,7 +137,8 @@ def _interrupted() -> Interrupted:
 def _interrupted_by_signals() -> list[int]:
     """From now on SIGINT and SIGTERM raise KeyboardInterrupt; the list holds those that came.
 
-    While a module is imported they wait: some libraries catch whatever their imports raise, and go on without them.
+    While a module is imported they wait, where the system has such a timer: some libraries catch whatever their imports
+    raise, and go on without them.
     """
     received: list[int] = []
 
@@ -129,7 +147,7 @@ def _interrupted_by_signals() -> list[int]:
             received.append(number)
         while frame is not None and "importlib._bootstrap" not in frame.f_code.co_filename:
             frame = frame.f_back
-        if frame is None:
+        if frame is None or not hasattr(signal, "setitimer"):
             raise KeyboardInterrupt
         signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, 0.05)  # and look again
@@ -172,8 +190,8 @@ def quickstart(overrides: Overrides = None,
 @app.command()
 def prepare(recipe: RecipeName, overrides: Overrides = None,
             given: Annotated[Path | None, typer.Option("--with", metavar="FOLDER", help=(
-                "A prepared folder or a run, in whose encoding further raw rows are written, those of dataset.input "
-                "or the recipe's mappings."))] = None,
+                "A prepared folder or a run. Its encoding is used for new raw rows: those of dataset.input, or of the "
+                "recipe's mappings. Nothing is fitted."))] = None,
             overwrite: Annotated[bool, typer.Option(help="Prepare again even if the output is up to date.")] = False,
             as_json: AsJson = False) -> None:
     """Turn raw logs into columns and a Feature Spec."""
@@ -252,15 +270,17 @@ def infer(files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=(
           out: Annotated[Path, typer.Option(help="The folder to write feature_spec.yaml into.")],
           label: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
           display: Annotated[str | None, typer.Option(help="The column that groups rows for GAUC.")] = None,
-          categorical: Annotated[list[str] | None, typer.Option(help="A column of categories; repeatable.")] = None,
-          numerical: Annotated[list[str] | None, typer.Option(help="A column of numbers; repeatable.")] = None,
+          categorical: Annotated[list[str] | None, typer.Option(help="A column of categories. Repeatable.")] = None,
+          numerical: Annotated[list[str] | None, typer.Option(help="A column of numbers. Repeatable.")] = None,
           multi_hot: Annotated[list[str] | None, typer.Option(metavar="NAME=DELIMITER", help=(
-              "A column of lists and what lies between their values; repeatable."))] = None,
+              "A column of lists, and the text between their values: tags=;. Repeatable."))] = None,
           formats: Annotated[list[str] | None, typer.Option("--format", metavar="NAME=FORMAT", help=(
-              "A column of dates and how they are written, created=%d/%m/%Y; repeatable."))] = None,
-          ignore: Annotated[list[str] | None, typer.Option(help="A column to leave out; repeatable.")] = None,
-          delimiter: Annotated[str | None, typer.Option(help="Of CSV, as ; or || or tab; found by itself.")] = None,
-          header: Annotated[bool | None, typer.Option(help="Whether CSV has one; found by itself.")] = None,
+              "A column of dates and their format: created=%d/%m/%Y. Repeatable."))] = None,
+          ignore: Annotated[list[str] | None, typer.Option(help="A column to leave out. Repeatable.")] = None,
+          delimiter: Annotated[str | None, typer.Option(help=(
+              "Between the fields of CSV: ; or || or tab. Detected by default."))] = None,
+          header: Annotated[bool | None, typer.Option(help=(
+              "Whether CSV begins with names. Detected by default."))] = None,
           overwrite: Annotated[bool, typer.Option(help="Replace a spec that is there.")] = False,
           as_json: AsJson = False) -> None:
     """Draft a Feature Spec from raw files: types, cardinalities, hotness, a guess at channels."""
@@ -292,9 +312,10 @@ def synth(variant: Annotated[str, typer.Argument(help="criteo_t15, criteo_t3, cr
           test_rows: Annotated[int | None, typer.Option(min=1, help="Test rows; a tenth by default.")] = None,
           alpha: Annotated[float, typer.Option(min=0.0, help="Skew of the ids' power law.")] = 1.45,
           signal: Annotated[str, typer.Option(help="The planted signal.")] = "additive",
-          users: Annotated[int | None, typer.Option(min=1, help="Of amazon_raw, instead of rows.")] = None,
+          users: Annotated[int | None, typer.Option(min=1, help="Users of amazon_raw, which has no --rows.")] = None,
           seed: int = 0,
-          threads: Annotated[int | None, typer.Option(min=1, help="The bytes do not depend on it.")] = None,
+          threads: Annotated[int | None, typer.Option(min=1, help=(
+              "Threads; the files are the same for any number."))] = None,
           as_json: AsJson = False) -> None:
     """Make data with a planted signal, whose best possible AUC is known."""
     from clickwise.verbs.synth import synth
@@ -311,7 +332,7 @@ def synth(variant: Annotated[str, typer.Argument(help="criteo_t15, criteo_t3, cr
 @app.command()
 def transcode(source: Annotated[Path, typer.Argument(metavar="IN", help="A folder with feature_spec.yaml.")],
               out: Annotated[Path, typer.Option(help="The folder to write.")], as_json: AsJson = False) -> None:
-    """Turn CSV or Parquet with a Feature Spec into split_binary."""
+    """Turn CSV, Parquet or TFRecords with a Feature Spec into split_binary."""
     from clickwise.data.transcode import transcode
 
     transcode(source, out)
@@ -319,14 +340,19 @@ def transcode(source: Annotated[Path, typer.Argument(metavar="IN", help="A folde
 
 
 @app.command()
-def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A recipe file or shipped name.")] = None,
+def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", autocompletion=_recipe_names, help=(
+              "A recipe file or shipped name."))] = None,
           overrides: Overrides = None,
-          resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue this run exactly.")] = None,
+          resume: Annotated[Path | None, typer.Option(metavar="RUN", help=(
+              "Continue this run exactly; of runs/DATASET-MODEL the latest one."))] = None,
           out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs"),
+          name: Annotated[str | None, typer.Option(show_default=False, help=(
+              "Name of the run folder: runs/NAME instead of runs/DATASET-MODEL/TIME."))] = None,
           processes: Annotated[int | None, typer.Option(metavar="N", min=1, show_default=False, help=(
-              "Train in so many processes on this machine, which share tables and batches."))] = None,
+              "Number of processes on this machine; they share tables and batches."))] = None,
           timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help=(
-              "Of several processes: how long one waits for the others."))] = 1800.0,
+              "How long one process waits for another that does not answer."))] = 1800.0,
+          profile: TraceFolder = None,
           allow_imports: AllowImports = None, trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Train a model; the result is a run folder with metrics and report.html."""
     from clickwise.recipe import find
@@ -334,18 +360,22 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A
     overrides = overrides or []
     if recipe is not None and resume is not None and "=" in recipe:
         recipe, overrides = None, [recipe, *overrides]
+    if name is not None and resume is not None:
+        raise UsageError(f"--name {name}", found="--resume, of a run that has its folder", expected="one of the two")
     if recipe is not None:
-        find(recipe)  # a wrong name is told at once, before torch is loaded
+        find(recipe)  # a wrong name is reported at once, before torch is loaded
     if processes is not None and processes > 1:
         from clickwise.launch import launch
+        from clickwise.verbs.numa import tell_of_nodes
 
+        tell_of_nodes()
         sys.exit(launch(processes))
     from clickwise.processes import is_first, together
     from clickwise.verbs.train import train
 
     with together(timeout_s=timeout):
         folder = train(recipe, overrides, resume=resume, out=out, allow_imports=allow_imports or (),
-                       trust_paths=trust_paths)
+                       trust_paths=trust_paths, profile=profile, run_name=name)
         if is_first():
             _show_run(folder, as_json)
 
@@ -391,20 +421,20 @@ def _print_metrics(mapping: str, values: dict[str, float | None], width: int = 1
 
 @app.command()
 def plan(recipe: RecipeName, overrides: Overrides = None,
-         gpus: Annotated[int | None, typer.Option(help="So many, a process each.")] = None,
-         processes: Annotated[int | None, typer.Option(help="The same on CPUs.")] = None,
-         memory: Annotated[str | None, typer.Option(metavar="SIZE", help="What one may take: 80GB.")] = None,
+         gpus: Annotated[int | None, typer.Option(help="Number of GPUs, one process for each.")] = None,
+         processes: Annotated[int | None, typer.Option(help="Number of processes on CPUs.")] = None,
+         memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of each: 80GB.")] = None,
          cardinalities: Annotated[str | None, typer.Option(metavar="SPEC", help=(
-             "Where the data is not here: criteo_t15, criteo_t3, criteo_t0, or a Feature Spec."))] = None,
+             "Sizes of the tables, without data: criteo_t15, criteo_t3, criteo_t0, or a Feature Spec."))] = None,
          alpha: Annotated[float | None, typer.Option(help=(
-             "Ids follow this power law; by default they are counted where the data is here, else 1.45."))] = None,
+             "Exponent of the ids' power law. By default ids are counted; without data it is 1.45."))] = None,
          bandwidth: Annotated[str | None, typer.Option(metavar="SIZE", help=(
-             "What a process sends in a second: 50GB."))] = None,
+             "What a process can send in a second: 50GB."))] = None,
          trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
-    """Say what a training takes of many GPUs or processes, which need not be here: memory, exchange."""
+    """Predict memory and messages of a training on many GPUs or processes, which need not be here."""
     from clickwise.recipe import find
 
-    find(recipe)  # a wrong name is told at once, before torch is loaded
+    find(recipe)  # a wrong name is reported at once, before torch is loaded
     from clickwise.verbs.plan import plan
     from clickwise.verbs.plan_text import plan_lines
 
@@ -420,8 +450,10 @@ def plan(recipe: RecipeName, overrides: Overrides = None,
 
 @app.command()
 def evaluate(run: RunFolder, overrides: Overrides = None,
-             mapping: Annotated[str | None, typer.Option(help="The mapping; the recipe's test by default.")] = None,
-             checkpoint: Annotated[str | None, typer.Option(help="best or last")] = None,
+             mapping: Annotated[str | None, typer.Option(help=(
+                 "The mapping. By default the test mapping of the recipe."))] = None,
+             checkpoint: Annotated[str | None, typer.Option(help=(
+                 "best or last. By default best, if there is one."))] = None,
              allow_imports: AllowImports = None, trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
     """Measure a run's checkpoint on a mapping."""
     from clickwise.verbs.evaluate import evaluate
@@ -442,17 +474,17 @@ def predict(run: RunFolder, overrides: Overrides = None,
             source: Annotated[Path | None, typer.Option("--input", show_default="test", help=(
                 "Raw rows: .csv, .tsv, .jsonl (.gz), .parquet; or the name of a mapping."))] = None,
             replay: Annotated[Path | None, typer.Option(metavar="LOG", help=(
-                "Raw rows with labels, in the order of time, with which counts and histories go on; without --input "
-                "they are scored, each as things stood before it."))] = None,
+                "Raw rows with labels, in the order of time. Counts and histories are updated with them. Without "
+                "--input they are scored, each with what was known before it."))] = None,
             out: Annotated[Path | None, typer.Option(help="The .parquet or .csv to write; "
                                                           "RUN/predictions/INPUT.parquet by default.")] = None,
-            carry: Annotated[str | None, typer.Option(help="Further columns to carry along: a,b.")] = None,
+            carry: Annotated[str | None, typer.Option(help="Further columns to copy to the result: a,b.")] = None,
             encoded: Annotated[bool, typer.Option("--encoded", help="The file holds ids and numbers, as the Feature "
                                                                     "Spec says, not raw values.")] = False,
             alone: Annotated[bool, typer.Option("--alone", help=(
-                "Rows may be alone with their display, where a model reads how many a display has."))] = False,
+                "Allow displays with one row, for a model that reads how many rows a display has."))] = False,
             allow_imports: AllowImports = None, trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
-    """Write probabilities for raw rows; display, target item and columns of your own channels go along."""
+    """Write probabilities for raw rows, beside display, target item and columns of your own channels."""
     from clickwise.encoding.encoder import described
     from clickwise.verbs.predict import predict
 
@@ -467,19 +499,21 @@ def predict(run: RunFolder, overrides: Overrides = None,
 
 @app.command()
 def export(run: RunFolder, out: Annotated[Path, typer.Option(help="The new folder to write.")],
-           name: Annotated[str | None, typer.Option(help="Of the model, for clients; by default the run's.")] = None,
-           version: Annotated[str, typer.Option(help="Of the model, for clients.")] = "1",
+           name: Annotated[str | None, typer.Option(help=(
+               "Name of the model for clients. By default that of the run."))] = None,
+           version: Annotated[str, typer.Option(help="Version of the model for clients.")] = "1",
            format: Annotated[Format, typer.Option(help=(
                "onnx: for ONNX Runtime; pt2: compiled, for torch; triton: a model repository."))] = Format.onnx,
-           backend: Annotated[TritonBackend, typer.Option("--triton-backend", help="Of Triton, for the graph.")] =
+           backend: Annotated[TritonBackend, typer.Option("--triton-backend", help=(
+               "Which of Triton's backends runs the graph."))] =
            TritonBackend.onnxruntime,
-           device: Annotated[TritonDevice, typer.Option("--triton-device", help="Of Triton, for the graph.")] =
+           device: Annotated[TritonDevice, typer.Option("--triton-device", help="Where Triton runs the graph.")] =
            TritonDevice.cpu,
            rows: Annotated[TableRows, typer.Option(help="How tables are stored.")] = TableRows.fp32,
            encoding: Annotated[bool, typer.Option("--with-encoding/--without-encoding", help=(
-               "Whether it takes raw rows, or ids and numbers."))] = True,
+               "With it the export takes raw rows, without it ids and numbers."))] = True,
            allow_imports: AllowImports = None, trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
-    """Write a folder that scores raw rows without the run, its data or torch; it is checked against the run."""
+    """Write a folder that scores raw rows without the run, its data or torch; its scores are compared."""
     from clickwise.export.folder import export
 
     found = export(run, out, format=format.value, backend=backend.value, device=device.value, name=name,
@@ -501,25 +535,34 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
           overrides: Overrides = None,
           what: Annotated[What, typer.Option(help="What to measure.")] = What.train,
           batch_sizes: Annotated[str | None, typer.Option(help="Several sizes: 1,64,4096.")] = None,
-          steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps that count.")] = 50,
-          warmup: Annotated[int, typer.Option(min=0, help="Steps before them.")] = 10,
-          with_loading: Annotated[bool, typer.Option("--with-loading", help="Inference: time the loader too.")] = False,
+          precisions: Annotated[str | None, typer.Option(help=(
+              "For train and inference: several precisions, each with all batch sizes: fp32,bf16."))] = None,
+          steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Steps that are measured.")] = 50,
+          warmup: Annotated[int, typer.Option(min=0, help="Steps before them, not measured.")] = 10,
+          with_loading: Annotated[bool, typer.Option("--with-loading", help=(
+              "For inference: measure the loader too."))] = False,
           rates: Annotated[str | None, typer.Option(show_default="100,500,1000", help=(
-              "Serve: requests per second, several with commas."))] = None,
-          seconds: Annotated[float, typer.Option(min=0.1, help="Serve: how long, at each rate.")] = 10.0,
-          source: Annotated[Path | None, typer.Option("--input", help="Serve: raw rows to send.")] = None,
+              "For serve: requests per second: 100,500."))] = None,
+          seconds: Annotated[float, typer.Option(min=0.1, help="For serve: how long at each rate.")] = 10.0,
+          source: Annotated[Path | None, typer.Option("--input", help="For serve: raw rows to send.")] = None,
           url: Annotated[list[str] | None, typer.Option(help=(
-              "Serve: of a server that runs already, ours or Triton; may be given several times."))] = None,
+              "For serve: address of a running server, ours or Triton. Repeatable."))] = None,
           connections: Annotated[int | None, typer.Option(min=1, max=1000, help=(
-              "Serve: so many connections that ask again once they are answered, instead of rates."))] = None,
+              "For serve, instead of --rates: number of connections that send a request after each answer."))] = None,
+          profile: TraceFolder = None,
           trust_paths: TrustPaths = False, as_json: AsJson = False) -> None:
-    """Measure throughput and latency: warm-up left out, medians and percentiles."""
+    """Measure throughput and latency, after a warm-up: medians and percentiles."""
     from clickwise.verbs.bench import bench
 
     sizes = _numbers("--batch-sizes", batch_sizes)
     if with_loading and what is not What.inference:
         raise UsageError("--with-loading", found=f"--what {what.value}", expected="--what inference",
                          do="train and data read from the loader anyway")
+    if what in (What.data, What.serve):
+        for option, given, do in (("--profile", profile, "operators are torch's, which none of these calls"),
+                                  ("--precisions", precisions, "a loader has none, an export its own")):
+            if given is not None:
+                raise UsageError(option, found=f"--what {what.value}", expected="--what train or inference", do=do)
     if what is What.serve:
         from clickwise.verbs.bench_serve import RATES, bench_serve
 
@@ -527,14 +570,20 @@ def bench(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help=(
                              batch_sizes=sizes or (1,), seconds=seconds, urls=url or (), connections=connections)
     else:
         result = bench(recipe, overrides or [], what=what.value, steps=steps, warmup=warmup, batch_sizes=sizes,
-                       with_loading=with_loading, trust_paths=trust_paths)
+                       precisions=tuple(precisions.split(",")) if precisions else (), with_loading=with_loading,
+                       trust_paths=trust_paths, profile=profile)
     if as_json:
         _print_json(result)
         return
     names = [name for name in result["rows"][0] if any(row[name] is not None for row in result["rows"])]
-    print("  ".join(f"{name:>18}" for name in names))
-    for row in result["rows"]:
-        print("  ".join(f"{_shown(row[name]):>18}" for name in names))
+    cells = [names, *([_shown(row[name]) for name in names] for row in result["rows"])]
+    widths = [max(10, *map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)))
+    for found in result.get("profiles", ()):
+        from clickwise.verbs.profiling import shown
+
+        print("\n" + shown(found))
 
 
 def _shown(value: Any) -> str:
@@ -553,30 +602,33 @@ def _numbers(option: str, text: str | None) -> tuple[int, ...]:
 
 @app.command()
 def serve(exports: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that clickwise export wrote.")],
-          name: Annotated[str | None, typer.Option(help="How clients call the model; its run's by default.")] = None,
-          host: Annotated[str, typer.Option(help="The address; others than this machine reach 0.0.0.0.")] = "127.0.0.1",
-          port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8080,
-          workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that answer.")] = 1,
-          queue: Annotated[int, typer.Option(min=1, help="Requests that may wait, in each worker; else 503.")] = 256,
+          name: Annotated[str | None, typer.Option(help=(
+              "Name of the model for clients. By default that of its run."))] = None,
+          host: Annotated[str, typer.Option(help=(
+              "Address to listen on; 0.0.0.0 is open to other machines."))] = "127.0.0.1",
+          port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8080,
+          workers: Annotated[int, typer.Option(min=1, max=256, help="Number of processes that answer.")] = 1,
+          queue: Annotated[int, typer.Option(min=1, help="Requests that may wait in each worker; more get 503.")] = 256,
           deadline: Annotated[float | None, typer.Option(min=0.001, metavar="MS", help=(
-              "Milliseconds after which a request is no longer scored: 504."))] = None,
+              "Milliseconds; a request that waits longer gets 504."))] = None,
           roots: Annotated[list[Path] | None, typer.Option("--root", metavar="DIR", show_default=False, help=(
-              "A folder below which clients may load exports; repeatable."))] = None,
+              "Clients may load exports from this folder. Repeatable."))] = None,
           states: Annotated[str, typer.Option(metavar="STORE", help=(
-              "Where states that go on with events are kept: sqlite:PATH, redis://HOST:PORT/NUMBER, memory; none: rows "
-              "bring along what they would give."))] = "sqlite:clickwise-states.db",
+              "Where counts and histories are stored that events update: sqlite:PATH, redis://HOST:PORT/NUMBER, "
+              "memory. none: rows bring these values themselves."))] = "sqlite:clickwise-states.db",
           token_file: Annotated[Path | None, typer.Option(metavar="FILE", help=(
-              "What clients must know: Authorization: Bearer TOKEN."))] = None,
-          certificate: Annotated[Path | None, typer.Option("--tls-cert", metavar="FILE", help="PEM; with it https.")
+              "A file with the token that clients send: Authorization: Bearer TOKEN."))] = None,
+          certificate: Annotated[Path | None, typer.Option("--tls-cert", metavar="FILE", help="PEM: https.")
                                  ] = None,
-          key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="PEM.")] = None,
-          access_log: Annotated[bool, typer.Option(help="A line for every answer, without values.")] = True,
+          key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Private key, PEM.")] = None,
+          access_log: Annotated[bool, typer.Option(help=(
+              "Write a line for every answer, without values of requests."))] = True,
           checksums: Annotated[bool, typer.Option("--checksums/--no-checksums", help=(
-              "Whether every file of an export is read and verified first: huge tables take seconds."))] = True,
-          body_limit: Annotated[int, typer.Option(min=1024, metavar="BYTES", help="Of a request.")] = 32 << 20,
+              "Verify every file of an export first; large tables take seconds."))] = True,
+          body_limit: Annotated[int, typer.Option(min=1024, metavar="BYTES", help="The largest request.")] = 32 << 20,
           read_timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help=(
               "How long a client may take to send a request."))] = 10.0) -> None:
-    """Serve exports over HTTP: the Open Inference Protocol, ranking, measures."""
+    """Serve exports over HTTP: Open Inference Protocol, ranking, events, metrics."""
     from clickwise.verbs.serve import serve
 
     def ready(address: str) -> None:
@@ -589,8 +641,10 @@ def serve(exports: Annotated[list[Path], typer.Argument(metavar="DIR...", help="
 
 
 @app.command()
-def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
-           out: Annotated[Path | None, typer.Option(help="The page; RUN/report.html for one run.")] = None,
+def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", callback=_latest_runs, help=(
+               "Run folders, or folders of runs, of each the latest."))],
+           out: Annotated[Path | None, typer.Option(help=(
+               "The page to write. By default RUN/report.html for one run, report.html for several."))] = None,
            as_json: AsJson = False) -> None:
     """Write a run's report again, or one page that compares several runs."""
     from clickwise.report import write_comparison, write_report
@@ -603,8 +657,41 @@ def report(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Ru
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Show versions and devices, and what is missing."""
+def log(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", callback=_latest_runs, help=(
+            "Run folders, finished or not; of folders of runs the latest."))],
+        to: Annotated[tuple[str, str], typer.Option(metavar="SINK TARGET", show_default=False, help=(
+            "tensorboard FOLDER, mlflow URI, or the dotted path of a sink of your own and what it takes."))],
+        follow: Annotated[bool, typer.Option("--follow", help="Go on until all runs are finished.")] = False,
+        as_json: AsJson = False) -> None:
+    """Send the log of runs, metrics and settings, to TensorBoard or MLflow; given again, what is new."""
+    from clickwise.verbs.log import log
+
+    found = log(runs, *to, follow=follow)
+    if as_json:
+        _print_json(found)
+        return
+    for run, count in found["points"].items():
+        print(f"{run}  {count:,} points to {found['to']} {found['target']}")
+
+
+@app.command()
+def doctor(folder: Annotated[Path | None, typer.Argument(metavar="DIR", show_default=False, help=(
+               "With --data: where its raw files lie; by default where its recipe looks."))] = None,
+           data: Annotated[str | None, typer.Option(metavar="NAME", help=(
+               "Look for the raw files of criteo, outbrain, amazon_books or kuairand instead."))] = None,
+           as_json: AsJson = False) -> None:
+    """Show versions and devices, and what is missing; or whether the raw files of a dataset are there."""
+    if data is not None:
+        from clickwise.verbs.doctor_data import doctor_data, shown
+
+        found = doctor_data(data, folder)
+        _print_json(found) if as_json else print(shown(found))
+        if found["missing"] or found["problems"]:
+            raise typer.Exit(1)
+        return
+    if folder is not None:
+        raise UsageError(str(folder), found="a folder without --data", expected="clickwise doctor, or with --data NAME",
+                         do=f"clickwise doctor --data criteo {folder}")
     from clickwise.verbs.doctor import doctor
 
     found = doctor()
@@ -625,7 +712,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _door(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+def _main(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
     if version:
         print(__version__)
         raise typer.Exit()

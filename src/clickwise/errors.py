@@ -1,4 +1,4 @@
-"""The mistakes a person can make: one exception per place, one message each (where, found, expected, what to do)."""
+"""The mistakes a person can make: one exception per kind, one message each (where, found, expected, what to do)."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ _DISK = {errno.ENOSPC: "free space on the disk", errno.EDQUOT: "free space, or h
 
 def disk_error(error: OSError, where: object = "writing", kind: type[ClickwiseError] = ClickwiseError
                ) -> ClickwiseError | None:
-    """What a person is told where a disk is full, may not be written to, or fails; None of any other error.
+    """The error for a person where a disk is full, may not be written to, or fails; None of any other error.
 
     `where` stands for a file that the error does not name."""
     if error.errno not in _DISK:

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -52,11 +53,11 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         temporary.touch()
         with _held(temporary):
             yield temporary
-            with open(temporary, "rb") as file:
+            with open(temporary, "r+b") as file:  # Windows syncs no handle that only reads
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # the error that is told is the first
+        with contextlib.suppress(OSError):  # the error that is reported is the first
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):
             error.filename = str(path)
@@ -65,7 +66,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary folder; puts it in the place of `path` when the block ends well, removes it when not.
+    """Yields a temporary folder; replaces `path` by it when the block ends well, removes it when not.
 
     What a process that was killed while it wrote the same folder has left is removed."""
     path = Path(path)
@@ -224,7 +225,7 @@ def _sync_file_system(path: Path) -> bool:
 
 def _sync(path: Path) -> None:
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     except OSError:  # of a system that opens no folders, or a file that may be written but not read
         return
     try:
@@ -255,7 +256,7 @@ def save_array(path: str | os.PathLike, array: np.ndarray) -> None:
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a whole UTF-8 file."""
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 @contextlib.contextmanager
@@ -266,7 +267,7 @@ def only_one(folder: Path, error: type[ClickwiseError]) -> Iterator[None]:
     except ImportError:  # no such locks on this system
         yield
         return
-    with open(folder / ".lock", "w") as file:
+    with open(folder / ".lock", "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

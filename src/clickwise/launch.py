@@ -21,7 +21,7 @@ def launch(processes: int) -> int:
     """Runs the command line that this process was called with in so many processes, and waits for them: the exit code.
 
     One that fails tells why, and the others are ended. TrainError where one was killed; Interrupted where this process
-    is told to end, as then the others are.
+    is asked to end, as then the others are.
     """
     if "WORLD_SIZE" in os.environ:
         raise UsageError(f"{OPTION} {processes}", found=f"WORLD_SIZE={os.environ['WORLD_SIZE']}: the processes were "

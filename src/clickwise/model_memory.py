@@ -56,7 +56,7 @@ def check_dense(build: Callable[[], torch.nn.Module], has_tables: Fraction, devi
     try:
         with torch.device("meta"):
             parameters = [parameter for parameter in build().parameters() if parameter.device.type == "meta"]
-    except Exception:  # a model of one's own that needs the values of its tensors
+    except Exception:  # a model of your own that needs the values of its tensors
         return
     size = _bytes(parameters)
     largest = max(parameters, key=lambda parameter: parameter.numel(), default=None)

@@ -42,10 +42,10 @@ class _Stderr(logging.Handler):
 class _TerminalBar:
     def __init__(self, title: str) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
-        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
-                             TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=12),
+                             TextColumn("{task.fields[text]}"), console=Console(stderr=True), transient=True)
         self._bar.start()
         self._task = self._bar.add_task(title, total=None, text="")
 
@@ -90,19 +90,34 @@ def _kind_of_bar() -> type[_TerminalBar | _NotebookBar] | None:
     return _TerminalBar if sys.stderr.isatty() and _log.isEnabledFor(logging.INFO) else None
 
 
+def duration(seconds: float) -> str:
+    """As a person says it: 9 s, 2 min, 1 h 10 min, 3 d 4 h."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
 class Progress:
     """`with Progress("reading", total=rows, unit="rows") as bar: bar.advance(n)`.
 
-    `total` may be None (unknown: a rate without ETA). Where there is no bar, a line appears every `every_s` seconds.
+    `total` may be None (unknown: a rate without ETA). Where there is no bar, a line appears every `every_s` seconds,
+    the first after `first_s`.
     """
 
-    def __init__(self, title: str, *, total: int | None = None, unit: str = "rows", every_s: float = 10.0) -> None:
-        self.title, self.total, self.unit, self.every_s = title, total, unit, every_s
+    def __init__(self, title: str, *, total: int | None = None, unit: str = "rows", every_s: float = 10.0,
+                 first_s: float = 10.0) -> None:
+        self.title, self.total, self.unit, self.every_s, self.first_s = title, total, unit, every_s, first_s
         self.done, self.skipped, self.note = 0, 0, ""
         self._bar: _TerminalBar | _NotebookBar | None = None
 
     def __enter__(self) -> Progress:
-        self.started = self._last_line = time.monotonic()
+        self.started = time.monotonic()
+        self._next_line = self.started + self.first_s
         if (bar := _kind_of_bar()) is not None:
             self._bar = bar(self.title)
         return self
@@ -113,15 +128,17 @@ class Progress:
         self.skipped += amount
 
     def advance(self, amount: int, note: str = "") -> None:
-        """`amount` more units are done; `note` is shown behind the rate (a loss, a file name)."""
+        """`amount` more units are done; `note` is shown beside rate and ETA (a loss, a file name)."""
         self.done += amount
         self.note = note or self.note
         if self._bar is not None:
-            self._bar.show(self.done if self.total is None else min(self.done, self.total), self.total,
-                           f"{self._rate()} {self.note}")
-        elif time.monotonic() - self._last_line >= self.every_s:
-            self._last_line = time.monotonic()
+            self._bar.show(self._done(), self.total, ", ".join([*self._left_and_note(), self._rate()]))
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + self.every_s
             self._print_line()
+
+    def _done(self) -> int:
+        return self.done if self.total is None else min(self.done, self.total)  # a total may be an estimate
 
     def _rate(self) -> str:
         rate = (self.done - self.skipped) / max(time.monotonic() - self.started, 1e-9)
@@ -130,15 +147,17 @@ class Progress:
                 return f"{rate / size:.1f}{letter} {self.unit}/s"
         return f"{rate:.0f} {self.unit}/s"
 
+    def _left_and_note(self) -> list[str]:
+        new = self._done() - self.skipped
+        left = (time.monotonic() - self.started) * (self.total - self._done()) / new if self.total and new > 0 else None
+        return [*([] if left is None else [f"ETA {duration(left)}"]), *([self.note] if self.note else [])]
+
     def _print_line(self, ended: bool = False) -> None:
-        seconds = time.monotonic() - self.started
-        done = self.done if self.total is None else min(self.done, self.total)  # a total may be an estimate
-        new = done - self.skipped
+        seconds, done = time.monotonic() - self.started, self._done()
         share = f" {100 * done / self.total:.0f} %" if self.total and not ended else ""
-        left = f", {seconds * (self.total - done) / new:.0f} s left" if self.total and new > 0 else ""
         unit = self.unit.removesuffix("s") if done == 1 else self.unit
-        took, behind = (f" in {seconds:,.1f} s", "") if ended else ("", f"{left} {self.note}")
-        say(f"{self.title}: {done:,} {unit}{share}{took}, {self._rate()}{behind}".rstrip())
+        took, behind = (f" in {seconds:,.1f} s", []) if ended else ("", self._left_and_note())
+        say(", ".join([f"{self.title}: {done:,} {unit}{share}{took}", self._rate(), *behind]))
 
     def __exit__(self, kind, error, trace) -> None:
         if self._bar is not None:

@@ -47,12 +47,14 @@ def require_no_idle(section: Any, keys: Iterable[str], used: Iterable[str]) -> N
 def shipped_recipes() -> list[str]:
     """The names of the recipes that come with the package, `criteo/dlrm` and the like."""
     root = shipped("recipes")
-    return sorted(str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml"))
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
 
 def find(name: str) -> Path:
     """The file of a recipe, given by path or by the name of a shipped one."""
     path = Path(name)
+    if not path.is_file() and (own := [recipe for recipe in shipped_recipes() if recipe.startswith(f"{name}/")]):
+        raise RecipeError(name, found="a dataset, not a recipe", expected=", ".join(own), do=_commands(own))
     if path.is_dir():
         raise RecipeError(name, found="a folder", expected="a recipe file",
                           do="give a .yaml file, or the name of a shipped recipe")
@@ -62,6 +64,14 @@ def find(name: str) -> Path:
         return shipped("recipes") / f"{name.removesuffix('.yaml')}.yaml"
     raise RecipeError(name, found="no such file, nor a shipped recipe", expected="a path to a recipe, or a name",
                       do=nearest(name, shipped_recipes()))
+
+
+def _commands(recipes: list[str]) -> str:
+    """How the shipped recipes of a dataset are called."""
+    prepares = [recipe for recipe in recipes if recipe.partition("/")[2].startswith("prepare")]
+    trains = [recipe for recipe in recipes if recipe not in prepares]
+    return ", then ".join([f"clickwise prepare {recipe}" for recipe in prepares[:1]]
+                          + [f"clickwise train {recipe}" for recipe in trains[:1]])
 
 
 def load(name: str, overrides: Iterable[str] = ()) -> dict[str, Any]:

@@ -26,7 +26,6 @@ COMMON = {
     "dropout": "share of values dropped in training behind hidden layers",
     "embedding_dropout": "share of values dropped in training of the rows looked up",
     "frequency_limits": "feature → its own frequency_limit",
-    "weight_decay": "decoupled for adam, an L2 term in the gradient else; of tables it reaches the rows touched",
 }
 
 

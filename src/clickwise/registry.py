@@ -1,6 +1,7 @@
-"""What short names stand for: models, datasets, metrics, optimizers, engines; what keeps the states of a server.
+"""What short names stand for: models, datasets, metrics, optimizers, engines; what keeps the states of a server; where
+logs of runs go.
 
-Beside the short names below, the dotted path of something of one's own works everywhere, `package.module.Name` or
+Beside the short names below, the dotted path of something of your own works everywhere, `package.module.Name` or
 `package.module:Name`. Importing it runs its code, so a path has to come from the user: the command line, a recipe file,
 a call. What lies in a folder that may be another's (a run) passes `refuse_foreign` first.
 """
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from clickwise.errors import RecipeError, nearest
 
-Kind = Literal["model", "dataset", "metric", "optimizer", "engine", "store"]
+Kind = Literal["model", "dataset", "metric", "optimizer", "engine", "store", "sink"]
 
 NAMES: dict[Kind, dict[str, str]] = {
     "model": {"dlrm": "clickwise.models.dlrm:DLRM", "dcnv2": "clickwise.models.dcnv2:DCNv2",
@@ -39,11 +40,12 @@ NAMES: dict[Kind, dict[str, str]] = {
     "store": {"memory": "clickwise.serve.states.memory:MemoryStore",
               "sqlite": "clickwise.serve.states.sqlite:SqliteStore",
               "redis": "clickwise.serve.states.redis_store:RedisStore"},
+    "sink": {"tensorboard": "clickwise.report.sinks:TensorBoard", "mlflow": "clickwise.report.sinks:MLflow"},
 }
 
 
 def is_path(name: object) -> bool:
-    """Whether this is the dotted path of something of one's own, and no short name."""
+    """Whether this is the dotted path of something of your own, and no short name."""
     parts = name.replace(":", ".").split(".") if isinstance(name, str) else []
     return len(parts) > 1 and all(part.isidentifier() for part in parts)
 

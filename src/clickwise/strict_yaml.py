@@ -26,8 +26,8 @@ class _Strict:
             return super().construct_object(node, deep)
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
             kind = node.tag.rpartition(":")[2]
-            told = f": {error}" if isinstance(error, ValueError) else ""
-            raise yaml.MarkedYAMLError(problem=f"{str(node.value)[:40]!r}, which is no {_KINDS.get(kind, kind)}{told}",
+            why = f": {error}" if isinstance(error, ValueError) else ""
+            raise yaml.MarkedYAMLError(problem=f"{str(node.value)[:40]!r}, which is no {_KINDS.get(kind, kind)}{why}",
                                        problem_mark=node.start_mark) from None
 
     def construct_mapping(self, node, deep=False):
@@ -121,7 +121,7 @@ def _check_size(text: str, loader: type) -> None:
         elif isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in open_):
                 problem = f"*{event.anchor} inside of what it stands for"
-            values += sizes.get(event.anchor, 1)  # an unknown one is told of when the text is read
+            values += sizes.get(event.anchor, 1)  # an unknown one is reported when the text is read
             repeated += sizes.get(event.anchor, 1)
             if repeated > MOST_REPEATED:
                 problem = f"aliases (*{event.anchor}) that stand for more than {MOST_REPEATED:,} values"

@@ -60,13 +60,18 @@ OPTIMIZERS = [
     TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-3, minibatch_l2=0.4),
     TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-2, lazy=False, weight_decay=0.1, minibatch_l2=0.4),
     TableOptimizer(name="rmsprop", lr=0.1, rho=0.9, eps=1e-3, minibatch_l2=0.4),
+    TableOptimizer(name="rowwise_adagrad", lr=0.5, eps=1e-3, weight_decay=0.1, decoupled_weight_decay=True),
+    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-3, weight_decay=0.3, decoupled_weight_decay=True,
+                   minibatch_l2=0.4),
+    TableOptimizer(name="adam", lr=0.1, beta1=0.8, beta2=0.9, eps=1e-3, lazy=False, weight_decay=0.3,
+                   decoupled_weight_decay=True),
 ]
 A_FEW = "A_FEW" in os.environ  # of the examples and optimizers: processes that wait for each other take their time
 IS_SLOW |= dict.fromkeys(ENGINES, True) if A_FEW else {}
 every_engine = pytest.mark.parametrize("engine", ENGINES)
 every_optimizer = pytest.mark.parametrize(
     "optimizer", [OPTIMIZERS[5], OPTIMIZERS[15]] if A_FEW else OPTIMIZERS,
-    ids=lambda o: "+".join([o.name, *["decay"] * bool(o.weight_decay),
+    ids=lambda o: "+".join([o.name, *["decay"] * bool(o.weight_decay), *["decoupled"] * o.decoupled_weight_decay,
                             *["eps_hat"] * o.eps_hat, *["all rows"] * (not o.lazy),
                             *["penalties"] * bool(o.l1), *["l2"] * bool(o.minibatch_l2)]))
 
@@ -221,11 +226,15 @@ class Dense:
                 if self.optimizer.name == "ftrl":
                     self.weight[name][i] = self._ftrl_row(name, i, grads[name][i], lr_factor)
                 else:
-                    self.weight[name][i] -= self.optimizer.lr * lr_factor * self._direction(name, i, grads[name][i])
+                    direction = self._direction(name, i, grads[name][i])
+                    if self.optimizer.decoupled_weight_decay:
+                        direction = direction + self.optimizer.weight_decay * self.weight[name][i]
+                    self.weight[name][i] -= self.optimizer.lr * lr_factor * direction
 
     def _direction(self, name, i, g):
         o, state = self.optimizer, self.state[name]
-        g = g + o.weight_decay * self.weight[name][i]
+        if not o.decoupled_weight_decay:
+            g = g + o.weight_decay * self.weight[name][i]
         if o.name == "sgd":
             return g
         if o.name == "adam":
@@ -370,6 +379,23 @@ def test_the_gradient_behind_it_reaches_the_rows_and_its_own_goes_further(engine
         for (_, width), (_, before, grad) in zip(calls, parts, strict=True):
             assert torch.equal(before.grad, grad[:, :width].half())
         oracle.update([(columns, grad[:, before.shape[1]:]) for columns, before, grad in parts])
+        assert_steps_agree(embeddings, oracle)
+
+
+@given_for_every_engine(30, width=st.sampled_from((0, 3, 4, 8)),
+                        columns=batches(features=("seen", "tag", "item")))
+def test_rows_of_one_width_behind_something_as_wide_as_a_row_or_two(engine, columns, width):
+    tables = tuple(table for table in TABLES if table.dim == 4)
+    embeddings = build(engine, OPTIMIZERS[2], tables, ("seen", "tag", "item"))
+    oracle, before = Dense(embeddings, OPTIMIZERS[2]), behind(columns, width).requires_grad_()
+    for _ in range(2):
+        out = embeddings(columns, before=before)
+        torch.testing.assert_close(out[:, width:].double(), oracle.rows(columns).detach(), rtol=1e-5, atol=1e-6)
+        grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(width))
+        before.grad = None
+        out.backward(grad)
+        assert torch.equal(out[:, :width], before) and torch.equal(before.grad, grad[:, :width])
+        oracle.update([(columns, grad[:, width:])])
         assert_steps_agree(embeddings, oracle)
 
 

@@ -19,6 +19,8 @@ from clickwise.models.wide_deep import WideDeep
 
 MODELS = {  # the class, and settings that use all it has, small
     "dlrm": (DLRM, dict(embedding_dim=4, bottom_mlp=(8, 4), top_mlp=(16,), dropout=0.1, embedding_dropout=0.1)),
+    "dlrm, cat": (DLRM, dict(embedding_dim=4, bottom_mlp=(8, 6), top_mlp=(16,), interaction="cat", dropout=0.1,
+                             embedding_dropout=0.1)),
     "dcnv2": (DCNv2, dict(embedding_dim=4, bottom_mlp=(8, 6), cross_layers=2, cross_rank=3, top_mlp=(16,), dropout=0.1,
                           embedding_dropout=0.1)),
     "dcnv2, parallel, full rank": (DCNv2, dict(embedding_dim=4, bottom_mlp=(), cross_rank=None, structure="parallel",

@@ -76,6 +76,15 @@ def test_of_events(tmp_path_factory, stored_negatives, targets, users, seed, gap
     assert (sum(expected["item_negatives"]) > 0) == stored_negatives
 
 
+@pytest.mark.parametrize("subset", [0.4, 20])
+def test_of_the_events_that_a_part_of_the_rows_sees(tmp_path, subset):
+    write_log(tmp_path, stored_negatives=True)
+    dataset = Dataset(DataConfig(path=str(tmp_path), subset=subset))
+    expected = of_batches(dataset, ("target_item",))
+    assert counted(dataset) == expected != counted(Dataset(DataConfig(path=str(tmp_path))))
+    assert sum(expected["item_history"]) > 0
+
+
 @few
 @given(seed=st.integers(0, 99), length=lengths, negative_length=lengths, step=steps)
 def test_of_events_whose_samples_have_times_and_negatives_of_their_own(tmp_path_factory, seed, length, negative_length,

@@ -25,7 +25,7 @@ from clickwise.data.synthetic import (
     synthetic_spec,
     write,
 )
-from clickwise.errors import DataError, RecipeError
+from clickwise.errors import DataError, RecipeError, UsageError
 from clickwise.feature_spec import Feature, FeatureSpec, split_binary_chunks
 from clickwise.recipe import parse
 
@@ -262,7 +262,7 @@ def test_files_outside_the_folder_are_refused(tmp_path, odd_spec):
 ])
 def test_what_cannot_be_made_is_said(tmp_path, change, words):
     arguments = {"spec_or_variant": "criteo_t15", "rows": {"train": 10}, "out_folder": tmp_path / "out", **change}
-    with pytest.raises((DataError, RecipeError), match=words):
+    with pytest.raises((DataError, RecipeError, UsageError), match=words):
         synthesize(**arguments)
     assert list(tmp_path.iterdir()) == []
 

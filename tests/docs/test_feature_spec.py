@@ -6,12 +6,11 @@ import csv
 import json
 import random
 import re
-import shlex
-from pathlib import Path
 
 import yaml
+from pages import ROOT, blocks_of, commands_of
 
-PAGE = (Path(__file__).parents[2] / "docs" / "feature_spec.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "feature_spec.md").read_text(encoding="utf-8")
 
 
 def row(dice: random.Random) -> dict[str, object]:
@@ -22,7 +21,8 @@ def row(dice: random.Random) -> dict[str, object]:
 
 def command(word: str, **changes: str) -> list[str]:
     """The words of the page's command, those in `changes` replaced."""
-    words = shlex.split(re.search(rf"`clickwise ({word} .*?)`", PAGE).group(1))
+    (words,) = [words for block in blocks_of(ROOT / "docs/feature_spec.md") if block.language == "bash"
+                for words in commands_of(block.text) if words[0] == word]
     return [changes.get(word, word) for word in words]
 
 
@@ -47,7 +47,7 @@ def test_the_example_of_the_page_works(clickwise, tmp_path):
         writer = csv.DictWriter(file, ["session", "tags", "city", "price", "age"], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    result = clickwise(*command("predict", RUN=run))
+    result = clickwise(*command("predict", **{"runs/my_columns-dlrm": run}))
     assert result.code == 0, result.err
     scored = list(csv.DictReader(open(tmp_path / "scored.csv")))
     assert [int(line["session"]) for line in scored] == [row["session"] for row in rows]

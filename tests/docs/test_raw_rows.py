@@ -31,7 +31,7 @@ def test_the_page(clickwise, tmp_path):
         names, *rows = csv.reader(file)
     with open(tmp_path / "new.csv", "w", newline="") as file:
         csv.writer(file).writerows([names, *rows[:500]])
-    for line in FIRST:
+    for line in filter(lambda line: line.startswith("clickwise "), FIRST):
         said = run(line).out
     (scored,) = tmp_path.glob("runs/columns-dcnv2/*/predictions/new.csv.parquet")
     assert str(scored.relative_to(tmp_path)) in said

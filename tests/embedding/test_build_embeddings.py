@@ -43,6 +43,8 @@ def test_a_table_that_cannot_be(settings):
 @pytest.mark.parametrize("settings", [
     {"name": "ftlr"}, {"lr": -1.0}, {"lr": float("nan")}, {"beta1": 1.0}, {"eps": -1},
     {"name": "sgd", "lazy": False}, {"name": "adagrad", "eps_hat": True}, {"name": "adam", "lazy": False, "eps": 0.0},
+    {"name": "adam", "decoupled_weight_decay": True},
+    *({"name": name, "weight_decay": 0.1, "decoupled_weight_decay": True} for name in ("sgd", "ftrl")),
 ])
 def test_an_optimizer_that_cannot_be(settings):
     with pytest.raises(Invalid):

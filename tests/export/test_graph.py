@@ -45,6 +45,7 @@ FURTHER = {
     "sim, simhash": (HISTORY, "sim", dict(**SEARCHES, search="simhash")),
     "sim, sdim": (HISTORY, "sim", dict(**SEARCHES, search="sdim")),
     "sim, compat": (HISTORY, "sim", dict(**SEARCHES, preset="compat", auxiliary_loss_weight=0)),
+    "dlrm, cat": (FLAT, "dlrm", dict(embedding_dim=4, bottom_mlp=[8, 5], top_mlp=[8], interaction="cat")),
     "dlrm, no numericals": (NO_NUMBERS, "dlrm", dict(embedding_dim=4, bottom_mlp=[8, 4], top_mlp=[8])),
     "dlrm, numericals alone": (NUMBERS, "dlrm", dict(embedding_dim=4, bottom_mlp=[8, 4], top_mlp=[8])),
     "dcnv2, parallel": (FLAT, "dcnv2", dict(embedding_dim=4, bottom_mlp=[], cross_rank=None, top_mlp=[8],

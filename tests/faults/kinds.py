@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faults.children import Said
-from faults.mutate import Mutator
 
 from clickwise.errors import ClickwiseError
+from faults.children import Said
+from faults.mutate import Mutator
 
 SAME, MESSAGE, TRACEBACK, WRONG = "the same rows", "a message", "a traceback", "silently wrong"
 

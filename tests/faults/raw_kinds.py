@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 import yaml
 from amazon_rows import products, random_reviews, review, write_lines
 from criteo_rows import random_lines, read, write_raw
-from faults.children import command
-from faults.kinds import Close, Kind, Refused, of_command
-from faults.mutate import BYTES, STRUCTURE, TEXT
 
 from clickwise.encoding.raw_types import SPACE
 from clickwise.feature_spec import MISSING_NUMBERS, FeatureSpec
+from faults.children import command
+from faults.kinds import Close, Kind, Refused, of_command
+from faults.mutate import BYTES, STRUCTURE, TEXT
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 

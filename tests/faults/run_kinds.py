@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+
 from faults import raw_kinds
 from faults.children import command
 from faults.kinds import Close, Kind, Told, of_command, unchanged
@@ -25,7 +26,7 @@ def make_run(folder: Path) -> None:
 
 
 def _run(folder: Path) -> Path:
-    return next(folder.glob("runs/*/*"))
+    return next(folder.glob("runs/*-*/*"))
 
 
 def read_scores(folder: Path) -> dict[str, np.ndarray]:

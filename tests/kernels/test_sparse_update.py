@@ -16,10 +16,15 @@ RULES += [TableOptimizer(name="adam", weight_decay=decay, eps_hat=eps_hat, lazy=
 RULES += [TableOptimizer(name=name, minibatch_l2=0.5, **constants) for name, constants in CONSTANTS.items()]
 RULES += [TableOptimizer(name="adam", weight_decay=decay, minibatch_l2=0.5, lazy=False, **CONSTANTS["adam"])
           for decay in (0.0, 0.1)]
+DECOUPLED = {"weight_decay": 0.3, "decoupled_weight_decay": True}
+RULES += [TableOptimizer(name=name, **DECOUPLED, **constants) for name, constants in CONSTANTS.items() if name != "sgd"]
+RULES += [TableOptimizer(name="adam", minibatch_l2=0.5, lazy=lazy, **DECOUPLED, **CONSTANTS["adam"])
+          for lazy in (True, False)]
 RULES += [TableOptimizer(name="ftrl", lr=0.6, beta=0.0, initial_accumulator=0.1),
           TableOptimizer(name="ftrl", lr=0.6, l1=0.1, l2=0.2)]
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.name}+{rule.weight_decay or rule.l1}"
-                                     + "+eps_hat" * rule.eps_hat + "+l2" * bool(rule.minibatch_l2)
+                                     + "+decoupled" * rule.decoupled_weight_decay + "+eps_hat" * rule.eps_hat
+                                     + "+l2" * bool(rule.minibatch_l2)
                                      + "+all rows" * (not rule.lazy))
 
 
@@ -80,13 +85,15 @@ def test_no_rows_change_nothing():
 
 
 @pytest.mark.parametrize("update", [cpu.sparse_update, reference.sparse_update], ids=["cpu", "reference"])
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_adam_on_all_rows_is_that_of_torch_on_a_dense_table(update, decay, monkeypatch):
+@pytest.mark.parametrize("decay, decoupled", [(0.0, False), (0.1, False), (0.3, True)])
+def test_adam_on_all_rows_is_that_of_torch_on_a_dense_table(update, decay, decoupled, monkeypatch):
     monkeypatch.setattr(cpu, "CHUNK", 12)
-    rule = TableOptimizer(name="adam", lazy=False, weight_decay=decay, eps=1e-3, beta1=0.8)
+    rule = TableOptimizer(name="adam", lazy=False, weight_decay=decay, decoupled_weight_decay=decoupled, eps=1e-3,
+                          beta1=0.8)
     weight, states = tables(rule, 10, 4)
     dense = torch.nn.EmbeddingBag.from_pretrained(weight.clone(), freeze=False, mode="sum")
-    adam = torch.optim.Adam(dense.parameters(), lr=0.3, betas=(0.8, rule.beta2), eps=1e-3, weight_decay=decay)
+    of_torch = torch.optim.AdamW if decoupled else torch.optim.Adam
+    adam = of_torch(dense.parameters(), lr=0.3, betas=(0.8, rule.beta2), eps=1e-3, weight_decay=decay)
     for step, bags in enumerate(([[2, 2, 7], [0]], [[9], [9, 2]], [], [[1, 1, 1]]), start=1):
         rows_V = torch.tensor(sum(bags, []), dtype=torch.int64)
         bag_V = torch.tensor([bag for bag, rows in enumerate(bags) for _ in rows], dtype=torch.int64)
@@ -97,6 +104,23 @@ def test_adam_on_all_rows_is_that_of_torch_on_a_dense_table(update, decay, monke
             (dense(rows_V, torch.tensor([0, *map(len, bags[:-1])])) * grad_GD).sum().backward()
         adam.step()
         torch.testing.assert_close(weight, dense.weight.detach())
+
+
+@pytest.mark.parametrize("update", [cpu.sparse_update, reference.sparse_update], ids=["cpu", "reference"])
+@pytest.mark.parametrize("name", ["adagrad", "rowwise_adagrad", "adam", "rmsprop"])
+def test_decoupled_decay_shrinks_the_rows_touched_and_leaves_the_states_alone(update, name):
+    with_decay = TableOptimizer(name=name, weight_decay=0.2, decoupled_weight_decay=True, **CONSTANTS[name])
+    without = TableOptimizer(name=name, **CONSTANTS[name])
+    decayed, plain = tables(with_decay, 6, 3), tables(without, 6, 3)
+    rows_V, grad_GD = torch.tensor([4, 1, 4]), torch.randn(3, 3, generator=torch.Generator().manual_seed(2))
+    expected = plain[0].clone()
+    for rule, (weight, states) in ((with_decay, decayed), (without, plain)):
+        update(weight, states, rows_V, grad_GD, rule, lr=0.3, step=1)
+    moved = plain[0] - expected  # without decay
+    expected[[1, 4]] *= 1 - 0.3 * 0.2
+    torch.testing.assert_close(decayed[0], expected + moved)
+    for state in plain[1]:
+        assert torch.equal(decayed[1][state], plain[1][state])
 
 
 @pytest.mark.parametrize("update", [cpu.sparse_update, reference.sparse_update], ids=["cpu", "reference"])
@@ -165,3 +189,48 @@ def test_where_torchs_fused_adam_fails_public_functions_take_the_same_steps(brok
     cpu._adam_goes_at_once.cache_clear()
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@every_rule
+def test_rows_of_bfloat16_are_those_of_the_reference(rule):
+    if not rule.lazy:
+        return  # the reference's own work
+    generator = torch.Generator().manual_seed(4)
+    rows_V = torch.randint(0, 30, (50,), generator=generator)
+    grad_GD = torch.randn(50, 8, generator=generator).bfloat16()
+    found, expected = tables(rule, 40, 8), tables(rule, 40, 8)
+    found, expected = (found[0].bfloat16(), found[1]), (expected[0].bfloat16(), expected[1])
+    for step in (1, 2):
+        sparse_update(*found[:2], rows_V, grad_GD, rule, lr=0.3, step=step)
+        reference.sparse_update(*expected[:2], rows_V, grad_GD, rule, lr=0.3, step=step)
+        # The sums differ in their last bits, of which one in thousands decides between two numbers.
+        assert (found[0] == expected[0]).float().mean() > 0.99
+        torch.testing.assert_close(found[0], expected[0], rtol=0.02, atol=0.01)
+        expected[0].copy_(found[0])
+
+
+def test_bfloat16_is_rounded_by_the_chance_of_the_reference():
+    row_CD = torch.randn(6, 5, generator=torch.Generator().manual_seed(2))
+    row_CD[0, 0], row_CD[1, 1], row_CD[2, 2] = float("nan"), float("inf"), 0.0
+    touched_C = torch.tensor([0, 1, 2, 7, 8, 11])
+    for step in (1, 2, 123_456_789):
+        found, expected = (torch.zeros(12, 5, dtype=torch.bfloat16) for _ in range(2))
+        cpu._write(found, touched_C, row_CD, step)
+        expected[touched_C] = reference._narrowed(row_CD, expected, touched_C, step)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_chance_of_rows_beyond_32_bits():
+    class Wide:  # in place of a table of 2 ** 33 numbers
+        dtype, shape = torch.bfloat16, (2**31, 4)
+
+        def index_copy_(self, dim, touched_C, row_CD):
+            self.written = row_CD
+
+    touched_C, row_CD = torch.tensor([2**30 - 1, 2**30, 2**31 - 1]), torch.full((3, 4), 1.003)
+    cpu._write(wide := Wide(), touched_C, row_CD, 5)
+
+    class Like(Wide):
+        device = torch.device("cpu")
+
+    assert torch.equal(wide.written, reference._narrowed(row_CD, Like(), touched_C, 5))

@@ -25,10 +25,16 @@ RULES = [TableOptimizer(name="sgd"), TableOptimizer(name="sgd", weight_decay=0.1
          TableOptimizer(name="rowwise_adagrad", weight_decay=0.1, minibatch_l2=0.5, **CONSTANTS["rowwise_adagrad"]),
          TableOptimizer(name="adam", minibatch_l2=0.5, **CONSTANTS["adam"]),
          TableOptimizer(name="adam", lazy=False, weight_decay=0.1, minibatch_l2=0.5, **CONSTANTS["adam"]),
+         TableOptimizer(name="rowwise_adagrad", weight_decay=0.3, decoupled_weight_decay=True,
+                        **CONSTANTS["rowwise_adagrad"]),
+         TableOptimizer(name="adam", weight_decay=0.3, decoupled_weight_decay=True, minibatch_l2=0.5,
+                        **CONSTANTS["adam"]),
+         TableOptimizer(name="adam", lazy=False, weight_decay=0.3, decoupled_weight_decay=True, **CONSTANTS["adam"]),
          TableOptimizer(name="ftrl", lr=0.6, beta=0.0, initial_accumulator=0.1),
          TableOptimizer(name="ftrl", lr=0.6, beta=1.0, l1=0.1, l2=0.2)]
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.name}+{rule.weight_decay or rule.l1}"
-                                     + "+eps_hat" * rule.eps_hat + "+l2" * bool(rule.minibatch_l2)
+                                     + "+decoupled" * rule.decoupled_weight_decay + "+eps_hat" * rule.eps_hat
+                                     + "+l2" * bool(rule.minibatch_l2)
                                      + "+all rows" * (not rule.lazy))
 
 

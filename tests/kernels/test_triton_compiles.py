@@ -77,7 +77,8 @@ for dims, ragged in (((128, 128), False), ((128, 128), True), ((64, 16), False),
 
 constants = dict(name="sgd"), dict(name="adam"), dict(name="adam", lazy=False), dict(name="rmsprop"), \\
     dict(name="ftrl"), dict(name="rowwise_adagrad"), dict(name="adagrad"), dict(name="adam", minibatch_l2=0.1), \\
-    dict(name="rowwise_adagrad", minibatch_l2=0.1)
+    dict(name="rowwise_adagrad", minibatch_l2=0.1), \\
+    dict(name="adam", lazy=False, weight_decay=0.1, decoupled_weight_decay=True)
 for settings in constants:
     for dim, dtype, rows_dtype in ((128, torch.bfloat16, torch.float32), (16, torch.float32, torch.bfloat16),
                                    (1024, torch.float16, torch.float16)):

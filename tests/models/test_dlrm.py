@@ -36,6 +36,29 @@ def test_logits_equal_the_plain_network_in_channel_order():
         torch.testing.assert_close(model(batch), plain_logits(model, spec, batch))
 
 
+@pytest.mark.parametrize("numericals", [0, 3])
+def test_vectors_side_by_side_instead_of_their_products(numericals):
+    spec = spec_of(numericals, [50, 2, 1000], (None, 4, None))
+    model = model_of(DLRM, spec, embedding_dim=4, bottom_mlp=(8, 5), top_mlp=(16,), interaction="cat").eval()
+    assert model.top[0].weight.shape[1] == 3 * 4 + (5 if numericals else 0)
+    assert (model.top[0].weight != 0).all()
+    batch = batch_of(spec, 33)
+    x = model.embeddings(batch.categorical)
+    if numericals:
+        z0 = batch.numerical.float()
+        for layer in model.bottom:
+            z0 = layer(z0).relu()
+        x = torch.cat([z0, x], 1)
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch), model.output(model.top[0](x).relu()).squeeze(1))
+
+
+def test_parameter_count_of_the_reference_with_vectors_side_by_side():
+    model = model_of(DLRM, spec_of(13, [3] * 26), interaction="cat")
+    assert dense_parameters(model) == 171_392 + (3456 * 1024 + 1024) + (1024 * 1024 + 1024) + (1024 * 512 + 512) + (
+        512 * 256 + 256) + 257
+
+
 def test_padding_has_no_weight_and_real_columns_have():
     spec = spec_of(3, [5] * 4)  # 4 + 10 used, 16 wide
     model = model_of(DLRM, spec, embedding_dim=4, bottom_mlp=(4,), top_mlp=(16,))
@@ -45,6 +68,7 @@ def test_padding_has_no_weight_and_real_columns_have():
 
 @pytest.mark.parametrize("wrong, words", [
     ({"embedding_dim": 16, "bottom_mlp": [32, 8]}, "end in embedding_dim=16"),
+    ({"bottom_mlp": []}, "end in embedding_dim=128"), ({"interaction": "mul"}, r"dot \| cat"),
     ({"dropout": 1.0}, "below 1"), ({"top_mlp": [0]}, "positive"), ({"embedding_dims": 3}, "did you mean"),
 ])
 def test_refuses_a_network_that_cannot_be(wrong, words):

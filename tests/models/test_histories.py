@@ -11,6 +11,7 @@ from clickwise import wiring
 from clickwise.embedding import TableOptimizer
 from clickwise.errors import RecipeError, SpecError
 from clickwise.layers import search
+from clickwise.models import histories
 from clickwise.models.dien import DIEN, DIENConfig
 from clickwise.models.din import DIN, DINConfig
 from clickwise.models.histories import longest_first
@@ -303,3 +304,18 @@ def test_learns_a_few_samples_by_heart(name):
         sum(losses.values()).backward()
         optimizer.step()
     assert float(losses["log_loss"].detach()) < 0.3 * math.log(2)
+
+
+@every_model
+@pytest.mark.parametrize("instructions", [None, "AVX512-BF16", "AMX"])
+def test_under_bf16_it_computes_in_float32_unless_the_processor_has_amx(name, instructions, monkeypatch, caplog):
+    monkeypatch.setattr(histories, "bf16_instructions", lambda: instructions)
+    histories._tell_of_float32.cache_clear()
+    model, batch = make(name), batch_of(SPEC, 8)
+    full = model.losses(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in range(2):
+            half = model.losses(batch)
+    same = all(torch.equal(half[key], full[key]) for key in full)
+    told = [record.message for record in caplog.records if "computes in fp32" in record.message]
+    assert (same, len(told)) == ((False, 0) if instructions == "AMX" else (True, 1))

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,38 @@ STEPPED = Schedule(warmup_epochs=6, levels=((13, 0.25), (20, 0.125)))
                                       (5942, 1.5e-5), (9140, 1.5e-5), (20_000, 1.5e-5)])
 def test_published_vectors_of_epochs_of_457_steps(step, lr):
     assert 1.2e-4 * STEPPED.factor(step, 457) == pytest.approx(lr, rel=1e-6)
+
+
+BASE = 1.2e-4
+
+
+@pytest.mark.parametrize("compat, first", [("tf2_wide_deep", [BASE, BASE / 2742, 2 * BASE / 2742]),
+                                           ("tf2_wide_deep_2021", [BASE / 2742, BASE / 2742, 2 * BASE / 2742])])
+def test_published_vectors_one_step_late(compat, first):
+    schedule = dataclasses.replace(STEPPED, compat=compat)
+    assert [BASE * schedule.factor(step, 457) for step in (1, 2, 3)] == pytest.approx(first, rel=1e-9)
+    for done, lr in ((1, 4.376368e-8), (457, 2e-5), (2741, 1.199562e-4), (2742, 3e-5), (5941, 3e-5), (5942, 1.5e-5)):
+        assert BASE * schedule.factor(done + 1, 457) == pytest.approx(lr, rel=1e-6)
+
+
+def test_a_first_step_at_no_rate():
+    schedule = Schedule(warmup_steps=100, decay_start_step=48000, decay_steps=24000, compat="tf2_dlrm")
+    counted_from_0 = [0, 1, 99, 100, 48000, 60000, 64012, 72000, 80000]
+    assert [schedule.factor(t + 1) for t in counted_from_0] == pytest.approx(
+        [0, 0.01, 0.99, 1, 1, 0.25, (7988 / 24000) ** 2, 0, 0], abs=1e-12)
+    assert Schedule(compat="tf2_dlrm").factor(1) == 1  # without a warm-up
+
+
+@given(step=st.integers(2, 200), warmup=st.integers(0, 60), decay=st.integers(1, 60),
+       compat=st.sampled_from(["tf2_dlrm", "tf2_wide_deep", "tf2_wide_deep_2021"]))
+def test_late_is_one_step_behind(step, warmup, decay, compat):
+    on_time = Schedule(warmup_steps=warmup, decay_start_step=warmup + 10, decay_steps=decay, end_factor=0.1)
+    assert dataclasses.replace(on_time, compat=compat).factor(step) == on_time.factor(step - 1)
+
+
+def test_a_reference_that_is_not_known():
+    with pytest.raises(RecipeError, match=r"tf2_dlrm \| tf2_wide_deep"):
+        parse(Schedule, {"compat": "tf2"}, "recipe.schedule")
 
 
 @given(warmup=st.integers(0, 5), plateau=st.integers(0, 5), decay=st.integers(0, 5), length=st.integers(1, 20))

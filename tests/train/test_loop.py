@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -79,8 +80,8 @@ def test_ends_after_epochs_or_steps(tmp_path):
 class Bar:
     """A bar as the loop sees it; remembers what it was told."""
 
-    def __init__(self, title, *, total, unit):
-        self.total, self.done, self.at = total, 0, []
+    def __init__(self, title, *, total, unit, first_s):
+        self.total, self.done, self.at, self.notes, self.first_s = total, 0, [], [], first_s
 
     def __enter__(self):
         return self
@@ -91,9 +92,10 @@ class Bar:
     def skip(self, amount):
         self.done += amount
 
-    def advance(self, amount):
+    def advance(self, amount, note):
         self.done += amount
         self.at.append(self.done)
+        self.notes.append(note)
 
 
 @pytest.mark.parametrize("steps, total, at", [
@@ -116,6 +118,19 @@ def test_progress_counts_the_samples_that_are_there(tmp_path, monkeypatch, steps
     assert (bars[0].total, bars[0].at) == (total, at[3:])
 
 
+def test_progress_tells_step_epoch_and_loss_from_the_first_step(tmp_path, monkeypatch):
+    bars = []
+    monkeypatch.setattr("clickwise.train.loop.Progress", lambda *words, **more: bars.append(Bar(*words, **more))
+                        or bars[-1])
+    loop_in(tmp_path, scripted([0.5] * 9), batch_size=16, epochs=2, log_every=2).run()
+    first, *_, last = bars[0].notes
+    assert bars[0].first_s == 0 and len(bars[0].notes) == 6
+    assert re.fullmatch(r"step 1 of 6, epoch 1 of 2, loss 0\.\d{5}", first)
+    assert re.fullmatch(r"step 6 of 6, epoch 2 of 2, loss 0\.\d{5}, best auc 0.50000", last)
+    logged = lines(tmp_path, "train")[1]["loss"]  # that of steps 3 and 4
+    assert f"loss {logged:.5f}" in last and f"loss {logged:.5f}" not in first
+
+
 @pytest.mark.parametrize("undefined", [float("nan"), float("inf")])
 def test_an_evaluation_that_the_data_leave_undefined_is_no_round_without_gain(tmp_path, undefined):
     loop = loop_in(tmp_path, scripted([0.6, undefined, 0.5, undefined, 0.4]), evaluate_every=3, patience=2)
@@ -126,6 +141,14 @@ def test_an_evaluation_that_the_data_leave_undefined_is_no_round_without_gain(tm
                                           (100, [15])])
 def test_evaluates_when_asked_and_at_the_end(tmp_path, every, steps):
     loop_in(tmp_path, scripted([0.5] * 15), evaluate_every=every).run()
+    assert [line["step"] for line in lines(tmp_path, "eval")] == steps
+
+
+@pytest.mark.parametrize("after, every, steps", [
+    (6, None, [10, 15]), (5, None, [5, 10, 15]), (1.0, None, [5, 10, 15]), (1.1, None, [10, 15]), (7, 2, [8, 10, 12, 14,
+    15]), (0.4, 0.2, [*range(2, 16)]), (15, 1, [15]), (99.0, 1, [15])])
+def test_evaluates_nothing_before_it_is_wanted(tmp_path, after, every, steps):
+    loop_in(tmp_path, scripted([0.5] * 15), evaluate_after=after, evaluate_every=every).run()
     assert [line["step"] for line in lines(tmp_path, "eval")] == steps
 
 
@@ -170,6 +193,19 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, bad_
     saved = checkpoint.load(tmp_path / "last.pt")
     assert saved["position"]["step"] < bad_step
     assert all(value.isfinite().all() for value in saved["model"].values())
+
+
+def test_a_loss_scale_at_which_nothing_is_learned(tmp_path):
+    torch.manual_seed(3)
+    model = Toy()
+    part = OptimizerGroup(torch.optim.SGD(model.parameters(), lr=0.5))
+    step = TrainStep(model, {"": part}, precision="fp16", device=torch.device("cpu"), loss_scale=2.0**127)
+    model.factor = 1e4
+    config = TrainConfig(batch_size=SIZE, precision="fp16", loss_scale=2.0**127, checkpoint_every=2)
+    loop = Loop(config, step, Batches(), log=RunLog(tmp_path / "log.jsonl"), evaluate=scripted([0.5]),
+                checkpoints=checkpoint.CheckpointFolder(tmp_path), state=lambda: {"model": model.state_dict()})
+    with pytest.raises(TrainError, match=r"(?s)step 5, train.loss_scale=1.70141e\+38.*every step.*lower it"):
+        loop.run()
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
@@ -275,7 +311,10 @@ def test_killed_before_the_best_was_marked(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"epochs": None}, {"evaluate_every": 1.5}, {"precision": "fp8"},
-                                  {"patience": -1}, {"seed": -1}, {"threads": 100000}])
+                                  {"evaluate_after": 0}, {"evaluate_after": float("inf")}, {"evaluate_after": -0.5},
+                                  {"loss_scale": 1024.0}, {"loss_scale": 0.5, "precision": "fp16"},
+                                  {"loss_scale": 8.0, "precision": "bf16"}, {"patience": -1}, {"seed": -1},
+                                  {"threads": 100000}])
 def test_refuses_settings_that_cannot_be(wrong):
     with pytest.raises(RecipeError):
         parse(TrainConfig, wrong, "recipe.train")

@@ -31,12 +31,12 @@ class Toy(nn.Module):
         return {"log_loss": loss * self.factor, "extra": loss * 0.0}
 
 
-def step_of(precision="fp32", schedule=None, optimizer=None):
+def step_of(precision="fp32", schedule=None, optimizer=None, **settings):
     schedule, optimizer = schedule or Schedule(), optimizer or DenseOptimizer(lr=0.5)
     torch.manual_seed(0)
     model = Toy()
     part = OptimizerGroup(optimizer.build(model.linear.parameters()), [model.embeddings], schedule)
-    return TrainStep(model, {"": part}, precision=precision, device=CPU)
+    return TrainStep(model, {"": part}, precision=precision, device=CPU, **settings)
 
 
 def batch():
@@ -168,6 +168,34 @@ def test_loss_scale_grows_after_good_steps():
     for _ in range(10):
         scale.update(torch.tensor(1.0))
     assert scale.value == 1.0 and scale.skipped == 11
+
+
+@pytest.mark.parametrize("scale", [8.0, 1024.0])
+def test_a_fixed_loss_scale_skips_overflows_and_stays(scale):
+    step, expected = step_of("fp16", loss_scale=scale), step_of("fp16", loss_scale=scale)
+    for overflows in (True, False, False, True):
+        step.model.factor = 1e38 if overflows else 1.0
+        step(batch())
+        if not overflows:
+            expected(batch())
+    assert step.facts() == {"loss_scale": scale, "skipped_steps": 2}
+    assert same(weights(step), weights(expected))
+    step.scale.good_steps.fill_(step.scale.patience - 1)
+    step.model.factor = 1.0
+    step(batch())
+    assert step.facts()["loss_scale"] == scale
+    other = step_of("fp16", loss_scale=scale)
+    other.load_state_dict(step.state_dict())
+    assert other.facts() == step.facts()
+
+
+def test_a_fixed_loss_scale_is_what_the_loss_is_multiplied_with():
+    steps = [step_of("fp16", loss_scale=scale) for scale in (1.0, 1024.0)]
+    found = []
+    for step in steps:
+        step.model.linear.weight.register_hook(lambda grad: found.append(grad.clone()))
+        step(batch())
+    assert torch.equal(found[0] * 1024, found[1]) and same(*map(weights, steps))
 
 
 def test_tf32_is_refused_on_a_cpu():

@@ -31,7 +31,40 @@ def test_inference_reads_the_test_mapping(clickwise, monkeypatch, words):
         assert 0 < row["ms_p50"] <= row["ms_p90"] <= row["ms_p95"] <= row["ms_p99"] and row["samples_per_s"] > 0
 
 
+@pytest.mark.parametrize("what", ["train", "inference"])
+def test_precisions_and_batch_sizes_make_one_table(clickwise, what):
+    words = [*SMALL[:3], "--what", what, "--steps", 2, "--warmup", 1, "--batch-sizes", "10,100"]
+    result = clickwise("bench", "tiny/dlrm", *words, "--precisions", "fp32,bf16", "--json")
+    assert result.code == 0, result.err
+    rows = json.loads(result.out)["rows"]
+    assert [(row["precision"], row["batch_size"]) for row in rows] == [
+        ("fp32", 10), ("fp32", 100), ("bf16", 10), ("bf16", 100)]
+    lines = clickwise("bench", "tiny/dlrm", *words, "--precisions", "fp32,bf16").out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["precision", "batch_size"], *(
+        [row["precision"], str(row["batch_size"])] for row in rows)]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_precisions_are_those_in_which_the_model_runs(clickwise, monkeypatch):
+    seen, build = [], bench.build_session
+    monkeypatch.setattr(bench, "build_session", lambda recipe, **settings: (
+        seen.append(recipe.train.precision), build(recipe, **settings))[1])
+    assert clickwise("bench", "tiny/dlrm", *SMALL, "--precisions", "bf16,fp32").code == 0
+    assert seen == ["bf16", "bf16", "fp32", "fp32"]
+
+
+def test_a_loader_that_reads_ahead_has_no_latency(clickwise):
+    result = clickwise("bench", "tiny/dlrm", *SMALL[:3], "--what", "data", "--steps", 2, "--json")
+    row, = json.loads(result.out)["rows"]
+    assert set(row) == {"batch_size", "samples_per_s", "samples_per_s_min", "samples_per_s_max"}
+    assert "ms_" not in clickwise("bench", "tiny/dlrm", *SMALL[:3], "--what", "data", "--steps", 2).out
+
+
 def test_refusals(clickwise):
+    for words, told in ((["--precisions", "fp32,int8"], "'int8'"), (["--precisions", "bf16", "--what", "data"],
+                                                                  "--what data")):
+        result = clickwise("bench", "tiny/dlrm", *SMALL, *words)
+        assert result.code == 2 and "--precisions" in result.err and told in result.err
     result = clickwise("bench", "tiny/dlrm", *SMALL, "--what", "train", "--with-loading")
     assert result.code == 2 and "--what inference" in result.err
     result = clickwise("bench", "tiny/dlrm", *SMALL, "--batch-sizes", 251)

@@ -1,4 +1,4 @@
-"""Columns held against their Feature Spec, once per dataset: what would else end in a CUDA assert or a NaN loss."""
+"""Columns checked against their Feature Spec, once per dataset: what would else end in a CUDA assert or a NaN loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of a column held against what its feature allows; the first that is wrong is named."""
+"""Values of a column checked against what its feature allows; the first that is wrong is named."""
 
 from __future__ import annotations
 

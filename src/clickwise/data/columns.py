@@ -145,7 +145,8 @@ def stream_chunk(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int = 
     else:
         raise DataError(f"{spec.path}: source_spec", found=f"a chunk of the type {chunk.type!r}",
                         expected="split_binary, parquet or csv",
-                        do="only these can be read as columns; a loader makes windows of events")
+                        do="clickwise transcode writes columns of it" if chunk.type == "tfrecord" else
+                        "only these can be read as columns; a loader makes windows of events")
     return stream(spec, chunk, names, rows, wide_ids, carry)
 
 

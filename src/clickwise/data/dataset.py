@@ -34,6 +34,7 @@ class DataConfig:
     path          folder with feature_spec.yaml and columns, relative to where the command is run
     synthetic     instead of `path`: data with a planted signal, made in memory
     train         the mapping to train on
+    subset        of its rows the first so many (1_000_000), or this share of them (0.1); null: all
     validation    the mapping that guides training (best checkpoint, early stop); null: the test mapping does
     test          the mapping of the final metrics
     shuffle       none | batches (their order) | rows (inside windows of `window_rows`)
@@ -47,6 +48,7 @@ class DataConfig:
     path: str | None = None
     synthetic: SyntheticConfig | None = None
     train: str = "train"
+    subset: int | float | None = None
     validation: str | None = None
     test: str = "test"
     shuffle: Literal["none", "batches", "rows"] = "rows"
@@ -59,6 +61,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         require((self.path is None) != (self.synthetic is None), "path", found=self.path,
                 expected="either path or synthetic", do="run `clickwise prepare` and give the folder it wrote")
+        is_share, subset = isinstance(self.subset, float), self.subset
+        require(subset is None or (0 < subset <= 1 if is_share else subset > 0), "subset", found=subset,
+                expected="how many rows, 1 or more, or a share of them above 0 to 1.0")
         require(self.window_rows > 0, "window_rows", found=self.window_rows, expected="a number above 0")
         require(self.prefetch >= 0, "prefetch", found=self.prefetch, expected="0 or more")
 
@@ -163,12 +168,14 @@ class Dataset:
 
     def train_loader(self, *, batch_size: int, seed: int, pin_memory: bool, channels: Collection[str] = CHANNELS,
                      rank: int = 0, world_size: int = 1) -> Loader:
-        config, columns = self.config, self._train_columns()
+        config, columns = self.config, self.train_columns()
         if batch_size > columns.rows:
+            part = "" if config.subset is None else f" with data.subset={config.subset}"
             raise DataError(f"train.batch_size={batch_size}",
-                            found=f"the mapping {config.train!r} has only {columns.rows:,} rows",
+                            found=f"the mapping {config.train!r} has only {columns.rows:,} rows{part}",
                             expected="a batch no larger than the data",
-                            do=f"set train.batch_size={columns.rows} or less")
+                            do=f"set train.batch_size={columns.rows} or less" + (
+                                ", or data.subset to more: 1 is one row, 1.0 all of them" if part else ""))
         last = columns.rows % batch_size
         if batch_size < world_size or (0 < last < world_size and not config.drop_last):
             found = f"batches of {batch_size}" if batch_size < world_size else f"a last batch of {last}"
@@ -183,12 +190,21 @@ class Dataset:
     def train_counts(self, features: Iterable[str] | Mapping[str, int]) -> dict[str, np.ndarray]:
         """How often every id of these features occurs in the samples of the training mapping; see `id_counts`, to which
         a mapping says how many rows their tables have."""
-        return id_counts(self._train_columns(), self.spec, features,
+        return id_counts(self.train_columns(), self.spec, features,
                          features if isinstance(features, Mapping) else {})
 
-    def _train_columns(self) -> Columns:
-        histories = self.config.histories
-        return _with_histories(self.columns(self.config.train), self.spec, histories, histories.negatives)
+    def train_columns(self) -> Columns:
+        """The rows that are trained on."""
+        histories, columns, rows = self.config.histories, self.columns(self.config.train), self.config.subset
+        if isinstance(rows, float):
+            rows = max(1, int(columns.rows * rows))
+        if rows is not None and rows > columns.rows:
+            raise DataError(f"data.subset={rows}",
+                            found=f"the mapping {self.config.train!r} has only {columns.rows:,} rows",
+                            expected="no more rows than there are", do="leave data.subset out to train on all of them")
+        if rows is not None:
+            columns = columns.part(slice(rows))
+        return _with_histories(columns, self.spec, histories, histories.negatives)
 
     def as_evaluated(self, columns: Columns) -> Columns:
         """Rows from anywhere with histories as long as the recipe says."""

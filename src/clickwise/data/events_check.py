@@ -1,4 +1,4 @@
-"""A log of events and the positions in it, held against the Feature Spec."""
+"""A log of events and the positions in it, checked against the Feature Spec."""
 
 from __future__ import annotations
 

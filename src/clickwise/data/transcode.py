@@ -1,4 +1,5 @@
-"""csv, parquet or split_binary, with its Feature Spec -> split_binary with the narrowest ids, in bounded memory."""
+"""csv, parquet, tfrecord or split_binary, with its Feature Spec -> split_binary with the narrowest ids, in bounded
+memory."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import numpy as np
 from clickwise.data.arrays import Array, Block, RaggedArray, cast_exact, keep_known
 from clickwise.data.check_values import check_finite, check_ids, check_labels
 from clickwise.data.columns import agreed_rows, map_chunk, stream_chunk
+from clickwise.data.tfrecord import stream_tfrecord
 from clickwise.errors import SpecError, UsageError
 from clickwise.feature_spec import (
     AUTO,
@@ -26,7 +28,7 @@ from clickwise.feature_spec import (
 )
 from clickwise.files import whole_folder, write_array
 from clickwise.manifest import write_manifest
-from clickwise.progress import Progress, warn
+from clickwise.progress import Progress, say, warn
 
 FEW_ROWS, SPARSE = 100_000, 10  # a table of so many rows, or so many rows for each value, is not worth a word
 
@@ -46,6 +48,7 @@ def transcode(spec: FeatureSpec | str | Path, out: str | Path, chunk_rows: int =
     _check_out(spec, out)
     if not spec.mappings:
         raise SpecError(f"{spec.path}: source_spec", found="no mapping", expected="at least one with data to transcode")
+    spec = _with_padding_counted(spec)
     features = _narrow(spec, _find_cardinalities(spec, chunk_rows))
     mappings = {mapping: _layout(spec, features, mapping) for mapping in spec.mappings}
     with whole_folder(out) as folder:
@@ -69,9 +72,24 @@ def _check_out(spec: FeatureSpec, out: Path) -> None:
                          expected="an earlier output, an empty folder, or a name that is free")
 
 
+def _with_padding_counted(spec: FeatureSpec) -> FeatureSpec:
+    """NOTE[DIFF] NVIDIA's specs of TFRecords with histories have ids 1 … cardinality, and 0 for padding, which counts
+    here: ids are 0 … cardinality−1."""
+    is_tfrecord = any(chunk.type == "tfrecord" for chunks in spec.mappings.values() for chunk in chunks)
+    if not (is_tfrecord and spec.channel("history")):
+        return spec
+    say("cardinalities + 1: in TFRecords with histories, ids are 1 … cardinality, and 0 is padding")
+    features = {name: dataclasses.replace(feature, cardinality=feature.cardinality + 1)
+                if isinstance(feature.cardinality, int) else feature for name, feature in spec.features.items()}
+    return dataclasses.replace(spec, features=features)
+
+
 def _stream(spec: FeatureSpec, chunk: Chunk, names: list[str], rows: int) -> Iterator[Block]:
     """Blocks of the features `names` of any chunk, unknown ids as their features say; ids in int64 where they come
-    from text or parquet."""
+    from text, parquet or TFRecords."""
+    if chunk.type == "tfrecord":
+        yield from stream_tfrecord(spec, chunk, names, wide_ids=True)
+        return
     if chunk.type != "split_binary":
         yield from stream_chunk(spec, chunk, names, rows, wide_ids=True)
         return

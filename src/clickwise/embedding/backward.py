@@ -34,7 +34,7 @@ def require_end_of_backward() -> None:
 @functools.cache
 def hears_of_backward() -> bool:
     """Whether the two functions of torch above (they are not public; FSDP uses the second in the same way) are there
-    and right, told by one small backward pass."""
+    and right, by one small backward pass."""
     seen: list[int | str | None] = []
 
     def watch(grad: torch.Tensor) -> None:

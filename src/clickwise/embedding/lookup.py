@@ -12,6 +12,9 @@ import torch
 from clickwise.batch import Column, Ragged
 from clickwise.embedding.table import Table
 from clickwise.errors import EngineError
+from clickwise.kernels.cpu_rows import rows_at
+
+AT_ONCE = 2**19  # values of rows that are cast at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +48,26 @@ class Group:
         return sum(table.rows for table in self.tables)
 
     @functools.cached_property
+    def rows_of_features(self) -> tuple[int, ...]:
+        """Of every feature's table."""
+        return tuple(table.rows for table in self.table_of)
+
+    @functools.cached_property
+    def last_rows(self) -> tuple[int, ...]:
+        return tuple(rows - 1 for rows in self.rows_of_features)
+
+    @functools.cached_property
+    def modulo_of_features(self) -> tuple[bool, ...]:
+        """Whether ids of every feature are taken modulo the rows of its table."""
+        return tuple(table.modulo for table in self.table_of)
+
+    @functools.cached_property
     def row_type(self) -> torch.dtype:
         """Of numbers of rows of the joint matrix."""
         wide = self.rows > 2**31 - 1
         return torch.int64 if wide else torch.int32
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         return "_".join([f"{self.dim}", *["frozen"] * (not self.trainable), *filter(None, [self.place])])
 
@@ -101,26 +118,44 @@ def is_history(column: Column) -> bool:
     return isinstance(column, torch.Tensor) and column.dim() == 2
 
 
+def is_one_id_each(columns: Sequence[Column]) -> bool:
+    """Whether every column holds ids [B] of one B."""
+    shape = getattr(columns[0], "shape", ())
+    return len(shape) == 1 and all(isinstance(column, torch.Tensor) and column.shape == shape for column in columns)
+
+
 def look_up(group: Group, columns: tuple[Column, ...]) -> Lookup:
     """The rows of one group that a batch looks up, bags in sample order."""
     mine = [columns[feature] for feature in group.features]
     dtype = group.row_type
+    if is_one_id_each(mine):
+        rows_V = _rows_side_by_side(mine, group)
+        return Lookup(rows_V, len(rows_V))
     widths = [bags_of(column) for column in mine]
-    bags = len(mine[0]) * sum(widths)
     if any(isinstance(column, Ragged) for column in mine):
         return _look_up_bags(group, mine, widths, dtype)
 
     of_F = [_rows_of(column, table, dtype) for column, table in zip(mine, group.table_of, strict=True)]
-    if not any(column.dim() == 2 for column in mine):
-        starts_F, rows_BF = _constant(group.starts, dtype, mine[0].device), torch.stack(of_F, dim=1)
-        _check_rows(rows_BF, group, mine)
-        return Lookup(rows_BF.add_(starts_F).view(-1), bags)
     _check_each(of_F, group, mine)
     rows_G = torch.cat([(rows if rows.dim() == 2 else rows[:, None]) + start
                         for rows, start in zip(of_F, group.starts, strict=True)], dim=1).view(-1)
     real_G = torch.cat([column >= 0 if column.dim() == 2 else torch.ones_like(column, dtype=torch.bool)[:, None]
                         for column in mine], dim=1).view(-1)
     return _without_padding(rows_G, real_G)
+
+
+def _rows_side_by_side(columns: Sequence[torch.Tensor], group: Group) -> torch.Tensor:
+    """The rows that ids [B] mean, [B · F]. All at once: of a few samples the time is that of the calls."""
+    dtype, device = group.row_type, columns[0].device
+    ids_FB = torch.stack(columns)  # of the widest of their types
+    if ids_FB.dtype.itemsize < dtype.itemsize or not ids_FB.dtype.is_signed:
+        ids_FB = ids_FB.to(dtype)
+    rows_F1, starts_F1, modulo_F1 = (_constant(values, kind, device).unsqueeze(1) for values, kind in (
+        (group.rows_of_features, ids_FB.dtype), (group.starts, ids_FB.dtype), (group.modulo_of_features, torch.bool)))
+    if True in group.modulo_of_features:
+        ids_FB = torch.where(modulo_F1, ids_FB.remainder(rows_F1), ids_FB)
+    _check_rows(ids_FB.t(), group, columns)
+    return ids_FB.add_(starts_F1).t().to(dtype, memory_format=torch.contiguous_format).reshape(-1)
 
 
 def look_up_histories(group: Group, columns: Sequence[torch.Tensor]) -> Lookup:
@@ -188,7 +223,7 @@ def _check_rows(rows_F: torch.Tensor, group: Group, columns: Sequence[Column]) -
     """
     if rows_F.device.type != "cpu" or not rows_F.numel() or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
-    left_F = _constant(tuple(table.rows - 1 for table in group.table_of), rows_F.dtype, rows_F.device) - rows_F
+    left_F = _constant(group.last_rows, rows_F.dtype, rows_F.device) - rows_F
     if rows_F.dim() == 2:  # in a history negative is padding
         left_F |= rows_F  # below 0 where either is
     if left_F.numpy().min() < 0:
@@ -235,25 +270,38 @@ def _repeated(of_B: torch.Tensor, times_B: torch.Tensor, total: int) -> torch.Te
     return torch.repeat_interleave(of_B, times_B, output_size=total)
 
 
-def pooled(weight_RD: torch.Tensor, lookup: Lookup, dtype: torch.dtype) -> torch.Tensor:
-    """One row per bag, [G, D]."""
-    rows_V = lookup.rows_V
+def pooled(weight_RD: torch.Tensor, lookup: Lookup, dtype: torch.dtype,
+           out_BX: torch.Tensor | None = None) -> torch.Tensor:
+    """One row per bag, [G, D]; or written to `out_BX`, of `dtype`, a sample's bags side by side in each of its rows,
+    which may be parts of wider ones."""
+    rows_V, dim = lookup.rows_V, weight_RD.shape[1]
     if len(rows_V) == 0:
-        return weight_RD.new_zeros(lookup.bags, weight_RD.shape[1], dtype=dtype)
-    if lookup.starts_G is not None:
+        made_GD = weight_RD.new_zeros(lookup.bags, dim, dtype=dtype)
+    elif lookup.starts_G is not None:
         if weight_RD.dtype != torch.float32:  # sums are in float32
-            weight_RD = weight_RD.index_select(0, rows_V).float()
+            weight_RD = rows_at(weight_RD, rows_V).float()
             rows_V = torch.arange(len(rows_V), dtype=rows_V.dtype, device=rows_V.device)
-        pooled_GD = torch.embedding_bag(weight_RD, rows_V, lookup.starts_G, False, 0, False, lookup.weight_V, True)[0]
-        return pooled_GD.to(dtype)
-    if dtype == weight_RD.dtype or weight_RD.device.type != "cpu":
-        return weight_RD.index_select(0, rows_V).to(dtype)
-    # A cacheful at a time: the rows are never written to memory in float32.
-    out_GD = weight_RD.new_empty(len(rows_V), weight_RD.shape[1], dtype=dtype)
-    at_once = max(1, 2**19 // weight_RD.shape[1])
-    for part_GD, part_V in zip(out_GD.split(at_once), rows_V.split(at_once), strict=True):
-        part_GD.copy_(weight_RD.index_select(0, part_V))
-    return out_GD
+        made_GD = torch.embedding_bag(weight_RD, rows_V, lookup.starts_G, False, 0, False, lookup.weight_V, True)[0]
+    elif weight_RD.device.type != "cpu" or (dtype == weight_RD.dtype and out_BX is None):
+        made_GD = rows_at(weight_RD, rows_V)
+    else:
+        # A cacheful at a time: the rows are never written to memory but where, and in the type in which, they belong.
+        out_BX = weight_RD.new_empty(len(rows_V), dim, dtype=dtype) if out_BX is None else out_BX
+        bags = out_BX.shape[1] // dim
+        at_once = max(1, 2**19 // out_BX.shape[1])
+        for part_BX, part_V in zip(out_BX.split(at_once), rows_V.split(at_once * bags), strict=True):
+            part_BX.copy_(rows_at(weight_RD, part_V).view(part_BX.shape))
+        return out_BX
+    return made_GD.to(dtype) if out_BX is None else out_BX.copy_(made_GD.view(out_BX.shape))
+
+
+def bags_behind(lookup: Lookup, samples: int, bags: int, before: int) -> Lookup:
+    """The look-up, of `bags` for each sample, where these stand behind `before` others: two bags of each of two samples
+    behind one are the bags 1 2 and 4 5. It tells gradients apart and no longer pools."""
+    bags_G = torch.arange(samples * (before + bags), dtype=lookup.rows_V.dtype, device=lookup.rows_V.device)
+    bags_G = bags_G.view(samples, before + bags)[:, before:].reshape(-1)
+    bag_V = bags_G if lookup.bag_V is None else bags_G.index_select(0, lookup.bag_V)
+    return dataclasses.replace(lookup, bags=samples * (before + bags), starts_G=None, bag_V=bag_V)
 
 
 def joined(lookups: list[Lookup]) -> Lookup:

@@ -11,6 +11,7 @@ from clickwise.batch import Column
 from clickwise.embedding.lookup import (
     Group,
     Lookup,
+    bags_behind,
     check_ids_of,
     joined,
     look_up,
@@ -53,27 +54,32 @@ class ReferenceEmbeddings(TablesInMemory):
         """The look-up with whatever else `_pooled` and `_update` need."""
         return lookup
 
-    def _pooled(self, group: Group, lookup: Any, dtype: torch.dtype) -> torch.Tensor:
-        """One row per bag, [G, D], of what `_found` gave."""
-        return pooled(self._weight(group), lookup, dtype)
+    def _pooled(self, group: Group, lookup: Any, dtype: torch.dtype, out: torch.Tensor | None = None) -> torch.Tensor:
+        """`pooled` of what `_found` gave."""
+        return pooled(self._weight(group), lookup, dtype, out)
 
     def _rows(self, lookups: tuple[Lookup, ...], samples: int, widths: tuple[int, ...], dtype: torch.dtype,
               before: torch.Tensor | None) -> torch.Tensor:
         """[B, sum of widths]: rows, those of the features in turn; behind `before`, if there is one."""
+        if len(lookups) == 1:
+            (group,), (lookup,) = self._groups, lookups
+            if before is None:
+                return self._pooled(group, lookup, dtype).view(samples, sum(widths))
+            out, first = before.new_empty(samples, before.shape[1] + sum(widths), dtype=dtype), before.shape[1]
+            out[:, :first] = before
+            self._pooled(group, lookup, dtype, out[:, first:])
+            return out
         of_groups = [self._pooled(group, lookup, dtype)
                      for group, lookup in zip(self._groups, lookups, strict=True)]
-        if len(of_groups) == 1:
-            parts = [of_groups[0].view(samples, sum(widths))]
-        else:
-            parts = [of_groups[0]] * len(self.features)
-            for group, part_GD in zip(self._groups, of_groups, strict=True):
-                mine = [widths[feature] for feature in group.features]
-                part_BX = part_GD.view(samples, sum(mine))
-                for feature, part in zip(group.features, part_BX.split(mine, dim=1), strict=True):
-                    parts[feature] = part
+        parts = [of_groups[0]] * len(self.features)
+        for group, part_GD in zip(self._groups, of_groups, strict=True):
+            mine = [widths[feature] for feature in group.features]
+            part_BX = part_GD.view(samples, sum(mine))
+            for feature, part in zip(group.features, part_BX.split(mine, dim=1), strict=True):
+                parts[feature] = part
         if before is not None:
             parts.insert(0, before.to(dtype))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return torch.cat(parts, dim=1)
 
     def _check_ids(self, columns: Mapping[str, Column]) -> None:
         for feature, column in columns.items():
@@ -98,9 +104,21 @@ class ReferenceEmbeddings(TablesInMemory):
         """(group, what was looked up in it, the gradient of each bag) of every group that is trained."""
         for index, group in enumerate(self._groups):
             if group.trainable:
+                if len(received) == 1:
+                    looked, widths, grad = received[0]
+                    yield group, *self._where_it_is(group, looked[index], widths, grad)
+                    continue
                 grads = [self._grad_of(group, widths, grad) for _, widths, grad in received]
-                yield (group, joined([lookups[index] for lookups, _, _ in received]),
-                       grads[0] if len(grads) == 1 else torch.cat(grads))
+                yield group, joined([looked[index] for looked, _, _ in received]), torch.cat(grads)
+
+    def _where_it_is(self, group: Group, lookup: Lookup, widths: tuple[int, ...],
+                     grad: torch.Tensor) -> tuple[Lookup, torch.Tensor]:
+        """(the look-up, the gradient of each bag); where that stands behind what is no row but as wide as some, all of
+        it, and the look-up knows which of its bags are rows."""
+        before, rest = divmod(grad.shape[1] - sum(widths), group.dim)
+        if before and not rest and len(self._groups) == 1 and grad.is_contiguous():
+            return bags_behind(lookup, len(grad), sum(widths) // group.dim, before), grad.view(-1, group.dim)
+        return lookup, self._grad_of(group, widths, grad)
 
     def _grad_of(self, group: Group, widths: tuple[int, ...], grad: torch.Tensor) -> torch.Tensor:
         """The gradient of the group's bags [G, dim] out of the gradient of the result."""

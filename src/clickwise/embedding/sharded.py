@@ -29,6 +29,7 @@ from clickwise.embedding.placement import ROWS_DEALT, Sharding, places
 from clickwise.embedding.reference import ReferenceEmbeddings
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.embedding.tables import Received, table_bytes
+from clickwise.kernels.cpu_rows import rows_at
 from clickwise.kernels.sparse_update import sparse_update
 from clickwise.kernels.sparse_update.cpu import stable_sort
 
@@ -197,11 +198,12 @@ class ShardedEmbeddings(ReferenceEmbeddings):
     def _on_wire(self, rows_XD: torch.Tensor) -> torch.Tensor:
         return rows_XD.bfloat16() if self._narrow and self.processes > 1 else rows_XD
 
-    def _pooled(self, group: Group, fetched: _Fetched, dtype: torch.dtype) -> torch.Tensor:
-        rows_AD = self._weight(group).index_select(0, fetched.asked_A)
+    def _pooled(self, group: Group, fetched: _Fetched, dtype: torch.dtype,
+                out: torch.Tensor | None = None) -> torch.Tensor:
+        rows_AD = rows_at(self._weight(group), fetched.asked_A)
         if group.place != "copied":
             rows_AD = self._exchanged(self._on_wire(rows_AD), fetched.got, fetched.sent)
-        return pooled(rows_AD, fetched.lookup, dtype)
+        return pooled(rows_AD, fetched.lookup, dtype, out)
 
     # Update -----------------------------------------------------------------------------------------------------------
 

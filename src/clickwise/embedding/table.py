@@ -82,8 +82,8 @@ class State:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TableOptimizer:
-    """How rows are updated; g is the sum of a row's gradients over the batch, plus `weight_decay` · row, plus
-    `minibatch_l2` / n · row where the batch looks the row up (once, however often it does).
+    """How rows are updated; g is the sum of a row's gradients over the batch, plus `weight_decay` · row unless that is
+    decoupled, plus `minibatch_l2` / n · row where the batch looks the row up (once, however often it does).
 
     name             the rule, one of the following
     sgd              row −= lr · g
@@ -101,6 +101,9 @@ class TableOptimizer:
                      equations 4 to 6: g = mean over the batch of ∂L/∂row + λ · α / n · row, where α is 1 for rows that
                      the batch holds, else 0, and n how often the row's ids occur in all training samples (`count`, at
                      least 1, which the engine is told by `Embeddings.set_counts`)
+    weight_decay     of the rows that are stepped: a term of g, or decoupled
+    decoupled_weight_decay   of adagrad, rowwise_adagrad, adam and rmsprop: row −= lr · weight_decay · row beside the
+                     rule, which knows nothing of it, as in Loshchilov & Hutter 2019 (AdamW); with sgd both are the same
     eps              of adagrad, rowwise_adagrad, adam, rmsprop: keeps a denominator from 0
     beta1, beta2     of adam: how much of its means a step keeps
     rho              of rmsprop: how much of its mean square a step keeps
@@ -113,8 +116,9 @@ class TableOptimizer:
     rho to the power of the steps since the last, as if it had decayed in every step (with momentum untouched rows
     would move, so there is none). For ftrl too, where first values are zeros: a row is what z makes it, and its first
     touch forgets a first value (Keras does the same).
-    NOTE[DIFF] adam without `lazy: false` keeps the state of untouched rows as it is (LazyAdam), and weight decay
-    reaches touched rows only: a dense optimizer would change every row in every step.
+    NOTE[DIFF] adam without `lazy: false` keeps the state of untouched rows as it is (LazyAdam), and weight decay of
+    either kind reaches touched rows only: a dense optimizer would change every row in every step. With `lazy: false`
+    all rows decay in every step, as under `torch.optim.Adam` and `torch.optim.AdamW`.
     NOTE[DIFF] ftrl takes its penalties as McMahan et al. 2013, "Ad click prediction: a view from the trenches" (Keras
     counts l2 twice), but gradients here are means over a batch, for which its beta = 1 is about 1 / batch size: hence
     the smaller default. With a rate that changes, the paper's formula would scale the rows by the ratio of the rates,
@@ -134,6 +138,7 @@ class TableOptimizer:
     beta: float = 1e-3
     initial_accumulator: float = 0.0
     weight_decay: float = 0.0
+    decoupled_weight_decay: bool = False
     minibatch_l2: float = 0.0
 
     def __post_init__(self) -> None:
@@ -144,6 +149,8 @@ class TableOptimizer:
         for key in ("beta1", "beta2", "rho"):
             require(0 <= getattr(self, key) < 1, key, found=getattr(self, key), expected="a number from 0 to below 1")
         require_no_idle(self, {key for keys in USED.values() for key in keys}, USED[self.name])
+        require(self.weight_decay > 0 or not self.decoupled_weight_decay, "decoupled_weight_decay",
+                found=self.decoupled_weight_decay, expected="a weight_decay above 0 beside it")
         if self.name == "ftrl":
             require(self.lr > 0, "lr", found=self.lr, expected="a number above 0: ftrl divides by it")
             require(self.beta + self.initial_accumulator > 0, "beta", found=self.beta,
@@ -165,11 +172,12 @@ class TableOptimizer:
         return states | ({"count": State(per_row=True, first=1.0)} if self.minibatch_l2 else {})
 
 
+DECAYS = ("weight_decay", "decoupled_weight_decay", "minibatch_l2")
 USED = {  # settings besides name and lr, by optimizer
     "sgd": ("weight_decay", "minibatch_l2"),
-    "adagrad": ("eps", "initial_accumulator", "weight_decay", "minibatch_l2"),
-    "rowwise_adagrad": ("eps", "initial_accumulator", "weight_decay", "minibatch_l2"),
-    "adam": ("eps", "beta1", "beta2", "eps_hat", "lazy", "weight_decay", "minibatch_l2"),
-    "rmsprop": ("eps", "rho", "weight_decay", "minibatch_l2"),
+    "adagrad": ("eps", "initial_accumulator", *DECAYS),
+    "rowwise_adagrad": ("eps", "initial_accumulator", *DECAYS),
+    "adam": ("eps", "beta1", "beta2", "eps_hat", "lazy", *DECAYS),
+    "rmsprop": ("eps", "rho", *DECAYS),
     "ftrl": ("l1", "l2", "beta", "initial_accumulator"),
 }

@@ -51,16 +51,16 @@ class ByKey:
         found, names = copy.copy(self), set(names)
         found.names = tuple(name for name in self.names if name in names)
         found._lists = {name: lists for name, lists in self._lists.items() if name in names}
-        found._blocks = [(block, tuple((at, name) for at, name in places if name in names))
-                         for block, places in self._blocks]
+        found._blocks = [(block, tuple((at, name) for at, name in columns_of_block if name in names))
+                         for block, columns_of_block in self._blocks]
         return found
 
     def one(self, key: Any) -> dict[str, Any]:
         """The values of a key as it was read, Python's own; a list for lists of ids."""
         row, found = self._row_of.get(key, UNKNOWN), {}
-        for block, places in self._blocks:
+        for block, columns_of_block in self._blocks:
             values = block[row].tolist()
-            for at, name in places:
+            for at, name in columns_of_block:
                 found[name] = values[at]
         for name, (values, offsets) in self._lists.items():
             found[name] = values[offsets[row]:offsets[row + 1]].tolist()
@@ -69,9 +69,9 @@ class ByKey:
     def many(self, keys: pa.Array) -> dict[str, np.ndarray | Lists]:
         """The columns of many keys."""
         rows, found = self._rows(keys), {}
-        for block, places in self._blocks:
+        for block, columns_of_block in self._blocks:
             values = block[rows]
-            found |= {name: values[:, at] for at, name in places}
+            found |= {name: values[:, at] for at, name in columns_of_block}
         return found | {name: rows_of_lists(*lists, rows) for name, lists in self._lists.items()}
 
     def _rows(self, keys: pa.Array) -> np.ndarray:
@@ -100,7 +100,7 @@ def by_key(encoder: Encoder) -> list[ByKey]:
         try:
             rows = pa.concat_arrays([pa.array([_unknown(keys), None], keys.type), keys])
             found.append(ByKey(key, keys, alone.columns({key: rows}).arrays))
-        except (DataError, UnicodeDecodeError):  # of one of the keys: told when a row with it comes
+        except (DataError, UnicodeDecodeError):  # of one of the keys: reported when a row with it comes
             continue
     return found
 

@@ -72,7 +72,7 @@ class Encoder:
     Where a column tells how many rows a display has, the rows that come at once are whole displays (`group`, the key;
     `in_parts`); a row alone with its display is refused unless `alone`.
 
-    Columns of `by_key` are looked up there; `missing` and `unseen` are not told of them.
+    Columns of `by_key` are looked up there; `missing` and `unseen` do not count them.
     """
 
     def __init__(self, encoding: Encoding, names: Iterable[str] | None = None,
@@ -260,16 +260,16 @@ class Encoder:
                     found.arrays[name] = values.astype(column.dtype, copy=False), offsets
                 continue
             x, offsets = read[of]
-            place = f"{where}, column {of!r}"
+            column_where = f"{where}, column {of!r}"
             if len(column.sources) > 1:
                 values = _through(column, *(read[of][0] for of in column.sources))
-                found.arrays[name] = self._stored(column, values, raw[of], place, first)
+                found.arrays[name] = self._stored(column, values, raw[of], column_where, first)
                 continue
             missing = found.missing[of] = _missing(self.encoding.raw_column(of), raw[of], x) \
                 if offsets is None else int((np.diff(offsets) == 0).sum())
             if column.most is not None and (np.diff(offsets) > column.most).any():
                 row = int(np.argmax(np.diff(offsets) > column.most))
-                raise DataError(f"{place}, row {first + row:,}",
+                raise DataError(f"{column_where}, row {first + row:,}",
                                 found=f"{int(np.diff(offsets)[row])} values", expected=f"at most {column.most}")
             values = _through(column, x)
             if column.steps and isinstance(column.steps[-1], Vocabulary):
@@ -277,7 +277,7 @@ class Encoder:
                 missing = 0 if isinstance(column.steps[0], OrElse) else missing
                 found.unseen[of] = int(unseen.sum()) - missing if offsets is None else \
                     len(np.unique(np.searchsorted(offsets, np.flatnonzero(unseen), "right")))
-            found.arrays[name] = self._stored(column, values, raw[of], place, first)
+            found.arrays[name] = self._stored(column, values, raw[of], column_where, first)
             if offsets is not None:
                 kept = values > 0
                 ends = np.concatenate([[0], np.cumsum(kept)])[offsets]

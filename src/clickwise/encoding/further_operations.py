@@ -179,40 +179,40 @@ def fine(product: ir.FloatingValue) -> ir.IntegerValue:
 
 @dataclasses.dataclass(frozen=True)
 class SparseProduct(Operation, do="sparse_product", operands=4):
-    """The inner product of two sparse vectors, each as lists of places and of weights at them; 0 where one is missing.
-    Every place is in a vector once. In bulk it is a join: `fine` is its sum."""
+    """The inner product of two sparse vectors, each as lists of indices and of weights at them; 0 where one is missing.
+    Every index is in a vector once. In bulk it is a join: `fine` is its sum."""
 
-    def one(self, places, weights, other_places, other_weights):
-        if places is None or other_places is None:
+    def one(self, indices, weights, other_indices, other_weights):
+        if indices is None or other_indices is None:
             return 0.0
-        if len(places) != len(weights) or len(other_places) != len(other_weights):
+        if len(indices) != len(weights) or len(other_indices) != len(other_weights):
             raise _no_vector()
-        there = dict(zip(other_places, other_weights, strict=True))
-        return sum(math.floor(weight * there[place] * FINE + 0.5)
-                   for place, weight in zip(places, weights, strict=True) if place in there) / FINE
+        there = dict(zip(other_indices, other_weights, strict=True))
+        return sum(math.floor(weight * there[index] * FINE + 0.5)
+                   for index, weight in zip(indices, weights, strict=True) if index in there) / FINE
 
-    def many(self, places, weights, other_places, other_weights):
-        row, place, weight = _entries(places, weights)
-        other_row, other_place, other_weight = _entries(other_places, other_weights)
-        codes = np.unique(np.concatenate([place, other_place]), return_inverse=True)[1].reshape(-1)
-        width = len(place) + len(other_place) + 1
-        key, other_key = row * width + codes[:len(place)], other_row * width + codes[len(place):]
+    def many(self, indices, weights, other_indices, other_weights):
+        row, index, weight = _entries(indices, weights)
+        other_row, other_index, other_weight = _entries(other_indices, other_weights)
+        codes = np.unique(np.concatenate([index, other_index]), return_inverse=True)[1].reshape(-1)
+        width = len(index) + len(other_index) + 1
+        key, other_key = row * width + codes[:len(index)], other_row * width + codes[len(index):]
         _, at, other_at = np.intersect1d(key, other_key, assume_unique=True, return_indices=True)
         products = np.floor(weight[at] * other_weight[other_at] * FINE + 0.5)
-        return np.bincount(row[at], products, minlength=len(places)) / FINE
+        return np.bincount(row[at], products, minlength=len(indices)) / FINE
 
 
-def _entries(places: pa.Array, weights: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, place and weight of every entry."""
-    lengths, others = (to_numpy(pc.list_value_length(lists).fill_null(0))
-                       for lists in (places, weights))
+def _entries(indices: pa.Array, weights: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, index and weight of every entry."""
+    lengths, others = (to_numpy(pc.list_value_length(lists).fill_null(0)) for lists in (indices, weights))
     if (lengths != others).any():
         raise _no_vector()
-    return (np.repeat(np.arange(len(places), dtype=np.int64), lengths), _flat(places).astype(np.int64), _flat(weights))
+    rows = np.repeat(np.arange(len(indices), dtype=np.int64), lengths)
+    return rows, _flat(indices).astype(np.int64), _flat(weights)
 
 
 def _no_vector() -> DataError:
-    return DataError("a sparse vector", found="another number of weights than of places", expected="one for each",
+    return DataError("a sparse vector", found="another number of weights than of indices", expected="one for each",
                      do="prepare the dataset again, or copy the whole folder again")
 
 

@@ -103,10 +103,10 @@ def _column_of(ids_BF: torch.Tensor, index: int) -> torch.Tensor:
 
 def _side_by_side(columns: Sequence[torch.Tensor]) -> torch.Tensor:
     """Columns [B] as one tensor [B, F]."""
-    places = [getattr(column, "lies_in", None) for column in columns]
-    if None not in places:
-        source, first = places[0]
-        if all(place[0] is source and place[1] == first + at for at, place in enumerate(places)):
+    sources = [getattr(column, "lies_in", None) for column in columns]
+    if None not in sources:
+        source, first = sources[0]
+        if all(other[0] is source and other[1] == first + at for at, other in enumerate(sources)):
             return source[:, first:first + len(columns)]
     return torch.stack(list(columns), dim=-1)
 
@@ -171,7 +171,7 @@ class GraphEmbeddings(nn.Module):
         return rows_BD
 
     def _looked_up(self, features: list[str], ids: torch.Tensor, *, feature_dim: int, lowest: int) -> torch.Tensor:
-        """Rows [..., F, D] of ids whose features are told apart by one of their dimensions; of −1, where that is the
+        """Rows [..., F, D] of ids whose features are distinguished by one of their dimensions; of −1, where that is the
         `lowest` that there may be, zeros."""
         tables = [self.table_of[feature] for feature in features]
         joint = self.joint_of[tables[0].name]

@@ -11,7 +11,7 @@ from clickwise.run.facts import RunFacts
 from clickwise.run.session import Session
 from clickwise.serve.signature import Signature
 
-UNKNOWN = "not told: say so here, or as `licence` under `metadata` in the Feature Spec of the raw rows"
+UNKNOWN = "not stated: say so here, or as `licence` under `metadata` in the Feature Spec of the raw rows"
 NOT_SHOWN = ("_error_bound", "_groups", "_groups_skipped")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def without_branches(model: Any, ir: Any) -> None:
-    """Puts max(x, 0) + slope · min(x, 0) in the place of every `where(x > 0, x, slope * x)` of an `onnx_ir` model."""
+    """Replaces every `where(x > 0, x, slope * x)` of an `onnx_ir` model by max(x, 0) + slope · min(x, 0)."""
     for node in list(model.graph):
         if (found := _prelu(node)) is None:
             continue

@@ -46,7 +46,7 @@ def recorded(x_LBE: torch.Tensor, input_GE: torch.Tensor, bias_G: torch.Tensor, 
 
 
 def as_scans(model: Any, ir: Any) -> None:
-    """Puts a Scan in the place of every recorded recurrence of an `onnx_ir` model."""
+    """Replaces every recorded recurrence of an `onnx_ir` model by a Scan."""
     for node in list(model.graph):
         if node.domain == DOMAIN:
             scan = _scan(ir, node)

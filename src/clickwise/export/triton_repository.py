@@ -87,7 +87,7 @@ def _fill(folder: Path, export: Path, model: _Model, backend: Backend) -> None:
         _link(export, folder, [path.name for path in export.glob("model.onnx*")])
     else:
         write_text(folder / "model.py", MODEL_PY.format(model.kind))
-        names = [str(path.relative_to(export)) for path in export.rglob("*") if path.is_file()]
+        names = [path.relative_to(export).as_posix() for path in export.rglob("*") if path.is_file()]
         if model.kind == "Encoding":
             names = [name for name in names if name == FILE or not name.startswith("model.")]
         _link(export, folder / EXPORT, names)

@@ -33,6 +33,10 @@ class Draws:
     exact; else it also leaves out some 3 % of the items at random, different ones for every user. A user who had
     everything gets some item all the same.
 
+    With the shuffled items 7, 3, 9, 4 and `most` 2 the array is 9, 4, 7, 3, 9, 4 (the last two stand in front as well).
+    A row whose offset is 4 takes what lies before it: 3 if it needs one item, 7 and 3 if it needs two. If 3 is the
+    user's own, that one is drawn again, with an offset of its own.
+
     Nothing that is drawn has the id 0 but a target beside an event whose item has it, one that the vocabulary does not
     know: among targets of label 0 such items are then as frequent as among those of label 1. Were they never drawn, the
     id 0 alone would tell the label.

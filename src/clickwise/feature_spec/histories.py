@@ -58,8 +58,8 @@ def check_histories(spec: FeatureSpec) -> None:
             raise SpecError(f"{spec.path}: feature_spec.{feature.name}.dimensions", found=str(list(feature.dimensions)),
                             expected="one number, the events of a history: [100]")
         if _shape(feature) != _shape((*history, *negative)[0]):
-            raise SpecError(f"{spec.path}: feature_spec.{feature.name}", found=_told(feature),
-                            expected=f"{_told((*history, *negative)[0])}, as of {(*history, *negative)[0].name!r}",
+            raise SpecError(f"{spec.path}: feature_spec.{feature.name}", found=_described(feature),
+                            expected=f"{_described((*history, *negative)[0])}, as of {(*history, *negative)[0].name!r}",
                             do="the features of a history are of the same events")
     kept = tuple(feature for feature in history if not is_time_gap(feature))
     if history[: len(kept)] != kept:
@@ -88,10 +88,10 @@ def _check_lists(spec: FeatureSpec, channel: str) -> None:
     do not stand where those of the target do."""
     features, targets = spec.channel(channel), spec.channel("target_item")
     names, target_names = ([feature.name for feature in held] for held in (features, targets))
-    for place, feature in enumerate(features):
+    for index, feature in enumerate(features):
         first, where = first_of_list(feature), f"{spec.path}: feature_spec.{feature.name}.{LIST_OF}"
         if LIST_OF in feature.extra:
-            before = {other.name: other for other in features[:place]
+            before = {other.name: other for other in features[:index]
                       if LIST_OF not in other.extra and not is_time_gap(other)}
             if first not in before or is_time_gap(feature):
                 raise SpecError(where, found=repr(first), do=nearest(first, before),
@@ -99,17 +99,17 @@ def _check_lists(spec: FeatureSpec, channel: str) -> None:
             if before[first].cardinality != feature.cardinality:
                 raise SpecError(where, found=f"{feature.cardinality} ids",
                                 expected=f"{before[first].cardinality}, as {first!r} has: they share its table")
-        if place < len(targets) and not is_time_gap(feature) \
-                and names.index(first) != target_names.index(first_of_list(targets[place])):
-            raise SpecError(where, found=f"{first!r}, and for {targets[place].name!r} in target_item "
-                            f"{first_of_list(targets[place])!r}", expected="the same lists in both, place by place")
+        if index < len(targets) and not is_time_gap(feature) \
+                and names.index(first) != target_names.index(first_of_list(targets[index])):
+            raise SpecError(where, found=f"{first!r}, and for {targets[index].name!r} in target_item "
+                            f"{first_of_list(targets[index])!r}", expected="the same lists in both, position by place")
 
 
 def _shape(feature: Feature) -> tuple:
     return feature.dimensions or (), feature.max_hotness or 0
 
 
-def _told(feature: Feature) -> str:
+def _described(feature: Feature) -> str:
     return f"dimensions {list(feature.dimensions)}" if feature.dimensions else f"max_hotness {feature.max_hotness}" \
         if feature.is_multi_hot else "neither dimensions nor max_hotness"
 

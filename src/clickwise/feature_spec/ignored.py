@@ -52,9 +52,9 @@ def _check_events(spec: FeatureSpec, kept: dict[str, tuple[str, ...]]) -> None:
     if kept.get("history") and history[0] not in kept["history"]:
         raise RecipeError(WHERE, found=repr(history[0]), do="or leave out the channel history",
                           expected="a history with its first feature, which tells events from padding")
-    for place in range(sum(not is_time_gap(spec.features[name]) for name in history)):
-        twins = [spec.channels[channel][place] for channel in OF_EVENTS
-                 if kept.get(channel) and len(spec.channels[channel]) > place]
+    for index in range(sum(not is_time_gap(spec.features[name]) for name in history)):
+        twins = [spec.channels[channel][index] for channel in OF_EVENTS
+                 if kept.get(channel) and len(spec.channels[channel]) > index]
         gone = [twin for twin in twins if not any(twin in kept[channel] for channel in OF_EVENTS if channel in kept)]
         if gone and len(gone) < len(twins):
             stays = next(twin for twin in twins if twin not in gone)

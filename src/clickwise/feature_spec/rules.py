@@ -182,7 +182,7 @@ def _check_cardinality(where: str, feature: Feature, dtype: np.dtype) -> None:
     if cardinality == AUTO and isinstance(cardinality, str):
         return
     if not _is_count(cardinality):
-        raise SpecError(where, found=repr(cardinality), expected="an integer of at least 1, or auto in csv and parquet")
+        raise SpecError(where, found=repr(cardinality), expected="an integer of at least 1, or auto before transcode")
     if dtype.kind in "iu" and cardinality - 1 > np.iinfo(dtype).max:
         raise SpecError(where, found=f"{cardinality} ids in {feature.dtype}, which ends at {np.iinfo(dtype).max}",
                         expected=f"dtype {narrowest_id_dtype(cardinality)} or wider")
@@ -268,7 +268,7 @@ def _check_split_binary(spec: FeatureSpec, where: str, chunk: Chunk, channel_of:
     feature = spec.features[chunk.features[0]]
     if feature.cardinality == AUTO:
         raise SpecError(f"{spec.path}: feature_spec.{feature.name}.cardinality", found="auto in a split_binary chunk",
-                        expected="an integer", do="auto is for csv and parquet that go through clickwise transcode")
+                        expected="an integer", do="auto is for other files, which go through clickwise transcode")
     if feature.is_multi_hot and len(chunk.files) != 2:
         raise SpecError(f"{where}.files", found=f"{len(chunk.files)} files for the multi-hot feature {feature.name!r}",
                         expected="two: its values and its offsets")

@@ -26,12 +26,26 @@ from __future__ import annotations
 import functools
 import math
 import platform
+from typing import NamedTuple
 
 import torch
 
 from clickwise.kernels.autocast import compute_type
 
-SMALL, SMALL_SUM = 2**20, 2**22  # multiply-adds up to which a product is MKL's, and one that is added or of columns
+
+class Largest(NamedTuple):
+    """The most multiply-adds of a float32 product that is MKL's, by what becomes of it."""
+
+    new: float  # a matrix of its own
+    written: float  # to what is there, or added to it: oneDNN's has to be copied there
+    of_columns: float  # xᵀ y, added or not
+
+
+BY_MKL = {  # by instructions of the processor: the first row of which it has all
+    ("avx512_f", "avx_vnni"): Largest(new=2**20, written=2**23, of_columns=2**24),
+    ("avx512_f",): Largest(new=2**23, written=2**27, of_columns=2**30),
+    (): Largest(new=math.inf, written=math.inf, of_columns=math.inf),
+}
 
 
 def bf16_instructions() -> str | None:
@@ -48,7 +62,7 @@ def _is_there(dtype: torch.dtype) -> bool:
         if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
             return False
         x, w, b = (torch.tensor(values, dtype=dtype) for values in ([[1, 2]], [[3, 4], [-5, 0]], [0.5, 0.5]))
-        ways = (_by_mkl,) if _largest_by_torch(dtype, 0) == math.inf else (_by_mkl, _by_onednn)
+        ways = (_by_mkl,) if _largest_by_mkl(dtype).new == math.inf else (_by_mkl, _by_onednn)
         return all(way(x, w, b).tolist() == [[11.5, -4.5]] for way in ways)
     except (AttributeError, RuntimeError, TypeError):
         return False
@@ -65,24 +79,28 @@ def works_for(x: torch.Tensor) -> bool:
 
 
 @functools.cache
-def _largest_by_torch(dtype: torch.dtype, small: int) -> float:
-    """The most multiply-adds of a product that torch's own products are to take: all where MKL is fast, and for bf16
-    where oneDNN has none; else `small` of float32."""
+def _largest_by_mkl(dtype: torch.dtype) -> Largest:
+    """The row of `BY_MKL` for this processor; of bf16 nothing is MKL's where oneDNN multiplies it, else all."""
+    everything = Largest(math.inf, math.inf, math.inf)
     if dtype != torch.float32:
-        return 0 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else math.inf
+        return Largest(0, 0, 0) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else everything
     if not torch.backends.mkl.is_available():
-        return 0
-    return math.inf if torch.backends.cpu.get_cpu_capability() == "AVX2" else small
+        return Largest(0, 0, 0)
+    has = torch.cpu.get_capabilities()
+    return next(largest for needed, largest in BY_MKL.items() if all(has.get(name) for name in needed))
 
 
-def _by_torch(x_MK: torch.Tensor, outputs: int, small: int = SMALL) -> bool:
-    return x_MK.numel() * outputs <= _largest_by_torch(x_MK.dtype, small)
+def is_by_mkl(x_MK: torch.Tensor, outputs: int) -> bool:
+    """Whether `product` of x with so many outputs is MKL's, of bfloat16 by way of float32."""
+    return x_MK.numel() * outputs <= _largest_by_mkl(x_MK.dtype).new
 
 
 def product(x_MK: torch.Tensor, y_NK: torch.Tensor, bias_N: torch.Tensor | None = None, *,
             out: torch.Tensor | None = None) -> torch.Tensor:
     """x yᵀ + bias, [M, N]; written to `out`, of any float type, where it is given."""
-    return (_by_mkl if _by_torch(x_MK, len(y_NK)) else _by_onednn)(x_MK, y_NK, bias_N, out)
+    largest = _largest_by_mkl(x_MK.dtype)
+    is_mkls = x_MK.numel() * y_NK.size(0) <= (largest.new if out is None else largest.written)
+    return (_by_mkl if is_mkls else _by_onednn)(x_MK, y_NK, bias_N, out)
 
 
 def _by_onednn(x_MK, y_NK, bias_N=None, out=None) -> torch.Tensor:
@@ -98,36 +116,12 @@ def _by_mkl(x_MK, y_NK, bias_N=None, out=None) -> torch.Tensor:
     return made if out is None else out.copy_(made)
 
 
-def _adds(total: torch.Tensor, x: torch.Tensor, y: torch.Tensor, outputs: int) -> bool:
-    """Whether a product of x with so many outputs is added to what is there by torch: MKL can."""
-    return total.dtype == x.dtype == y.dtype == torch.float32 and _by_torch(x, outputs, SMALL_SUM)
-
-
-def add_products_(total_MN: torch.Tensor, x_PMK: torch.Tensor, y_PNK: torch.Tensor) -> torch.Tensor:
-    """`total`, in its place, plus Σ over P of x yᵀ, the products in the type of y."""
-    if _adds(total_MN, x_PMK[0], y_PNK, y_PNK.shape[1]):
-        return total_MN.addbmm_(x_PMK, y_PNK.transpose(1, 2))
-    for x_MK, y_NK in zip(x_PMK, y_PNK, strict=True):
-        total_MN.add_(product(x_MK.to(y_NK.dtype), y_NK))
-    return total_MN
-
-
-def add_products_of_one_(total_PMN: torch.Tensor, x_MK: torch.Tensor, y_PNK: torch.Tensor,
-                         bias_PN: torch.Tensor | None = None) -> torch.Tensor:
-    """`total`, in its place, plus x yᵀ for every y, the products in the type of y; with a bias, that and the products
-    replace what `total` held."""
-    if _adds(total_PMN, x_MK, y_PNK, y_PNK.shape[1]):
-        x_PMK, y_PKN = x_MK.expand(len(y_PNK), -1, -1), y_PNK.transpose(1, 2)
-        if bias_PN is None:
-            return total_PMN.baddbmm_(x_PMK, y_PKN)
-        return torch.baddbmm(bias_PN.unsqueeze(1), x_PMK, y_PKN, out=total_PMN)
-    x_MK = x_MK.to(y_PNK.dtype)
-    for index, (total_MN, y_NK) in enumerate(zip(total_PMN, y_PNK, strict=True)):
-        if bias_PN is None:
-            total_MN.add_(product(x_MK, y_NK))
-        else:
-            product(x_MK, y_NK, bias_PN[index], out=total_MN)
-    return total_PMN
+def add_product_(total_MN: torch.Tensor, x_MK: torch.Tensor, y_NK: torch.Tensor) -> torch.Tensor:
+    """`total`, in its place, plus x yᵀ, the product in the type of y."""
+    if total_MN.dtype == x_MK.dtype == y_NK.dtype == torch.float32 and \
+            x_MK.numel() * y_NK.size(0) <= _largest_by_mkl(torch.float32).written:
+        return total_MN.addmm_(x_MK, y_NK.t())
+    return total_MN.add_(product(x_MK.to(y_NK.dtype), y_NK))
 
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
@@ -138,7 +132,7 @@ def _dense(x: torch.Tensor) -> torch.Tensor:
 
 def product_of_columns(x_BM: torch.Tensor, y_BN: torch.Tensor) -> torch.Tensor:
     """xᵀ y, [M, N]."""
-    if _by_torch(x_BM, y_BN.shape[1], SMALL_SUM):
+    if x_BM.numel() * y_BN.size(1) <= _largest_by_mkl(x_BM.dtype).of_columns:
         return _by_mkl(x_BM.t(), y_BN.t())
     if x_BM.dtype == torch.bfloat16:
         return x_BM.t() @ y_BN
@@ -147,13 +141,12 @@ def product_of_columns(x_BM: torch.Tensor, y_BN: torch.Tensor) -> torch.Tensor:
     return product(x_BM.t(), y_BN.t())
 
 
-def add_products_of_columns_(total_PMN: torch.Tensor, x_PBM: torch.Tensor, y_BN: torch.Tensor) -> None:
-    """`total`, in its place, plus xᵀ y for every x, the products in the type of y."""
-    if _adds(total_PMN, x_PBM[0], y_BN, y_BN.shape[1]):
-        total_PMN.baddbmm_(x_PBM.transpose(1, 2), y_BN.expand(len(x_PBM), -1, -1))
-        return
-    for total_MN, x_BM in zip(total_PMN, x_PBM.to(y_BN.dtype), strict=True):
-        total_MN.add_(product_of_columns(x_BM, y_BN))
+def add_product_of_columns_(total_MN: torch.Tensor, x_BM: torch.Tensor, y_BN: torch.Tensor) -> torch.Tensor:
+    """`total`, in its place, plus xᵀ y, the product in the type of y."""
+    if total_MN.dtype == x_BM.dtype == y_BN.dtype == torch.float32 and \
+            x_BM.numel() * y_BN.size(1) <= _largest_by_mkl(torch.float32).of_columns:
+        return total_MN.addmm_(x_BM.t(), y_BN)
+    return total_MN.add_(product_of_columns(x_BM.to(y_BN.dtype), y_BN))
 
 
 def added(total: torch.Tensor | None, part: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

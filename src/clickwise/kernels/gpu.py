@@ -50,7 +50,7 @@ def kernels_for(x: torch.Tensor, operation: str) -> ModuleType | None:
 
 @functools.cache
 def _tested(operation: str, device: torch.device) -> ModuleType | None:
-    """The module after its `self_test` on the device: a small example, held against the reference.
+    """The module after its `self_test` on the device: a small example, checked against the reference.
 
     Asked once per process. Where a driver, a new GPU or another Triton breaks a kernel, plain torch takes its place
     and the log says so.
@@ -99,7 +99,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def dot_precision(device: torch.device) -> str:
-    """How `tl.dot` multiplies float32: as torch is told to. Three TF32 products are nearly as exact as float32."""
+    """How `tl.dot` multiplies float32: as torch is set. Three TF32 products are nearly as exact as float32."""
     if device.type != "cuda" or torch.version.hip or not multiplies_bfloat16(device):
         return "ieee"
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"

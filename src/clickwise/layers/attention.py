@@ -1,6 +1,6 @@
 """Attention of a target item to the items of a history.
 
-Padding is told by `mask_BL` (false) and gets the weight 0, exactly. Scores and softmax are float32 under autocast too.
+Padding is where `mask_BL` is false, and gets the weight 0, exactly. Scores and softmax are float32 under autocast too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def attend(query_BQE: torch.Tensor, items_BLE: torch.Tensor,
     """K weighted sums of a sample's items [B, K, E]; float32, under autocast too.
 
     `weights_of` makes weights [C, K, L] of the inner products of every query with every item [C, Q, L], for the samples
-    that its second argument tells. It has no parameters: none would learn.
+    that its second argument names. It has no parameters: none would learn.
     The same as two products with autograd between; but the items, by far the largest here, are read once for all
     queries and sums, on a CPU while they lie in its cache, and their gradient is written once.
     """
@@ -69,6 +69,12 @@ AT_ONCE = 128  # samples that a CPU's thread takes at a time
 WHOLE = 8  # rows: where L is summed over, a CPU's products are slower of fewer
 
 
+# One sample with the items (1, 0) and (0, 2), the query (1, 1), and weights that are the scores as they are:
+#   forward      scores (1·1 + 1·0, 1·0 + 1·2) = (1, 2); the sum is 1·(1, 0) + 2·(0, 2) = (1, 4)
+#   backward     for a gradient (1, 1) of the sum: of each weight (1, 1)·item, so (1, 2), and of each score the same
+#   the query    1·(1, 0) + 2·(0, 2) = (1, 4)
+#   the items    what comes through the score and through the weight: 1·(1, 1) + 1·(1, 1) = (2, 2), and (4, 4)
+# Of 300 samples one thread takes 0 to 127, then 128 to 255, then 256 to 299.
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query_BQE, items_BLE, weights_of, with_grad):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from clickwise.kernels.mlp import mlp
-from clickwise.kernels.pair_scores import pair_scores
+from clickwise.kernels.pair_scores import pair_scores, scores_at_once
 from clickwise.layers.activation import Activation, activation
 
 
@@ -49,6 +49,8 @@ class Scorer(nn.Module):
         self.dropout, self.act = nn.Dropout(dropout), act
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dim() == 2 and self._is_one_kernel() and scores_at_once(x):
+            return self._scores(x, x.new_empty(1, len(x), 0), self.layers[0].weight)[0]
         return self._after_first(self.layers[0](x))
 
     def of_pairs(self, a_VA: torch.Tensor, b_SVC: torch.Tensor, weight: torch.Tensor | None = None, *,
@@ -57,16 +59,21 @@ class Scorer(nn.Module):
         """[S, V]: of every row of a, and after it each of the S rows of b that stand at its index, and with
         `with_product` a ⊙ b. `weight` is used instead of the first layer's. Past the first `rows_S` of each S a score
         means nothing, nor where `mask_SV` is false: the statistics of Dice are those of the others."""
-        weights = [layer.weight for layer in self.layers]
-        weights[0] = weights[0] if weight is None else weight
-        if self.act != "dice" and not (self.training and self.dropout.p):
-            slopes = [act.slope_H for act in self.activations] if self.act == "prelu" else []
-            return pair_scores(a_VA, b_SVC, weights, [layer.bias for layer in self.layers], self.act, slopes,
-                               with_product=with_product, rows_S=rows_S)
+        weight = self.layers[0].weight if weight is None else weight
+        if self._is_one_kernel():
+            return self._scores(a_VA, b_SVC, weight, with_product=with_product, rows_S=rows_S)
         parts = [a_VA, b_SVC, a_VA * b_SVC] if with_product else [a_VA, b_SVC]
-        of_parts = weights[0].split([part.shape[-1] for part in parts], dim=1)
+        of_parts = weight.split([part.shape[-1] for part in parts], dim=1)
         biases = [self.layers[0].bias, *[None] * len(parts[1:])]
         return self._after_first(sum(linear(*part) for part in zip(parts, of_parts, biases, strict=True)), mask_SV)
+
+    def _is_one_kernel(self) -> bool:
+        return self.act != "dice" and not (self.training and self.dropout.p)
+
+    def _scores(self, a_VA: torch.Tensor, b_SVC: torch.Tensor, weight: torch.Tensor, **more) -> torch.Tensor:
+        slopes = [act.slope_H for act in self.activations] if self.act == "prelu" else []
+        weights, biases = [layer.weight for layer in self.layers[1:]], [layer.bias for layer in self.layers]
+        return pair_scores(a_VA, b_SVC, [weight, *weights], biases, self.act, slopes, **more)
 
     def _after_first(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         for index, (act, layer) in enumerate(zip(self.activations, self.layers[1:], strict=True)):

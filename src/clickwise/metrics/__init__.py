@@ -58,7 +58,7 @@ def build_metrics(names: Iterable[str], where: str = "metrics") -> dict[str, Met
     """Fresh metrics by name, in the order given; docs/metrics.md lists the names.
 
     Those of rankings may say how many of a display's first items count, and how ties are broken: `map_at_12`,
-    `mrr`, `ndcg_at_5_pessimistic`. Raises RecipeError, told to stand at `where`, for any other name.
+    `mrr`, `ndcg_at_5_pessimistic`. Raises RecipeError, which names `where`, for any other name.
     """
     return {name: build_metric(name, where) for name in names}
 
@@ -113,7 +113,7 @@ class MetricSet(Metric):
     def result(self) -> dict[str, float]:
         found = dict(zip(self.by_display, in_one_pass(list(self.by_display.values())), strict=True))
         found |= {name: metric.result() for name, metric in self.metrics.items() if name not in found}
-        for name in filter(registry.is_path, self.names):  # the first value of a metric of one's own is the metric's
+        for name in filter(registry.is_path, self.names):  # the first value of a metric of your own is the metric's
             found[name] = {name: next(iter(found[name].values())), **found[name]}
         return {key: value for name in self.names for key, value in found[name].items()}
 

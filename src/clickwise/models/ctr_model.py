@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,10 +24,12 @@ class CTRModel(nn.Module):
     `embeddings` maps part → engine, and a part `x` is the module `self.x`, its engine `self.x.embeddings`.
 
     channels   what a prediction takes of a batch
+    watch      what `click_loss` tells its predictions and their labels, if somebody asks for them
     """
 
     parts: tuple[str, ...] = ()
     channels: tuple[str, ...] = ("numerical", "categorical", "user", "target_item", "history")
+    watch: Callable[[torch.Tensor, torch.Tensor], None] | None = None
 
     @classmethod
     def reads(cls, spec: FeatureSpec, config: Any, *, training: bool = False) -> dict[str, tuple[str, ...]]:
@@ -52,7 +54,13 @@ class CTRModel(nn.Module):
 
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Scalar losses by name; the loop minimises their sum. Here: mean binary cross-entropy over the batch."""
-        return {"log_loss": log_loss(self(batch), batch.label)}
+        return {"log_loss": self.click_loss(self(batch), batch.label)}
+
+    def click_loss(self, logit_B: torch.Tensor, label_B: torch.Tensor) -> torch.Tensor:
+        """`log_loss` of the predictions that the model is there for, not of those of a part of it."""
+        if self.watch is not None:
+            self.watch(logit_B, label_B)
+        return log_loss(logit_B, label_B)
 
 
 def concat_inputs_and_rows(before_BN: torch.Tensor | None, embeddings: Embeddings, columns: Sequence[Column],

@@ -18,12 +18,13 @@ from clickwise.embedding import Embeddings
 from clickwise.feature_spec import FeatureSpec
 from clickwise.layers.activation import Activation
 from clickwise.layers.scorer import Scorer
-from clickwise.models.ctr_model import log_loss, require_shares, require_sizes
+from clickwise.models.ctr_model import require_shares, require_sizes
 from clickwise.models.histories import (
     HistoryModel,
     HistoryRows,
     build_evolution,
     fill_from_preset,
+    in_faster_type,
     longest_first,
     require_from_zero,
     require_positive,
@@ -90,6 +91,7 @@ class DIEN(HistoryModel):
     def positions(self) -> tuple[int | None, int | None]:
         return self.config.history_length, None if self.config.history_length or not self.config.mask_padding else 1
 
+    @in_faster_type
     def forward(self, batch: Batch) -> torch.Tensor:
         return self._logit(self.rows(batch, self.config.history_length))[0]
 
@@ -97,6 +99,7 @@ class DIEN(HistoryModel):
         evolved_BH, interest_LBH = self.evolution(rows.target_BE, rows.items_BLE, rows.mask_BL)
         return self.top(torch.cat([rows.target_BE, evolved_BH, rows.context_BU], dim=1)), interest_LBH
 
+    @in_faster_type
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         config = self.config
         if config.mask_padding:
@@ -104,7 +107,7 @@ class DIEN(HistoryModel):
         positions = batch.history[0].shape[1] if self.auxiliary is not None else 0
         rows = self.rows(batch, config.history_length, negatives=positions)
         logit_B, interest_LBH = self._logit(rows)
-        losses = {"log_loss": log_loss(logit_B, batch.label)}
+        losses = {"log_loss": self.click_loss(logit_B, batch.label)}
         if self.auxiliary is not None:
             losses["auxiliary_loss"] = config.auxiliary_loss_weight * self.auxiliary(
                 interest_LBH, rows.items_BLE[..., :self.features.negative_width], rows.negatives_BSE, rows.mask_BL)

@@ -19,7 +19,7 @@ from clickwise.layers.activation import Activation
 from clickwise.layers.attention import TargetAttention
 from clickwise.layers.scorer import Scorer
 from clickwise.models.ctr_model import require_shares, require_sizes
-from clickwise.models.histories import HistoryModel, fill_from_preset, require_positive
+from clickwise.models.histories import HistoryModel, fill_from_preset, in_faster_type, require_positive
 
 PRESETS = {
     "default": {"scores": "unit", "weights": "none", "unit_activation": "prelu"},
@@ -76,6 +76,7 @@ class DIN(HistoryModel):
     def positions(self) -> tuple[int | None, int | None]:
         return self.config.history_length, None if self.config.history_length else 1
 
+    @in_faster_type
     def forward(self, batch: Batch) -> torch.Tensor:
         rows = self.rows(batch, self.config.history_length)
         interest_BE, _ = self.attention(rows.target_BE[:, :self.features.matched], rows.items_BLE, rows.mask_BL)

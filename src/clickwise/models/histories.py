@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,12 +15,16 @@ from clickwise.embedding import Embeddings
 from clickwise.embedding.table import Table
 from clickwise.errors import SpecError
 from clickwise.feature_spec import LIST_OF, Feature, FeatureSpec, first_of_list, is_time_gap
+from clickwise.kernels.cpu_products import bf16_instructions
 from clickwise.kernels.dropout import dropout
 from clickwise.layers.interest_evolution import InterestEvolution, NextItemLoss
 from clickwise.models.ctr_model import CTRModel
 from clickwise.recipe import require
 
 OF_EVENTS = ("target_item", "history", "negative_history")
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,30 @@ class HistoryModel(CTRModel):
                                   share=self.config.embedding_dropout * self.training)
 
 
+def in_faster_type(method: Callable[[Any, Batch], Result]) -> Callable[[Any, Batch], Result]:
+    """A model's method of a batch, in float32 under an autocast to bfloat16 where that is slower: on a CPU without AMX.
+
+    Products here have a few dozen rows and columns, position by position. Rounding what goes into them, and adding what
+    comes out to float32 states, takes longer than AVX512-BF16 saves (measured on a Zen 4, see docs/models/sim.md).
+    """
+    @functools.wraps(method)
+    def run(model: Any, batch: Batch) -> Result:
+        is_slow = batch.history[0].device.type == "cpu" and torch.is_autocast_enabled("cpu") \
+            and torch.get_autocast_dtype("cpu") == torch.bfloat16 and bf16_instructions() != "AMX"
+        if not is_slow:
+            return method(model, batch)
+        _tell_of_float32(type(model).__name__)
+        with torch.autocast("cpu", enabled=False):
+            return method(model, batch)
+
+    return run
+
+
+@functools.cache
+def _tell_of_float32(model: str) -> None:
+    log.warning("train.precision bf16: %s computes in fp32 here, which is faster on a processor without AMX", model)
+
+
 class HistoryFeatures:
     """Which features a model of histories looks up, in which tables, and how their rows are put together.
 
@@ -89,10 +119,10 @@ class HistoryFeatures:
         self.numericals = len(spec.channel("numerical"))
         self.further = {feature.name for channel in OF_EVENTS for feature in spec.channel(channel)
                         if LIST_OF in feature.extra}
-        self.places = {channel: _places(spec, channel) for channel in OF_EVENTS}
+        self.slots = {channel: _slots(spec, channel) for channel in OF_EVENTS}
         self.target_width, self.item_width, self.negative_width = (
-            dim * (max(self.places[channel], default=-1) + 1) if self.names[channel] else 0 for channel in OF_EVENTS)
-        self.matched = dim * len(set(self.places["target_item"][:_matched(spec)]))
+            dim * (max(self.slots[channel], default=-1) + 1) if self.names[channel] else 0 for channel in OF_EVENTS)
+        self.matched = dim * len(set(self.slots["target_item"][:_matched(spec)]))
         self.context_width = dim * (len(self.names["user"]) + len(self.names["categorical"])) + self.numericals
 
     @staticmethod
@@ -152,22 +182,22 @@ class HistoryFeatures:
     def _target(self, target: Sequence[Column]) -> dict[str, Column]:
         """Ids by feature. Further values that are not there are the first once more, whose row is looked up anyway;
         `_lists_added` leaves them out."""
-        names, places = self.names["target_item"], self.places["target_item"]
-        return {name: torch.where(ids != 0, ids, target[places.index(place)]) if name in self.further else ids
-                for name, ids, place in zip(names, target, places, strict=True)}
+        names, slots = self.names["target_item"], self.slots["target_item"]
+        return {name: torch.where(ids != 0, ids, target[slots.index(slot)]) if name in self.further else ids
+                for name, ids, slot in zip(names, target, slots, strict=True)}
 
     def _lists_added(self, channel: str, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Rows of one width per feature, further values added to those of their first."""
-        places = self.places.get(channel, [])
-        if len(set(places)) == len(places):
+        slots = self.slots.get(channel, [])
+        if len(set(slots)) == len(slots):
             return rows
-        each = rows.unflatten(-1, (len(places), self.dim))
+        each = rows.unflatten(-1, (len(slots), self.dim))
         if channel == "target_item":  # in histories what is not there is no row
             there_BF = torch.stack([ids != 0 if name in self.further else torch.ones_like(ids, dtype=torch.bool)
                                     for name, ids in zip(self.names[channel], batch.target_item, strict=True)], dim=1)
             each = each * there_BF.unsqueeze(2)
-        added = each.new_zeros(*each.shape[:-2], max(places) + 1, self.dim)
-        return added.index_add(-2, torch.tensor(places, device=rows.device), each).flatten(-2)
+        added = each.new_zeros(*each.shape[:-2], max(slots) + 1, self.dim)
+        return added.index_add(-2, torch.tensor(slots, device=rows.device), each).flatten(-2)
 
 
 def longest_first(batch: Batch, length: int | None) -> Batch:
@@ -185,7 +215,7 @@ def longest_first(batch: Batch, length: int | None) -> Batch:
     return batch.map(lambda column: column.index_select(0, order_B))
 
 
-def _places(spec: FeatureSpec, channel: str) -> list[int]:
+def _slots(spec: FeatureSpec, channel: str) -> list[int]:
     """Of every feature of a channel which of the channel's vectors its row is added to."""
     firsts: dict[str, int] = {}
     return [firsts.setdefault(first_of_list(feature), len(firsts)) for feature in spec.channel(channel)]

@@ -31,6 +31,7 @@ from clickwise.models.histories import (
     HistoryRows,
     build_evolution,
     fill_from_preset,
+    in_faster_type,
     longest_first,
     require_from_zero,
     require_positive,
@@ -130,6 +131,7 @@ class SIM(HistoryModel):
     def positions(self) -> tuple[int | None, int | None]:
         return None, self.config.short_length + self.config.k + 1  # so that a search has to choose
 
+    @in_faster_type
     def forward(self, batch: Batch) -> torch.Tensor:
         return self._run(batch, self.rows(batch, self.config.short_length, earlier=True))["logit"]
 
@@ -143,6 +145,7 @@ class SIM(HistoryModel):
         found["logit"] = self.top(torch.cat([lasting_BE, rows.target_BE, evolved_BH, rows.context_BU], dim=1))
         return found
 
+    @in_faster_type
     def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         config = self.config
         if config.mask_padding:
@@ -150,7 +153,7 @@ class SIM(HistoryModel):
         rows = self.rows(batch, config.short_length, earlier=True,
                          negatives=config.short_length if self.auxiliary is not None else 0)
         found = self._run(batch, rows, with_search=self.search_top is not None)
-        losses = {"log_loss": config.loss_weight * log_loss(found["logit"], batch.label)}
+        losses = {"log_loss": config.loss_weight * self.click_loss(found["logit"], batch.label)}
         if self.search_top is not None:
             losses["search_loss"] = config.search_loss_weight * log_loss(found["search_logit"], batch.label)
         if self.auxiliary is not None:

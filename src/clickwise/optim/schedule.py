@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from clickwise.recipe import require
 
@@ -17,7 +18,7 @@ class Schedule:
         s > D + N      end
 
     with W `warmup_steps`, D `decay_start_step` (null: never decay), N `decay_steps` (0: never decay), p `decay_power`
-    and `end` the `end_factor`. W, D and N may be told in epochs instead.
+    and `end` the `end_factor`. W, D and N may be given in epochs instead.
 
     warmup_steps, warmup_epochs        W: the rate rises for so long; 0: not at all
     warmup_factor                      it begins at about 2^-warmup_factor; 0: at 1 / W
@@ -27,6 +28,10 @@ class Schedule:
     end_factor                         what is left of the rate at the end
     levels                             [[until, factor], …] instead of plateau and decay: `factor` up to the end of
                                        epoch `until`, after the last `until` the last factor; it may be a fraction
+    compat                             one step late, as a reference steps: step s has the factor of step s − 1.
+                                       tf2_dlrm: the first step that of step 0, where a warm-up is at no rate;
+                                       tf2_wide_deep: the first the whole rate; tf2_wide_deep_2021: the first that of
+                                       step 1, as the second has. null: not late
 
     NOTE[DIFF] One of the reference's schedules rises again after the end, the other drops
     to zero at once for N = 0; this one does neither.
@@ -42,6 +47,7 @@ class Schedule:
     decay_start_epoch: float | None = None
     decay_epochs: float = 0.0
     levels: tuple[tuple[float, ...], ...] = ()
+    compat: Literal["tf2_dlrm", "tf2_wide_deep", "tf2_wide_deep_2021"] | None = None
 
     def __post_init__(self) -> None:
         for key in ("warmup_steps", "warmup_factor", "decay_steps", "warmup_epochs", "decay_epochs"):
@@ -67,7 +73,7 @@ class Schedule:
 
     @property
     def counts_epochs(self) -> bool:
-        """Whether `factor` must be told the length of an epoch."""
+        """Whether `factor` needs the length of an epoch."""
         return bool(self.warmup_epochs or self.decay_start_epoch or self.decay_epochs or self.levels)
 
     def warmup(self, steps_per_epoch: int = 0) -> float:
@@ -76,6 +82,10 @@ class Schedule:
 
     def factor(self, step: int, steps_per_epoch: int = 0) -> float:
         """What the base learning rate is multiplied with at this step (1, 2, …)."""
+        if self.compat == "tf2_wide_deep" and step == 1:
+            return 1.0
+        if self.compat is not None:
+            step = max(step - 1, 1 if self.compat == "tf2_wide_deep_2021" else 0)
         warmup = self.warmup(steps_per_epoch)
         if step < warmup:
             return 1.0 - (warmup - step) / (warmup * 2.0**self.warmup_factor)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from clickwise import registry
 from clickwise.errors import PrepareError, RecipeError, nearest
 from clickwise.given_files import read_given_json
+from clickwise.latest_run import latest_run
 from clickwise.prepare.garbage import rare_collections
 from clickwise.progress import say
-from clickwise.recipe import load, parse
+from clickwise.recipe import load, parse, shipped_recipes
 
 if TYPE_CHECKING:
     from clickwise.prepare.engine import EngineConfig
@@ -41,14 +42,18 @@ def run(recipe: Mapping[str, Any], where: str, overwrite: bool = False, given: s
         raise RecipeError(f"{where}.dataset.input", found="raw rows and no encoding to write them in",
                           expected="--with FOLDER: a prepared folder or a run")
     folder = preparation.run(out, engine, overwrite, None if given is None else Given.load(Path(given)))
-    command = _next_command(out, preparation.trained_by) if given is None else \
-        f"clickwise predict RUN --input MAPPING {shlex.quote(f'data.path={out}')}"
-    say(_report(out, summary(folder), command))
+    found = summary(folder)
+    command = _next_command(out, preparation, found.get("rows", {})) if given is None else _predict(out, given, found)
+    say(_report(out, found, command))
     return folder
 
 
 def parse_recipe(recipe: Mapping[str, Any], where: str) -> tuple[Preparation, EngineConfig, Path]:
     """What a recipe asks for: the preparation with its settings, the engine and the folder to write, all checked."""
+    if "model" in recipe and "dataset" not in recipe:
+        raise RecipeError(where, found="a recipe for training (it has a `model` section)",
+                          expected="a recipe for preparing data (with `dataset` and `out`)",
+                          do=_prepare_first(recipe, where))
     for key in recipe:
         if key not in KEYS:
             raise RecipeError(f"{where}.{key}", found=f"the unknown key {key!r}", expected=", ".join(KEYS),
@@ -64,6 +69,14 @@ def parse_recipe(recipe: Mapping[str, Any], where: str) -> tuple[Preparation, En
         raise RecipeError(f"{where}.out", found=repr(out), expected="the folder to write into",
                           do="for example out: data/prepared/criteo")
     return preparation, engine, Path(out)
+
+
+def _prepare_first(recipe: Mapping[str, Any], where: str) -> str:
+    """The command that prepares the data of a training recipe, if a shipped one does, and the one that trains."""
+    data, train = recipe.get("data"), shlex.join(["clickwise", "train", where])
+    path = data.get("path") if isinstance(data, Mapping) else None
+    made_by = next((name for name in shipped_recipes() if path and load(name).get("out") == path), None)
+    return train if made_by is None else f"clickwise prepare {made_by}, then {train}"
 
 
 def summary(folder: str | Path) -> dict[str, Any]:
@@ -93,10 +106,43 @@ def _report(out: Path, found: Mapping[str, Any], next_command: str) -> str:
     return "\n".join([f"prepared {out}", *(f"  {key:<9}{text}" for key, text in lines.items())])
 
 
-def _next_command(out: Path, recipe: str | None) -> str:
-    trained_on = load(recipe).get("data", {}).get("path") if recipe else None
-    same = trained_on is not None and Path(trained_on).resolve() == out.resolve()
-    return f"clickwise train {recipe or 'RECIPE'}" + ("" if same else " " + shlex.quote(f"data.path={out}"))
+def small_batch_size(rows: int) -> int:
+    """What small data is trained with where its recipe has larger batches: 32 batches in an epoch, of at least 8 rows,
+    or 16 of fewer."""
+    return max(1, min(rows // 16, max(8, rows // 32)))
+
+
+def _next_command(out: Path, preparation: Preparation, rows: Mapping[str, int]) -> str:
+    """A training that this data can do: with its path, a batch that it fills and mappings that it has."""
+    recipe, *settings = shlex.split(preparation.trained_by or "RECIPE")
+    if preparation.trained_by is not None:
+        trained = load(recipe)
+        if preparation.trained_by_if_small and rows and _too_short(trained, rows["train"]):
+            recipe, trained = preparation.trained_by_if_small, load(preparation.trained_by_if_small)
+        data, train = trained.get("data", {}), trained.get("train", {})
+        if rows and train.get("batch_size", 0) > rows["train"]:
+            settings.append(f"train.batch_size={small_batch_size(rows['train'])}")
+        if rows and data.get("validation") not in (None, *rows):
+            settings.append("data.validation=null")
+        if rows and "test" not in rows:
+            settings.append(f"data.test={'validation' if 'validation' in rows else 'train'}")
+        if Path(data["path"]).resolve() == out.resolve():
+            return shlex.join(["clickwise", "train", recipe, *settings])
+    return shlex.join(["clickwise", "train", recipe, *settings, f"data.path={out}"])
+
+
+def _predict(out: Path, given: str | Path, found: Mapping[str, Any]) -> str:
+    """Scores what was written, by the run whose encoding was given."""
+    run = latest_run(Path(given))
+    mapping = next(iter(found.get("rows", {})), "MAPPING")
+    name = str(run) if (run / "recipe.yaml").exists() else "RUN"
+    return shlex.join(["clickwise", "predict", name, "--input", mapping, f"data.path={out}"])
+
+
+def _too_short(recipe: Mapping[str, Any], rows: int) -> bool:
+    """Whether all epochs have fewer steps than the warm-up, or an epoch has fewer rows than a batch."""
+    train, schedule = recipe["train"], recipe.get("schedule", {})
+    return rows < train["batch_size"] * max(1, schedule.get("warmup_steps", 0) / train["epochs"])
 
 
 def _check_packages() -> None:

@@ -105,7 +105,7 @@ class Criteo(Preparation):
 
     Config = CriteoConfig
     file_keys = ("train", "test", "validation")
-    trained_by = "criteo/dlrm"
+    trained_by, trained_by_if_small = "criteo/dlrm", "criteo/dlrm_small"
 
     def raw_files(self) -> dict[str, list[Path]]:
         """Staged table -> its raw files. The file that is divided has a table of its own, `last`."""

@@ -245,10 +245,11 @@ class PreparationFolder:
             say(f"{self.out.name}: stopped; what was finished ({', '.join(self._stages)}) is kept in {self.partial} "
                 "for the next run")
         self._held.close()
-        if isinstance(error, OSError) and (told := disk_error(error, self.out, PrepareError)):
-            raise told from error
+        if isinstance(error, OSError) and (cause := disk_error(error, self.out, PrepareError)):
+            raise cause from error
 
 
 def _sizes(folder: Path) -> dict[str, int]:
     """Of every file in the folder, by its name there, the size in bytes."""
-    return {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+    return {file.relative_to(folder).as_posix(): file.stat().st_size
+            for file in sorted(folder.rglob("*")) if file.is_file()}

@@ -19,6 +19,7 @@ from clickwise.encoding.encoder import described
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import Chunk, FeatureSpec, is_time_gap, split_binary_chunks
 from clickwise.files import write_array
+from clickwise.latest_run import latest_run
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.further_rows import FurtherRows, Source
 from clickwise.prepare.raw_files import named
@@ -40,6 +41,7 @@ class Given:
     @classmethod
     def load(cls, folder: Path) -> Given:
         """Of a prepared folder or a run; raises PrepareError, SpecError or DataError."""
+        folder = latest_run(folder)
         inside = next((folder / name for name in ("preparation", "encoding") if (folder / name / FILE).exists()), None)
         if inside is None:
             raise PrepareError(f"--with {folder}", found=f"no {FILE}" if folder.exists() else "no such folder",

@@ -149,9 +149,9 @@ class FurtherRows:
         time = events[self.encoding.events.time].to_numpy()
         by_time = np.argsort(time, kind="stable")
         found = self._replay.rows(events.take(pa.array(by_time)), where)
-        place = np.empty(len(by_time), np.int64)
-        place[by_time] = np.arange(len(by_time))
-        return Encoded({name: rows_of_array(array, place) for name, array in found.arrays.items()}, found.missing,
+        index = np.empty(len(by_time), np.int64)
+        index[by_time] = np.arange(len(by_time))
+        return Encoded({name: rows_of_array(array, index) for name, array in found.arrays.items()}, found.missing,
                        found.unseen)
 
     def _check_begin(self, events: pa.Table, where: str) -> None:

@@ -111,7 +111,7 @@ class Draft:
     def save(self, folder: Path) -> FeatureSpec:
         """Writes `feature_spec.yaml`, which has been loaded once before it is there, and columns.json into `folder`."""
         with whole_file(folder / FILE_NAME) as temporary:
-            temporary.write_text(self.text(folder), encoding="utf-8")
+            temporary.write_text(self.text(folder), encoding="utf-8", newline="\n")
             try:
                 spec = FeatureSpec.load(temporary)
             except SpecError as error:

@@ -45,11 +45,11 @@ class RawTable:
 
     def wrong(self, header: Sequence[str]) -> Wrong:
         """What is wrong with the fields of a row; None for a good one."""
-        places = [(header.index(name), name, type_, _TYPES.get(type_)) for name, type_ in self.columns.items()]
+        columns = [(header.index(name), name, type_, _TYPES.get(type_)) for name, type_ in self.columns.items()]
 
         def wrong(fields: list[str]) -> str | None:
-            for place, name, type_, reads in places:
-                text = fields[place]
+            for index, name, type_, reads in columns:
+                text = fields[index]
                 if text in self.missing:
                     if name in self.required:
                         return f"no value of {name}"

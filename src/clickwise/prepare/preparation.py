@@ -25,7 +25,8 @@ class Preparation(abc.ABC):
 
     Config      the dataclass of its recipe section; `config` is what a recipe says
     file_keys   keys of the section that only name raw files: another spelling of the same files is the same recipe
-    trained_by  the shipped recipe that is named as the next step
+    trained_by  the shipped recipe that is named as the next step, with overrides that it needs behind it
+    trained_by_if_small  the one that is named where an epoch of the other is too short for its batch or its warm-up
 
     Each step may hand on what it found as attributes. What takes long stands in `self.folder.stage(name, work)`: a run
     that was stopped resumes after the last of them. `self.engine` runs Ibis expressions and keeps tables.
@@ -34,6 +35,7 @@ class Preparation(abc.ABC):
     Config: type
     file_keys: Sequence[str] = ()
     trained_by: str | None = None
+    trained_by_if_small: str | None = None
     folder: PreparationFolder
 
     def __init__(self, config: Any, name: str, where: str) -> None:

@@ -51,7 +51,7 @@ class RawText:
 
 
 class RawTexts:
-    """`files`, of which `bad(file)` is told of what a copy leaves out; copies lie in `folder` as long as the block
+    """`files`, where `bad(file)` is called with what a copy leaves out; copies lie in `folder` as long as the block
     runs. `threads` is how many files are looked at at once (None: one a core)."""
 
     def __init__(self, files: Sequence[RawText], bad: Callable[[Path], BadLine], folder: Path,

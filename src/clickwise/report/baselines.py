@@ -19,15 +19,15 @@ def warnings(run: Run) -> str:
 
 def baselines(run: Run) -> str:
     """A section; nothing where none were measured."""
-    told = run.baselines
-    if not told:
+    found = run.baselines
+    if not found:
         return ""
     rows = [[cell(NAMES.get(name, name)), *(cell(_shown(values.get(column))) for column in COLUMNS)]
-            for name, values in told["results"].items()]
+            for name, values in found["results"].items()]
     rows += [[cell(NAMES.get(name, name)), f'<td class="text" colspan="{len(COLUMNS)}">not measured: '
-              f"{escape(reason)}</td>"] for name, reason in told["not_measured"].items()]
-    measured, learned = _part(told["rows"], told["of"]), _part(told["train_rows"], told["of_train"])
-    return section(f"Baselines, on {told['mapping']}", table(("", *COLUMNS.values()), [("", rows)]), note=(
+              f"{escape(reason)}</td>"] for name, reason in found["not_measured"].items()]
+    measured, learned = _part(found["rows"], found["of"]), _part(found["train_rows"], found["of_train"])
+    return section(f"Baselines, on {found['mapping']}", table(("", *COLUMNS.values()), [("", rows)]), note=(
         f"Measured on {measured}; baselines learn from {learned} of training: numbers and ids as prepared, no "
         "histories. The constant is the share of clicks in training."))
 

@@ -15,9 +15,9 @@ def columns(run: Run) -> str:
     if not run.columns:
         return ""
     shown = dict(sorted(run.columns.items(), key=lambda item: not item[1]["check"])[:MOST])
-    mapping = next((mapping for told in run.columns.values() for mapping in reversed(told["without_an_id"])), "")
-    groups = [("Please check", [_row(name, told, mapping) for name, told in shown.items() if told["check"]]),
-              ("The others", [_row(name, told, mapping) for name, told in shown.items() if not told["check"]])]
+    mapping = next((mapping for column in run.columns.values() for mapping in reversed(column["without_an_id"])), "")
+    groups = [("Please check", [_row(name, column, mapping) for name, column in shown.items() if column["check"]]),
+              ("The others", [_row(name, column, mapping) for name, column in shown.items() if not column["check"]])]
     if not groups[0][1]:
         groups = [("", groups[1][1])]
     left = f" {len(run.columns) - MOST:,} columns are not shown." if len(run.columns) > MOST else ""
@@ -27,8 +27,8 @@ def columns(run: Run) -> str:
         "“no id” is the share of rows whose value is missing, rare, or not among the training rows." + left))
 
 
-def _row(name: str, told: dict, mapping: str) -> list[str]:
-    ids, shares = told["ids"], [told["missing"].get(mapping), told["without_an_id"].get(mapping)]
-    why = escape(told["why"]) + (f"<br><b>{escape(told['check'])}</b>" if told["check"] else "")
-    return [cell(name), cell(told["channel"].replace("_", " ")), cell("" if ids is None else f"{ids:,}"),
+def _row(name: str, column: dict, mapping: str) -> list[str]:
+    ids, shares = column["ids"], [column["missing"].get(mapping), column["without_an_id"].get(mapping)]
+    why = escape(column["why"]) + (f"<br><b>{escape(column['check'])}</b>" if column["check"] else "")
+    return [cell(name), cell(column["channel"].replace("_", " ")), cell("" if ids is None else f"{ids:,}"),
             *(cell("" if share is None else percent(share)) for share in shares), f'<td class="text">{why}</td>']

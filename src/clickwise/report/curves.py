@@ -59,17 +59,22 @@ def loss_curve(run: Run) -> str:
 def auc_curve(run: Run) -> str:
     curves = [(mapping, *run.curve("eval", "auc", mapping)) for mapping in mappings(run)]
     curves = [(mapping, at, values) for mapping, at, values in curves if len(at)]
-    if not curves:
+    latest = thinned(*run.curve("train", "train_auc"))
+    if not curves and not len(latest[0]):
         return ""
     kept = run.facts and run.facts.checkpoint_step
-    x = linear_axis("step", np.concatenate([[0], *(at for _, at, _ in curves)]))
-    y = linear_axis("", np.concatenate([values for *_, values in curves]), pad=0.08)
-    plot = Plot(x, y, "AUC over training steps")
-    for series, (_, at, values) in enumerate(curves, start=1):
+    x = linear_axis("step", np.concatenate([[0], latest[0], *(at for _, at, _ in curves)]))
+    y = linear_axis("", np.concatenate([latest[1], *(values for *_, values in curves)]), pad=0.08)
+    plot, keys = Plot(x, y, "AUC over training steps"), []
+    if len(latest[0]):
+        plot.line(*latest, 0)
+        keys.append((0, "latest training samples"))
+    for series, (mapping, at, values) in enumerate(curves, start=1):
         plot.line(at, values, series).dots(at, values, series, titles(at, values))
         chosen = at == kept
         plot.dots(at[chosen], values[chosen], series, titles(at[chosen], values[chosen]), radius=6)
-    return figure("AUC", plot.svg(), keys=[(series, mapping) for series, (mapping, *_) in enumerate(curves, start=1)],
+        keys.append((series, mapping))
+    return figure("AUC", plot.svg(), keys=keys,
                   note="" if kept is None else "The large dot is the checkpoint that was kept.")
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from clickwise.errors import ClickwiseError, DataError, UsageError
+from clickwise.errors import ClickwiseError, DataError
 from clickwise.given_files import check_is_file
+from clickwise.latest_run import RUN_TIME
 from clickwise.manifest import of_run
 from clickwise.run.facts import FILE as FACTS
 from clickwise.run.facts import RunFacts
@@ -41,9 +42,9 @@ class Run:
 
     @property
     def title(self) -> str:
-        """`<dataset>-<model>` by the layout of runs/, and the time."""
+        """`<dataset>-<model>` by the layout of runs/, and the time; of a run with a name of its own that name."""
         folder = self.folder.resolve()
-        return f"{folder.parent.name} · {folder.name}"
+        return f"{folder.parent.name} · {folder.name}" if RUN_TIME.fullmatch(folder.name) else folder.name
 
     @property
     def finished(self) -> bool:
@@ -54,7 +55,7 @@ class Run:
         """The metrics of every mapping: the final ones, or the last evaluation's if the run has not finished."""
         if self.facts is not None and self.facts.mappings:
             return self.facts.mappings
-        return {line["mapping"]: {name: value for name, value in line.items() if name not in _ABOUT_THE_LINE}
+        return {line["mapping"]: {name: value for name, value in line.items() if name not in ABOUT_THE_LINE}
                 for line in self.of_kind("eval") if "mapping" in line}
 
     @property
@@ -77,14 +78,14 @@ class Run:
         return dict(_flat(parse_yaml(self.recipe, str(self.folder / "recipe.yaml")) or {})) if self.recipe else {}
 
 
-_ABOUT_THE_LINE = ("step", "epoch", "wall_s", "kind", "mapping")
+ABOUT_THE_LINE = ("step", "epoch", "wall_s", "kind", "mapping")
 
 
 def read_run(folder: Path) -> Run:
-    """The run in `folder`; raises UsageError if it is no run folder, DataError if a file in it is damaged."""
+    """The run in `folder`; raises DataError if it is no run folder, or a file in it is damaged."""
     folder = Path(folder)
     if not any((folder / name).exists() for name in FILES):
-        raise UsageError(folder, found="none of " + ", ".join(FILES), expected="the folder of a run",
+        raise DataError(folder, found="none of " + ", ".join(FILES), expected="the folder of a run",
                          do="give a folder that clickwise train has written, runs/<dataset>-<model>/<time>")
     known, scores = of_run(folder), {}
 
@@ -122,17 +123,18 @@ def _text(path: Path) -> str:
 
 
 def _columns(path: Path) -> dict[str, dict[str, Any]]:
-    return {name: {**{key: str(told[key]) for key in ("channel", "why", "check")}, "ids": told["ids"],
-                   **{key: dict(told.get(key, {})) for key in ("missing", "without_an_id")}}
-            for name, told in json.loads(_text(path)).items()}
+    return {name: {**{key: str(content[key]) for key in ("channel", "why", "check")}, "ids": content["ids"],
+                   **{key: dict(content.get(key, {})) for key in ("missing", "without_an_id")}}
+            for name, content in json.loads(_text(path)).items()}
 
 
 def _baselines(path: Path) -> dict[str, Any]:
-    told = json.loads(_text(path))
-    return {"mapping": str(told["mapping"]),
-            **{key: int(told[key]) for key in ("rows", "of", "train_rows", "of_train")},
-            "results": {name: dict(values) for name, values in told["results"].items()},
-            "not_measured": dict(told["not_measured"]), "warnings": [str(warning) for warning in told["warnings"]]}
+    content = json.loads(_text(path))
+    return {"mapping": str(content["mapping"]),
+            **{key: int(content[key]) for key in ("rows", "of", "train_rows", "of_train")},
+            "results": {name: dict(values) for name, values in content["results"].items()},
+            "not_measured": dict(content["not_measured"]),
+            "warnings": [str(warning) for warning in content["warnings"]]}
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

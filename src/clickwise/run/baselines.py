@@ -40,7 +40,7 @@ def measure_baselines(folder: Path, session: Session, names: Iterable[str],
     spec, data, reads = session.dataset.spec, session.recipe.data, session.reads
     columns, train_columns = session.evaluation_loader(data.test).columns, session.train_loader().columns
     train = read_rows(train_columns, spec, reads)
-    rows = train if data.test == data.train else read_rows(columns, spec, reads)
+    rows = train if data.test == data.train and data.subset is None else read_rows(columns, spec, reads)
     is_whole = len(rows) == columns.rows and all(name in metrics for name in METRICS)
     of_model = {name: metrics[name] for name in METRICS} if is_whole else _of_model(session, columns)
     if not processes.is_first():  # what follows needs no tables, which lie with all of them

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import resource
+import os
+import re
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -22,16 +24,13 @@ from clickwise.training_recipe import Recipe, load_foreign_recipe
 from clickwise.wiring import engines_of
 
 RECIPE = "recipe.yaml"
+LATEST = "latest"  # beside the runs
 
 
 def create(root: Path, name: str) -> Path:
     """A new folder `root/name/<time>`; a second run within the same second gets a number behind it."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    try:
-        (root / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out {root}", found=f"no folder can be made there: {error.strerror}",
-                         expected="a folder to write runs to") from None
+    _make_root(root, root / name)
     number = 1
     while True:
         folder = root / name / (stamp if number == 1 else f"{stamp}-{number}")
@@ -40,6 +39,38 @@ def create(root: Path, name: str) -> Path:
             return folder
         except FileExistsError:
             number += 1
+
+
+def create_named(root: Path, name: str) -> Path:
+    """The new folder `root/name`. Raises UsageError where it is there, or `name` is no name of a folder."""
+    if name == LATEST or not re.fullmatch(r"\w[\w.+=@-]*", name):
+        raise UsageError("--name", found=repr(name), expected=f"letters, digits, . - _ and = (and not {LATEST!r})")
+    _make_root(root, root)
+    try:
+        (root / name).mkdir()
+    except FileExistsError:
+        raise UsageError(f"--name {name}", found=f"{root / name}, which is there already", expected="a new name",
+                         do=f"clickwise train --resume {root / name} goes on with that run") from None
+    return root / name
+
+
+def _make_root(root: Path, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {root}", found=f"no folder can be made there: {error.strerror}",
+                         expected="a folder to write runs to") from None
+
+
+def mark_latest(root: Path, run: Path) -> None:
+    """Makes `root/latest` a link to the run; nothing where links cannot be made, or something else has that name."""
+    link = root / LATEST
+    temporary = files.temporary_sibling(link)
+    if link.is_symlink() or not link.exists():
+        with contextlib.suppress(OSError, NotImplementedError):  # Windows lets only some users make links
+            files.remove(temporary)
+            temporary.symlink_to(os.path.relpath(run, root), target_is_directory=True)
+            os.replace(temporary, link)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -120,9 +151,14 @@ def parameters(model: torch.nn.Module) -> tuple[int, int]:
     return dense, sum(table.rows * table.dim for engine in engines for table in engine.tables)
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory this process held: on the GPU where there is one, of the host else."""
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """The most memory this process held: on the GPU where there is one, of the host else; None where the system does
+    not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

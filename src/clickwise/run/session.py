@@ -21,6 +21,7 @@ from clickwise.embedding import Embeddings
 from clickwise.errors import CheckpointError, RecipeError, SpecError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.kernels.cpu_products import bf16_instructions
+from clickwise.kernels.prepacked import PackedWeights
 from clickwise.metrics import MetricSet, build_metrics
 from clickwise.model_memory import check_training
 from clickwise.models.ctr_model import CTRModel
@@ -147,7 +148,7 @@ class Session:
         """Metrics by name of the model as it stands, on a mapping."""
         self._check_channel("label", [mapping], "metrics")
         return evaluate(self.model, self.evaluation_loader(mapping).epoch(0), self.metrics(),
-                        precision=self.recipe.train.precision, device=self.device, watch=watch,
+                        precision=self.recipe.train.precision, device=self.device, weights=PackedWeights(), watch=watch,
                         numerical=self.dataset.spec.channels.get("numerical", ()))
 
     def state(self) -> dict[str, Any]:
@@ -194,7 +195,7 @@ class Session:
 
         def measure() -> dict[str, float]:
             values = evaluate(self.model, loader.epoch(0), metrics, precision=self.recipe.train.precision,
-                              device=self.device, numerical=numerical)
+                              device=self.device, weights=PackedWeights(), numerical=numerical)
             return {"mapping": guide, **values}
 
         return Loop(self.recipe.train, self.step, self.train_loader(), log=log, evaluate=measure,
@@ -224,7 +225,7 @@ def build_session(recipe: Recipe, spec: FeatureSpec | None = None, *, trust_path
     steps_per_epoch = functools.cache(lambda: len(_train_loader(dataset, recipe, model, device)))
     _import_optimizers()
     step = TrainStep(model, parts_of(model, recipe), precision=recipe.train.precision, device=device,
-                     steps_per_epoch=steps_per_epoch)
+                     steps_per_epoch=steps_per_epoch, loss_scale=recipe.train.loss_scale)
     return Session(recipe=recipe, dataset=dataset, model=model, step=step, device=device)
 
 

@@ -35,11 +35,11 @@ from clickwise.serve.exchange import (
     Send,
     after,
     error_body,
+    one_line,
     read_away,
     read_body,
     read_head,
     send_answer,
-    told,
 )
 from clickwise.serve.exported import Tensors
 from clickwise.serve.measures import Measures
@@ -121,14 +121,14 @@ class App:
                            "do send the header Authorization", [(b"www-authenticate", b"Bearer")])
 
     def mistake(self, error: Exception) -> tuple[int, Headers, str]:
-        """What is told of an error: the status, further headers, a message. Of our own only a number is told."""
+        """What a client gets for an error: the status, further headers, a message. Of our mistakes only a number."""
         if isinstance(error, Refused):
             return error.status, error.headers, error.message
         if isinstance(error, StoreError):
             warn(str(error))
             return 503, [after(5)], "the states: found that what keeps them does not answer; do ask again later"
         if isinstance(error, ClickwiseError):
-            return 400, [], told(error)
+            return 400, [], one_line(error)
         if isinstance(error, Busy):
             return 503, [after(1)], "the server: found as many requests as may wait; do ask again in a second"
         if isinstance(error, TooLate):

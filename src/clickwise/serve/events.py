@@ -1,4 +1,4 @@
-"""Events that a server is told of, and users that it forgets: for every model whose states go on."""
+"""Events that a server receives, and users that it forgets: for every model whose states go on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from clickwise.serve.served import Served
 MOST_EVENTS = 10_000
 
 
-def told_of(models: Models, name: Any = None) -> list[Served]:
-    """The models that are told of events, one of each encoding: those of one encoding share their states. Raises
+def models_of(models: Models, name: Any = None) -> list[Served]:
+    """The models that take events, one of each encoding: those of one encoding share their states. Raises
     UsageError where there is none, LookupError for a name that is not served."""
     if name is not None:
         models.one(name, None)

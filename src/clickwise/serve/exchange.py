@@ -1,4 +1,4 @@
-"""What a request brings and what it is told: heads and bodies within limits, errors as one JSON object."""
+"""Requests and answers: heads and bodies within limits, errors as one JSON object."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def error_body(message: str) -> bytes:
     return orjson.dumps({"error": message})
 
 
-def told(error: ClickwiseError) -> str:
+def one_line(error: ClickwiseError) -> str:
     """The message of an error on one line."""
     parts = [f"{name}{text}" for name, text in (("found ", error.found), ("expected ", error.expected),
                                                 ("do ", error.do)) if text]

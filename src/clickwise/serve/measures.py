@@ -1,7 +1,7 @@
 """What a server counts: requests, how long they took, batches, missing and unseen values, scores; in memory that all
 workers share, so that one of them can tell the sums.
 
-Every worker writes into a place of its own; a worker that replaces another goes on where that one stopped.
+Every worker writes into a row of its own; a worker that replaces another goes on where that one stopped.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Measures:
         self._mine[_WAITING] = requests
 
     def of_model(self, counted: Counted) -> ModelCounts:
-        """Where rows of a model are counted; nowhere that is told, where there is no room."""
+        """Where rows of a model are counted; if there is no room, an array that nobody reads."""
         numbers = np.zeros(counted.size) if counted.at is None else \
             self._mine[_FIXED + counted.at:_FIXED + counted.at + counted.size]
         return ModelCounts(numbers, len(counted.columns))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import mmap
 import os
@@ -28,7 +27,7 @@ _WORKERS = 1  # the first number that is a worker's; the one before is how often
 
 
 @dataclasses.dataclass
-class Place:
+class WorkerContext:
     """What the workers of a server share: `folder`, a file in it, and `seen`."""
 
     folder: Path
@@ -41,12 +40,12 @@ class Models:
     """`now` is what is served: name → version → model, `newest`: name → the version that is meant where none is said;
     both are replaced, never changed."""
 
-    def __init__(self, place: Place, measures: Measures, open_: Open, roots: Sequence[Path] = ()) -> None:
-        self._place, self._measures, self._open = place, measures, open_
+    def __init__(self, context: WorkerContext, measures: Measures, open_: Open, roots: Sequence[Path] = ()) -> None:
+        self._context, self._measures, self._open = context, measures, open_
         self._roots = [root.resolve() for root in roots]
-        self._file = place.folder / "served.json"
-        self._numbers = np.frombuffer(place.seen, np.int64)
-        self._numbers[_WORKERS + place.worker] = 0
+        self._file = context.folder / "served.json"
+        self._numbers = np.frombuffer(context.seen, np.int64)
+        self._numbers[_WORKERS + context.worker] = 0
         self.now: Mapping[str, Mapping[str, Served]] = {}
         self.newest: Mapping[str, str] = {}
         self.counted: Mapping[str, Counted] = {}
@@ -101,17 +100,17 @@ class Models:
         self._took(content, opened)
 
     def follow(self) -> None:
-        """Opens and closes what another worker was told to, or what is served when this worker begins."""
+        """Opens and closes what another worker was asked to, or what is served when this worker begins."""
         number = int(self._numbers[0])
-        if number == self._numbers[_WORKERS + self._place.worker]:
+        if number == self._numbers[_WORKERS + self._context.worker]:
             return
-        content = json.loads(self._file.read_text())
+        content = json.loads(self._file.read_text(encoding="utf-8"))
         try:
             self._take(content, {})
         except ClickwiseError as error:
-            warn(f"the worker {self._place.worker} goes on with what it has: {error}")
+            warn(f"the worker {self._context.worker} goes on with what it has: {error}")
             return
-        self._numbers[_WORKERS + self._place.worker] = number
+        self._numbers[_WORKERS + self._context.worker] = number
 
     @property
     def is_fresh(self) -> bool:
@@ -120,7 +119,7 @@ class Models:
 
     @property
     def is_behind(self) -> bool:
-        return bool(self._numbers[0] != self._numbers[_WORKERS + self._place.worker])
+        return bool(self._numbers[0] != self._numbers[_WORKERS + self._context.worker])
 
     @property
     def all_follow(self) -> bool:
@@ -178,22 +177,24 @@ class Models:
     @contextlib.contextmanager
     def _changed(self) -> Iterator[dict[str, Any]]:
         """What is served, to be changed; written when the block ends well."""
-        with open(self._file.with_suffix(".lock"), "a") as lock:
+        import fcntl
+
+        with open(self._file.with_suffix(".lock"), "ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            content = json.loads(self._file.read_text())
+            content = json.loads(self._file.read_text(encoding="utf-8"))
             yield content
             self._write(content)
 
     def _write(self, content: Mapping[str, Any]) -> None:
         temporary = self._file.with_suffix(".partial")
-        temporary.write_text(json.dumps(content))
+        temporary.write_text(json.dumps(content), encoding="utf-8", newline="\n")
         os.replace(temporary, self._file)
         self._numbers[0] += 1
 
     def _took(self, content: Mapping[str, Any], opened: Mapping[tuple[str, str], Served]) -> None:
         number = int(self._numbers[0])
         self._take(content, opened)
-        self._numbers[_WORKERS + self._place.worker] = number
+        self._numbers[_WORKERS + self._context.worker] = number
 
     def _take(self, content: Mapping[str, Any], opened: Mapping[tuple[str, str], Served]) -> None:
         now: dict[str, dict[str, Served]] = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -22,17 +23,17 @@ from clickwise.progress import warn
 from clickwise.serve import shared_memory
 from clickwise.serve.options import Options
 
-_WAITED_FOR = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
 LEAST_S, MOST_QUICK_ENDS = 5.0, 5  # workers that live shorter than this, one after the other, end the server
 NEEDS = ("starlette", "uvicorn", "httptools", "uvloop", "orjson", "onnxruntime")
 
 
 def serve(options: Options, ready: Callable[[str], None]) -> int:
     """Serves until SIGINT or SIGTERM, answers what came, and gives the code to exit with: 130, 143, or that of a worker
-    that could not begin and said why. `ready` is told the address.
+    that could not begin and said why. `ready` is called with the address.
 
-    Raises UsageError for an address that cannot be used, EngineError where a package is
-    missing, DataError for what is no export."""
+    Raises UsageError for an address that cannot be used, EngineError where a package is missing or the system cannot,
+    DataError for what is no export."""
+    _check_system(options.workers)
     _check_packages()
     listening = _listen(options)
     scheme = "http" if options.certificate is None else "https"
@@ -49,6 +50,14 @@ def serve(options: Options, ready: Callable[[str], None]) -> int:
     finally:
         listening.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_system(workers: int) -> None:
+    """Workers are forked, and several are waited for by a signal that macOS does not wait for."""
+    if not hasattr(os, "fork") or (workers > 1 and not hasattr(signal, "sigtimedwait")):
+        raise EngineError("clickwise serve", found=platform.system(),
+                          expected="Linux" + (", or one worker" if hasattr(os, "fork") else ""),
+                          do="run it in a container (docs/serving.md)")
 
 
 def _check_packages() -> None:
@@ -74,17 +83,18 @@ def _listen(options: Options) -> socket.socket:
 
 
 class _Workers:
-    """Worker processes by place: 0 … workers − 1."""
+    """Worker processes by number: 0 … workers − 1."""
 
     def __init__(self, options: Options, listening: socket.socket, folder: Path, ready: Callable[[], None]) -> None:
         self._options, self._listening, self._folder, self._ready = options, listening, folder, ready
         self._counts, self._seen = shared_memory.counts(options.workers), shared_memory.seen(options.workers)
         self._is_ready = shared_memory.flags(options.workers)
-        self._running: dict[int, tuple[int, float]] = {}  # process → its place, and since when
+        self._running: dict[int, tuple[int, float]] = {}  # process → its number, and since when
         self._quick_ends = 0
+        self._waited_for = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
 
     def run(self) -> int:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._waited_for)
         try:
             self._start(0)
             return self._watch()
@@ -92,51 +102,51 @@ class _Workers:
             self._end_all(signal.SIGKILL)
             raise
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED_FOR)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._waited_for)
 
     def _watch(self) -> int:
         """Until a signal: starts the others once the first one is ready, and replaces those that end."""
-        told = False
+        reported = False
         while True:
-            got = signal.sigtimedwait(_WAITED_FOR, 0.05 if not told else 5.0)
+            got = signal.sigtimedwait(self._waited_for, 0.05 if not reported else 5.0)
             if got is not None and got.si_signo != signal.SIGCHLD:
                 self._end_all(got.si_signo)
                 return 128 + got.si_signo
-            if (code := self._replace_ended(told)) is not None:
+            if (code := self._replace_ended(reported)) is not None:
                 self._end_all(signal.SIGTERM)
                 return code
-            if not told and self._is_ready[0]:
-                for place in range(1, self._options.workers):
-                    if place not in {at for at, _ in self._running.values()}:
-                        self._start(place)
-                if all(self._is_ready[place] for place in range(self._options.workers)):
-                    told = True
+            if not reported and self._is_ready[0]:
+                for number in range(1, self._options.workers):
+                    if number not in {at for at, _ in self._running.values()}:
+                        self._start(number)
+                if all(self._is_ready[number] for number in range(self._options.workers)):
+                    reported = True
                     self._ready()
 
-    def _replace_ended(self, told: bool) -> int | None:
+    def _replace_ended(self, reported: bool) -> int | None:
         """A code, where the server is to end with it: a worker could not begin, or several ended at once."""
         while self._running:
             process, status = os.waitpid(-1, os.WNOHANG)
             if not process:
                 break
-            place, since = self._running.pop(process)
+            number, since = self._running.pop(process)
             code = os.waitstatus_to_exitcode(status)
             self._quick_ends = self._quick_ends + 1 if time.monotonic() - since < LEAST_S else 0
-            if not told or self._quick_ends >= MOST_QUICK_ENDS:
+            if not reported or self._quick_ends >= MOST_QUICK_ENDS:
                 return code if code > 0 else 1
-            warn(f"the worker {place} ended with {code}; another takes its place")
-            self._start(place)
+            warn(f"the worker {number} ended with {code}; another replaces it")
+            self._start(number)
         return None
 
-    def _start(self, place: int) -> None:
-        self._is_ready[place] = 0
+    def _start(self, number: int) -> None:
+        self._is_ready[number] = 0
         process = os.fork()
         if process:
-            self._running[process] = place, time.monotonic()
+            self._running[process] = number, time.monotonic()
             return
         code = 1
         try:
-            code = self._work(place)
+            code = self._work(number)
         except ClickwiseError as error:
             print(f"clickwise: {error}", file=sys.stderr)
             code = error.exit_code
@@ -150,14 +160,14 @@ class _Workers:
                 sys.stderr.flush()
             os._exit(code)
 
-    def _work(self, place: int) -> int:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED_FOR)
+    def _work(self, number: int) -> int:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._waited_for)
         from clickwise.serve.worker import Shared, work
 
         def ready() -> None:
-            self._is_ready[place] = 1
+            self._is_ready[number] = 1
 
-        work(self._options, self._listening, Shared(self._folder, self._counts, self._seen), place, ready)
+        work(self._options, self._listening, Shared(self._folder, self._counts, self._seen), number, ready)
         return 0
 
     def _end_all(self, number: int) -> None:

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
 
 import clickwise
-from clickwise.serve.events import forget, read_events, take_events, told_of
+from clickwise.serve.events import forget, models_of, read_events, take_events
 from clickwise.serve.exchange import Headers, Receive, Refused, Scope, read_body, read_head
 from clickwise.serve.protocol import OUTPUTS, read_json
 from clickwise.serve.requests import datatype
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Endpoint = Callable[[Request], Awaitable[Response]]
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
-FOLLOW_S = 60  # until all workers serve what one of them was told to
+FOLLOW_S = 60  # until all workers serve what one of them was asked to
 
 
 class Routes:
@@ -49,7 +49,7 @@ class Routes:
         for path in (model, model + "/versions/{version}"):
             table += [("GET", path, "models", self._model), ("GET", f"{path}/ready", "models", self._model_ready),
                       ("POST", f"{path}/infer", "infer", self._no_model)]
-        self._told = {id(endpoint): (route, path) for _, path, route, endpoint in table}
+        self._routes = {id(endpoint): (route, path) for _, path, route, endpoint in table}
         self._router = Router([Route(path, endpoint, methods=[method]) for method, path, _, endpoint in table],
                               redirect_slashes=False)
 
@@ -63,7 +63,7 @@ class Routes:
 
         within = {**scope, "app": self, "extensions": {}}
         await self._router(within, receive, send)
-        route, pattern = self._told.get(id(within.get("endpoint")), ("other", "other"))
+        route, pattern = self._routes.get(id(within.get("endpoint")), ("other", "other"))
         headers = [(name, value) for name, value in sent[0]["headers"] if name != b"content-length"]
         return route, pattern, sent[0]["status"], headers, b"".join(part.get("body", b"") for part in sent[1:])
 
@@ -140,14 +140,14 @@ class Routes:
     async def _events(self, request: Request) -> Response:
         self._check_may_change()
         content = await self._content(request)
-        events, served = read_events(content), told_of(self._app.models, content.get("model"))
+        events, served = read_events(content), models_of(self._app.models, content.get("model"))
         loop = asyncio.get_running_loop()
         return _json(await loop.run_in_executor(None, take_events, served, events))
 
     async def _forget(self, request: Request) -> Response:
         self._check_may_change()
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, forget, told_of(self._app.models), request.path_params["key"])
+        await loop.run_in_executor(None, forget, models_of(self._app.models), request.path_params["key"])
         return _json({"forgotten": True})
 
     # ---- measures

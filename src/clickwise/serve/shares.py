@@ -22,7 +22,7 @@ class Shares:
 
     def __init__(self, raw: Mapping[str, RawInput], inputs: Sequence[GraphInput], encoder: Encoder | None) -> None:
         self.columns = tuple(name for name, column in raw.items() if column.list is None)[:MOST_COLUMNS]
-        place = {name: index for index, name in enumerate(self.columns)}
+        index_of = {name: index for index, name in enumerate(self.columns)}
         self._tensor, at, of, low, high = "", [], [], [], []
         for input_ in inputs if encoder is not None else ():
             if input_.kind != "ids":
@@ -31,10 +31,10 @@ class Shares:
             for index, name in enumerate(input_.features):
                 column = encoder.encoding.columns[name]
                 step = column.steps[-1] if column.steps else None
-                if isinstance(step, Vocabulary) and len(column.sources) == 1 and column.sources[0] in place:
+                if isinstance(step, Vocabulary) and len(column.sources) == 1 and column.sources[0] in index_of:
                     rare = isinstance(step, RareVocabulary)
                     at.append(index)
-                    of.append(place[column.sources[0]])
+                    of.append(index_of[column.sources[0]])
                     low.append(int(rare))
                     high.append(step.file.size + rare)
         self._each = list(zip(at, of, low, high, strict=True))

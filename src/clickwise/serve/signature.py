@@ -1,7 +1,7 @@
 """signature.json of an export: what a client sends, and what the graph takes.
 
     raw        raw column → its type, what lies between the values of a list, whether a value may be missing
-    goes_on    whether states go on with events, of which a server is told
+    goes_on    whether states go on with events, which a server receives
     inputs     the tensors of the graph, with the features that they hold and how many ids each of these has
     example    a request of the Open Inference Protocol, and the scores that `clickwise predict` gives its rows
 """

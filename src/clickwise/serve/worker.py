@@ -25,7 +25,7 @@ from clickwise.serve.connections import Connection
 from clickwise.serve.exchange import Limits
 from clickwise.serve.exported import ExportedModel
 from clickwise.serve.measures import Measures
-from clickwise.serve.models import Models, Place
+from clickwise.serve.models import Models, WorkerContext
 from clickwise.serve.options import Options
 from clickwise.serve.queue import Queue
 from clickwise.serve.served import Served
@@ -113,7 +113,7 @@ def application(options: Options, shared: Shared, number: int) -> App:
     """What the worker `number` answers: the first one opens the exports that are named, others what is served. Raises
     DataError, UsageError."""
     measures = Measures(shared.counts, options.workers, number)
-    models = Models(Place(shared.folder, shared.seen, options.workers, number), measures, opener(options),
+    models = Models(WorkerContext(shared.folder, shared.seen, options.workers, number), measures, opener(options),
                     options.roots)
     if models.is_fresh:
         models.begin(options.folders, options.name)
@@ -126,7 +126,7 @@ def opener(options: Options) -> Callable[[Path, str | None], Served]:
     """Opens an export as it is served, with its states."""
     @functools.cache
     def store() -> Store:
-        say(f"what is told of events is kept in {options.states}")
+        say(f"events are stored in {options.states}")
         return open_store(options.states)
 
     def opened(folder: Path, name: str | None) -> Served:

@@ -34,7 +34,7 @@ class RunLog:
         else:
             manifest.write_text(path.name, text)
         self._note(text)
-        self._file = open(path, "a", encoding="utf-8")
+        self._file = open(path, "a", encoding="utf-8", newline="\n")  # as it is summed
         self._started = time.monotonic()
 
     @property

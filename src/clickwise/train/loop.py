@@ -18,6 +18,7 @@ from clickwise.errors import TrainError
 from clickwise.progress import Progress
 from clickwise.recipe import require
 from clickwise.train.evaluate import EXTREME, greatest_number, is_better
+from clickwise.train.latest import LatestPredictions
 from clickwise.train.log import NoLog, RunLog
 from clickwise.train.step import Precision, TrainStep
 
@@ -29,14 +30,20 @@ class TrainConfig:
     batch_size            samples in a step, over all devices
     evaluation_batch_size   samples at a time in evaluation and prediction; null: as in training
     precision             fp32 · tf32 (fp32 whose products a GPU rounds) · bf16 · fp16 with a loss scale
+    loss_scale            of fp16: always this one (65536, say); null: one that finds itself, halved at an overflow and
+                          doubled after 2,000 steps without one
     device                auto: the GPU where there is one · cpu · cuda · cuda:1
     epochs, steps         where training ends; with both, at the earlier
     evaluate_every        500: every so many steps; 0.25: every quarter of an epoch; null: once per epoch
+    evaluate_after        no evaluation before so many steps (2000), or epochs (0.5, 2.0), but the one at the end; null:
+                          none is left out
     checkpoint_every      steps between checkpoints besides those at evaluations; null: none
     metric                decides which checkpoint is the best, and when to stop
     stop_at               stop once the metric reaches this value
     patience              stop after so many evaluations without improvement
     log_every             steps between two lines of log.jsonl; a loss that is not finite is found then
+    measure_latest        the log tells `train_auc` and `train_log_loss` of so many of the latest training samples, by
+                          the predictions made before each was learned from; null: not
     threads               CPU threads; null: torch's choice. Results are bit-identical for one number of threads
     checksums             checkpoints are summed as they are written and verified before they are loaded, about 2 GB/s;
                           false spares that where tables are huge
@@ -47,34 +54,54 @@ class TrainConfig:
     epochs: int | None = 1
     steps: int | None = None
     precision: Precision = "fp32"
+    loss_scale: float | None = None
     device: str = "auto"
     seed: int = 0
     evaluate_every: int | float | None = None
+    evaluate_after: int | float | None = None
     checkpoint_every: int | None = None
     metric: str = "auc"
     stop_at: float | None = None
     patience: int | None = None
     log_every: int = 100
+    measure_latest: int | None = None
     threads: int | None = None
     checksums: bool = True
 
     def __post_init__(self) -> None:
-        for key in ("batch_size", "evaluation_batch_size", "epochs", "steps", "evaluate_every", "checkpoint_every",
-                    "patience", "log_every", "threads"):
+        for key in ("batch_size", "evaluation_batch_size", "epochs", "steps", "evaluate_every", "evaluate_after",
+                    "checkpoint_every", "patience", "log_every", "measure_latest", "threads"):
             value = getattr(self, key)
             require(value is None or value > 0, key, found=value, expected="a number above 0")
         require(0 <= self.seed < 2**64, "seed", found=self.seed, expected="0 or more, 64 bits")
         require(self.threads is None or self.threads <= 1024, "threads", found=self.threads, expected="at most 1024")
+        scale = self.loss_scale
+        require(scale is None or self.precision == "fp16", "loss_scale", found=scale,
+                expected=f"no loss_scale: {self.precision} does not use it", do="remove it, or set precision: fp16")
+        require(scale is None or 1 <= scale <= 2.0**127, "loss_scale", found=scale,
+                expected="a number from 1 to 2^127; powers of two round nothing")
         require(self.epochs is not None or self.steps is not None, "epochs", found=None,
                 expected="epochs or steps: something must end the training")
+        require((self.evaluate_after or 0) < math.inf, "evaluate_after", found=self.evaluate_after,
+                expected="a number of steps, or of epochs",
+                do="set evaluate_every to more steps than there are, for an evaluation at the end alone")
         every = self.evaluate_every
         require(not isinstance(every, float) or every <= 1, "evaluate_every", found=every,
                 expected="an integer (steps), or a fraction of an epoch (at most 1.0)")
+
+    def first_evaluation(self, steps_per_epoch: int) -> int:
+        """The step from which on evaluations are due."""
+        after = self.evaluate_after or 0
+        return math.ceil(after * steps_per_epoch - 1e-9) if isinstance(after, float) else after
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """The step that training ends with, unless it stops early."""
         epochs = math.inf if self.epochs is None else self.epochs * steps_per_epoch
         return int(min(epochs, math.inf if self.steps is None else self.steps))
+
+
+def _is_power_of_2(number: int) -> bool:
+    return number & (number - 1) == 0
 
 
 def _all_finite(weight: torch.Tensor) -> bool:
@@ -153,19 +180,27 @@ class Loop:
         self.numerical = numerical
         self.at, self.effort, self._window = Position(), Effort(), Effort()
         self.total_steps = config.total_steps(len(batches))
+        self._latest = None if config.measure_latest is None else LatestPredictions(config.measure_latest, step.device)
+        self._first_evaluation = config.first_evaluation(len(batches))
 
     def run(self) -> Position:
         """Where training ended; `stopped` says why, if it ended early."""
         at = self.at
         self._window_started = time.perf_counter()
-        with Progress("training", total=self._samples_until(self.total_steps), unit="samples") as bar:
+        if self._latest is not None:
+            self.step.watch(self._latest.add)
+        samples, start = self._samples_until(self.total_steps), at.step
+        with Progress("training", total=samples, unit="samples", first_s=0.0) as bar:
             bar.skip(self._samples_until(at.step))
+            loss, logged = "", False  # until the log has one, a few are looked at, for which a GPU is waited for
             while at.step < self.total_steps and not at.stopped:
                 for batch, following in with_following(self.batches.epoch(at.epoch, start_batch=at.batch)):
                     self._train_on(batch, following)
-                    bar.advance(self._samples_until(at.step) - bar.done)
+                    if _is_power_of_2(at.step - start) and not logged and processes.count() == 1:
+                        loss = f", loss {sum(map(float, self.at.loss_sums.values())) / self.at.loss_steps:.5f}"
+                    bar.advance(self._samples_until(at.step) - bar.done, self._place() + loss + self._best_so_far())
                     if at.step % self.config.log_every == 0 or at.step == self.total_steps:
-                        bar.note = f"loss {self._log_losses():.5f}" + self._best_so_far()
+                        loss, logged = f", loss {self._log_losses():.5f}", True
                     measure, every = self._evaluation_is_due(), self.config.checkpoint_every
                     if measure or (every and at.step % every == 0):
                         self._save(measure)
@@ -173,6 +208,8 @@ class Loop:
                         break
                 else:
                     at.epoch, at.batch = at.epoch + 1, 0
+        if self._latest is not None:
+            self.step.watch(None)
         self._close_window()
         return at
 
@@ -180,6 +217,11 @@ class Loop:
         """How many samples were trained on when so many steps are done, over all devices."""
         epochs, batches = divmod(step, len(self.batches))
         return epochs * self.batches.samples + min(batches * self.config.batch_size, self.batches.samples)
+
+    def _place(self) -> str:
+        """Of the last step, for a person."""
+        epoch, epochs = (-(-step // len(self.batches)) for step in (self.at.step, self.total_steps))
+        return f"step {self.at.step:,} of {self.total_steps:,}, epoch {epoch} of {epochs}"
 
     def _best_so_far(self) -> str:
         return "" if self.at.best is None else f", best {self.config.metric} {self.at.best:.5f}"
@@ -191,14 +233,20 @@ class Loop:
         self.at.loss_steps += 1
         self.at.step += 1
         self.at.batch += 1
-        self._window.samples += len(batch) if batch.part is None else batch.part.of
+        samples = len(batch) if batch.part is None else batch.part.of
+        self._window.samples += samples
+        if self._latest is not None:
+            self._latest.end_batch(samples)
 
     def _log_losses(self) -> float:
         """The mean loss since the last line of the log, which is written; raises TrainError if it is not finite."""
         means = self._mean_losses()
         total = sum(means.values())
+        with self._clock_stopped():
+            latest = {} if self._latest is None else self._latest.measure()
         self.log.write("train", step=self.at.step, epoch=self.epochs_done, values={
-            **means, "loss": total, **self.step.rates(), **self.step.facts(), "samples_per_s": self._close_window()})
+            **means, "loss": total, **latest, **self.step.rates(), **self.step.facts(),
+            "samples_per_s": self._close_window()})
         self.at.loss_sums, self.at.loss_steps = {}, 0
         return total
 
@@ -269,6 +317,8 @@ class Loop:
         every, at, length = self.config.evaluate_every, self.at, len(self.batches)
         if at.step == self.total_steps:
             return True
+        if at.step < self._first_evaluation:
+            return False
         if every is None:
             return at.batch == length
         if isinstance(every, float):
@@ -281,6 +331,11 @@ class Loop:
         A kill between the checkpoint and the mark of the best is made up for by `load_state_dict`.
         """
         self._mean_losses()  # on a GPU this waits for the steps, whose time the clock must still count
+        if measure and self.config.loss_scale is not None and self.step.skipped == self.at.step:
+            raise TrainError(f"step {self.at.step}, train.loss_scale={self.config.loss_scale:g}",
+                             found="an overflow in every step so far, so that none was taken",
+                             expected="a scale at which gradients fit into fp16",
+                             do="lower it, or leave it out: the scale then finds itself")
         with self._clock_stopped():
             content = self.state()
             self._check_weights(content["model"])
@@ -292,6 +347,7 @@ class Loop:
                 "position": dataclasses.asdict(self.at),
                 "effort": dataclasses.asdict(self.effort),
                 "random": checkpoint.random_state(self.step.device),
+                **({} if self._latest is None else {"latest": self._latest.state_dict()}),
             })
             if better:
                 self.checkpoints.mark_last_as_best()
@@ -321,5 +377,7 @@ class Loop:
         self.at, self.effort = Position(**content["position"]), Effort(**content["effort"])
         self.at.loss_sums = _with_first({name: value.clone() for name, value in self.at.loss_sums.items()})
         checkpoint.set_random_state(content["random"], self.step.device)
+        if self._latest is not None:
+            self._latest.load_state_dict(content["latest"])
         if self.at.best_step == self.at.step:
             self.checkpoints.mark_last_as_best()

@@ -85,19 +85,24 @@ def _multiplies_all_at_once(device: torch.device) -> bool:
 
 
 class LossScale:
-    """The factor that keeps fp16 gradients representable: halved on overflow, doubled after `patience` good steps.
+    """The factor that keeps fp16 gradients representable: halved on overflow, doubled after `patience` good steps; or
+    `fixed`, always the same.
 
     All of it are numbers on the device, so that no step waits to know whether the last one overflowed.
     """
 
-    def __init__(self, device: torch.device, *, initial: float = 65536.0, patience: int = 2000) -> None:
-        self.value, self.patience = torch.tensor(initial, device=device), patience
+    def __init__(self, device: torch.device, *, fixed: float | None = None, initial: float = 65536.0,
+                 patience: int = 2000) -> None:
+        self.value, self.is_fixed = torch.tensor(initial if fixed is None else fixed, device=device), fixed is not None
+        self.patience = patience
         self.good_steps, self.skipped = (torch.zeros((), dtype=torch.int32, device=device) for _ in range(2))
 
     def update(self, overflow: torch.Tensor) -> None:
         """`overflow`: float32 of one element, 1 where a gradient was not finite, else 0."""
         overflows = overflow > 0
         self.skipped += overflows
+        if self.is_fixed:
+            return
         self.good_steps.add_(1).masked_fill_(overflows, 0)
         enough = self.good_steps == self.patience
         self.good_steps.masked_fill_(enough, 0)
@@ -118,16 +123,18 @@ class TrainStep:
     by name, for most models). Under fp16 all of them skip a step in which any gradient is not finite.
     Of several processes each has a part of the batch, and its losses count by its samples: the step is that of one
     process with the whole batch.
-    `steps_per_epoch` is asked for where a schedule counts epochs.
+    `steps_per_epoch` is asked for where a schedule counts epochs; `loss_scale` is the one of fp16, None: one that finds
+    itself.
     """
 
     def __init__(self, model: nn.Module, parts: Mapping[str, OptimizerGroup], *, precision: Precision,
-                 device: torch.device, steps_per_epoch: Callable[[], int] = lambda: 0) -> None:
+                 device: torch.device, steps_per_epoch: Callable[[], int] = lambda: 0,
+                 loss_scale: float | None = None) -> None:
         self.model, self.parts = model, dict(parts)
         self.precision, self.device, self.steps_per_epoch = precision, device, steps_per_epoch
         self.steps = 0
         self._following: tuple[Batch | None, Batch | None] = (None, None)  # as it was given, and on the device
-        self.scale = LossScale(device) if precision == "fp16" else None
+        self.scale = LossScale(device, fixed=loss_scale) if precision == "fp16" else None
         self.engines = [engine for part in self.parts.values() for engine in part.tables]
         self._dense = DenseGradients([p for part in self.parts.values() for group in part.optimizer.param_groups
                                       for p in group["params"]])
@@ -139,6 +146,10 @@ class TrainStep:
             _multiplies_all_at_once(self.scale.value.device)
             for part in self.parts.values():
                 reads_skip(part.optimizer)
+
+    def watch(self, function: Callable[[torch.Tensor, torch.Tensor], None] | None) -> None:
+        """From now on it is told the predictions of every step and their labels; None: nobody is."""
+        self.model.watch = function
 
     def rates(self) -> dict[str, float]:
         """The dense learning rate of the last step: `lr`, or `lr_<part>` of each of several parts."""

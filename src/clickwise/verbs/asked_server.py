@@ -63,12 +63,12 @@ class AskedServer:
 
 def processes(of: int) -> list[int]:
     """A process and all that it has started, in any of its threads."""
-    children = " ".join(path.read_text() for path in Path(f"/proc/{of}/task").glob("*/children"))
+    children = " ".join(path.read_text(encoding="utf-8") for path in Path(f"/proc/{of}/task").glob("*/children"))
     return [of, *(each for child in children.split() for each in processes(int(child)))]
 
 
 def _cpu_s(process: int) -> float:
-    user, system = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+    user, system = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 

@@ -145,7 +145,7 @@ def _training(recipe: Recipe, cardinalities: str | None, trust_paths: bool) -> T
             model = build_model(without_engine, dataset.spec, torch.device("meta"))
     except ClickwiseError:
         raise
-    except Exception as error:  # a model of one's own that needs the values of its tensors
+    except Exception as error:  # a model of your own that needs the values of its tensors
         raise EngineError(f"model {recipe.model_name}", found=f"{type(error).__name__}: {str(error)[:200]}",
                           expected="a model that can be built on torch's `meta` device, where tensors have no values"
                           ) from None
@@ -213,9 +213,9 @@ def _lookups(training: Training, samples: int, alpha: float | None) -> dict[str,
 def _ids_of(training: Training, name: str) -> int:
     """The most ids that a sample has of a feature; one of what is no feature of the data, a cross."""
     spec = training.dataset.spec
-    for place, channel in enumerate(("history", "negative_history")):
+    for index, channel in enumerate(("history", "negative_history")):
         if name in spec.channels.get(channel, ()):
-            return training.recipe.data.histories.lengths(spec)[place]
+            return training.recipe.data.histories.lengths(spec)[index]
     return (spec.features[name].max_hotness or 1) if name in spec.features else 1
 
 
@@ -223,7 +223,7 @@ def _counted(training: Training, samples: int) -> Callable[[Table], float]:
     """The same of one table, from how often every id occurs in the training mapping; targets and negatives that are
     drawn for a sample are taken to differ."""
     dataset = training.dataset
-    rows = dataset.columns(training.recipe.data.train).rows
+    rows = dataset.train_columns().rows
     of_data = {name for channel in ID_CHANNELS for name in dataset.spec.channels.get(channel, ())}
     counts = dataset.train_counts(of_data & {name for table in training.tables for name in table.features})
     targets = dataset.spec.channels.get("target_item", ())

@@ -96,5 +96,5 @@ def _aligned(lines: Sequence[Sequence[str]], left: Sequence[int]) -> Iterator[st
     """Columns as wide as their widest cell, those in `left` to the left."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        yield "  ".join(cell.ljust(width) if place in left else cell.rjust(width)
-                        for place, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        yield "  ".join(cell.ljust(width) if index in left else cell.rjust(width)
+                        for index, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()

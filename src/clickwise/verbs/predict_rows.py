@@ -64,7 +64,7 @@ def _arrow(array: Array) -> pa.Array:
 
 
 def rows_of_encoded_file(session: Session, source: Path, type_: str, carry: tuple[str, ...]) -> Rows:
-    """Of a file with one column for each input feature, encoded as the Feature Spec says. Values are held against the
+    """Of a file with one column for each input feature, encoded as the Feature Spec says. Values are checked with the
     spec as before training."""
     spec = session.dataset.spec
     names, total = _columns_of(source, type_)

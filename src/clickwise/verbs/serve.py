@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from clickwise.errors import UsageError
+from clickwise.errors import DataError, UsageError
 from clickwise.serve.options import SQLITE, Options
 from clickwise.serve.process import serve as serve_options
 
@@ -15,14 +15,16 @@ def serve(folders: Sequence[Path], *, ready: Callable[[str], None], name: str | 
           roots: Sequence[Path] = (), states: str = SQLITE, token_file: Path | None = None,
           certificate: Path | None = None, key: Path | None = None, access_log: bool = True,
           checksums: bool = True, body_limit: int = 32 << 20, read_timeout: float = 10.0) -> int:
-    """Serves exports until SIGINT or SIGTERM, and gives the code to exit with; `ready` is told the address.
+    """Serves exports until SIGINT or SIGTERM, and gives the code to exit with; `ready` is called with the address.
 
     Raises UsageError, DataError, EngineError.
     """
     for folder in (*folders, *roots):
         if not folder.is_dir():
-            raise UsageError(str(folder), found="no such folder" if not folder.exists() else "no folder",
-                             expected="a folder that clickwise export wrote" if folder in folders else "a folder")
+            found = "no folder" if folder.exists() else "no such folder"
+            if folder in folders:
+                raise DataError(folder, found=found, expected="a folder that clickwise export wrote")
+            raise UsageError(f"--root {folder}", found=found, expected="a folder")
     if name is not None and len(folders) > 1:
         raise UsageError(f"--name {name}", found=f"{len(folders)} exports", expected="one")
     for option, path in (("--tls-cert", certificate), ("--tls-key", key)):

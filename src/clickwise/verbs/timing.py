@@ -59,8 +59,13 @@ def time_calls(call: Callable[[], object], clock: WaitingClock | GPUClock, batch
 
 
 def figures(rates: np.ndarray, milliseconds: np.ndarray) -> dict[str, float]:
-    """Median and range of the windows' samples/s, and percentiles of the single steps."""
+    """Throughput, and percentiles of the single steps."""
     p50, p90, p95, p99 = np.percentile(milliseconds, [50, 90, 95, 99])
+    return {**throughput(rates), "ms_p50": round(float(p50), 4), "ms_p90": round(float(p90), 4),
+            "ms_p95": round(float(p95), 4), "ms_p99": round(float(p99), 4)}
+
+
+def throughput(rates: np.ndarray) -> dict[str, float]:
+    """Median and range of the windows' samples/s."""
     return {"samples_per_s": round(float(np.median(rates)), 1), "samples_per_s_min": round(float(rates.min()), 1),
-            "samples_per_s_max": round(float(rates.max()), 1), "ms_p50": round(float(p50), 4),
-            "ms_p90": round(float(p90), 4), "ms_p95": round(float(p95), 4), "ms_p99": round(float(p99), 4)}
+            "samples_per_s_max": round(float(rates.max()), 1)}

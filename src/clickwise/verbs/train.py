@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from clickwise.encoding.document import FILE as ENCODING_FILE
 from clickwise.errors import CheckpointError, Interrupted, UsageError
 from clickwise.feature_spec import FILE_NAME
 from clickwise.given_files import check_links
+from clickwise.latest_run import latest_run
 from clickwise.metrics import build_metrics
 from clickwise.progress import be_quiet, say, warn
 from clickwise.report import write_report
@@ -32,43 +34,54 @@ from clickwise.train.loop import Loop
 from clickwise.training_recipe import Recipe, load_foreign_recipe, load_recipe, parse_recipe
 
 DONE = "DONE"
+SETTLED = 20  # steps after which those that follow take as long as any
 PARTS = ("model", "tables", "data", "inputs", "recipe", "step", "position", "effort", "random")  # of a checkpoint
 AT_THE_START = (runs.RECIPE, FILE_NAME, f"{ENCODING}/{ENCODING_FILE}", COLUMNS)  # files that are read later
 AT_THE_END = (METRICS, BASELINES, "scores.npz", EXAMPLES)
 
 
 def train(name: str | None, overrides: list[str], *, resume: Path | None = None, out: Path = Path("runs"),
-          allow_imports: Collection[str] = (), trust_paths: bool = False) -> Path:
+          allow_imports: Collection[str] = (), trust_paths: bool = False, profile: Path | None = None,
+          run_name: str | None = None) -> Path:
     """The finished run folder; with `resume` an interrupted one, continued as if it had never stopped.
 
-    The recipe, `name` and `overrides`, may import code of one's own. A run folder that is resumed or started from may
-    only import what is allowed. Unless `trust_paths`, neither a Feature Spec nor links lead out of their folder.
+    The recipe, `name` and `overrides`, may import code of your own. A run folder that is resumed or started from may
+    only import what is allowed. Unless `trust_paths`, neither a Feature Spec nor links lead out of their folder. A
+    trace of some steps goes into the folder `profile`. The run is `out/run_name`, or `out/<dataset>-<model>/<time>`, to
+    which `out/latest` then leads.
     """
     memory.keep_freed_memory()
     if not processes.is_first():
         be_quiet()
+    traced = _traced_steps(profile)
     if resume is not None:
-        return _resume(resume, name, overrides, allow_imports, trust_paths)
+        return _resume(latest_run(resume), name, overrides, allow_imports, trust_paths, traced)
     if name is None:
         raise UsageError("clickwise train", found="no recipe", expected="a recipe, or --resume RUN",
                          do="clickwise train kuairand/dlrm")
-    session = build_session(load_recipe(name, overrides), trust_paths=trust_paths)
+    recipe = load_recipe(name, overrides)
+    if recipe.start_from is not None:
+        recipe = dataclasses.replace(recipe, start_from=str(latest_run(Path(recipe.start_from))))
+    session = build_session(recipe, trust_paths=trust_paths)
     session.check_data()  # whatever can refuse this recipe speaks before the folder appears
     session.check_warmup()  # of a run that starts: one that is resumed could not change it
     _require_same(session)
     _start(session, allow_imports, trust_paths)
     recipe = session.recipe
-    folder = _one_folder(lambda: runs.create(out, f"{recipe.data.name}-{recipe.model_name}"))
+    folder = _one_folder(lambda: runs.create_named(out, run_name) if run_name is not None else
+                         runs.create(out, f"{recipe.data.name}-{recipe.model_name}"))
     with _only_one(folder):
+        if processes.is_first():
+            runs.mark_latest(out, folder)
         written = manifest.Manifest(folder)
         if processes.is_first():
             written.write_text(runs.RECIPE, recipe.absolute().to_yaml())
-        _run(folder, session, written, None)
+        _run(folder, session, written, None, traced)
     return folder
 
 
 def _resume(folder: Path, name: str | None, overrides: list[str], allow_imports: Collection[str],
-            trust_paths: bool) -> Path:
+            trust_paths: bool, traced: Traced) -> Path:
     if not trust_paths:
         check_links(folder, CheckpointError)  # the first, since what follows writes
     recipe, changes = _recipe_of_resumed(folder, name, overrides, allow_imports)
@@ -92,8 +105,29 @@ def _resume(folder: Path, name: str | None, overrides: list[str], allow_imports:
             say("from here on " + "; ".join(changes))
             if processes.is_first():
                 written.write_text(runs.RECIPE, recipe.to_yaml())
-        _run(folder, session, written, content)
+        _run(folder, session, written, content, traced)
     return folder
+
+
+Traced = Callable[[Loop], contextlib.AbstractContextManager[None]]
+
+
+def _traced_steps(folder: Path | None) -> Traced:
+    """What stands around a loop: nothing, or a trace of some of its steps, of the first process, into `folder`."""
+    if folder is None or not processes.is_first():
+        return contextlib.nullcontext
+    from clickwise.verbs.profiling import STEPS, WARMUP, Profile, shown
+
+    profile = Profile(folder)
+
+    @contextlib.contextmanager
+    def traced(loop: Loop) -> Iterator[None]:
+        left = loop.total_steps - loop.at.step - WARMUP - STEPS
+        with profile.traced(loop.step, "train", skip=max(0, min(SETTLED, left))) as loop.step:
+            yield
+        say("\n".join(map(shown, profile.found)) or f"no trace: the training has no more than {WARMUP} steps")
+
+    return traced
 
 
 def _one_folder(make: Callable[[], Path]) -> Path:
@@ -137,7 +171,8 @@ def _start(session: Session, allow_imports: Collection[str], trust_paths: bool) 
     session.count_ids()  # last: it goes through the data
 
 
-def _run(folder: Path, session: Session, written: manifest.Manifest, content: dict[str, Any] | None) -> None:
+def _run(folder: Path, session: Session, written: manifest.Manifest, content: dict[str, Any] | None,
+         traced: Traced) -> None:
     """Trains from the start or from `content`, a checkpoint, and finishes the run folder, whose manifest is `written`.
     """
     start = 0 if content is None else content["position"]["step"]
@@ -155,7 +190,8 @@ def _run(folder: Path, session: Session, written: manifest.Manifest, content: di
                 loop.load_state_dict(content)
             del content  # or it would hold a second copy of every table until the end
         say(f"run {folder}: {_describe(session, loop.total_steps)}" + (f", from step {start:,}" if start else ""))
-        position = loop.run()
+        with traced(loop):
+            position = loop.run()
         if position.stopped:
             say(f"stopped at step {position.step}: {position.stopped}")
         _finish(folder, session, loop, log)

@@ -16,7 +16,7 @@ from clickwise.data.synthetic.ceiling import Ceiling
 from clickwise.data.synthetic.power_law import power_law
 from clickwise.data.synthetic.sequence import SequenceSignal, sequence_features
 from clickwise.data.synthetic.signal import SEQUENCE_KINDS, SignalConfig, build_signal
-from clickwise.errors import DataError, nearest
+from clickwise.errors import DataError, UsageError, nearest
 from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype, split_binary_chunks
 from clickwise.memory_limits import memory, shown
 from clickwise.recipe import require, to_dict
@@ -149,7 +149,7 @@ def named_spec(name: str, mappings: tuple[str, ...]) -> FeatureSpec:
     if name in VARIANTS:
         return click_spec(CRITEO_NUMERICALS, VARIANTS[name], mappings)
     if not Path(name).exists():
-        raise DataError(name, found="no such file, nor a variant", expected=f"{', '.join(VARIANTS)}, or a Feature Spec",
+        raise UsageError(name, found="no such file, nor a variant", expected=f"{', '.join(VARIANTS)}, or a spec",
                         do=nearest(name, VARIANTS))
     return with_mappings(FeatureSpec.load(name), mappings)
 

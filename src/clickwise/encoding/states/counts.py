@@ -86,10 +86,10 @@ class GoingOnCounts(GoingOn):
         self._grow()
         order, is_first, is_new, last = in_runs(rows, when)
         rows, when = rows[order], when[order]
-        place = np.arange(len(rows))
-        first, moment = (np.maximum.accumulate(np.where(starts, place, 0)) for starts in (is_first, is_new))
+        index = np.arange(len(rows))
+        first, moment = (np.maximum.accumulate(np.where(starts, index, 0)) for starts in (is_first, is_new))
         so_far = np.zeros((len(rows) + 1, 2), np.int64)  # before each event, over all keys
-        so_far[1:, 0], so_far[1:, 1] = place + 1, np.cumsum(events.label[order])
+        so_far[1:, 0], so_far[1:, 1] = index + 1, np.cumsum(events.label[order])
         counts = np.empty((len(rows), 2), np.int64)
         counts[order] = self._before(rows, when) + so_far[moment] - so_far[first]
 

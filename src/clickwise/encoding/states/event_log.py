@@ -112,11 +112,11 @@ class EventsByKey:
             low = np.where(position.is_valid().to_numpy(zero_copy_only=False) & (when > FIRST), first + many, low)
         start = np.maximum(first, low - state.length)
         offsets = np.concatenate([[0], np.cumsum(low - start)])
-        places = np.repeat(start - offsets[:-1], np.diff(offsets)) + np.arange(offsets[-1])
-        found = {name: self.columns[name][places] for name, column in state.features.items() if column != TIME}
+        positions = np.repeat(start - offsets[:-1], np.diff(offsets)) + np.arange(offsets[-1])
+        found = {name: self.columns[name][positions] for name, column in state.features.items() if column != TIME}
         for name, column in state.features.items():
             if column == TIME:
-                found[name] = times[places] - np.repeat(when, np.diff(offsets))
+                found[name] = times[positions] - np.repeat(when, np.diff(offsets))
         return {name: (found[name], offsets) for name in state.features}
 
 
@@ -179,9 +179,9 @@ class GoingOnEvents(GoingOn):
         offsets, length = self.log.offsets, self.state.length
         of = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         is_last = self.log.columns[TIME] == self.last_moments()[of]
-        ends, place = offsets[1:], np.arange(len(of))
+        ends, position = offsets[1:], np.arange(len(of))
         earlier = ends - np.bincount(of, is_last, len(ends)).astype(np.int64)  # where each last moment begins
-        kept = (place >= ends[of] - length) | (~is_last & (place >= earlier[of] - length))
+        kept = (position >= ends[of] - length) | (~is_last & (position >= earlier[of] - length))
         offsets = pa.array(np.concatenate([[0], np.cumsum(kept)])[offsets[1:]])
         return {name: pa.LargeListArray.from_arrays(offsets, pa.array(column[kept]))
                 for name, column in self.log.columns.items()}

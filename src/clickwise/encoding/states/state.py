@@ -101,7 +101,7 @@ class State:
 
 
 class GoingOn:
-    """A state in memory, to which events are told."""
+    """A state in memory that takes events."""
 
     def __init__(self, state: State) -> None:
         self.state, self.keys = state, GrowingKeys(state.table)
@@ -112,7 +112,7 @@ class GoingOn:
 
     def update(self, events: Events) -> None:
         """Takes in events, in any order; what lies before `until` is in it and left out. Events may come late, before
-        others that it was told of: rows of the last moment, and later ones, see them."""
+        others that it has taken: rows of the last moment, and later ones, see them."""
         if len(fresh := self._fresh(events)):
             self._replay(events if len(fresh) == len(events.label) else events.take(fresh))
 
@@ -124,13 +124,13 @@ class GoingOn:
         found = self.look_up(events.values)
         if len(fresh):
             later = self._replay(events.take(fresh))
-            place = np.arange(len(events.label))
-            place[fresh] = len(place) + np.arange(len(fresh))
-            found = {name: pa.concat_arrays([found[name], later[name]]).take(pa.array(place)) for name in found}
+            order = np.arange(len(events.label))
+            order[fresh] = len(order) + np.arange(len(fresh))
+            found = {name: pa.concat_arrays([found[name], later[name]]).take(pa.array(order)) for name in found}
         return found
 
     def click(self, events: Events) -> None:
-        """Events that it was told of already, without a click: they were clicked after all, as their label says now."""
+        """Events that it has taken already, without a click: they were clicked after all, as their label says now."""
         if len(fresh := self._fresh(events)):
             self._click(events.take(fresh))
 

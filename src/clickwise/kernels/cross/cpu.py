@@ -6,15 +6,23 @@ import itertools
 
 import torch
 
+from clickwise.kernels import prepacked
 from clickwise.kernels.autocast import compute_type
 from clickwise.kernels.cpu_products import added, product, product_of_columns
+from clickwise.kernels.cpu_rows import sum_of_rows
 
 CHUNK = 2048  # samples that backward takes at a time
 
 
 def cross(x0_BK: torch.Tensor, layers) -> torch.Tensor:
     """As `clickwise.kernels.cross.cross`."""
-    return _Cross.apply(x0_BK.to(compute_type(x0_BK)), *itertools.chain.from_iterable(layers))
+    x_BK = x0_BK = x0_BK.to(compute_type(x0_BK))
+    if (packed := prepacked.active()) is not None:
+        for u_RK, v_KR, bias_K in layers:
+            h_BR = x_BK if u_RK is None else packed.product(x_BK, u_RK)
+            x_BK = torch.addcmul(x_BK, x0_BK, packed.product(h_BR, v_KR, bias_K))
+        return x_BK
+    return _Cross.apply(x0_BK, *itertools.chain.from_iterable(layers))
 
 
 class _Cross(torch.autograd.Function):
@@ -52,7 +60,7 @@ class _Cross(torch.autograd.Function):
                 grad_z = grad_c * x0_c
                 grad_x0_c = grad_c * z_c if grad_x0_c is None else grad_x0_c.addcmul_(grad_c, z_c)
                 add(3 * layer + 1, lambda grad_z=grad_z, h_c=h_c: product_of_columns(grad_z, h_c))
-                add(3 * layer + 2, lambda grad_z=grad_z: grad_z.sum(0))
+                add(3 * layer + 2, lambda grad_z=grad_z: sum_of_rows(grad_z))
                 grad_h = product(grad_z, v.t())
                 if u is not None:
                     add(3 * layer, lambda grad_h=grad_h, x_c=x_c: product_of_columns(grad_h, x_c))

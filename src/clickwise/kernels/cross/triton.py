@@ -6,7 +6,7 @@ memory wait for each other: the product, and then another pass that reads z back
 its own with the element-wise part behind it, in tiles small enough for two programs on a multiprocessor: one multiplies
 while the other reads and writes. Triton's product reaches about three quarters of cuBLAS's rate, which the overlap
 pays for; with a full matrix (R = K = 3,456) the product is all that counts, and cuBLAS takes it. MOST_RANK lies between
-the two: reckoned, not measured on a GPU.
+the two: estimated, not measured on a GPU.
 
 Backward: per layer one pass over the values makes the gradient of z, adds to that of x0, and sums that of the bias in
 parts, always in the same order; the way around the layer is added inside cuBLAS's last product.

@@ -24,6 +24,12 @@ def pair_scores(a_VA: torch.Tensor, b_SVC: torch.Tensor, weights: Sequence[torch
     rows_S   only so many rows of each S, the first, are scored; the scores of all others are 0
     Under `torch.autocast` the arithmetic has its type, and the gradients the types of their tensors.
     """
-    fits = cpu_products.works_for(a_VA) and b_SVC.numel() > 0 and len(weights) > 1
+    fits = scores_at_once(a_VA) and len(b_SVC) > 0 and len(weights) > 1
     run = cpu.pair_scores if fits else reference.pair_scores
     return run(a_VA, b_SVC, weights, biases, activation, slopes, with_product=with_product, rows_S=rows_S)
+
+
+def scores_at_once(a_VA: torch.Tensor) -> bool:
+    """Whether `pair_scores` of these goes through all layers at once, here and now: then b may be of width 0, and the
+    scores are those of a alone."""
+    return cpu_products.works_for(a_VA)

@@ -16,10 +16,13 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
         touched_U, inverse_V = torch.arange(len(weight_RD), device=weight_RD.device), rows_V
     grad_UD = torch.zeros(len(touched_U), weight_RD.shape[1], device=weight_RD.device).index_add_(0, inverse_V, grad_VD)
     row_UD = weight_RD[touched_U].float()
-    decay_U = torch.full((len(touched_U),), rule.weight_decay, device=weight_RD.device)
+    decay = 0.0 if rule.decoupled_weight_decay else rule.weight_decay
+    decay_U = torch.full((len(touched_U),), decay, device=weight_RD.device)
     if rule.minibatch_l2:  # of rows looked up, repeated ones once
-        decay_U[inverse_V] = rule.weight_decay + rule.minibatch_l2 / states["count"][rows_V]
+        decay_U[inverse_V] = decay + rule.minibatch_l2 / states["count"][rows_V]
     grad_UD = grad_UD + decay_U[:, None] * row_UD
+    if rule.decoupled_weight_decay:
+        row_UD = row_UD * (1 - lr * rule.weight_decay)
     if rule.name == "sgd":
         change_UD = grad_UD
     elif rule.name == "adagrad":

@@ -50,15 +50,19 @@ def _narrowed(value, weight_ptr, at, seed):
 
 @triton.jit
 def _step_rows(weight_ptr, first_ptr, second_ptr, count_ptr, key, d, mask, grad, lr, first_bias, second_bias, eps, step,
-               beta1, beta2, rho, l1, l2, beta, base_lr, decay, minibatch_l2, RULE: tl.constexpr, DIM: tl.constexpr):
+               beta1, beta2, rho, l1, l2, beta, base_lr, decay, minibatch_l2, RULE: tl.constexpr,
+               DECOUPLED: tl.constexpr, DIM: tl.constexpr):
     """One optimizer step on the rows `key` [C], columns `d`, where `mask` [C]; `grad` [C, D] is theirs. Without counts
     there is no mini-batch aware L2."""
     at = key.to(tl.int64)[:, None] * DIM + d[None, :]
     on = mask[:, None] & (d < DIM)[None, :]
     weight = tl.load(weight_ptr + at, mask=on, other=0.0).to(tl.float32)
-    grad += decay * weight
+    if not DECOUPLED:
+        grad += decay * weight
     if count_ptr is not None:
         grad += (minibatch_l2 / tl.load(count_ptr + key, mask=mask, other=1.0))[:, None] * weight
+    if DECOUPLED:
+        weight -= lr * decay * weight
     if RULE == "sgd":
         weight -= lr * grad
     elif RULE == "adagrad":
@@ -112,8 +116,8 @@ def _now(now_ptr, lr, scale, first_bias, second_bias, eps, step):
 def _sum_and_step(weight_ptr, first_ptr, second_ptr, count_ptr, key_ptr, order_ptr, at_ptr, factor_ptr, grad_ptr,
                   next_key_ptr, next_sum_ptr, now_ptr, skip_ptr, entries, rows,
                   lr, scale, first_bias, second_bias, eps, step, beta1, beta2, rho, l1, l2, beta, base_lr, decay,
-                  minibatch_l2, RULE: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, CHUNK: tl.constexpr,
-                  UNIT: tl.constexpr, SPLIT: tl.constexpr):
+                  minibatch_l2, RULE: tl.constexpr, DECOUPLED: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+                  CHUNK: tl.constexpr, UNIT: tl.constexpr, SPLIT: tl.constexpr):
     if skip_ptr is not None:
         if tl.load(skip_ptr) != 0:
             return
@@ -169,13 +173,13 @@ def _sum_and_step(weight_ptr, first_ptr, second_ptr, count_ptr, key_ptr, order_p
         tl.store(to + DIM, tl.where(is_counted, 0.0, total), mask=((i == last) & goes_on)[:, None] & columns)
     _step_rows(weight_ptr, first_ptr, second_ptr, count_ptr, key, d, real & (key != previous) & (is_open == 0), total,
                lr, first_bias, second_bias, eps, step, beta1, beta2, rho, l1, l2, beta, base_lr, decay, minibatch_l2,
-               RULE, DIM)
+               RULE, DECOUPLED, DIM)
 
 
 @triton.jit(do_not_specialize=["step"])
 def _step_untouched(weight_ptr, first_ptr, second_ptr, touched_ptr, now_ptr, skip_ptr, rows,
                     lr, first_bias, second_bias, eps, step, beta1, beta2, decay,
-                    DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr):
+                    DECOUPLED: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr):
     """Adam with the gradient 0 on the rows that no id touched."""
     if skip_ptr is not None:
         if tl.load(skip_ptr) != 0:
@@ -186,7 +190,8 @@ def _step_untouched(weight_ptr, first_ptr, second_ptr, touched_ptr, now_ptr, ski
     mask = row < rows
     mask = mask & (tl.load(touched_ptr + row, mask=mask, other=1) == 0)
     _step_rows(weight_ptr, first_ptr, second_ptr, None, row, d, mask, tl.zeros((BLOCK_R, BLOCK_D), tl.float32), lr,
-               first_bias, second_bias, eps, step, beta1, beta2, 0.0, 0.0, 0.0, 0.0, 1.0, decay, 0.0, "adam", DIM)
+               first_bias, second_bias, eps, step, beta1, beta2, 0.0, 0.0, 0.0, 0.0, 1.0, decay, 0.0, "adam", DECOUPLED,
+               DIM)
 
 
 def now(rule, *, lr: torch.Tensor, step: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
@@ -204,7 +209,8 @@ def now(rule, *, lr: torch.Tensor, step: torch.Tensor, scale: torch.Tensor | Non
 def self_test(device: torch.device) -> None:
     """Raises where a step on `device` is not that of the reference."""
     rule = types.SimpleNamespace(name="adam", lr=0.1, eps=1e-3, beta1=0.8, beta2=0.9, eps_hat=False, lazy=True, rho=0.9,
-                                 l1=0.0, l2=0.0, beta=1.0, weight_decay=0.1, minibatch_l2=0.3)
+                                 l1=0.0, l2=0.0, beta=1.0, weight_decay=0.1,
+                                 decoupled_weight_decay=False, minibatch_l2=0.3)
     rows_V = torch.randint(0, 30, (300,), device=device) // 4 * 3
     weight, count = torch.randn(30, 20, device=device), torch.arange(1.0, 31.0, device=device)
     for dtype in (torch.float32, torch.bfloat16):
@@ -262,8 +268,8 @@ def update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], key_V: torc
                 next_sum = torch.empty(2 * chunks, dim, device=key.device)
             _sum_and_step[(chunks, triton.cdiv(dim, tile["BLOCK_D"]))](
                 weight_RD, first, second, count, key, order, at, factor, grad, next_key, next_sum, on_device, skip,
-                entries, rows, *each_step, step, *constants, RULE=rule.name, DIM=dim, UNIT=unit,
-                SPLIT=multiplies_bfloat16(grad.device), **tile)
+                entries, rows, *each_step, step, *constants, RULE=rule.name, DECOUPLED=rule.decoupled_weight_decay,
+                DIM=dim, UNIT=unit, SPLIT=multiplies_bfloat16(grad.device), **tile)
             if next_key is None:
                 break
             key, grad, entries = next_key, next_sum, 2 * chunks
@@ -275,7 +281,8 @@ def update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], key_V: torc
         block_r = 4096 // block_d
         _step_untouched[(triton.cdiv(rows, block_r), triton.cdiv(dim, block_d))](
             weight_RD, first, second, touched_R, on_device, skip, rows, each_step[0], *each_step[2:], step,
-            *constants[:2], float(rule.weight_decay), DIM=dim, BLOCK_D=block_d, BLOCK_R=block_r, num_warps=4)
+            *constants[:2], float(rule.weight_decay), DECOUPLED=rule.decoupled_weight_decay, DIM=dim,
+            BLOCK_D=block_d, BLOCK_R=block_r, num_warps=4)
 
 
 def _tile(dim: int, rule: str) -> dict[str, int]:

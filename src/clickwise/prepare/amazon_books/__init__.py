@@ -189,5 +189,5 @@ def _categories(engine: Engine, metadata: Path, names: Sequence[str]) -> ir.Tabl
                           {"category": "category"})
     if len(names) > 1:
         several = items.category.split(SEPARATOR)
-        items = items.mutate(**{name: several[place].nullif("") for place, name in enumerate(names)})
+        items = items.mutate(**{name: several[index].nullif("") for index, name in enumerate(names)})
     return engine.materialise(items.mutate(category=ibis.coalesce(items.category, NO_CATEGORY)), "categories")

@@ -32,6 +32,11 @@ from clickwise.prepare.written import check_examples, save_encoding
 
 TABLE_ROW_BYTES = 130  # of clicks, examples, similarities and `level_example`, for every row
 NOT_FOR_NEW_ROWS = "dataset.feature_set={} is as published, made of a whole log at once"
+TRAINED_BY = {
+    "clickwise": "outbrain/wide_deep", "v1_nvtabular": "outbrain/wide_deep",
+    "v1_spark": "outbrain/wide_deep 'model.embedding_sizes={doc_event_id: 128, doc_id: 128, ad_id: 128, "
+                "campaign_id: 128, event_platform: 16}'",
+    "multihot": "outbrain/wide_deep_multihot", "profiles": "outbrain/wide_deep_profiles"}
 KEYS = ("display", "ad")  # of an example: its row in `level_display` and in `level_ad`
 
 
@@ -43,7 +48,10 @@ class Outbrain(Preparation):
 
     Config = OutbrainConfig
     file_keys = ("folder", "files", "test_displays")
-    trained_by = "outbrain/wide_deep"
+
+    @property
+    def trained_by(self) -> str:
+        return TRAINED_BY[self.config.feature_set]
 
     def raw_files(self) -> dict[str, list[Path]]:
         config, self.features = self.config, feature_set(self.config.feature_set)

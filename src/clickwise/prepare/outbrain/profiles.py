@@ -93,6 +93,9 @@ def store_profiles(engine: Engine, users: Literal["all", "test"]) -> None:
 
         grown = views.inner_join(aspects.select("document_id", "kind", "aspect", "rarity", "confidence"), "document_id")
         grown = grown.mutate(confidence=grown.times * grown.confidence)
+        # Each view adds to the square of the weight that its aspect has so far. Rarity 2, confidences 0.5, then 0.25:
+        #   first view    4 · 0.5 · (2 · 0.5 - 0.5) = 1
+        #   second view   4 · 0.25 · (2 · 0.75 - 0.25) = 1.25; together 2.25 = (2 · 0.75)², the square of the weight now
         order = {"group_by": ["user", "aspect"], "order_by": ["at", "document_id"]}
         sure = grown.confidence.sum().over(ibis.cumulative_window(**order))
         grown = engine.materialise(grown.select(

@@ -37,8 +37,8 @@ from clickwise.prepare.table.config import TableConfig
 from clickwise.prepare.table.in_engine import RowsInEngine
 from clickwise.prepare.table.in_memory import MOST_ROWS, VALUE_BYTES, RowsInMemory
 from clickwise.prepare.table.raw_columns import encoded, raw_columns
+from clickwise.prepare.table.row_counts import shown
 from clickwise.prepare.table.rows import store_rows
-from clickwise.prepare.table.told import shown
 from clickwise.prepare.written import SHOWN, save_encoding, say_without_display
 from clickwise.progress import say
 
@@ -167,7 +167,7 @@ class Table(Preparation):
             elif size is not None:
                 features[name] = Feature(name, narrowest_id_dtype(size), size, feature.max_hotness)
                 chain = (Vocabulary(name, config.hash_buckets.get(name, 0)),)
-            else:  # of a display, or of a channel of one's own: handed on, texts as 60-bit hashes
+            else:  # of a display, or of a channel of your own: handed on, texts as 60-bit hashes
                 features[name] = Feature(name, "int64" if feature.is_raw_text or feature.dtype == "bool"
                                          else feature.dtype)
                 hashed = [Hash60()] if feature.is_raw_text else []
@@ -221,8 +221,8 @@ class Table(Preparation):
         path, spec = self.spec.folder / COLUMNS, self.spec
         try:
             drafted = read_given_json(path) if path.exists() else {}
-            drafted = {name: {key: str(told[key]) for key in ("channel", "why", "check")}
-                       for name, told in drafted.items()}
+            drafted = {name: {key: str(column[key]) for key in ("channel", "why", "check")}
+                       for name, column in drafted.items()}
         except (ValueError, TypeError, KeyError, AttributeError):
             raise PrepareError(path, found="other than what clickwise spec infer wrote", expected="that",
                                do="remove it: it holds only the reasons of the draft") from None
@@ -231,10 +231,10 @@ class Table(Preparation):
             channels = dict.fromkeys(names, channel) | channels
         for name in dict.fromkeys([*drafted, *spec.features]):
             channel = channels.get(name, LEFT_OUT)
-            told = drafted.get(name, {})
-            if told and told["channel"] != channel:
-                told = {"why": f"as the Feature Spec says; drafted as {told['channel']}"}
-            found[name] = {"channel": channel, "why": told.get("why", ""), "check": told.get("check", ""),
+            draft = drafted.get(name, {})
+            if draft and draft["channel"] != channel:
+                draft = {"why": f"as the Feature Spec says; drafted as {draft['channel']}"}
+            found[name] = {"channel": channel, "why": draft.get("why", ""), "check": draft.get("check", ""),
                            "ids": self.sizes.get(name),
                            "missing": {mapping: shares[name] for mapping, shares in self.missing.items()
                                        if name in shares},

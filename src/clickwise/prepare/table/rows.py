@@ -165,10 +165,10 @@ class _Reader:
         expected = f"{len(next(iter(headers.values())))} fields with {some.delimiter!r} between them"
 
         def wrong(header: Sequence[str]) -> Wrong:
-            place_of = {column: place for place, column in reversed(list(enumerate(header)))}
-            places = [(place_of[column], column) for column in columns]
-            return lambda fields: next((f"{fields[place][:40]!r} in {column!r}, bytes that are not of the encoding"
-                                        for place, column in places if not is_encodable(fields[place])), None)
+            index_of = {column: index for index, column in reversed(list(enumerate(header)))}
+            fields_of = [(index_of[column], column) for column in columns]
+            return lambda fields: next((f"{fields[index][:40]!r} in {column!r}, bytes that are not of the encoding"
+                                        for index, column in fields_of if not is_encodable(fields[index])), None)
 
         _, read = self.bad_rows.read_text(name[4:], [RawText(
             file, layout, len(headers[file]), wrong(headers[file]), (layout.quote.encode(),) if layout.quote else ())

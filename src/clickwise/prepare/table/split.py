@@ -15,8 +15,8 @@ from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare.encode import read_column, through
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.table.raw_columns import null_if_missing
+from clickwise.prepare.table.row_counts import files_of, spans_of
 from clickwise.prepare.table.rows import FILE
-from clickwise.prepare.table.told import files_of, spans_of
 from clickwise.prepare.written import mapping_of_examples
 from clickwise.progress import Progress, say
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 class Split(NamedTuple):
     """Mapping → its rows, and by the column `order_by` its first and last moment; rows left out for want of a label;
-    what `told.files_of` tells of the mappings of several files."""
+    what `row_counts.files_of` finds in the mappings of several files."""
 
     rows: dict[str, int]
     unlabelled: int

@@ -3,7 +3,7 @@
     live      rows looked up, events taken in, users forgotten
     rows      which rows of states that touches, and where they are kept
     records   a row of a state as bytes
-    seen      events that were told of already
+    seen      events that were received already
     store     what keeps records: memory, sqlite, redis_store, or one's own
 """
 

@@ -1,4 +1,4 @@
-"""States of a server that go on with the events it is told: rows are scored by what was known before their moment.
+"""States of a server that go on with the events it receives: rows are scored by what was known before their moment.
 
 A request looks up the rows of states that it touches, in one question to the store. Events are taken in by the code of
 a replay, over the same few rows, and what they changed is written at once, all or none.
@@ -28,7 +28,7 @@ from clickwise.serve.states.store import Records, Store
 @dataclasses.dataclass(frozen=True)
 class Taken:
     """Of the events of a request how many were counted; of these how many came `late`, before others of one of their
-    keys; how many `clicks` there were on events that were told of before; how many were `repeats` of others, in the
+    keys; how many `clicks` there were on events that were received before; how many were `repeats` of others, in the
     request or before it; and how many the export `holds` already."""
 
     events: int = 0
@@ -125,7 +125,7 @@ class LiveStates:
         return taken
 
     def forget(self, user: object) -> None:
-        """Forgets a user: what events told of him, and for what the export holds of him in states that go on, a mark
+        """Forgets a user: what events said of him, and for what the export holds of him in states that go on, a mark
         that it is not to be looked at. Raises DataError for what is no value of the column `user`."""
         column = self._states.user
         value = self._states.encoding.raw_column(column).type.one(user)
@@ -135,7 +135,7 @@ class LiveStates:
 
 
 class _Clicked:
-    """A state that is told of clicks on events that it knows."""
+    """A state that takes clicks on events that it knows."""
 
     def __init__(self, state: GoingOn) -> None:
         self.look_up, self._state = state.look_up, state

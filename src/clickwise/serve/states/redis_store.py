@@ -105,7 +105,7 @@ class RedisStore(Store):
             except self._errors_of.ResponseError:  # a user that may not ask
                 return
         if not info.get("aof_enabled"):
-            warn(f"{self.place} keeps states in memory: what it was told since its last snapshot is lost with it "
+            warn(f"{self.place} keeps states in memory: what it received since its last snapshot is lost with it "
                  "(appendonly yes, appendfsync always)")
         if info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction":
             warn(f"{self.place} forgets states where its memory is full (maxmemory-policy noeviction)")

@@ -1,7 +1,7 @@
 """Which events were taken in already: a request that is sent again, since its answer was lost, must not count twice.
 
 Of every user (of every value of the first column of `same`, where the user is none of them) the last 100 events are
-known again, and all of the last request that told of him. An event is what the columns `same` of a log say, of which
+known again, and all of the last request with this user. An event is what the columns `same` of a log say, of which
 63 bits are kept, and one says whether it was clicked. Where one of them is missing it cannot be known again.
 """
 
@@ -41,7 +41,7 @@ class Seen:
         self.keys: list[Key] = [(owner, SEEN) for owner in dict.fromkeys(event[0] for event in clicked if event)]
 
     def known(self, found: Records) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows are events that earlier requests told of, and which of these without a click, of which this one
+        """Which rows are events of earlier requests, and which of these without a click, of which this one
         tells; bool [rows] each. `found` are the records of `keys`."""
         marks = self._marks(found)
         were_clicked = [None if event is None else marks[event[0]].get(event[1]) for event in self._events]

@@ -32,7 +32,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def replace(self, owner: str, records: Mapping[str, bytes]) -> None:
-        """Puts `records`, by the second part of their keys, in the place of all that are `owner`'s."""
+        """Replaces all records of `owner` by `records`, named by the second part of their keys."""
 
     def check(self) -> None:
         """Returns where the store answers."""
@@ -45,7 +45,7 @@ class Store(abc.ABC):
 
 def open_store(text: str, where: str = "--states") -> Store:
     """The store that a text names: memory, sqlite:PATH, redis://…, rediss://…, unix://…, or the dotted path of a class
-    of one's own, with =ARGUMENT where it takes one. Raises RecipeError, at `where`, and StoreError."""
+    of your own, with =ARGUMENT where it takes one. Raises RecipeError, at `where`, and StoreError."""
     if text.startswith(REDIS):
         return registry.resolve("store", "redis", where)(text)
     name, is_short, argument = text.partition(":")

@@ -1,4 +1,4 @@
-"""What a person is told of the rows that were read: how many each file has, and the moments that they are of."""
+"""What is reported of the rows that were read: how many each file has, and the moments that they are of."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clickwise.prepare.table.rows import FILE
 
 def spans_of(engine: Engine, labelled: ir.Table, by: ir.IntegerValue, names: Sequence[str], order_by: str,
              time: Time) -> dict[str, tuple[str, str]]:
-    """Name → the first and the last moment of the rows with a label whose `by` is its place among `names`, by the
+    """Name → the first and the last moment of the rows with a label whose `by` is its index in `names`, by the
     column `order_by`, read as `time`; where it holds neither times nor numbers, none."""
     written = Text().bulk(labelled[order_by])
     labelled = labelled.select("__label", by=by, time=time.bulk(written), number=Float().bulk(written))
@@ -46,12 +46,12 @@ def files_of(engine: Engine, labelled: ir.Table, names: Sequence[str], order_by:
     counts = {row[FILE]: row for row in engine.rows(labelled.group_by(FILE).aggregate(
         rows=labelled.count(), without_label=labelled.count(where=labelled["__label"].isnull())))}
     spans = spans_of(engine, labelled, labelled[FILE], names, order_by, time) if order_by else {}
-    return {name: {**{key: counts[place][key] if place in counts else 0 for key in ("rows", "without_label")},
-                   **({"time": spans[name]} if name in spans else {})} for place, name in enumerate(names)}
+    return {name: {**{key: counts[index][key] if index in counts else 0 for key in ("rows", "without_label")},
+                   **({"time": spans[name]} if name in spans else {})} for index, name in enumerate(names)}
 
 
 def shown(files: dict[str, dict[str, Any]], most: int) -> str:
     """`clicks.csv 1,200 (2024-01-01 … 2024-01-07), more.csv 0`"""
-    texts = [f"{name.rpartition('/')[2]} {told['rows']:,}"
-             + (f" ({' … '.join(told['time'])})" if "time" in told else "") for name, told in files.items()]
+    texts = [f"{name.rpartition('/')[2]} {counts['rows']:,}"
+             + (f" ({' … '.join(counts['time'])})" if "time" in counts else "") for name, counts in files.items()]
     return ", ".join(texts[:most]) + (f", and {len(texts) - most} more (summary.json)" if len(texts) > most else "")
