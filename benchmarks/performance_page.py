@@ -60,8 +60,8 @@ def _scoring(result: dict) -> str:
         f"{machine['processor']}, one thread, other work beside it, {result['date'][:10]}, torch "
         f"{result['versions'].get('torch')}: `{result['command']}`",
         "CPU ms of a forward pass: the median, 10 % and 90 % points in brackets. *aoti* is the exported graph compiled "
-        "by AOTInductor with its weights frozen, *onnx* ONNX Runtime; both get their ids ready made in one tensor. *×* is "
-        "ours over the faster of them, *differs* the largest difference between probabilities.",
+        "by AOTInductor with its weights frozen, *onnx* ONNX Runtime; both get their ids ready made in one tensor. *×* "
+        "is ours over the faster of them, *differs* the largest difference between probabilities.",
         _table(list(lines.values()))))
 
 
