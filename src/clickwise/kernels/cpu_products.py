@@ -19,9 +19,9 @@ long oneDNN takes as MKL:
     2048 × 300 × 200   (123 M)     0.86             1.01                1.01
     2048 × 1024 × 1024 (2,147 M)   0.83             0.86                0.96
 
-The row for processors with AVX-VNNI too (Zen 5, whose units are twice as wide) has the sizes that a Zen 4 showed for
-other forms of these products; on a Zen 5 recurrences were faster with MKL below a million multiply-adds, and where above
-the change lies was not measured. Nor was an Intel processor.
+The row for processors with AVX-VNNI too (Zen 5, whose units are twice as wide) is a guess between that and what a Zen 5
+showed: recurrences were faster there with MKL below a million multiply-adds. Above that it was not measured; nor was an
+Intel processor.
 
 Both compute in full float32.
 
