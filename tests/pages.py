@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"(?:^<!-- (?P<mark>[a-z ]+): (?P<value>[^\n]*?) -->\n\n?)?"
                    r"^ *```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.DOTALL | re.MULTILINE)
 RUN = ("sh", "bash", "python")
-DECLINED = {"curl": "--fail-with-body"}  # an answer of 4xx or 5xx is a failure
+FLAGS = {"curl": "--fail-with-body"}  # an answer of 4xx or 5xx is a failure
 
 # The command as it is installed: what lies in the working folder is not on its path. A server is started behind the
 # shell's back, as in a second terminal, and replaces the one before it.
@@ -126,7 +126,7 @@ class Reader:
             exec(code, self.names)
         else:
             text = block.text.replace("8080", self._port)
-            functions = "".join(f'{name}() {{ command {name} {option} "$@"; }}\n' for name, option in DECLINED.items())
+            functions = "".join(f'{name}() {{ command {name} {option} "$@"; }}\n' for name, option in FLAGS.items())
             done = subprocess.run(["bash", "-euo", "pipefail", "-c", functions + text], cwd=self.folder, text=True,
                                   env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             self.shown += done.stdout

@@ -224,6 +224,43 @@ def test_comparison(run, tmp_path):
     assert "Training loss" in page.text and "20260102-030405" in page.text and "other" in page.text
 
 
+def test_settings_are_shown_as_a_recipe_says_them(run, tmp_path):
+    other = make_run(tmp_path / "runs" / "kuairand-din" / "20260102-040506")
+    recipe = "model: {name: din, mlp: [80, 40]}\ntrain: {batch_size: 64, seed: null, checksums: true}\nfreeze: []\n"
+    (other / "recipe.yaml").write_text(recipe)
+    (run / "recipe.yaml").write_text(recipe.replace("null", "[1, a]").replace("true", "false").replace(
+        ", mlp: [80, 40]", ""))
+    text = compare([run, other])
+    cells = re.findall(r'<tr><td>([^<]*)</td><td class="value">([^<]*)</td><td class="value">([^<]*)</td></tr>', text)
+    assert cells == [("train.seed", "[1, a]", "null"), ("train.checksums", "false", "true"),
+                     ("model.mlp", "–", "[80, 40]")]
+    assert text.index("train.checksums") < text.index("Settings that only some of them have") < text.index("model.mlp")
+
+
+def test_roc_curves_of_several_runs_lie_over_each_other(run, tmp_path):
+    runs = [run, *(make_run(tmp_path / "runs" / name) for name in ("wide", "deep"))]
+    (runs[1] / "scores.npz").unlink()
+    text = compare(runs)
+    figure, = re.findall(r"<figure>(?:(?!</figure>).)*ROC curves of 2 runs.*?</figure>", text)
+    assert set(re.findall(r'<polyline class="line s(\d)"', figure)) == {"0", "2"}
+    assert re.findall(r'<span class="key s(\d)"><i></i>([^<]*)', figure) == [
+        ("0", "kuairand-dlrm · 20260102-030405"), ("2", "deep")]  # a run with a name has that name
+    assert not broken_places(text)
+
+
+@pytest.mark.parametrize(("runs", "is_broad"), [(2, False), (7, True)])
+def test_tables_have_few_columns(tmp_path, runs, is_broad):
+    """Many metrics of few runs are rows, and the page is broader where there are many runs."""
+    folders = [make_run(tmp_path / "runs" / "a-b" / f"20260102-03040{i}", auc_offset=i / 1000) for i in range(runs)]
+    text = compare(folders)
+    head = re.findall(r"<th>([^<]*)</th>", text.partition("</thead>")[0])
+    assert head == ["", *(folder.name for folder in folders)]
+    rows = dict(re.findall(r"<tr><td>([^<]*)</td>(.*?)</tr>", text.partition("</table>")[0]))
+    assert re.findall(r">(0\.\d+)<", rows["AUC"]) == [f"{0.71234567 + i / 1000:.5f}" for i in range(runs)]
+    assert rows["AUC"].endswith(f'<td class="best">{0.71234567 + (runs - 1) / 1000:.5f}</td>')
+    assert ('<main class="broad">' in text) == is_broad
+
+
 def test_comparison_with_an_unfinished_run(run, tmp_path):
     other = make_run(tmp_path / "runs" / "other-dataset" / "now", auc_offset=0.1)
     (other / "metrics.json").unlink()

@@ -32,6 +32,7 @@ from clickwise.encoding.replay import Replay
 from clickwise.errors import ClickwiseError, DataError, Interrupted, UsageError
 from clickwise.feature_spec import FILE_NAME, FeatureSpec
 from clickwise.files import check_new_folder, read_json, whole_folder
+from clickwise.kernels.prepacked import PackedWeights
 from clickwise.latest_run import latest_run
 from clickwise.manifest import Manifest, of_run
 from clickwise.models.ctr_model import CTRModel
@@ -67,6 +68,7 @@ class Model:
             self.folder, allow_imports=allow_imports, spec=spec, trust_paths=trust_paths)
         self._spec, self._encoding = self._session.dataset.spec, own_encoding(self.folder)
         self._encoder = Encoder(self._encoding, inputs(self._session.reads))
+        self._weights = PackedWeights()  # of a model that is trained no more
         self._replay: Replay | None = None
         self._temporary: tempfile.TemporaryDirectory | None = None
 
@@ -121,7 +123,8 @@ class Model:
         whole = pa.concat_tables(tables, promote_options="permissive")
         columns = model_columns(self._spec, self._replay.rows(whole).arrays, len(whole))
         self._encoder = self._replay.encoder
-        logits = [scores(self._session, self._spec, columns.part(slice(first, first + BLOCK_ROWS)))["logit"]
+        logits = [scores(self._session, self._spec, columns.part(slice(first, first + BLOCK_ROWS)),
+                         self._weights)["logit"]
                   for first in range(0, columns.rows, BLOCK_ROWS)]
         return 1 / (1 + np.exp(-np.concatenate(logits).astype(np.float64)))
 
@@ -134,7 +137,7 @@ class Model:
             encoder = encoder.in_parts(table for _, table in self._blocks(data, encoder))
         for first, table in self._blocks(data, encoder):
             columns = model_columns(self._spec, encoder.arrays(table, first), len(table))
-            logits.append(scores(self._session, self._spec, columns)["logit"])
+            logits.append(scores(self._session, self._spec, columns, self._weights)["logit"])
         return np.concatenate(logits)
 
     def predict_proba(self, data: Data, *, alone: bool = False) -> np.ndarray:
@@ -171,7 +174,7 @@ class Model:
             loader = Loader(session.dataset.as_evaluated(columns), spec, batch_size=session.evaluation_batch_size,
                             channels={*session.reads, "label", "display"})
             measure(session.model, loader.epoch(0), metrics, precision=session.recipe.train.precision,
-                    device=session.device)
+                    device=session.device, weights=self._weights)
             seen += columns.rows
         if not seen:
             raise DataError("rows", found="no rows with a label", expected="at least one row")
@@ -272,9 +275,9 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     try:
         run = train(recipe, _overrides(chosen), out=folder / "runs")
     except Interrupted:
-        run = next((folder / "runs").glob("*/*"))
-        if not (run / "checkpoint" / "last.pt").exists():
+        if (last := next((folder / "runs").glob("*/*/checkpoint/last.pt"), None)) is None:
             raise
+        run = last.parents[1]
         say("interrupted: the model is that of the best checkpoint until then")
     found = Model(run)
     found._temporary = temporary

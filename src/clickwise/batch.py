@@ -7,7 +7,7 @@ L history length · V ids in a batch · P feature pairs · H hidden width.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -89,13 +89,19 @@ class Batch:
         return Batch(**{name: tuple(map(each, value)) if isinstance(value, tuple) else each(value)
                         for name, value in vars(self).items()})
 
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        for value in vars(self).values():
+            for column in value if isinstance(value, tuple) else (value,):
+                if isinstance(column, torch.Tensor):
+                    yield column
+                elif isinstance(column, Ragged):
+                    yield from (column.values_V, column.offsets)
+
     def to(self, device: torch.device | str) -> Batch:
         """A batch on `device`, itself if it is there; what shares one buffer, as in a loader's batch, crosses in one
         copy. From page-locked memory the copy to a GPU runs beside the computation."""
         device = torch.empty(0, device=device).device  # of "cuda", the GPU that it means
-        tensors: list[torch.Tensor] = []
-        self.map(lambda tensor: tensors.append(tensor) or tensor)
-        tensors = [tensor for tensor in tensors if tensor.device != device]
+        tensors = [tensor for tensor in self._tensors() if tensor.device != device]
         if not tensors:
             return self
         # The copy to the CPU is waited for: its reader would not know when it has arrived.

@@ -366,7 +366,9 @@ def train(recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", autocom
         find(recipe)  # a wrong name is reported at once, before torch is loaded
     if processes is not None and processes > 1:
         from clickwise.launch import launch
+        from clickwise.verbs.numa import tell_of_nodes
 
+        tell_of_nodes()
         sys.exit(launch(processes))
     from clickwise.processes import is_first, together
     from clickwise.verbs.train import train

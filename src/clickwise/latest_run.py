@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clickwise.progress import say
 
-_TIME = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")  # the name of a run folder, as `clickwise train` gives it
+RUN_TIME = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")  # the name of a run folder, as `clickwise train` gives it
 
 
 def latest_run(folder: Path) -> Path:
@@ -18,7 +18,7 @@ def latest_run(folder: Path) -> Path:
     if (folder / "recipe.yaml").exists() or not folder.is_dir():
         return folder
     runs = [(name[1], int(name[2] or 1), path) for path in folder.iterdir()
-            if (name := _TIME.fullmatch(path.name)) and (path / "recipe.yaml").exists()]
+            if (name := RUN_TIME.fullmatch(path.name)) and (path / "recipe.yaml").exists()]
     if not runs:
         return folder
     latest = max(runs)[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 from clickwise.data.arrays import RaggedArray
 from clickwise.data.columns import Columns, read_columns
 from clickwise.data.crc32c import crc32c, masked
+from clickwise.data.examples import _find_lists, read_example, read_features
+from clickwise.data.tfrecord_file import Records
 from clickwise.data.transcode import transcode
-from clickwise.errors import ClickwiseError
+from clickwise.errors import ClickwiseError, DataError
 from clickwise.feature_spec import AUTO, Chunk, Feature, FeatureSpec
 
 RFC_3720 = {bytes(32): 0x8A9136AA, b"\xff" * 32: 0x62A8AB43, bytes(range(32)): 0x46DD794E,
@@ -119,6 +122,52 @@ def test_histories_of_sim_as_published(tmp_path, capsys):
     assert "0 is padding" in capsys.readouterr().err
 
 
+def test_other_orders_names_and_layouts_of_an_example(tmp_path):
+    """Records of one file in different layouts: another order of names, other features, one by one or packed, the list
+    before its name, a name twice (the later counts), fields that nobody knows."""
+    def entry(name: bytes, feature: bytes, swapped: bool = False) -> bytes:
+        parts = [by_hand.message(1, name), by_hand.message(2, feature)]
+        return by_hand.message(1, b"".join(reversed(parts) if swapped else parts))
+
+    rng, content = np.random.default_rng(0), b""
+    for number, row in enumerate(records(ROWS, 1)):
+        names = [*rng.permutation(list(row))]
+        entries = [entry(name.encode(), by_hand.feature(row[name], packed=number % 4 != 1), number % 4 == 2)
+                   for name in names]
+        entries.insert(int(rng.integers(len(entries))), entry(b"other", by_hand.feature([b"text", b"more"])))
+        entries.insert(0, entry(b"ad", by_hand.feature([77])))
+        unknown = by_hand.varint(7 << 3) + by_hand.varint(300) if number % 4 == 3 else b""
+        content += by_hand.record(by_hand.message(1, b"".join(entries)) + unknown)
+    spec = transcode(source(tmp_path, {"part-0": content}), tmp_path / "out")
+    check_rows(read_columns(spec, "train"), ROWS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=3), st.integers(0, 49), st.booleans())
+def test_what_is_read_side_by_side_is_what_is_read_one_by_one(changes, row, packed):
+    """Whatever is changed in a record: the same values, or an error."""
+    data = bytearray(by_hand.example(records(ROWS, 1)[row], packed))
+    for at, byte in changes:
+        data[at % len(data)] = byte
+    names = ["label", "age", "ad", "topics"]
+    good = by_hand.example(records(ROWS, 1)[1])
+    content = bytes(data) + good
+    held = Records(Path("part-0"), content, np.array([0, len(data)]), np.array([len(data), len(content)]), 0,
+                   np.zeros(2, np.int64))
+    try:
+        alone = {name.decode(): (kind, b"".join(values)) for name, (kind, values)
+                 in read_example(bytes(data), {name.encode() for name in names}).items() if values}
+    except (ValueError, IndexError):
+        with pytest.raises(DataError, match="record 0"):
+            read_features(held, names)
+        return
+    kinds, starts, ends, odd = _find_lists(held, {name.encode(): index for index, name in enumerate(names)})
+    assert not odd[1]
+    if not odd[0]:
+        assert {name: (int(kinds[key, 0]), content[starts[key, 0] : ends[key, 0]]) for key, name in enumerate(names)
+                if kinds[key, 0]} == alone
+
+
 GOOD = {"label": [1, 0], "age": [0.5, 1.0], "views": [1, 2], "ad": [3, 4], "topics": [1, 2], "display": [5, 6]}
 
 
@@ -149,7 +198,7 @@ DAMAGE = {
                  (f"record 1, offset {SECOND}", "3 values of 'age' in a record of 2 rows", "1 for each")),
     "lists of no one length": (by_hand.tfrecords({**GOOD, "topics": [1, 2, 3]}),
                                ("record 0, offset 0", "3 values of 'topics'", "filled up with -1")),
-    "texts": (by_hand.tfrecords({**GOOD, "ad": [b"x", b"y"]}), ("record 0, offset 0", "bytes (texts) in 'ad'")),
+    "texts": (by_hand.tfrecords({**GOOD, "ad": [b"x", b"y"]}), ("record 0, offset 0", "bytes (texts) values of 'ad'")),
     "another kind": (by_hand.tfrecords(GOOD, {**GOOD, "ad": [1.0, 2.0]}),
                      (f"record 1, offset {SECOND}", "float values of 'ad'", "int64")),
     "floats as ids": (by_hand.tfrecords({**GOOD, "ad": [1.0, 2.0]}), ("'ad', row 0", "1.0", "integers")),

@@ -13,7 +13,7 @@ import torch
 
 from clickwise.embedding import Table, TableOptimizer, backward, build_embeddings
 from clickwise.export import pt2_file
-from clickwise.kernels import cpu_products
+from clickwise.kernels import cpu_products, prepacked
 from clickwise.kernels.sparse_update import cpu as sparse_update
 from clickwise.machine import NEWEST_TORCH, OLDEST_TORCH
 from clickwise.optim import dense
@@ -41,9 +41,17 @@ def tables_are_saved() -> bool:
     return list(saved) == ["0.tables.t.weight"] and torch.equal(*(engine.rows_of("t") for engine in made))
 
 
+def writing_is_counted() -> bool:
+    tensor = torch.zeros(2)
+    before = tensor._version
+    with torch.inference_mode():
+        tensor.add_(1)
+    return tensor._version > before
+
+
 def memtables_are_known() -> bool:
     ibis = pytest.importorskip("ibis")
-    from clickwise.prepare.engine import DuckDBEngine
+    from clickwise.prepare.duckdb_engine import DuckDBEngine
 
     engine = DuckDBEngine(memory_limit="100MB", threads=1)
     try:
@@ -60,6 +68,8 @@ SELF_TESTS = {
     "_step_supports_amp_scaling": lambda: all(dense._skips_where_told(kind, CPU)
                                               for kind in (torch.optim.SGD, torch.optim.AdamW)),
     "torch.ops.mkldnn._linear_pointwise": lambda: cpu_products._is_there(torch.float32),
+    "torch.ops.mkldnn._reorder_linear_weight": lambda: prepacked.packing_works(torch.float32),
+    "torch.Tensor._version": writing_is_counted,
     "torch.ops.mkldnn._is_mkldnn_bf16_supported": lambda: cpu_products._is_there(torch.bfloat16),
     "torch._addmm_activation": relu_in_product,
     "torch._inductor.aoti_compile_and_package": lambda: callable(pt2_file.compiler_of_graphs()),

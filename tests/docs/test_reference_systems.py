@@ -53,7 +53,7 @@ def commands():
             for name, command in get_command(app).commands.items()}
 
 
-VERBS = ("train", "evaluate", "predict", "prepare", "transcode", "synth", "bench", "plan", "export")
+VERBS = ("train", "evaluate", "predict", "prepare", "transcode", "synth", "bench", "plan", "export", "log", "doctor")
 
 
 def test_every_option_of_a_command_of_ours_is_there():

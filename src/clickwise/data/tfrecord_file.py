@@ -23,13 +23,21 @@ LONGEST = 1 << 31  # bytes of a record
 
 @dataclass(frozen=True)
 class Records:
-    """Records of a file, one behind the other: `data` of each, and its number and offset, for messages. The offset is
-    where its length stands, in the file or in what a compressed file holds."""
+    """Records of a file, one behind the other: the data of each lies from `begins` to `ends` in `content`. Number and
+    offset are for messages: the offset is where its length stands, in the file or in what a compressed file holds."""
 
     path: Path
-    data: list[bytes]
+    content: bytes
+    begins: np.ndarray
+    ends: np.ndarray
     first: int
     offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.begins)
+
+    def data(self, index: int) -> bytes:
+        return self.content[self.begins[index] : self.ends[index]]
 
     def where(self, index: int) -> str:
         return _where(self.path, self.first + index, int(self.offsets[index]))
@@ -51,8 +59,7 @@ def read_records(path: Path) -> Iterator[Records]:
             buffer = np.frombuffer(kept, np.uint8)
             begins, ends = starts + HEADER, starts + HEADER + lengths
             _verify(path, crc32c(buffer, begins, ends), _words_at(buffer, ends), first, offset + starts, "data")
-            yield Records(path, [kept[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)],
-                          first, offset + starts)
+            yield Records(path, kept, begins, ends, first, offset + starts)
             used = int(ends[-1]) + FOOTER
             kept, offset, first = kept[used:], offset + used, first + len(starts)
     if kept:

@@ -12,6 +12,9 @@ import torch
 from clickwise.batch import Column, Ragged
 from clickwise.embedding.table import Table
 from clickwise.errors import EngineError
+from clickwise.kernels.cpu_rows import rows_at
+
+AT_ONCE = 2**19  # values of rows that are cast at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +48,26 @@ class Group:
         return sum(table.rows for table in self.tables)
 
     @functools.cached_property
+    def rows_of_features(self) -> tuple[int, ...]:
+        """Of every feature's table."""
+        return tuple(table.rows for table in self.table_of)
+
+    @functools.cached_property
+    def last_rows(self) -> tuple[int, ...]:
+        return tuple(rows - 1 for rows in self.rows_of_features)
+
+    @functools.cached_property
+    def modulo_of_features(self) -> tuple[bool, ...]:
+        """Whether ids of every feature are taken modulo the rows of its table."""
+        return tuple(table.modulo for table in self.table_of)
+
+    @functools.cached_property
     def row_type(self) -> torch.dtype:
         """Of numbers of rows of the joint matrix."""
         wide = self.rows > 2**31 - 1
         return torch.int64 if wide else torch.int32
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         return "_".join([f"{self.dim}", *["frozen"] * (not self.trainable), *filter(None, [self.place])])
 
@@ -101,26 +118,44 @@ def is_history(column: Column) -> bool:
     return isinstance(column, torch.Tensor) and column.dim() == 2
 
 
+def is_one_id_each(columns: Sequence[Column]) -> bool:
+    """Whether every column holds ids [B] of one B."""
+    shape = getattr(columns[0], "shape", ())
+    return len(shape) == 1 and all(isinstance(column, torch.Tensor) and column.shape == shape for column in columns)
+
+
 def look_up(group: Group, columns: tuple[Column, ...]) -> Lookup:
     """The rows of one group that a batch looks up, bags in sample order."""
     mine = [columns[feature] for feature in group.features]
     dtype = group.row_type
+    if is_one_id_each(mine):
+        rows_V = _rows_side_by_side(mine, group)
+        return Lookup(rows_V, len(rows_V))
     widths = [bags_of(column) for column in mine]
-    bags = len(mine[0]) * sum(widths)
     if any(isinstance(column, Ragged) for column in mine):
         return _look_up_bags(group, mine, widths, dtype)
 
     of_F = [_rows_of(column, table, dtype) for column, table in zip(mine, group.table_of, strict=True)]
-    if not any(column.dim() == 2 for column in mine):
-        starts_F, rows_BF = _constant(group.starts, dtype, mine[0].device), torch.stack(of_F, dim=1)
-        _check_rows(rows_BF, group, mine)
-        return Lookup(rows_BF.add_(starts_F).view(-1), bags)
     _check_each(of_F, group, mine)
     rows_G = torch.cat([(rows if rows.dim() == 2 else rows[:, None]) + start
                         for rows, start in zip(of_F, group.starts, strict=True)], dim=1).view(-1)
     real_G = torch.cat([column >= 0 if column.dim() == 2 else torch.ones_like(column, dtype=torch.bool)[:, None]
                         for column in mine], dim=1).view(-1)
     return _without_padding(rows_G, real_G)
+
+
+def _rows_side_by_side(columns: Sequence[torch.Tensor], group: Group) -> torch.Tensor:
+    """The rows that ids [B] mean, [B · F]. All at once: of a few samples the time is that of the calls."""
+    dtype, device = group.row_type, columns[0].device
+    ids_FB = torch.stack(columns)  # of the widest of their types
+    if ids_FB.dtype.itemsize < dtype.itemsize or not ids_FB.dtype.is_signed:
+        ids_FB = ids_FB.to(dtype)
+    rows_F1, starts_F1, modulo_F1 = (_constant(values, kind, device).unsqueeze(1) for values, kind in (
+        (group.rows_of_features, ids_FB.dtype), (group.starts, ids_FB.dtype), (group.modulo_of_features, torch.bool)))
+    if True in group.modulo_of_features:
+        ids_FB = torch.where(modulo_F1, ids_FB.remainder(rows_F1), ids_FB)
+    _check_rows(ids_FB.t(), group, columns)
+    return ids_FB.add_(starts_F1).t().to(dtype, memory_format=torch.contiguous_format).reshape(-1)
 
 
 def look_up_histories(group: Group, columns: Sequence[torch.Tensor]) -> Lookup:
@@ -188,7 +223,7 @@ def _check_rows(rows_F: torch.Tensor, group: Group, columns: Sequence[Column]) -
     """
     if rows_F.device.type != "cpu" or not rows_F.numel() or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
-    left_F = _constant(tuple(table.rows - 1 for table in group.table_of), rows_F.dtype, rows_F.device) - rows_F
+    left_F = _constant(group.last_rows, rows_F.dtype, rows_F.device) - rows_F
     if rows_F.dim() == 2:  # in a history negative is padding
         left_F |= rows_F  # below 0 where either is
     if left_F.numpy().min() < 0:
@@ -258,18 +293,6 @@ def pooled(weight_RD: torch.Tensor, lookup: Lookup, dtype: torch.dtype,
             part_BX.copy_(rows_at(weight_RD, part_V).view(part_BX.shape))
         return out_BX
     return made_GD.to(dtype) if out_BX is None else out_BX.copy_(made_GD.view(out_BX.shape))
-
-
-def rows_at(weight_RD: torch.Tensor, rows_V: torch.Tensor) -> torch.Tensor:
-    """`weight_RD[rows_V]`, [V, D].
-
-    On a CPU by an embedding bag, each of one row: it fetches rows before it needs them, which `index_select` does not,
-    and takes 0.2 to 0.8 of the time.
-    """
-    if weight_RD.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return weight_RD.index_select(0, rows_V)
-    starts_V = torch.arange(len(rows_V), dtype=rows_V.dtype)
-    return torch.embedding_bag(weight_RD, rows_V, starts_V, False, 0, False, None, False)[0]
 
 
 def bags_behind(lookup: Lookup, samples: int, bags: int, before: int) -> Lookup:

@@ -24,11 +24,12 @@ import torch.distributed as dist
 
 from clickwise import processes
 from clickwise.batch import Column
-from clickwise.embedding.lookup import Group, Lookup, look_up, pooled, rows_at
+from clickwise.embedding.lookup import Group, Lookup, look_up, pooled
 from clickwise.embedding.placement import ROWS_DEALT, Sharding, places
 from clickwise.embedding.reference import ReferenceEmbeddings
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.embedding.tables import Received, table_bytes
+from clickwise.kernels.cpu_rows import rows_at
 from clickwise.kernels.sparse_update import sparse_update
 from clickwise.kernels.sparse_update.cpu import stable_sort
 

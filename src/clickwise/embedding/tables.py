@@ -19,7 +19,7 @@ import torch
 from clickwise.batch import Column, Ragged
 from clickwise.embedding import Embeddings
 from clickwise.embedding.backward import RowsOfTables, at_its_end, require_end_of_backward, this_backward
-from clickwise.embedding.lookup import Group, bags_of
+from clickwise.embedding.lookup import Group, bags_of, is_one_id_each
 from clickwise.embedding.placement import common_rows
 from clickwise.embedding.table import Table, TableOptimizer
 from clickwise.errors import EngineError
@@ -119,14 +119,16 @@ class TablesInMemory(Embeddings):
 
     def forward(self, columns: Sequence[Column], *, before: torch.Tensor | None = None) -> torch.Tensor:
         columns = tuple(columns)
-        self._check_columns(columns, before)
+        has_one_id_each = bool(columns) and is_one_id_each(columns)
+        self._check_columns(columns, before, looked_at=has_one_id_each)
         if not self._groups:
             return torch.zeros(0, 0) if before is None else before.to(type_of_rows(before.device))
         if self.check_ids:
             self._check_ids(dict(zip(self.features, columns, strict=True)))
         trains = self._trains()
         looked = self._look_up(columns, trains)
-        widths = tuple(dim * bags_of(column) for dim, column in zip(self.dims, columns, strict=True))
+        widths = self.dims if has_one_id_each else \
+            tuple(dim * bags_of(column) for dim, column in zip(self.dims, columns, strict=True))
         return self._looked_up(looked, len(columns[0]), widths, before, trains)
 
     def _trains(self) -> bool:
@@ -145,11 +147,11 @@ class TablesInMemory(Embeddings):
         anchor = torch.empty(0, device=device, requires_grad=trains)
         return RowsOfTables.apply(anchor, before, self, looked, samples, widths, dtype)
 
-    def _check_columns(self, columns: tuple[Column, ...], before: torch.Tensor | None) -> None:
+    def _check_columns(self, columns: tuple[Column, ...], before: torch.Tensor | None, looked_at: bool) -> None:
         if len(columns) != len(self.features):
             raise EngineError("embeddings", found=f"{len(columns)} columns",
                               expected=f"{len(self.features)}: {', '.join(self.features)}")
-        for feature, column in zip(self.features, columns, strict=True):
+        for feature, column in () if looked_at else zip(self.features, columns, strict=True):
             ids = column.values_V if isinstance(column, Ragged) else column
             if ids.dim() != 1 and (ids.dim() != 2 or isinstance(column, Ragged)):
                 raise EngineError(f"feature {feature!r}", found=f"ids of the shape {tuple(ids.shape)}",

@@ -17,6 +17,7 @@ from clickwise.encoding import Encoder
 from clickwise.encoding.replay import Replay
 from clickwise.errors import EngineError
 from clickwise.feature_spec import FILE_NAME, history_length, is_time_gap
+from clickwise.kernels.prepacked import PackedWeights
 from clickwise.manifest import of_run
 from clickwise.metrics.arrays import auc
 from clickwise.run.scores import scores
@@ -89,7 +90,8 @@ def auc_of_test(exported: ExportedModel, session: Session) -> dict[str, float | 
     session = dataclasses.replace(session, dataset=Dataset(data))
     labels, by_export, by_run = [], [], []
     for logit_B, batch in predictions(session.model, session.evaluation_loader(data.test).epoch(0),
-                                      precision=session.recipe.train.precision, device=session.device):
+                                      precision=session.recipe.train.precision, device=session.device,
+                                      weights=PackedWeights()):
         labels.append(batch.label.cpu().numpy().copy())
         by_run.append(logit_B.cpu().numpy())
         by_export.append(exported.run(_tensors_of(batch.to("cpu"), session.reads, exported)))

@@ -158,15 +158,6 @@ def add_product_of_columns_(total_MN: torch.Tensor, x_BM: torch.Tensor, y_BN: to
     return total_MN.add_(product_of_columns(x_BM.to(y_BN.dtype), y_BN))
 
 
-def sum_of_rows(x_BN: torch.Tensor) -> torch.Tensor:
-    """Σ over B, [N]; of bfloat16 by an embedding bag of all rows, which takes half of the time of torch's sum. Both add
-    in float32."""
-    if x_BN.dtype != torch.bfloat16 or not len(x_BN):
-        return x_BN.sum(0)
-    rows_B = torch.arange(len(x_BN))
-    return torch.embedding_bag(x_BN, rows_B, rows_B[:1], False, 0, False, None, False)[0].squeeze(0)
-
-
 def added(total: torch.Tensor | None, part: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """`total + part` in the place of `total`; the first part becomes the total, in `dtype`."""
     if total is None:

@@ -40,11 +40,11 @@ class InterestEvolution(nn.Module):
     def forward(self, target_BE: torch.Tensor, items_BLE: torch.Tensor,
                 mask_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mask_LB = mask_BL.t().contiguous()
-        of_recurrence = mask_LB if self.mask_padding else None
-        interest_LBH = self.gru(items_BLE.transpose(0, 1).contiguous(), of_recurrence)
+        mask_of_recurrence_LB = mask_LB if self.mask_padding else None
+        interest_LBH = self.gru(items_BLE.transpose(0, 1).contiguous(), mask_of_recurrence_LB)
         score_LB = self._scores(target_BE, interest_LBH, mask_LB)
         attention_LB = masked_softmax(score_LB, mask_LB, dim=0, empty="zeros" if self.mask_padding else "uniform")
-        return self.augru(interest_LBH, attention_LB, of_recurrence), interest_LBH
+        return self.augru(interest_LBH, attention_LB, mask_of_recurrence_LB), interest_LBH
 
     def _scores(self, target_BE: torch.Tensor, interest_LBH: torch.Tensor, mask_LB: torch.Tensor) -> torch.Tensor:
         query_BH = self.query(target_BE)
@@ -87,9 +87,9 @@ class NextItemLoss(nn.Module):
         mask_LB = mask_BL.t()
         if self.over == "compat":
             came_LB, not_LB = self.scores(interest_LBH, items_BLE, negatives_BLE)
-            of_came_LB = -torch.log(torch.sigmoid(came_LB) + 1e-6)
-            of_not_LB = -torch.log((1 - torch.sigmoid(not_LB) - 1e-6).clamp(min=1e-7))
-            return ((of_came_LB + of_not_LB) * mask_LB[1:]).mean()
+            loss_came_LB = -torch.log(torch.sigmoid(came_LB) + 1e-6)
+            loss_not_LB = -torch.log((1 - torch.sigmoid(not_LB) - 1e-6).clamp(min=1e-7))
+            return ((loss_came_LB + loss_not_LB) * mask_LB[1:]).mean()
         real_V, next_2VE = (mask_LB[1:] & mask_LB[:-1]).flatten(), _next(items_BLE, negatives_BLE)
         interest_VH = interest_LBH[:-1].flatten(0, 1)
         if may_wait(real_V) and not bool(real_V.all()):  # padding is not scored

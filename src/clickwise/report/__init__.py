@@ -32,6 +32,7 @@ FIRST = ("auc", "exact_auc", "gauc", "log_loss", "normalized_entropy", "calibrat
 RANKING = {"map": "MAP", "ndcg": "NDCG", "mrr": "MRR", "hit_rate": "hit rate"}
 REMARKS = {"normalized_entropy": "best constant: 1", "calibration": "predicted / observed",
            "gauc": "AUC within groups"}
+MOST_ABREAST = 6  # runs or metrics beside each other in a table of usual width
 SHOWN_ELSEWHERE = ("mappings", "ideal", "samples_per_s", "wall_s", "parameters")  # of the facts
 
 
@@ -142,6 +143,7 @@ def compare(run_folders: Sequence[Path]) -> str:
         raise UsageError("clickwise report", found="no run", expected="run folders")
     runs = [read_run(folder) for folder in run_folders]
     names = _names(runs)
+    mapping = next((run.mapping for run in runs if run.mapping in run.scores), "")
     return page.page("Comparison of runs", [
         f"<h1>Comparison of {len(runs)} runs</h1>",
         page.section("Results", _results_table(runs, names)),
@@ -151,8 +153,10 @@ def compare(run_folders: Sequence[Path]) -> str:
             curves.overlaid(runs, names, "eval", "log_loss", "Log loss"),
             curves.overlaid(runs, names, "train", "samples_per_s", "Throughput", label="samples/s",
                             from_zero=True)])),
+        page.section(f"Predictions on {mapping}", page.figures([
+            scores.rocs([run.scores.get(mapping) for run in runs], names)])),
         page.section("Settings that differ", _differences(runs, names)),
-    ])
+    ], broad=len(runs) > MOST_ABREAST)
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
@@ -177,7 +181,11 @@ def _results_table(runs: Sequence[Run], names: Sequence[str]) -> str:
             rivals = [value if other.finished else None for value, other in zip(values, runs, strict=True)]
             row.append(page.cell(_shown(name, values[i]), "best" if i == _best(name, rivals, ideal) else ""))
         rows.append(row)
-    return page.table(("run", "mapping", *map(_title, columns)), [("", rows)])
+    titles = ["mapping", *map(_title, columns)]
+    if len(runs) < len(titles) > MOST_ABREAST + 2:  # many metrics of few runs: the metrics are the rows
+        lines = zip(map(page.cell, titles), *(row[1:] for row in rows), strict=True)
+        return page.table(("", *names), [("", [list(line) for line in lines])])
+    return page.table(("run", *titles), [("", rows)])
 
 
 def _metrics(runs: Sequence[Run]) -> list[str]:
@@ -217,9 +225,12 @@ def _best(name: str, values: Sequence[Any], ideal: Mapping[str, float]) -> int |
 def _differences(runs: Sequence[Run], names: Sequence[str]) -> str:
     settings = [run.settings() for run in runs]
     keys = dict.fromkeys(key for setting in settings for key in setting)
-    rows = []
+    everywhere, somewhere = [], []
     for key in keys:
-        values = [setting.get(key, "–") for setting in settings]
-        if any(value != values[0] for value in values):
-            rows.append([page.cell(key), *(page.cell(str(value)) for value in values)])
-    return page.table(("setting", *names), [("", rows)]) if rows else ""
+        values = [page.setting(setting[key]) if key in setting else "–" for setting in settings]
+        if len(set(values)) > 1:
+            group = everywhere if all(key in setting for setting in settings) else somewhere
+            group.append([page.cell(key), *(page.cell(value, "value") for value in values)])
+    groups = [("", everywhere), ("Settings that only some of them have", somewhere)]
+    return page.table(("setting", *names), [(title, rows) for title, rows in groups if rows]) \
+        if everywhere or somewhere else ""

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from clickwise.strict_yaml import dump_line
+
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #ffffff; --text: #1c2330; --soft: #626d7f; --rule: #dfe3ea;
   --mark: #b3261e; --bar: #e3ebf7; --c0: #2563c9; --c1: #d9730d; --c2: #1f8a5b; --c3: #b8338a; --c4: #7a56d0;
@@ -16,7 +18,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--text); line-height: 1.5;
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 60px; }
+main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 60px; } main.broad { max-width: 1900px; }
 h1 { font-size: 1.55rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.1rem; margin: 36px 0 12px; }
 p { margin: 4px 0; } .soft, .note { color: var(--soft); } .note { font-size: .82rem; }
@@ -29,11 +31,12 @@ p { margin: 4px 0; } .soft, .note { color: var(--soft); } .note { font-size: .82
 .card span { color: var(--soft); font-size: .78rem; display: block; } .card span:first-child { white-space: nowrap; }
 .figures { display: grid; gap: 14px; grid-template-columns:
   repeat(auto-fit, minmax(max(min(100%, 320px), (100% - 42px) / var(--columns)), 1fr)); }
+.figures > figure:only-child { max-width: 540px; }
 figure { margin: 0; padding: 12px 14px 10px; min-width: 0; }
 figcaption { display: flex; flex-wrap: wrap; gap: 2px 14px; align-items: baseline;
   justify-content: flex-end; margin-bottom: 6px; }
 figcaption b { font-weight: 650; margin-right: auto; }
-.key { font-size: .82rem; color: var(--soft); white-space: nowrap; }
+.key { font-size: .82rem; color: var(--soft); overflow-wrap: anywhere; }
 .key i { display: inline-block; width: 12px; height: 3px; border-radius: 2px; margin-right: 5px; vertical-align: middle;
   background: var(--c); }
 .plot { display: block; width: 100%; height: auto; overflow: visible; }
@@ -49,13 +52,14 @@ figcaption b { font-weight: 650; margin-right: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 12px; text-align: right; border-top: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 550; }
-thead th { white-space: normal; vertical-align: bottom; }
+thead th { white-space: normal; vertical-align: bottom; overflow-wrap: anywhere; min-width: 84px; }
 thead th, table > tbody:first-child > tr:first-child > td { border-top: 0; }
 th:first-child, td:first-child, .left td, .left th { text-align: left; }
 .left td { white-space: normal; overflow-wrap: anywhere; }
 td.text { white-space: normal; min-width: 260px; }
 .columns :is(th, td):is(:nth-child(2), :last-child) { text-align: left; }
-td:first-child { max-width: 320px; overflow: hidden; text-overflow: ellipsis; }
+td:first-child { max-width: 320px; white-space: normal; overflow-wrap: anywhere; }
+td.value { white-space: normal; overflow-wrap: anywhere; }
 tbody + tbody tr:first-child th { padding-top: 16px; } tbody th { color: var(--text); font-weight: 650; }
 td.bar { background: linear-gradient(90deg, var(--bar) var(--share), transparent var(--share)); }
 td.best { font-weight: 700; } td.off { color: var(--mark); }
@@ -70,11 +74,13 @@ td.best { font-weight: 700; } td.off { color: var(--mark); }
 """ + "".join(f".s{i} {{ --c: var(--c{i}); }}\n" for i in range(8))
 
 
-def page(title: str, parts: Iterable[str]) -> str:
-    """A whole document that needs nothing from elsewhere."""
+def page(title: str, parts: Iterable[str], broad: bool = False) -> str:
+    """A whole document that needs nothing from elsewhere; `broad` for tables of many columns."""
+    breadth = ' class="broad"' if broad else ""
     return ('<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+            f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+            f"<main{breadth}>\n"
             + "\n".join(part for part in parts if part) + "\n</main>\n</body>\n</html>\n")
 
 
@@ -142,7 +148,12 @@ def _facts(values: dict[str, object], above: str = ""):
         elif name.endswith("_bytes") and isinstance(value, int):
             yield f"{above}{name.removesuffix('_bytes')}".replace("_", " "), f"{_three_digits(value / 2**30)} GiB"
         elif value not in (None, ""):
-            yield f"{above}{name}".replace("_", " "), number(value) if isinstance(value, float) else str(value)
+            yield f"{above}{name}".replace("_", " "), number(value) if isinstance(value, float) else setting(value)
+
+
+def setting(value: object) -> str:
+    """As a recipe says it: true, null, [32, 8]."""
+    return value if isinstance(value, str) else dump_line(value)
 
 
 def number(value: float | None, digits: int = 5) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from clickwise.errors import ClickwiseError, DataError
 from clickwise.given_files import check_is_file
+from clickwise.latest_run import RUN_TIME
 from clickwise.manifest import of_run
 from clickwise.run.facts import FILE as FACTS
 from clickwise.run.facts import RunFacts
@@ -41,9 +42,9 @@ class Run:
 
     @property
     def title(self) -> str:
-        """`<dataset>-<model>` by the layout of runs/, and the time."""
+        """`<dataset>-<model>` by the layout of runs/, and the time; of a run with a name of its own that name."""
         folder = self.folder.resolve()
-        return f"{folder.parent.name} · {folder.name}"
+        return f"{folder.parent.name} · {folder.name}" if RUN_TIME.fullmatch(folder.name) else folder.name
 
     @property
     def finished(self) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from clickwise.report.page import brief, cell, figure, number, percent, table
-from clickwise.report.plot import Plot, linear_axis, probability_axis
+from clickwise.report.plot import SERIES, Plot, linear_axis, probability_axis
 
 GROUPS = 20  # of the reliability plot
 CELLS = 64  # of the histogram
@@ -15,14 +16,37 @@ Z95 = 1.96
 
 
 def roc(scores: dict[str, np.ndarray], auc: float | None) -> str:
+    if (points := _roc_points(scores)) is None:
+        return ""
+    plot = _roc_plot("ROC curve").area(*points, 0)
+    return figure("ROC", plot.svg(), keys=[] if auc is None else [(0, f"AUC {number(auc)}")])
+
+
+def rocs(scores: Sequence[dict[str, np.ndarray] | None], names: Sequence[str]) -> str:
+    """The curves of several runs over each other; nothing where no run has one."""
+    curves = [(series, points) for series, material in enumerate(scores)
+              if material and (points := _roc_points(material)) is not None]
+    if not curves:
+        return ""
+    plot = _roc_plot(f"ROC curves of {len(curves)} runs")
+    for series, points in curves:
+        plot.line(*points, series, "line" if series < SERIES else "dashed")
+    return figure("ROC", plot.svg(), keys=[(series, names[series]) for series, _ in curves])
+
+
+def _roc_points(scores: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+    """False and true positive rates; None where one of the two classes is not there."""
     clicks, others = scores["clicks"][::-1].cumsum(), (scores["rows"] - scores["clicks"])[::-1].cumsum()
     if not clicks[-1] or not others[-1]:
-        return ""
+        return None
     true_rate, false_rate = np.append(0, clicks / clicks[-1]), np.append(0, others / others[-1])
     moved = np.append(True, (np.diff(true_rate) > 0) | (np.diff(false_rate) > 0))
-    plot = Plot(linear_axis("false positive rate", [0, 1]), linear_axis("true positive rate", [0, 1]), "ROC curve")
-    plot.line([0, 1], [0, 1], 7, "guide").area(false_rate[moved], true_rate[moved], 0)
-    return figure("ROC", plot.svg(), keys=[] if auc is None else [(0, f"AUC {number(auc)}")])
+    return false_rate[moved], true_rate[moved]
+
+
+def _roc_plot(description: str) -> Plot:
+    plot = Plot(linear_axis("false positive rate", [0, 1]), linear_axis("true positive rate", [0, 1]), description)
+    return plot.line([0, 1], [0, 1], 7, "guide")
 
 
 def reliability(scores: dict[str, np.ndarray]) -> str:

@@ -46,7 +46,6 @@ class Session:
     model: CTRModel
     step: TrainStep
     device: torch.device
-    packed: PackedWeights = dataclasses.field(default_factory=PackedWeights)  # of the model, for scores
 
     def __repr__(self) -> str:
         recipe = self.recipe
@@ -149,7 +148,7 @@ class Session:
         """Metrics by name of the model as it stands, on a mapping."""
         self._check_channel("label", [mapping], "metrics")
         return evaluate(self.model, self.evaluation_loader(mapping).epoch(0), self.metrics(),
-                        precision=self.recipe.train.precision, device=self.device, watch=watch,
+                        precision=self.recipe.train.precision, device=self.device, weights=PackedWeights(), watch=watch,
                         numerical=self.dataset.spec.channels.get("numerical", ()))
 
     def state(self) -> dict[str, Any]:
@@ -196,7 +195,7 @@ class Session:
 
         def measure() -> dict[str, float]:
             values = evaluate(self.model, loader.epoch(0), metrics, precision=self.recipe.train.precision,
-                              device=self.device, numerical=numerical)
+                              device=self.device, weights=PackedWeights(), numerical=numerical)
             return {"mapping": guide, **values}
 
         return Loop(self.recipe.train, self.step, self.train_loader(), log=log, evaluate=measure,

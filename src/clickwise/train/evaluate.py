@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,39 +13,40 @@ from torch import nn
 from clickwise import processes
 from clickwise.batch import Batch
 from clickwise.errors import DataError
-from clickwise.kernels.prepacked import PackedWeights
 from clickwise.metrics import Metric, MetricSet, build_metric
 from clickwise.train.step import Precision, compute_in
 
+Weights = contextlib.AbstractContextManager[object]  # `kernels.prepacked.PackedWeights`, or nothing
+AS_THEY_ARE: Weights = contextlib.nullcontext()
 EXTREME = 1000.0  # in size: numbers on one scale are a few, seldom more than a hundred
 
 
 @torch.no_grad()
 def predictions(model: nn.Module, batches: Iterable[Batch], *, precision: Precision, device: torch.device,
-                packed: PackedWeights | None = None) -> Iterator[tuple[torch.Tensor, Batch]]:
-    """For every batch the logits [B] (float32) and the batch, both on `device`; the model's mode is restored. `packed`
-    keeps its weights for the next call; otherwise they are made ready for this one."""
-    training, packed = model.training, PackedWeights() if packed is None else packed
+                weights: Weights = AS_THEY_ARE) -> Iterator[tuple[torch.Tensor, Batch]]:
+    """For every batch the logits [B] (float32) and the batch, both on `device`; the model's mode is restored. The model
+    runs with these `weights`, which may be made ready for it."""
+    training = model.training
     model.eval()
     try:
         for batch in batches:
             batch = batch.to(device)
-            with compute_in(precision, device), packed:
+            with torch.inference_mode(device.type == "cpu"), compute_in(precision, device), weights:
                 logit_B = model(batch)
-            yield logit_B, batch
+            yield logit_B.clone(), batch  # which may be written to
     finally:
         model.train(training)
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], metrics: MetricSet, *, precision: Precision,
-             device: torch.device,
+             device: torch.device, weights: Weights = AS_THEY_ARE,
              watch: Callable[[torch.Tensor, Batch], None] = lambda logit_B, batch: None,
              numerical: Sequence[str] = ()) -> dict[str, float]:
     """The computed metrics by name. `watch` sees every batch too (progress, material for the report); `numerical` are
     the names of the batches' numbers, for messages. Several processes give their parts of the batches, and all get the
     metrics of the whole."""
     metrics.reset()
-    for logit_B, batch in predictions(model, batches, precision=precision, device=device):
+    for logit_B, batch in predictions(model, batches, precision=precision, device=device, weights=weights):
         if batch.part is not None and not batch.part.samples:
             continue
         try:

@@ -21,6 +21,7 @@ from clickwise import machine, memory
 from clickwise.batch import Batch
 from clickwise.data.loader import Loader
 from clickwise.errors import DataError, UsageError
+from clickwise.kernels.prepacked import PackedWeights
 from clickwise.latest_run import latest_run
 from clickwise.run.folder import RECIPE, recipe_of
 from clickwise.run.session import Session, build_session
@@ -111,7 +112,8 @@ def _test_loader(session: Session) -> Loader:
 
 def _time_predictions(session: Session, batches: Iterator[Batch], steps: int, warmup: int,
                       traces: Profile | None) -> dict[str, float]:
-    results = predictions(session.model, batches, precision=session.recipe.train.precision, device=session.device)
+    results = predictions(session.model, batches, precision=session.recipe.train.precision, device=session.device,
+                          weights=PackedWeights())
     return _time(lambda: next(results), WaitingClock(session.device), session, steps, warmup, traces, "inference")
 
 

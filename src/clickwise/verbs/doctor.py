@@ -9,6 +9,7 @@ from typing import Any
 
 import clickwise
 from clickwise.machine import INSTALL_TORCH, NEWEST_TORCH, OLDEST_TORCH, version_of
+from clickwise.verbs.numa import advice, described, numa_nodes
 
 NEEDED = {"torch": "training", "numpy": "everything", "pyarrow": "reading Parquet and CSV", "PyYAML": "recipes",
           "typer": "the command line", "rich": "progress bars"}
@@ -66,7 +67,10 @@ def _devices(problems: list[str], notes: list[str]) -> tuple[dict[str, Any], lis
     cpu = torch.backends.cpu.get_cpu_capability()
     bf16 = {"AMX": "AMX: fastest", "AVX512-BF16": "AVX512-BF16: faster than fp32"}.get(
         bf16_instructions(), f"emulated on {cpu}: use fp32")
-    devices: dict[str, Any] = {"cpu": f"{cpu}, {torch.get_num_threads()} threads", "bf16_on_cpu": bf16}
+    nodes = numa_nodes()
+    devices: dict[str, Any] = {"cpu": f"{cpu}, {torch.get_num_threads()} threads", "bf16_on_cpu": bf16,
+                               **({"memory": described(nodes)} if nodes else {})}
+    notes += advice(nodes, torch.cuda.device_count() if torch.cuda.is_available() else 0)
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
         devices[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"

@@ -17,6 +17,7 @@ from clickwise import json_lines
 from clickwise.errors import DataError, SpecError, UsageError
 from clickwise.files import remove_left_over, whole_file
 from clickwise.given_files import no_file
+from clickwise.kernels.prepacked import PackedWeights
 from clickwise.progress import Progress
 from clickwise.run import folder as runs
 from clickwise.run.scores import scores
@@ -50,14 +51,14 @@ def predict(folder: Path, *, source: Path | None = None, replay: Path | None = N
     rows = _rows(folder, given, *how) if replay is None else _rows_after(folder, replay, source, *how)
     out = _default_out(folder, given) if out is None else out
     remove_left_over(out)
-    count = 0
+    count, weights = 0, PackedWeights()
     with Progress("predicting", total=rows.total, unit="rows") as bar, whole_file(out) as temporary, \
             contextlib.ExitStack() as stack:
         writer = None
         for columns, beside in rows.blocks:
             if out.suffix == ".csv":
                 beside = {name: _as_text(name, column) for name, column in beside.items()}
-            table = pa.table({**beside, **scores(rows.session, rows.spec, columns)})
+            table = pa.table({**beside, **scores(rows.session, rows.spec, columns, weights)})
             if writer is None:
                 writer_of = pa.csv.CSVWriter if out.suffix == ".csv" else pa.parquet.ParquetWriter
                 writer = stack.enter_context(writer_of(temporary, table.schema))

@@ -8,7 +8,8 @@ import torch
 
 from clickwise.kernels import prepacked
 from clickwise.kernels.autocast import compute_type
-from clickwise.kernels.cpu_products import added, product, product_of_columns, sum_of_rows
+from clickwise.kernels.cpu_products import added, product, product_of_columns
+from clickwise.kernels.cpu_rows import sum_of_rows
 
 CHUNK = 2048  # samples that backward takes at a time
 

@@ -34,15 +34,15 @@ class _PairScores(torch.autograd.Function):
         ctx.dtypes = [tensor.dtype for tensor in (a_VA, b_SVC, *parameters)]
         a_VA, b_SVC, *given = (tensor.to(dtype) for tensor in (a_VA, b_SVC, *parameters))
         weights, biases, slopes = given[:layers], given[layers:2 * layers], given[2 * layers:]
-        of_a, of_b, of_product = _parts(weights[0], a_VA, b_SVC, with_product)
+        weight_a, weight_b, weight_product = _parts(weights[0], a_VA, b_SVC, with_product)
         score_SV, hidden = torch.zeros(b_SVC.shape[:2]), []
         for block in _blocks(rows_S):
             a_RA, b_NC = a_VA[block.rows], block.of(b_SVC)
-            y_NH = b_NC.new_empty(len(b_NC), len(of_b))
-            block.by_s(y_NH).copy_(product(a_RA, of_a, biases[0]))
-            add_product_(y_NH, b_NC, of_b)
+            y_NH = b_NC.new_empty(len(b_NC), len(weight_b))
+            block.by_s(y_NH).copy_(product(a_RA, weight_a, biases[0]))
+            add_product_(y_NH, b_NC, weight_b)
             if with_product:
-                add_product_(y_NH, block.with_each(b_NC, a_RA), of_product)
+                add_product_(y_NH, block.with_each(b_NC, a_RA), weight_product)
             for layer in range(layers - 1):
                 x_NH = _activated(y_NH, activation, slopes, layer)
                 hidden.append(y_NH)
@@ -59,44 +59,45 @@ class _PairScores(torch.autograd.Function):
         layers, activation, rest = ctx.layers, ctx.activation, len(ctx.dtypes) - 2
         weights, biases, slopes = saved[:layers], saved[layers:2 * layers], saved[2 * layers:rest]
         hidden = iter(saved[rest:])
-        of_a, of_b, of_product = _parts(weights[0], a_VA, b_SVC, ctx.with_product)
-        of_weights, of_biases, of_slopes = ([torch.zeros(tensor.shape) for tensor in tensors]
-                                            for tensors in (weights, biases, slopes))
-        into_a, into_b, into_product = (torch.zeros(part.shape) for part in (of_a, of_b, of_product))
+        weight_a, weight_b, weight_product = _parts(weights[0], a_VA, b_SVC, ctx.with_product)
+        grad_weights, grad_biases, grad_slopes = ([torch.zeros(tensor.shape) for tensor in tensors]
+                                                  for tensors in (weights, biases, slopes))
+        grad_weight_a, grad_weight_b, grad_weight_product = (
+            torch.zeros(part.shape) for part in (weight_a, weight_b, weight_product))
         grad_a_VA, grad_b_SVC = torch.zeros(a_VA.shape), torch.zeros(b_SVC.shape)
-        of_first_VH = torch.zeros(len(a_VA), len(of_a))
+        grad_first_VH = torch.zeros(len(a_VA), len(weight_a))
         for block in _blocks(ctx.rows_S):
             kept = [next(hidden) for _ in range(layers - 1)]
             a_RA, b_NC = a_VA[block.rows], block.of(b_SVC)
             grad_N = block.real(grad_SV).to(a_RA.dtype)
             grad = grad_N[:, None] * weights[-1]
-            of_biases[-1] += grad_N.sum()
+            grad_biases[-1] += grad_N.sum()
             for layer in reversed(range(layers - 1)):
                 x_NH = _activated(kept[layer], activation, slopes, layer, again=True)
                 if layer == layers - 2:
-                    of_weights[-1][0] += x_NH.t() @ grad_N
+                    grad_weights[-1][0] += x_NH.t() @ grad_N
                 else:
-                    add_product_of_columns_(of_weights[layer + 1], grad, x_NH)
-                    of_biases[layer + 1] += grad.sum(0)
+                    add_product_of_columns_(grad_weights[layer + 1], grad, x_NH)
+                    grad_biases[layer + 1] += grad.sum(0)
                     grad = product(grad, weights[layer + 1].t())
-                grad = _before_activation(grad, kept[layer], activation, slopes, of_slopes, layer)
-            of_first_VH[block.rows] += block.by_s(grad).sum(0)
-            add_product_of_columns_(into_b, grad, b_NC)
-            grad_b_NC = product(grad, of_b.t(), out=torch.empty(b_NC.shape))
+                grad = _before_activation(grad, kept[layer], activation, slopes, grad_slopes, layer)
+            grad_first_VH[block.rows] += block.by_s(grad).sum(0)
+            add_product_of_columns_(grad_weight_b, grad, b_NC)
+            grad_b_NC = product(grad, weight_b.t(), out=torch.empty(b_NC.shape))
             if ctx.with_product:
-                add_product_of_columns_(into_product, grad, block.with_each(b_NC, a_RA))
-                of_both_NC = product(grad, of_product.t())
-                block.by_s(grad_b_NC).addcmul_(block.by_s(of_both_NC), a_RA)
-                grad_a_VA[block.rows] += of_both_NC.mul_(b_NC).view(-1, *a_RA.shape).sum(0)
+                add_product_of_columns_(grad_weight_product, grad, block.with_each(b_NC, a_RA))
+                grad_product_NC = product(grad, weight_product.t())
+                block.by_s(grad_b_NC).addcmul_(block.by_s(grad_product_NC), a_RA)
+                grad_a_VA[block.rows] += grad_product_NC.mul_(b_NC).view(-1, *a_RA.shape).sum(0)
             grad_b_SVC[block.which, block.rows] = block.by_s(grad_b_NC)
-        of_first_VH = of_first_VH.to(a_VA.dtype)
-        add_product_of_columns_(into_a, of_first_VH, a_VA)
-        of_biases[0] += of_first_VH.sum(0)
-        add_product_(grad_a_VA, of_first_VH, of_a.t())
-        of_weights[0] = torch.cat([into_a, into_b, into_product], dim=1)
-        found = (grad_a_VA, grad_b_SVC, *of_weights, *of_biases, *of_slopes)
-        of_a, of_b, *rest = (tensor.to(dtype) for tensor, dtype in zip(found, ctx.dtypes, strict=True))
-        return of_a, of_b, None, None, None, None, *rest
+        grad_first_VH = grad_first_VH.to(a_VA.dtype)
+        add_product_of_columns_(grad_weight_a, grad_first_VH, a_VA)
+        grad_biases[0] += grad_first_VH.sum(0)
+        add_product_(grad_a_VA, grad_first_VH, weight_a.t())
+        grad_weights[0] = torch.cat([grad_weight_a, grad_weight_b, grad_weight_product], dim=1)
+        found = (grad_a_VA, grad_b_SVC, *grad_weights, *grad_biases, *grad_slopes)
+        grad_a, grad_b, *rest = (tensor.to(dtype) for tensor, dtype in zip(found, ctx.dtypes, strict=True))
+        return grad_a, grad_b, None, None, None, None, *rest
 
 
 class _Block(NamedTuple):
@@ -160,12 +161,12 @@ def _activated(kept, activation, slopes, layer: int, *, again: bool = False) -> 
     return kept.sigmoid_() if activation == "sigmoid" else kept.relu_()
 
 
-def _before_activation(grad, kept, activation, slopes, of_slopes, layer: int) -> torch.Tensor:
+def _before_activation(grad, kept, activation, slopes, grad_slopes, layer: int) -> torch.Tensor:
     """The gradient of what the activation was given, in the place of that of its output where possible."""
     if activation == "sigmoid":
         return _aten.sigmoid_backward.grad_input(grad, kept, grad_input=grad)
     if activation == "relu":
         return _aten.threshold_backward.grad_input(grad, kept, 0.0, grad_input=grad)
-    grad, of_slope = prelu.backward(grad, kept, slopes[layer])
-    of_slopes[layer] += of_slope.sum(0)
+    grad, grad_slope = prelu.backward(grad, kept, slopes[layer])
+    grad_slopes[layer] += grad_slope.sum(0)
     return grad
