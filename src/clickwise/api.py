@@ -275,7 +275,7 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     try:
         run = train(recipe, _overrides(chosen), out=folder / "runs")
     except Interrupted:
-        run = next((folder / "runs").glob("*/*"))
+        run = next((folder / "runs").glob("*-*/*"))
         if not (run / "checkpoint" / "last.pt").exists():
             raise
         say("interrupted: the model is that of the best checkpoint until then")

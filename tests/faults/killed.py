@@ -113,7 +113,7 @@ SMALL = ["data.synthetic.rows={train: 1500, validation: 300, test: 300}", "data.
 
 def _train(folder: Path) -> Said:
     """Resumes the run that is there, or starts one."""
-    runs = sorted(folder.glob("runs/*/*"))
+    runs = sorted(folder.glob("runs/*-*/*"))
     if runs and (runs[-1] / "recipe.yaml").exists():
         return command("train", "--resume", runs[-1], folder=folder)
     shutil.rmtree(folder / "runs", ignore_errors=True)
@@ -123,7 +123,7 @@ def _train(folder: Path) -> Said:
 def trained(folder: Path) -> dict:
     import torch
 
-    (run,) = folder.glob("runs/*/*")
+    (run,) = folder.glob("runs/*-*/*")
     found = {"metrics": without_times(json.loads((run / "metrics.json").read_text()))["mappings"],
              "files": sorted(str(path.relative_to(run)) for path in run.rglob("*"))}
     for name in ("last", "best"):

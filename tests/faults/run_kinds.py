@@ -26,7 +26,7 @@ def make_run(folder: Path) -> None:
 
 
 def _run(folder: Path) -> Path:
-    return next(folder.glob("runs/*/*"))
+    return next(folder.glob("runs/*-*/*"))
 
 
 def read_scores(folder: Path) -> dict[str, np.ndarray]:
