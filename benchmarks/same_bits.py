@@ -84,7 +84,7 @@ def main() -> None:
                     data = "kuairand_history" if model in WITH_HISTORY else "kuairand"
                     words += [f"data.path={folder}/prepared/{data}", "train.steps=60"]
                 clickwise("train", *words, "--out", f"{folder}/runs/{kind}-{model}")
-                run, = Path(folder, "runs", f"{kind}-{model}").glob("*/*/")
+                run, = Path(folder, "runs", f"{kind}-{model}").glob("*-*/*/")
                 metrics = json.loads((run / "metrics.json").read_text())["mappings"]
                 print(f"trained {kind}/{model}: weights", of_weights(run), flush=True)
                 print(f"trained {kind}/{model}: metrics", sha256(json.dumps(metrics, sort_keys=True).encode()),

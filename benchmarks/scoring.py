@@ -29,7 +29,7 @@ from types import SimpleNamespace
 from measure import arguments, finish
 
 TABLE_ROWS, ROWS, SEED = 20_000, 20_480, 0
-BATCHES = {1: 100, 64: 30, 2048: 3, 16384: 1}  # samples → passes in a turn
+BATCHES = {1: 60, 64: 20, 2048: 2, 16384: 1}  # samples → passes in a turn
 OURS_ALONE = 16384
 TARGETS = {1: 3.0, 64: 1.3, 2048: 1.3}
 CRITEO = [f"data={{synthetic: {{spec: criteo_t15, rows: {{train: 1000, test: {ROWS}}}}}}}",

@@ -42,7 +42,7 @@ def clickwise(capsys, monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def engine():
     """One DuckDB engine for the tests of a file."""
-    from clickwise.prepare.engine import DuckDBEngine  # loaded only where a test asks for it
+    from clickwise.prepare.duckdb_engine import DuckDBEngine  # loaded only where a test asks for it
 
     with contextlib.closing(DuckDBEngine(memory_limit="500MB", threads=2)) as engine:
         yield engine

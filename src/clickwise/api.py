@@ -275,9 +275,9 @@ def fit(data: Data, *, label: str, positive: Any = None, time: str | None = None
     try:
         run = train(recipe, _overrides(chosen), out=folder / "runs")
     except Interrupted:
-        run = next((folder / "runs").glob("*-*/*"))
-        if not (run / "checkpoint" / "last.pt").exists():
+        if (last := next((folder / "runs").glob("*/*/checkpoint/last.pt"), None)) is None:
             raise
+        run = last.parents[1]
         say("interrupted: the model is that of the best checkpoint until then")
     found = Model(run)
     found._temporary = temporary

@@ -8,6 +8,7 @@ import sys
 _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_TRIM_THRESHOLD = -3, -4, -1
 _LARGEST_INT = 2**31 - 1
 _MADV_HUGEPAGE, _HUGE_PAGE = 14, 2**21
+_HEAP = 2**30 - 2**21  # bytes that are to lie in huge pages, less than what is mapped on its own
 
 
 def keep_freed_memory() -> bool:
@@ -15,8 +16,9 @@ def keep_freed_memory() -> bool:
 
     A training step on the CPU allocates and frees the same blocks of tens to hundreds of MB every time. By default
     glibc maps each from the system and unmaps it again, and the kernel then zeroes every page of it anew: that alone
-    can take longer than the arithmetic (`benchmarks/cpu_step.py` shows how much). The price: the process holds on to
-    its largest working set until it ends. Call it once, early, in a process that trains; it cannot be undone.
+    can take longer than the arithmetic (`benchmarks/cpu_step.py` shows how much). What is kept lies in huge pages where
+    the kernel has them. The price: the process holds on to its largest working set until it ends. Call it once, early,
+    in a process that trains; it cannot be undone.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -27,7 +29,24 @@ def keep_freed_memory() -> bool:
         return False
     # Older versions of glibc refuse a threshold above 32 MB; forbidding mmap altogether does the same there.
     large = mallopt(_M_MMAP_THRESHOLD, 2**30) or mallopt(_M_MMAP_MAX, 0)
-    return bool(large and mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT))
+    keeps = bool(large and mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT))
+    if keeps:
+        _blocks_in_huge_pages()
+    return keeps
+
+
+def _blocks_in_huge_pages() -> None:
+    """Has the blocks of later allocations, of `_HEAP` bytes in all, lie in huge pages, where the kernel has some.
+
+    One block as large is taken and given back untouched: addresses, no memory. As freed memory is kept, later blocks
+    come out of it.
+    """
+    libc = ctypes.CDLL(None)
+    libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
+    libc.free.argtypes, libc.free.restype = (ctypes.c_void_p,), None
+    if (address := libc.malloc(_HEAP)) is not None:
+        ask_for_huge_pages(address, _HEAP)
+        libc.free(address)
 
 
 def ask_for_huge_pages(address: int, size: int) -> bool:

@@ -382,6 +382,23 @@ def test_the_gradient_behind_it_reaches_the_rows_and_its_own_goes_further(engine
         assert_steps_agree(embeddings, oracle)
 
 
+@given_for_every_engine(30, width=st.sampled_from((0, 3, 4, 8)),
+                        columns=batches(features=("seen", "tag", "item")))
+def test_rows_of_one_width_behind_something_as_wide_as_a_row_or_two(engine, columns, width):
+    tables = tuple(table for table in TABLES if table.dim == 4)
+    embeddings = build(engine, OPTIMIZERS[2], tables, ("seen", "tag", "item"))
+    oracle, before = Dense(embeddings, OPTIMIZERS[2]), behind(columns, width).requires_grad_()
+    for _ in range(2):
+        out = embeddings(columns, before=before)
+        torch.testing.assert_close(out[:, width:].double(), oracle.rows(columns).detach(), rtol=1e-5, atol=1e-6)
+        grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(width))
+        before.grad = None
+        out.backward(grad)
+        assert torch.equal(out[:, :width], before) and torch.equal(before.grad, grad[:, :width])
+        oracle.update([(columns, grad[:, width:])])
+        assert_steps_agree(embeddings, oracle)
+
+
 @every_engine
 @pytest.mark.parametrize("width", [1, 16])
 def test_before_the_rows_under_autocast_and_with_deferred_updates(engine, width):

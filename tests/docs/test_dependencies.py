@@ -51,7 +51,7 @@ def writing_is_counted() -> bool:
 
 def memtables_are_known() -> bool:
     ibis = pytest.importorskip("ibis")
-    from clickwise.prepare.engine import DuckDBEngine
+    from clickwise.prepare.duckdb_engine import DuckDBEngine
 
     engine = DuckDBEngine(memory_limit="100MB", threads=1)
     try:

@@ -18,7 +18,7 @@ from clickwise.encoding.states import Counts, EventLog, Events, LastMoment, Look
 from clickwise.encoding.states.keyed_table import KeyedTable, TableInMemory, write_keyed_table
 from clickwise.errors import DataError
 from clickwise.prepare import earlier
-from clickwise.prepare.engine import DuckDBEngine
+from clickwise.prepare.duckdb_engine import DuckDBEngine
 
 QUICK = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 COLUMNS = ("user", "place", "day", "time", "click", "video")

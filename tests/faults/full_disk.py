@@ -38,7 +38,7 @@ class Limit:
 
 
 def _predict(ending: str, folder: Path) -> Said:
-    run = next((folder / "runs").glob("*-*/*"))
+    run = (folder / "runs" / "latest").resolve()
     return command("predict", run, "--input", folder / "many.csv", "--carry", "note", "--out",
                    folder / f"disk/scores{ending}")
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from agreement import assert_same_gradients
 
-from clickwise.kernels.dot_interaction import cpu, dot_interaction, output_width, reference
+from clickwise.kernels.dot_interaction import cpu, dot_interaction, dot_interaction_of, output_width, reference
 
 SHAPES = [(1, 1, 1), (3, 2, 5), (17, 26, 16), (5, 26, 128), (2, 30, 31), (3, 31, 33), (2, 38, 255), (2, 39, 256),
           (3, 40, 257), (0, 4, 8)]
@@ -34,6 +34,23 @@ def test_cpu_equals_reference_in_value_and_gradients(shape, chunk, monkeypatch):
     torch.testing.assert_close(fast, slow)
     upstream = torch.randn(fast.shape, dtype=torch.float64)
     assert_same_gradients(fast, (z0, rows), slow, (z0, rows), upstream, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("is_part", [False, True], ids=["whole", "part"])
+def test_vectors_in_one_tensor_give_the_same(shape, is_part, monkeypatch):
+    monkeypatch.setattr(cpu, "CHUNK", 2)
+    z0, rows = inputs(*shape)
+    x = torch.cat([z0[:, None], rows], dim=1).detach()
+    if is_part:  # of wider rows
+        x = torch.cat([x, x], dim=1)[:, :x.shape[1]]
+    x.requires_grad_()
+    joined, slow = dot_interaction_of(x), reference.dot_interaction(z0, rows)
+    torch.testing.assert_close(joined, slow)
+    upstream = torch.randn(slow.shape, dtype=torch.float64)
+    joined.backward(upstream)
+    slow.backward(upstream)
+    torch.testing.assert_close(x.grad, torch.cat([z0.grad[:, None], rows.grad], dim=1))
 
 
 @pytest.mark.parametrize("pad_to", [1, 8])

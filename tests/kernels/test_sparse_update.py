@@ -189,3 +189,48 @@ def test_where_torchs_fused_adam_fails_public_functions_take_the_same_steps(brok
     cpu._adam_goes_at_once.cache_clear()
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@every_rule
+def test_rows_of_bfloat16_are_those_of_the_reference(rule):
+    if not rule.lazy:
+        return  # the reference's own work
+    generator = torch.Generator().manual_seed(4)
+    rows_V = torch.randint(0, 30, (50,), generator=generator)
+    grad_GD = torch.randn(50, 8, generator=generator).bfloat16()
+    found, expected = tables(rule, 40, 8), tables(rule, 40, 8)
+    found, expected = (found[0].bfloat16(), found[1]), (expected[0].bfloat16(), expected[1])
+    for step in (1, 2):
+        sparse_update(*found[:2], rows_V, grad_GD, rule, lr=0.3, step=step)
+        reference.sparse_update(*expected[:2], rows_V, grad_GD, rule, lr=0.3, step=step)
+        # The sums differ in their last bits, of which one in thousands decides between two numbers.
+        assert (found[0] == expected[0]).float().mean() > 0.99
+        torch.testing.assert_close(found[0], expected[0], rtol=0.02, atol=0.01)
+        expected[0].copy_(found[0])
+
+
+def test_bfloat16_is_rounded_by_the_chance_of_the_reference():
+    row_CD = torch.randn(6, 5, generator=torch.Generator().manual_seed(2))
+    row_CD[0, 0], row_CD[1, 1], row_CD[2, 2] = float("nan"), float("inf"), 0.0
+    touched_C = torch.tensor([0, 1, 2, 7, 8, 11])
+    for step in (1, 2, 123_456_789):
+        found, expected = (torch.zeros(12, 5, dtype=torch.bfloat16) for _ in range(2))
+        cpu._write(found, touched_C, row_CD, step)
+        expected[touched_C] = reference._narrowed(row_CD, expected, touched_C, step)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_chance_of_rows_beyond_32_bits():
+    class Wide:  # in place of a table of 2 ** 33 numbers
+        dtype, shape = torch.bfloat16, (2**31, 4)
+
+        def index_copy_(self, dim, touched_C, row_CD):
+            self.written = row_CD
+
+    touched_C, row_CD = torch.tensor([2**30 - 1, 2**30, 2**31 - 1]), torch.full((3, 4), 1.003)
+    cpu._write(wide := Wide(), touched_C, row_CD, 5)
+
+    class Like(Wide):
+        device = torch.device("cpu")
+
+    assert torch.equal(wide.written, reference._narrowed(row_CD, Like(), touched_C, 5))

@@ -271,7 +271,7 @@ def test_halving_the_only_file_leaves_nothing_to_train_on(criteo, tmp_path):
 
 
 def test_halving_the_only_file_is_refused_before_it_is_read(criteo, tmp_path, monkeypatch):
-    monkeypatch.setattr(criteo_dataset, "_stage_files", None)
+    monkeypatch.setattr(criteo_dataset.CriteoColumns, "store", None)
     with pytest.raises(PrepareError, match="dataset.train.*day_0"):
         criteo([write_raw(tmp_path / "day_0", GOOD)], split="halve_last")
 

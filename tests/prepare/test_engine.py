@@ -7,7 +7,8 @@ import pytest
 
 from clickwise.errors import PrepareError
 from clickwise.memory_limits import parse_bytes
-from clickwise.prepare.engine import BadInput, DuckDBEngine
+from clickwise.prepare.duckdb_engine import DuckDBEngine
+from clickwise.prepare.engine import BadInput
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_a_stopped_run_leaves_no_output_and_is_resumed(criteo, tmp_path, monkeyp
         assert "No space left" in caught.value.found and caught.value.do
     assert not (tmp_path / "out").exists()
     assert "is kept in" in capfd.readouterr().err
-    monkeypatch.setattr(criteo_dataset, "_stage_files", None)  # what is finished is not done again
+    monkeypatch.setattr(criteo_dataset.CriteoColumns, "store", None)  # what is finished is not done again
     files = {"train": [str(tmp_path / "out_train.tsv")], "test": [str(tmp_path / "out_test.tsv")]}
     out = criteo(files["train"], files["test"])
     assert "an earlier run after: raw files read, vocabularies, encoding, train written" in capfd.readouterr().err
@@ -126,9 +126,9 @@ def test_two_runs_at_once(criteo, tmp_path, monkeypatch):
             criteo([str(tmp_path / "out_train.tsv")])
         inner.append(True)
         monkeypatch.undo()
-        return criteo_dataset._stage_files(*arguments)
+        return criteo_dataset.CriteoColumns.store(*arguments)
 
-    monkeypatch.setattr(criteo_dataset, "_stage_files", second)
+    monkeypatch.setattr(criteo_dataset.CriteoColumns, "store", second)
     out = criteo(LINES, shuffle=False)
     assert inner and equal(read(out, "train"), reference(LINES, LINES, 1))
 

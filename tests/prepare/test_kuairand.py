@@ -26,7 +26,7 @@ from clickwise.encoding.operations import Weekday
 from clickwise.errors import PrepareError, RecipeError
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare import earlier, run
-from clickwise.prepare.engine import DuckDBEngine
+from clickwise.prepare.duckdb_engine import DuckDBEngine
 from clickwise.prepare.kuairand.config import CATEGORICAL, NUMERICAL
 from clickwise.recipe import load
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
 from types import SimpleNamespace
@@ -13,12 +14,13 @@ from outbrain_rows import HEADERS
 
 from clickwise.encoding.raw_types import Float, Integer, Unreadable
 from clickwise.errors import DataError, PrepareError
-from clickwise.prepare.criteo import LAYOUT, MARKS, _stage_files, wrong_in
+from clickwise.prepare.criteo import RAW, wrong_in
+from clickwise.prepare.criteo_text import blocks, parse
 from clickwise.prepare.engine import BadInput
 from clickwise.prepare.named_columns import Reader
 from clickwise.prepare.outbrain.profiles import store_views
 from clickwise.prepare.outbrain.raw import PAGE_VIEWS, TABLES
-from clickwise.text_files import PlainText, first_lines, scan
+from clickwise.text_files import first_lines
 
 GOOD = random_lines(40, 9)
 
@@ -48,34 +50,47 @@ FIELDS = {  # place -> texts that are good, and that are not
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=["label", "number", "hex"])
-def test_fast_and_slow_reading_of_criteo_agree(engine, tmp_path, field):
+def test_fast_and_slow_reading_of_criteo_agree(tmp_path, field):
     good, others = FIELDS[field]
-    for index, text in enumerate([*good, *others]):
+    for text in [*good, *others]:
         fields = GOOD[0].split("\t")
         fields[field] = text
-        file = tmp_path / f"{index}.tsv"
-        file.write_bytes("\t".join(fields).encode() + b"\n")
-        plain = PlainText(file, LAYOUT, 0, scan(file, MARKS).marked)
         if text in good:
-            assert _stage_files(engine, "t", [plain]) == 1 and wrong_in(fields) is None, text
+            assert len(parsed(tmp_path, "\t".join(fields).encode()).label) == 1 and wrong_in(fields) is None, text
         else:
             assert repr(text[:40]) in wrong_in(fields), text
             with pytest.raises(BadInput):
-                _stage_files(engine, "t", [plain])
+                parsed(tmp_path, "\t".join(fields).encode())
 
 
-def test_every_byte_in_every_place(engine, tmp_path):
-    """What the engine reads as a float without being asked closely holds a mark, is infinite, or is a number."""
-    texts = {word[:place] + bytes([byte]) + word[place:] for word in (b"1", b"-12", b"1.5", b"1e5", b".5")
-             for place in range(len(word) + 1) for byte in range(256)}
-    texts = sorted(text for text in texts if not any(mark in text for mark in (*MARKS, b"\t", b"\r", b"\n")))
-    (tmp_path / "x.tsv").write_bytes(b"".join(b"%d\t%s\n" % row for row in enumerate(texts)))
-    taken = engine.duckdb.sql(f"FROM read_csv('{tmp_path}/x.tsv', delim='\t', header=false, quote='', "
-                              "auto_detect=false, columns={'row': 'INTEGER', 'x': 'FLOAT'}, ignore_errors=true)")
-    taken = taken.fetchall()
-    assert len(taken) > 100
-    for row, number in taken:
-        assert math.isinf(number) or Float(bits=32, strict=True).one(texts[row].decode()) == number, texts[row]
+def parsed(folder, content):
+    """The rows of a text that is one block."""
+    (folder / "x.tsv").write_bytes(content)
+    (block,) = blocks(folder / "x.tsv")
+    return parse(block)
+
+
+@pytest.mark.parametrize("field, words", [(1, (b"1", b"-12", b"7654321", b"1.5", b".5")),
+                                          (39, (b"0", b"ab", b"0123cdef"))], ids=["number", "hex"])
+def test_every_byte_in_every_place(tmp_path, field, words):
+    """What is read of thousands of fields side by side is what its raw type reads of each, or both refuse it."""
+    name, column = list(RAW.items())[field]
+    texts = {word[:place] + bytes([byte]) + word[place + replaced:] for word in words for place in range(len(word) + 1)
+             for byte in range(256) for replaced in (0, 1)} - {b"\n", b""}
+    good = {}
+    for text in sorted(text for text in texts if not {*b"\t\r\n"} & {*text}):
+        with contextlib.suppress(Unreadable, UnicodeDecodeError):
+            good[text] = column.type.one(text.decode())
+        if text not in good:
+            fields = [text if place == field else b"0" for place in range(40)]
+            with pytest.raises(BadInput):
+                parsed(tmp_path, b"\t".join(fields))
+    assert len(good) > 40
+    (tmp_path / "x.tsv").write_bytes(b"\n".join(b"\t".join(
+        text if place == field else b"0" for place in range(40)) for text in good))
+    rows = list(map(parse, blocks(tmp_path / "x.tsv")))
+    read = [each.numbers[:, field - 1] if field == 1 else each.values[field - 14] for each in rows]
+    assert [number for part in read for number in part.tolist()] == [*good.values()]
 
 
 def test_a_line_of_any_length_takes_no_time():

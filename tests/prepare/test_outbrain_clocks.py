@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import ibis
 from outbrain_clocks import TABLE, minutes, places, zones_of_countries
 
-from clickwise.prepare.engine import DuckDBEngine
+from clickwise.prepare.duckdb_engine import DuckDBEngine
 from clickwise.prepare.outbrain.clock import utc_offset
 
 HOURS = [datetime.datetime(2016, 6, 14, 4, tzinfo=datetime.UTC) + datetime.timedelta(hours=hour)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from outbrain_rows import DAY_MS, FIRST_MS, confidence, days
 
-from clickwise.prepare.engine import DuckDBEngine
+from clickwise.prepare.duckdb_engine import DuckDBEngine
 from clickwise.prepare.outbrain import numbers, rates
 from clickwise.prepare.outbrain.clock import NEW_YORK, hour_bin, local_hours, utc_offset, weekend
 from clickwise.prepare.outbrain.documents import inverse_document_frequency

@@ -62,7 +62,7 @@ def test_no_gz_is_unpacked_for_a_look_alone(criteo, tmp_path, monkeypatch):
     assert equal(found, reference(ROWS, ROWS, 1))
 
 
-def test_marks_that_are_seen_too_late_are_read_again(criteo, tmp_path):
+def test_numbers_that_are_no_plain_digits_are_read_in_the_same_pass(criteo, tmp_path):
     rows = [*ROWS, line(1, {3: "+7"})]
     found = read(criteo([str(write_raw(tmp_path / "day_0.gz", rows))], shuffle=False), "train")
     assert equal(found, reference(rows, rows, 1))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import Feature
 from clickwise.prepare import write
-from clickwise.prepare.engine import DuckDBEngine
+from clickwise.prepare.duckdb_engine import DuckDBEngine
 from clickwise.prepare.scatter import permuted
 
 CHANNELS = {"numerical": ("a", "b"), "categorical": ("id", "tags"), "label": ("label",), "display": ("display",)}

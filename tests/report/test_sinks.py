@@ -159,4 +159,4 @@ def test_other_sinks_and_folders_are_refused(run, tmp_path, clickwise):
     with pytest.raises(RecipeError, match="tensorboard, mlflow"):
         log([run], "tensorbord", "there")
     result = clickwise("log", tmp_path, "--to", "tensorboard", tmp_path / "tb")
-    assert result.code == 2 and "clickwise train has written" in result.err and not (tmp_path / "tb").exists()
+    assert result.code == 1 and "clickwise train has written" in result.err and not (tmp_path / "tb").exists()

@@ -141,7 +141,7 @@ def test_a_run_logs_it_draws_it_and_resumes_to_the_same_numbers(model, tmp_path,
         patch.setattr(TrainStep, "__call__", dying)
         with pytest.raises(BaseException):  # noqa: B017
             train(f"tiny/{model}", SMALL, out=tmp_path / "killed")
-    killed = next((tmp_path / "killed").glob("*-*/*"))
+    killed = next((tmp_path / "killed").glob("synthetic-*/*"))
     train(None, [], resume=killed)
     assert of_training(killed) == found
 
@@ -157,6 +157,6 @@ def test_the_loss_of_one_batch_is_that_of_its_step(tmp_path):
 @pytest.mark.slow
 def test_two_processes_tell_the_same(tmp_path):
     several_processes.train(2, ["tiny/dlrm", *SMALL, "--out", "two"], tmp_path)
-    together = of_training(next((tmp_path / "two").glob("*-*/*")))
+    together = of_training(next((tmp_path / "two").glob("synthetic-*/*")))
     alone = of_training(train("tiny/dlrm", SMALL, out=tmp_path / "one"))
     assert np.allclose(together, alone, atol=1e-4)

@@ -270,7 +270,7 @@ def test_recipes_and_data_that_cannot_be(clickwise, tmp_path):
     refused(clickwise("plan", "criteo/dlrm_large", "--gpus", "8"), "data/prepared/criteo_large",
             "--cardinalities criteo_t15, criteo_t3", code=1)
     refused(clickwise("plan", "criteo/dlrm_large", "--gpus", "8", "--cardinalities", "criteo_t4"),
-            "did you mean 'criteo_t", code=1)
+            "did you mean 'criteo_t")
     (tmp_path / "raw.yaml").write_text("feature_spec: {town: {dtype: str}, label: {dtype: bool}}\nsource_spec: {}\n"
                                        "channel_spec: {categorical: [town], label: [label]}\n")
     refused(clickwise("plan", "tiny/dlrm", "--gpus", "8", "--cardinalities", "raw.yaml"), "dtype: str", code=1)

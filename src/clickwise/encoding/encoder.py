@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clickwise.arrow_arrays import to_numpy
 from clickwise.arrow_files import is_list, plain
 from clickwise.encoding.by_key import ByKey
 from clickwise.encoding.document import Column, Encoding, RawColumn
@@ -392,4 +393,4 @@ def _numbers(column: pa.Array) -> np.ndarray:
     """As numpy, NaN where a value is missing."""
     if pa.types.is_boolean(column.type) and column.null_count:
         column = column.cast(pa.int8())
-    return column.to_numpy(zero_copy_only=False)
+    return to_numpy(column)

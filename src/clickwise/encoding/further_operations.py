@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickwise.arrow_arrays import to_numpy
 from clickwise.encoding.operations import LogitRate, Operation, Vocabulary
 from clickwise.errors import DataError
 
@@ -87,8 +88,8 @@ class Remainder(Operation, do="remainder"):
         return None if x is None else abs(x) % self.by * (1 if x >= 0 else -1)
 
     def many(self, x):
-        left = np.fmod(x.fill_null(0).to_numpy(zero_copy_only=False), self.by)
-        return pa.array(left, mask=~x.is_valid().to_numpy(zero_copy_only=False))
+        left = np.fmod(to_numpy(x.fill_null(0)), self.by)
+        return pa.array(left, mask=~to_numpy(x.is_valid()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +114,9 @@ class DaysSince(Operation, do="days_since", operands=2):
 
     def many(self, at, then):
         gap = pc.subtract(pc.add(at, self.first_ms), pc.multiply(then, 1000))
-        days = gap.fill_null(0).to_numpy(zero_copy_only=False) // DAY_MS
+        days = to_numpy(gap.fill_null(0)) // DAY_MS
         return pa.array(np.where((days >= 0) & (days <= self.most), days, 0),
-                        mask=~gap.is_valid().to_numpy(zero_copy_only=False))
+                        mask=~to_numpy(gap.is_valid()))
 
 
 # ---- numbers
@@ -146,7 +147,7 @@ class IsKnown(Operation, do="is_known"):
         return int(x is not None)
 
     def many(self, x):
-        known = ~np.isnan(x) if isinstance(x, np.ndarray) else x.is_valid().to_numpy(zero_copy_only=False)
+        known = ~np.isnan(x) if isinstance(x, np.ndarray) else to_numpy(x.is_valid())
         return known.astype(np.float64)
 
 
@@ -165,7 +166,7 @@ class LogitRateOrPrior(LogitRate, do="logit_rate_or_prior", operands=2):
 
 
 def _floats(x: pa.Array | np.ndarray) -> np.ndarray:
-    return x if isinstance(x, np.ndarray) else x.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return x if isinstance(x, np.ndarray) else to_numpy(x.cast(pa.float64(), safe=False))
 
 
 # ---- pairs of documents
@@ -203,8 +204,7 @@ class SparseProduct(Operation, do="sparse_product", operands=4):
 
 def _entries(indices: pa.Array, weights: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, index and weight of every entry."""
-    lengths, others = (pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
-                       for lists in (indices, weights))
+    lengths, others = (to_numpy(pc.list_value_length(lists).fill_null(0)) for lists in (indices, weights))
     if (lengths != others).any():
         raise _no_vector()
     rows = np.repeat(np.arange(len(indices), dtype=np.int64), lengths)
@@ -217,7 +217,7 @@ def _no_vector() -> DataError:
 
 
 def _flat(lists: pa.Array) -> np.ndarray:
-    return lists.flatten().to_numpy(zero_copy_only=False)
+    return to_numpy(lists.flatten())
 
 
 # ---- ids
@@ -236,5 +236,5 @@ class RareVocabulary(Vocabulary, do="rare_vocabulary"):
     def many(self, x: Any):
         ids = super().many(x) + np.int32(1)
         if x.null_count:
-            ids[~x.is_valid().to_numpy(zero_copy_only=False)] = 0
+            ids[~to_numpy(x.is_valid())] = 0
         return ids

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickwise.arrow_arrays import to_numpy
 from clickwise.arrow_files import is_list
 
 Lists = tuple[np.ndarray, np.ndarray]  # values, and offsets int64 [rows + 1]
@@ -18,14 +19,14 @@ def parts(column: pa.Array, delimiter: str) -> tuple[pa.Array, np.ndarray]:
         if not pa.types.is_string(column.type):
             column = column.cast(pa.string())
         column = pc.split_pattern(column.fill_null(""), delimiter)
-    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    lengths = to_numpy(pc.list_value_length(column).fill_null(0))
     return column.flatten(), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def known_parts(values: pa.Array, offsets: np.ndarray) -> tuple[pa.Array, np.ndarray]:
     """The same lists without the values that are missing."""
     if values.null_count:
-        kept = values.is_valid().to_numpy(zero_copy_only=False)
+        kept = to_numpy(values.is_valid())
         offsets, values = np.concatenate([[0], np.cumsum(kept)])[offsets], values.drop_null()
     return values, offsets
 

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickwise.arrow_arrays import filled, of_numbers, to_numpy
 from clickwise.encoding.vocabulary_file import VocabularyFile
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Operation:
 
 def _ln(x: np.ndarray) -> np.ndarray:
     """ln as DuckDB and Python have it: numpy's differs in last bits."""
-    return pc.ln(pa.array(x)).to_numpy(zero_copy_only=False)
+    return to_numpy(pc.ln(of_numbers(x)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +154,7 @@ class LogitRate(Operation, do="logit_rate", operands=2):
 
 def _floats(x: pa.Array | np.ndarray) -> np.ndarray:
     """float64, NaN where x is missing."""
-    return x if isinstance(x, np.ndarray) else x.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return x if isinstance(x, np.ndarray) else to_numpy(x.cast(pa.float64(), safe=False))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +237,7 @@ class OrLeast(Operation, do="or_least"):
 
 def _integers(x: pa.Array, missing: int = 0) -> np.ndarray:
     """int64; `missing` where x is."""
-    return x.cast(pa.int64()).fill_null(missing).to_numpy(zero_copy_only=False)
+    return filled(x.cast(pa.int64()), missing)
 
 
 # ---- whole numbers
@@ -255,7 +256,7 @@ class WholePart(Operation, do="whole_part"):
         return None if x is None else x // self.by
 
     def many(self, x):
-        return pa.array(x.fill_null(0).to_numpy(zero_copy_only=False) // self.by, mask=_is_missing(x))
+        return pa.array(to_numpy(x.fill_null(0)) // self.by, mask=_is_missing(x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,7 +317,7 @@ class OrElse(Operation, do="or_else"):
 
 
 def _is_missing(x: pa.Array) -> np.ndarray:
-    return ~x.is_valid().to_numpy(zero_copy_only=False)
+    return ~to_numpy(x.is_valid())
 
 
 # ---- ids
@@ -390,13 +391,13 @@ class Vocabulary(Operation, do="vocabulary"):
         return id_ if id_ or not self.hash_buckets else self.file.size + 1 + _HASH.one(x) % self.hash_buckets
 
     def many(self, x):
-        is_missing = x.is_null().to_numpy(zero_copy_only=False) if x.null_count else None
+        is_missing = to_numpy(x.is_null()) if x.null_count else None
         if self.file.kind == "text":  # most columns hold few different texts
             codes = x.dictionary_encode()
             known = np.append(self.file.find_all(codes.dictionary), np.int32(0))
-            ids = known[codes.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)]
+            ids = known[filled(codes.indices, len(known) - 1)]
         else:
-            ids = self.file.find_all(x.fill_null(pa.scalar(0).cast(x.type)) if x.null_count else x)
+            ids = self.file.find_all(of_numbers(filled(x, 0)) if x.null_count else x)
             if is_missing is not None:
                 ids[is_missing] = 0
         if self.hash_buckets:
@@ -429,7 +430,7 @@ class Is(Operation, do="is"):
 
     def many(self, x):
         is_one = pc.is_in(x, pa.array(self._values, x.type))
-        return pc.if_else(x.is_null(), None, is_one.cast(pa.float64())).to_numpy(zero_copy_only=False)
+        return to_numpy(pc.if_else(x.is_null(), None, is_one.cast(pa.float64())))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,6 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clickwise.arrow_arrays import filled, of_numbers, of_texts, of_values, to_numpy
 from clickwise.time_format import TimeFormat
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ _is_whole, _is_decimal, _is_time, _is_hex = (re.compile(pattern, re.ASCII).fullm
     _WHOLE, _DECIMAL, ISO_TIME, "[0-9a-fA-F]{1,8}"))
 _INT64, _EXACT = 2**63, 2**53  # float64 holds every whole number up to 2^53
 _FLOAT32 = struct.Struct("<f")
+_EMPTY, _NO_TEXT = of_texts(["", None])
 _DIGITS = bytes(int(chr(byte), 16) if _is_hex(chr(byte)) else 16 for byte in range(256))
 
 
@@ -94,7 +96,7 @@ class RawType:
             except Unreadable as error:
                 error.index = pc.index(codes.indices, pa.scalar(index, codes.indices.type)).as_py()
                 raise
-        return pa.array(read, self.arrow).take(codes.indices)
+        return of_values(read, self.arrow).take(codes.indices)
 
 
 def python_values(values: pa.Array) -> list:
@@ -137,7 +139,7 @@ class Text(RawType):
     def array(self, column):
         if pa.types.is_string(column.type):
             trimmed = pc.utf8_trim(column, SPACE)
-            return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+            return pc.if_else(pc.equal(trimmed, _EMPTY), _NO_TEXT, trimmed)
         return super().array(column)
 
 
@@ -281,8 +283,8 @@ class Float(RawType):
         elif pa.types.is_string(type_):
             try:
                 trimmed = column if self.strict else pc.utf8_trim(column, SPACE)
-                words = pa.array(["", *self.missing], pa.string())
-                fast = pc.if_else(pc.is_in(trimmed, words), pa.scalar(None, pa.string()), trimmed).cast(
+                words = of_texts(["", *self.missing])
+                fast = pc.if_else(pc.is_in(trimmed, words), _NO_TEXT, trimmed).cast(
                     pa.float32() if self.bits == 32 else pa.float64())
             except pa.ArrowInvalid:
                 pass
@@ -295,10 +297,8 @@ class Float(RawType):
             odd = pc.invert(pc.is_finite(fast)) if pa.types.is_string(type_) else pc.is_inf(fast)
             if pc.any(odd).as_py():
                 return super().array(column)  # which names the value
-        is_missing = pc.is_nan(fast)
-        for number in self._missing_numbers:
-            is_missing = pc.or_(is_missing, pc.equal(fast, number))
-        return pc.if_else(is_missing, pa.scalar(None, pa.float64()), fast)
+        values = to_numpy(fast)
+        return of_numbers(values, np.isnan(values) | np.isin(values, self._missing_numbers))
 
 
 def _float(text: str, bits: int) -> float | None:
@@ -426,11 +426,12 @@ class Hex32(RawType):
 
     def array(self, column):
         if pa.types.is_string(column.type) and len(column):
-            padded = pc.ascii_lpad(column.fill_null(""), 8, "0")
+            lengths = filled(pc.binary_length(column), 0)
+            padded = pc.ascii_lpad(pc.coalesce(column, _EMPTY), 8, "0")
             digits = np.frombuffer(padded.buffers()[2].to_pybytes().translate(_DIGITS), np.uint8)
             if len(digits) == 8 * len(column) and digits.max() < 16:  # each has 8 digits, none has more
                 value = (digits[::2] << 4 | digits[1::2]).view(">u4").astype(np.int64)
-                return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.int64()), pa.array(value))
+                return of_numbers(value, lengths == 0)
         return super().array(column)
 
 

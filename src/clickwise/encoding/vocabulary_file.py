@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from clickwise.arrow_arrays import of_numbers, to_numpy
 from clickwise.errors import DataError
 from clickwise.files import write_array
 
@@ -147,7 +148,7 @@ class VocabularyFile:
     def values(self) -> pa.Array:
         """All values in the order of their ids, int64 or string."""
         if self.kind == "int":
-            return pa.array(self.keys)
+            return of_numbers(self.keys)
         texts = pa.LargeStringArray.from_buffers(self.size, pa.py_buffer(self.keys), pa.py_buffer(self._bytes))
         return texts.cast(pa.string())
 
@@ -173,7 +174,7 @@ def write_vocabulary(path: Path, chunks: Iterable[pa.Array]) -> None:
 
 
 def _keys(values: pa.Array) -> np.ndarray:
-    return values.cast(pa.int64()).to_numpy(zero_copy_only=False).astype("<i8")
+    return to_numpy(values.cast(pa.int64())).astype("<i8")
 
 
 def _slots(hashes: np.ndarray, bits: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from clickwise.feature_spec import Feature
 from clickwise.files import write_array
 from clickwise.prepare import write
 from clickwise.prepare.folder import PreparationFolder
+from clickwise.prepare.scatter import block
 
 _ROWS_AT_ONCE = 1 << 16
 
@@ -68,7 +69,7 @@ class BroadcastByKey:
             for first in range(0, rows, _ROWS_AT_ONCE):
                 taken = [_taken(column.values, key, first, min(first + _ROWS_AT_ONCE, rows))
                          for column, key in zip(self.columns, self.keys, strict=True)]
-                write_array(values, write.block(taken, taken[0].dtype))
+                write_array(values, block(taken, taken[0].dtype))
                 report(len(taken[0]), paths[0].name)
 
     def _write_lists(self, values, offsets, rows: int, report: Callable[[int, str], None]) -> None:

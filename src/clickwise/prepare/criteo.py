@@ -1,53 +1,58 @@
 """The Criteo click logs (1 label, 13 numbers, 26 hexadecimal values a line) to columns on disk.
 
-The path: raw text → staged tables (hex as 32-bit integers) → one vocabulary per column → encoding → columns.
-docs/data_path.md tells the whole.
+The path: raw text → a file per column (`criteo_columns`) → one vocabulary per column → encoding → columns, without an
+engine: reading the text with one takes as long as all of this. docs/data_path.md tells the whole.
 """
 
 from __future__ import annotations
 
-import math
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import ibis
-import ibis.expr.types as ir
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
+from clickwise.arrow_arrays import filled, of_numbers, of_texts
 from clickwise.encoding import Column, Encoding, RawColumn
 from clickwise.encoding.operations import LogShifted, Vocabulary
-from clickwise.encoding.raw_types import Boolean, Float, Hex32, Unreadable
+from clickwise.encoding.raw_types import Boolean, Unreadable
 from clickwise.errors import PrepareError, nearest
-from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype
+from clickwise.feature_spec import Chunk, Feature, FeatureSpec, narrowest_id_dtype, split_binary_chunks
 from clickwise.files import whole_file, write_text
-from clickwise.prepare import steps
-from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, save_encoding, write_encoded
-from clickwise.prepare.engine import BadInput, Engine
+from clickwise.machine import usable_cores
+from clickwise.memory import keep_freed_memory
+from clickwise.prepare.criteo_columns import BLOCK_ROWS, CriteoColumns, RowRange, in_blocks, in_order
+from clickwise.prepare.criteo_text import NUMBER, NUMBERS, VALUE, VALUES
 from clickwise.prepare.further_rows import Source
 from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import BadRows, estimate_rows, find_files, named
 from clickwise.prepare.raw_text import RawText
+from clickwise.prepare.scatter import RowOrder, ScatterFile
 from clickwise.prepare.section import Section
-from clickwise.prepare.vocabularies import store_vocabularies
+from clickwise.prepare.value_counts import BYTES, count_values
+from clickwise.prepare.vocabularies import read_vocabulary, write_counted
+from clickwise.prepare.written import EXAMPLE_ROWS, EXAMPLES, looked_at, save_encoding
 from clickwise.progress import Progress
 from clickwise.recipe import require, to_yaml
-from clickwise.text_files import PlainText, TextLayout
+from clickwise.text_files import TextLayout
 
 LABEL = "label"
-NUMERICAL = tuple(f"num_{i}" for i in range(13))
-CATEGORICAL = tuple(f"cat_{i}" for i in range(26))
+NUMERICAL = tuple(f"num_{i}" for i in range(NUMBERS))
+CATEGORICAL = tuple(f"cat_{i}" for i in range(VALUES))
 CHANNELS = {"numerical": NUMERICAL, "categorical": CATEGORICAL, "label": (LABEL,)}
-RAW = {LABEL: RawColumn(Boolean()), **dict.fromkeys(NUMERICAL, RawColumn(Float(bits=32, strict=True))),
-       **dict.fromkeys(CATEGORICAL, RawColumn(Hex32()))}
+RAW = {LABEL: RawColumn(Boolean()), **dict.fromkeys(NUMERICAL, RawColumn(NUMBER)),
+       **dict.fromkeys(CATEGORICAL, RawColumn(VALUE))}
 LAYOUT = TextLayout("\t", quote="", encoding="utf-8-sig", header=False)
-MARKS = (b" ", b"\v", b"\f", b"_", b"+", b"n", b"N")  # in all that an engine takes for a number though it is none
-NO_LABEL = 2
-STAGED_ROW_BYTES = 170
-LOG_SHIFT = 3.0  # ln(x + 3): missing and x <= -3 become 0
+SMALL = 4096
+COUNTED_ROWS = 1 << 22  # together: the different values of two blocks have to be put together
+STAGED_ROW_BYTES = 1 + 4 * NUMBERS + 5 * VALUES
+LOG = LogShifted(3.0)  # ln(x + 3): missing and x <= -3 become 0
 EXPECTED = "40 fields with tabs between them: a label 0 or 1, 13 numbers, 26 hexadecimal values of up to 8 digits"
 
 
@@ -95,14 +100,6 @@ class CriteoConfig(Section):
         self.require_at_least(0, "frequency_limit", "seed", "max_bad_rows", "frequency_limits")
 
 
-class RowRange(NamedTuple):
-    """Rows first … end−1 of a staged table."""
-
-    table: str
-    first: int
-    end: int
-
-
 class Criteo(Preparation):
     """`split_binary` columns; mappings train, test and validation, as far as the split gives them."""
 
@@ -145,56 +142,119 @@ class Criteo(Preparation):
         self.parts = _split(self.config, self.read["rows"], self.where)
 
     def _read(self, groups: Mapping[str, Sequence[Path]]) -> dict:
-        """Reads every raw file once: rows by table and bad rows by file; the tables lie in the engine."""
+        """Reads every raw file once: rows by table and bad rows by file."""
+        keep_freed_memory()  # pages that every block takes anew cost as much as its arithmetic
         rows = {}
         bad_rows = BadRows(self.config.max_bad_rows, self.folder.work, threads=self.folder.engine_config.threads)
         for group, files in groups.items():
             with Progress(f"reading {group}", total=estimate_rows(files)) as bar:
-                with self.engine.watched(bar, bad_rows.share):
-                    texts = [RawText(file, LAYOUT, len(RAW), wrong_in, MARKS, unmarked_first=True) for file in files]
-                    rows[group], _ = bad_rows.read_text(group, texts, lambda plain, name=group: _stage_files(
-                        self.engine, name, plain), EXPECTED)
+                texts = [RawText(file, LAYOUT, len(RAW), wrong_in) for file in files]
+                rows[group], _ = bad_rows.read_text(group, texts, lambda plain, name=group, bar=bar: self.columns.store(
+                    name, [text.path for text in plain], bar.advance), EXPECTED)
                 bar.total = rows[group]
                 bar.advance(rows[group] - bar.done)
             if rows[group] == 0:
                 raise PrepareError(named(files), found="no rows", expected=EXPECTED)
         return {"rows": rows, "bad_rows": bad_rows.found}
 
+    @functools.cached_property
+    def columns(self) -> CriteoColumns:
+        return CriteoColumns(self.folder.tables, self.threads)
+
+    @property
+    def threads(self) -> int:
+        return self.folder.engine_config.threads or usable_cores()
+
     def fit(self) -> None:
-        parts = self.parts["train"] if self.config.fit_on == "train" else \
-            [part for each in self.parts.values() for part in each]
-        tables = {column: _rows(self.engine, parts, [column]) for column in CATEGORICAL}
-        self.sizes = self.folder.stage("vocabularies", lambda: store_vocabularies(
-            self.folder, tables, self.config.limit))
+        self.sizes = self.folder.stage("vocabularies", self._store_vocabularies)
         self.features = {name: Feature(name, "float16") for name in NUMERICAL}
         self.features |= {name: Feature(name, narrowest_id_dtype(size), cardinality=size)
                           for name, size in self.sizes.items()}
         self.features[LABEL] = Feature(LABEL, "bool")
-        steps = {**dict.fromkeys(NUMERICAL, (LogShifted(LOG_SHIFT),)),
-                 **{name: (Vocabulary(name),) for name in CATEGORICAL}, LABEL: ()}
+        steps = {**dict.fromkeys(NUMERICAL, (LOG,)), **{name: (Vocabulary(name),) for name in CATEGORICAL}, LABEL: ()}
         self.encoding = Encoding(RAW, {name: Column(name, steps[name], self.features[name].dtype) for name in RAW},
                                  layout={"delimiter": "\t", "columns": list(RAW), "label": LABEL})
         self.folder.stage("encoding", self._save_encoding)
 
+    def _store_vocabularies(self) -> dict[str, int]:
+        """Feature -> cardinality."""
+        parts = self.parts["train"] if self.config.fit_on == "train" else \
+            [part for each in self.parts.values() for part in each]
+        most = self.folder.engine_config.memory_bytes // (4 * BYTES * self.threads)
+
+        def fit(name: str) -> int:
+            return 1 + write_counted(self.folder, name, *count_values(
+                lambda: (self.columns.values(part, name) for part in in_blocks(parts, min(most, COUNTED_ROWS))),
+                self.config.limit(name), most))
+
+        sizes = {}
+        with Progress("counting values", total=len(CATEGORICAL), unit="features") as bar:
+            for name, size in zip(CATEGORICAL, in_order(fit, CATEGORICAL, self.threads), strict=True):
+                sizes[name] = size
+                bar.advance(1, name)
+        return sizes
+
     def _save_encoding(self) -> None:
         save_encoding(self.folder, self.encoding)
         if "test" in self.parts:
-            rows = _rows(self.engine, self.parts["test"], list(RAW)).order_by("row").limit(EXAMPLE_ROWS)
-            (batch,) = pa.Table.from_batches(self.engine.batches(rows.drop("row"))).combine_chunks().to_batches()
-            texts = {name: pa.array([None if value is None else f"{value:08x}" for value in batch[name].to_pylist()])
-                     for name in CATEGORICAL}
+            part = next(in_blocks(self.parts["test"], EXAMPLE_ROWS))
+            columns = {LABEL: of_numbers(self.columns.labels(part).astype(np.int32))}
+            columns |= {name: of_numbers(column, np.isnan(column))
+                        for name, column in zip(NUMERICAL, self.columns.numbers(part).T.copy(), strict=True)}
+            for name in CATEGORICAL:
+                values = self.columns.values(part, name).to_pylist()
+                columns[name] = of_texts([None if value is None else f"{value:08x}" for value in values])
             with whole_file(self.folder.preparation / EXAMPLES) as temporary:
-                parquet.write_table(pa.table({name: texts.get(name, batch[name]) for name in RAW}), temporary)
+                parquet.write_table(pa.table(columns), temporary)
 
     def write(self) -> None:
-        written, self.values = write_encoded(
-            self.folder, self.encoding, lambda mapping, names: _rows(self.engine, self.parts[mapping], names),
-            features=self.features, channels=CHANNELS, rows=self.rows,
-            shuffle_seed=self.config.seed if self.config.shuffle else None)
+        mappings = {mapping: split_binary_chunks(self.features, CHANNELS, mapping) for mapping in self.parts}
+        for mapping, chunks in mappings.items():
+            self.folder.stage(f"{mapping} written", functools.partial(self._write_mapping, mapping, chunks))
+        written = FeatureSpec(self.features, mappings, CHANNELS, folder=self.folder.dataset)
+        written.save(self.folder.dataset)
+        self.values = looked_at(self.folder, written, Encoding.load(self.folder.preparation), self.rows)
         if set(self.parts) > {"train", "test"}:  # NVIDIA's loaders refuse a spec with any other mapping
             two = {mapping: written.mappings[mapping] for mapping in ("train", "test")}
             spec = FeatureSpec(self.features, two, CHANNELS, folder=self.folder.dataset)
             write_text(self.folder.dataset / "feature_spec_train_test.yaml", to_yaml(spec.to_dict()))
+
+    def _write_mapping(self, mapping: str, chunks: Sequence[Chunk]) -> None:
+        """Writes the files of a mapping, as many at once as there are threads."""
+        rows, seed = self.rows[mapping], self.config.seed if self.config.shuffle and mapping == "train" else None
+        spill = self.folder.work / "spill"
+        spill.mkdir(exist_ok=True)
+        (self.folder.dataset / mapping).mkdir(parents=True, exist_ok=True)
+        order = RowOrder(rows, seed, spill / f"{mapping}.order", self.folder.buffer_bytes)
+
+        def write_chunk(chunk: Chunk) -> str:
+            name = chunk.features[0]
+            with ScatterFile(self.folder.dataset / chunk.files[0], rows, self.features[name].dtype,
+                             len(chunk.features), buffer_bytes=2 * self.folder.buffer_bytes // self.threads,
+                             spill_folder=spill) as file:
+                done = 0
+                for part, values in self._encoded(self.parts[mapping], name):
+                    end = done + part.end - part.first
+                    file.put(order.between(done, end), values)
+                    done = end
+            return chunk.files[0]
+
+        with Progress(f"writing {mapping}", total=rows * len(chunks), unit="values") as bar:
+            for file in in_order(write_chunk, chunks, self.threads):
+                bar.advance(rows, file)
+        order.remove()
+
+    def _encoded(self, parts: Sequence[RowRange], name: str) -> Iterator[tuple[RowRange, np.ndarray]]:
+        """Blocks of rows, with what is written of the column `name` or, of numbers, of all columns."""
+        if name == LABEL:
+            yield from ((part, self.columns.labels(part)) for part in in_blocks(parts))
+        elif name in NUMERICAL:
+            for part in in_blocks(parts, BLOCK_ROWS // len(NUMERICAL)):
+                yield part, logarithms(self.columns.numbers(part))
+        else:
+            known = read_vocabulary(self.folder, name)
+            for part in in_blocks(parts, max(BLOCK_ROWS, 2 * len(known))):  # a hash table is built for each block
+                yield part, filled(pc.index_in(self.columns.values(part, name), known), -1) + np.int32(1)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -202,36 +262,14 @@ class Criteo(Preparation):
 
     def summary(self) -> dict[str, Any]:
         return {"rows": self.rows, "bad_rows_skipped": self.read["bad_rows"], "cardinalities": self.sizes,
-                "without_an_id": self.values, "numerical": f"ln(x + {LOG_SHIFT})",
+                "without_an_id": self.values, "numerical": f"ln(x + {LOG.shift})",
                 "vocabulary_values": "the hexadecimal text as an unsigned integer"}
 
 
 DATASET = Criteo
 
 
-# ---- raw text -> staged tables
-
-
-def _stage_files(engine: Engine, name: str, files: Sequence[PlainText]) -> int:
-    """Stores the rows of `files` as the table `name` and returns how many; raises BadInput."""
-    marked = any(file.marked for file in files)
-    types = dict.fromkeys(RAW, "string") | dict.fromkeys(NUMERICAL, "string" if marked else "float32")
-    raw = engine.read_text([file.path for file in files], types, longest=max(file.longest for file in files))
-    label = ibis.cases((raw[LABEL] == "0", ibis.literal(0, "int8")), (raw[LABEL] == "1", ibis.literal(1, "int8")),
-                       else_=ibis.literal(NO_LABEL, "int8"))
-    numbers = {column: engine.parse_number(raw[column], RAW[column].type) if marked else raw[column]
-               for column in NUMERICAL}
-    table = engine.materialise(raw.select(**{
-        LABEL: label, **numbers, **{column: engine.parse_hex(raw[column]) for column in CATEGORICAL}}), name)
-    found = engine.row(table.aggregate(
-        rows=table.count(), label=table[LABEL].max(),
-        **{column: table[column].cast("float64").sum() for column in NUMERICAL}))  # shows infinity
-    if found["rows"] and found["label"] == NO_LABEL:
-        raise BadInput("a label that is neither 0 nor 1")
-    for column in NUMERICAL:
-        if not math.isfinite(found[column] or 0.0):
-            raise BadInput(f"a value of {column} that is no finite number")
-    return found["rows"]
+# ---- rows that cannot be read
 
 
 # Nearly all rows are such: the others are looked at field by field, which takes ten times as long.
@@ -250,6 +288,28 @@ def wrong_in(fields: Sequence[str]) -> str | None:
         except Unreadable as error:
             return f"{text[:40]!r} in {name}, which is not {error.expected}"
     return None
+
+
+# ---- numbers
+
+
+def logarithms(x: np.ndarray) -> np.ndarray:
+    """`LOG` of float32, as float16; NaN is missing. Most are small whole numbers, which are looked up."""
+    with np.errstate(invalid="ignore"):
+        whole = x.astype(np.int32)
+    y = _small_logarithms().take(whole, mode="clip")
+    others = (whole != x) | (whole.view(np.uint32) >= SMALL)
+    y[others] = _logarithms(x[others])
+    return y
+
+
+@functools.cache
+def _small_logarithms() -> np.ndarray:
+    return _logarithms(np.arange(SMALL, dtype=np.float32))
+
+
+def _logarithms(x: np.ndarray) -> np.ndarray:
+    return LOG.many(x.astype(np.float64)).astype(np.float32).astype(np.float16)
 
 
 # ---- which rows belong to which mapping
@@ -272,14 +332,3 @@ def _split(config: CriteoConfig, rows: Mapping[str, int], where: str) -> dict[st
                                    expected="at least one row in every part", do="choose another fraction or file")
             parts.setdefault(mapping, []).append(part)
     return parts
-
-
-def _rows(engine: Engine, parts: Sequence[RowRange], columns: Sequence[str]) -> ir.Table:
-    """`row` (0, 1, … through the parts) and `columns` of the rows of `parts`."""
-    tables, start = [], 0
-    for part in parts:
-        table = engine.numbered(engine.table(part.table), *columns)
-        tables.append(table if (part.first, start) == (0, 0) and len(parts) == 1 and part.table != "last"
-                      else steps.rows_between(table, part.first, part.end, start=start))
-        start += part.end - part.first
-    return tables[0] if len(tables) == 1 else ibis.union(*tables)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -24,7 +25,8 @@ from clickwise.prepare.scatter import ScatterFile
 from clickwise.progress import say
 from clickwise.recipe import to_dict, to_yaml
 
-SUMMARY, STATE, TABLES = "preparation/summary.json", "state.json", "tables.duckdb"
+SUMMARY, STATE = "preparation/summary.json", "state.json"
+DATABASE, TABLES = "tables.duckdb", "tables"  # an engine's tables, and those that need none
 
 
 class PreparationFolder:
@@ -71,6 +73,7 @@ class PreparationFolder:
             self._clear_partial()
         self._stages: dict[str, Any] = {}
         self._engine: Engine | None = None
+        self.summary_of_engine: dict[str, str] = {}
         self._kept = True  # for a later run: not where the engine's tables lie in memory
 
     def _look_at_out(self, overwrite: bool) -> bool:
@@ -128,7 +131,8 @@ class PreparationFolder:
         """What `_write_state` wrote; empty where nothing stands there, or something else."""
         try:
             state = read_given_json(self.partial / STATE)
-            kinds = {"fingerprint": str, "stages": dict, "folder": int, "files": dict, "tables": bool, "placed": bool}
+            kinds = {"fingerprint": str, "stages": dict, "folder": int, "files": dict, "tables": bool, "columns": dict,
+                     "placed": bool}
             return state if all(isinstance(state[key], kind) for key, kind in kinds.items()) else {}
         except (OSError, ValueError, LookupError, TypeError):
             return {}
@@ -143,9 +147,11 @@ class PreparationFolder:
         if self._kept:
             if not placed:  # else the folder goes to the disk as it goes to its place
                 to_disk(self.dataset)
+                to_disk(self.work / TABLES)
             write_json(self.partial / STATE, {"fingerprint": self.fingerprint, "stages": self._stages,
                                               "folder": self._number, "files": _sizes(self.dataset),
-                                              "tables": (self.work / TABLES).exists(), "placed": placed})
+                                              "tables": (self.work / DATABASE).exists(),
+                                              "columns": _sizes(self.work / TABLES), "placed": placed})
 
     def _all_there(self, state: Mapping[str, Any]) -> bool:
         """Whether the folder of the finished stages is here, with all their files and the engine's tables."""
@@ -155,7 +161,8 @@ class PreparationFolder:
             return False
         sizes = _sizes(self.dataset)
         return is_same and all(sizes.get(file) == size for file, size in state["files"].items()) and \
-            ((self.work / TABLES).exists() or not state["tables"])
+            _sizes(self.work / TABLES).items() >= state["columns"].items() and \
+            ((self.work / DATABASE).exists() or not state["tables"])
 
     def _is_in_out(self) -> bool:
         """Whether the folder that this run wrote has gone to `out`."""
@@ -186,9 +193,20 @@ class PreparationFolder:
     def engine(self) -> Engine:
         """The engine, opened at its first use. Its tables lie in `work`, there for the next run, or in memory."""
         if self._engine is None:
-            self._kept = bool(self._stages) or not self.engine_config.holds_in_memory(self.tables_bytes)
-            self._engine = self.engine_config.open(self.work / "spill", self.work / TABLES if self._kept else None)
+            self._decide_what_is_kept()
+            self._engine = self.engine_config.open(self.work / "spill", self.work / DATABASE if self._kept else None)
+            self.summary_of_engine = {"ibis": importlib.metadata.version("ibis-framework")}
         return self._engine
+
+    @functools.cached_property
+    def tables(self) -> Path:
+        """A folder for tables in files. They are there for the next run where an engine's would be."""
+        self._decide_what_is_kept()
+        (self.work / TABLES).mkdir(exist_ok=True)
+        return self.work / TABLES
+
+    def _decide_what_is_kept(self) -> None:
+        self._kept = bool(self._stages) or not self.engine_config.holds_in_memory(self.tables_bytes)
 
     @property
     def keeps_tables(self) -> bool:
@@ -204,6 +222,7 @@ class PreparationFolder:
         """Writes the recipe and the summary beside the columns and puts the whole in place."""
         write_text(self.preparation / "recipe.yaml", to_yaml(self.recipe))
         write_json(self.dataset / SUMMARY, {"fingerprint": self.fingerprint, "inputs": self.inputs, **summary,
+                                             **self.summary_of_engine,
                                              "seconds": round(time.monotonic() - self.started, 3)})
         self._close()
         write_manifest(self.dataset)

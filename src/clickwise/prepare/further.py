@@ -20,10 +20,10 @@ from clickwise.errors import PrepareError
 from clickwise.feature_spec import Chunk, FeatureSpec, is_time_gap, split_binary_chunks
 from clickwise.files import write_array
 from clickwise.latest_run import latest_run
-from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.further_rows import FurtherRows, Source
 from clickwise.prepare.raw_files import named
+from clickwise.prepare.written import EXAMPLE_ROWS, EXAMPLES
 from clickwise.progress import Progress, say
 
 HISTORY = "history"  # a channel, and the folder of its files in that of a mapping

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ibis
-
 from clickwise.encoding.document import FILE
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import FeatureSpec
@@ -108,4 +106,4 @@ class Preparation(abc.ABC):
             if metadata := self.metadata():
                 spec = FeatureSpec.load(folder.dataset)
                 dataclasses.replace(spec, metadata={**spec.metadata, **metadata}).save(folder.dataset)
-            return folder.finish({"dataset": self.name, **self.summary(), "ibis": ibis.__version__})
+            return folder.finish({"dataset": self.name, **self.summary()})

@@ -23,15 +23,13 @@ Load = Callable[[list[PlainText]], T]
 @dataclasses.dataclass(frozen=True)
 class RawText:
     """A file of delimited text with rows of `width` fields. `wrong` says what is wrong with the values of one, by the
-    rule that the engine is to read by. `marks` are bytes that are looked for; where `unmarked_first`, rows are first
-    read as if there were none, and once more where there are."""
+    rule that the engine is to read by. `marks` are bytes that are looked for."""
 
     path: Path
     layout: TextLayout
     width: int
     wrong: Wrong
     marks: tuple[bytes, ...] = ()
-    unmarked_first: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -42,12 +40,11 @@ class RawText:
         return self.is_text and self.layout.is_plain and is_gzip(self.path)
 
     def scanner(self) -> Scanner:
-        return Scanner(self.marks, count_lines=bool(self.marks) and not self.unmarked_first)
+        return Scanner(self.marks, count_lines=bool(self.marks))
 
     def is_as_assumed(self, found: Scan | None) -> bool:
         """Whether a file that was read before anything was known of it has been read rightly."""
-        return found is not None and found.uniform and not found.damage and found.longest <= LONG_LINE and not (
-            self.unmarked_first and found.marked)
+        return found is not None and found.uniform and not found.damage and found.longest <= LONG_LINE
 
 
 class RawTexts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +133,10 @@ class RowOrder:
         part = np.fromfile(self.path, self.dtype, end - first, offset=first * self.dtype.itemsize)
         return part[row - first].astype(np.int64)
 
+    def between(self, first: int, end: int) -> np.ndarray:
+        """Where the rows first … end−1 go."""
+        return self.memory[first:end] if self.memory is not None else self(np.arange(first, end))
+
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
 
@@ -171,3 +175,13 @@ def permuted(numbers: np.ndarray, size: int, seed: int) -> np.ndarray:
             outside = outside[part[outside] >= size]
         result[first:first + _PERMUTED_AT_ONCE] = part
     return result
+
+
+def block(columns: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    """One column as it is, several as the columns of a matrix."""
+    if len(columns) == 1:
+        return columns[0]
+    values = np.empty((len(columns[0]), len(columns)), dtype)
+    for index, column in enumerate(columns):
+        values[:, index] = column
+    return values

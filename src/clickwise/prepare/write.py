@@ -11,9 +11,8 @@ import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 
@@ -22,8 +21,11 @@ from clickwise.feature_spec import Chunk, Feature, FeatureSpec, split_binary_chu
 from clickwise.files import write_array
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
-from clickwise.prepare.scatter import RowOrder, ScatterFile
+from clickwise.prepare.scatter import RowOrder, ScatterFile, block
 from clickwise.progress import Progress
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 BUFFER_BYTES = 256 * 2**20
 VALUE_BYTES = 128  # of a vocabulary in an engine's join
@@ -78,6 +80,8 @@ def write_mapping(engine: Engine, folder: Path, mapping: str,
     most about `buffer_bytes` are held; larger files are put together from pieces in `spill_folder`. `report` is called
     with rows done and file name.
     """
+    import ibis.expr.types as ir
+
     (folder / mapping).mkdir(parents=True, exist_ok=True)
     spill_folder.mkdir(parents=True, exist_ok=True)
     order = RowOrder(rows, shuffle_seed, spill_folder / f"{mapping}.order", buffer_bytes)
@@ -124,16 +128,6 @@ def _write_blocks(engine, table, blocks, rows, order, scatter_file, report) -> N
             for file, (path, features) in zip(files, blocks, strict=True):
                 file.put(positions, block([_checked(next(column), feature) for feature in features], file.dtype))
                 report(len(batch), path.name)
-
-
-def block(columns: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
-    """One column as it is, several as the columns of a matrix."""
-    if len(columns) == 1:
-        return columns[0]
-    values = np.empty((len(columns[0]), len(columns)), dtype)
-    for index, column in enumerate(columns):
-        values[:, index] = column
-    return values
 
 
 def _write_lists(engine, table, feature, paths, rows, order, scatter_file, buffer_bytes, report) -> None:

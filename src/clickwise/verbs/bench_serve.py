@@ -98,10 +98,10 @@ def _in_turns(servers: Sequence[AskedServer], requests: Sequence[Sequence[bytes]
     outcomes: list[list[Outcome]] = [[] for _ in servers]
     cpu_s: list[list[float | None]] = [[] for _ in servers]
     for _ in range(TURNS):
-        for place, (server, mine) in enumerate(zip(servers, requests, strict=True)):
+        for index, (server, mine) in enumerate(zip(servers, requests, strict=True)):
             before = server.cpu_s()
-            outcomes[place].append(closed_loop(*server.address, mine, seconds / TURNS, connections=connections))
-            cpu_s[place].append(_since(before, server))
+            outcomes[index].append(closed_loop(*server.address, mine, seconds / TURNS, connections=connections))
+            cpu_s[index].append(_since(before, server))
     rows = []
     for server, turns, costs in zip(servers, outcomes, cpu_s, strict=True):
         whole = Outcome(*(np.concatenate([getattr(turn, name) for turn in turns]) for name in ("latency_s", "status")))

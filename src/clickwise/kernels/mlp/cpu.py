@@ -45,7 +45,7 @@ class _MLP(torch.autograd.Function):
         weights, activations = saved[:layers], saved[layers:]
         of_weights: list[torch.Tensor | None] = [None] * layers
         of_biases: list[torch.Tensor | None] = [None] * layers
-        grad_x = torch.empty_like(activations[0]) if ctx.needs_input_grad[0] else None
+        of_x: list[torch.Tensor] = []
         for at in range(0, len(grad), CHUNK):
             here = slice(at, at + CHUNK)
             grad_c, mine = grad[here], False  # mine: a tensor made here, which may be written to
@@ -62,6 +62,7 @@ class _MLP(torch.autograd.Function):
                     of_biases[layer] = added(of_biases[layer], sum_of_rows(grad_c), ctx.dtypes[layers + layer])
                 if layer > 0:
                     grad_c, mine = product(grad_c, weights[layer].t()), True
-                elif grad_x is not None:
-                    grad_x[here] = product(grad_c, weights[0].t())
+                elif ctx.needs_input_grad[0]:
+                    of_x.append(product(grad_c, weights[0].t()))
+        grad_x = torch.cat(of_x) if len(of_x) > 1 else of_x[0] if of_x else None
         return (grad_x, None, None, *of_weights, *of_biases)

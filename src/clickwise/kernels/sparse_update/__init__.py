@@ -52,8 +52,8 @@ def sparse_update(weight_RD: torch.Tensor, states: dict[str, torch.Tensor], rows
     """
     if len(rows_V) == 0 and rule.lazy:
         return
-    is_cpu = weight_RD.device.type == "cpu" and weight_RD.dtype == torch.float32
-    update = cpu.sparse_update if is_cpu else reference.sparse_update
+    takes = weight_RD.dtype == torch.float32 or (weight_RD.dtype == torch.bfloat16 and rule.lazy)
+    update = cpu.sparse_update if weight_RD.device.type == "cpu" and takes else reference.sparse_update
     if (on_gpu := gpu.kernels_for(weight_RD, "sparse_update")) and on_gpu.supports(weight_RD, grad_GD):
         update = on_gpu.sparse_update
     update(weight_RD, states, rows_V, grad_GD, rule, lr=lr, step=step, bag_V=bag_V, weight_V=weight_V, scale=scale)

@@ -57,7 +57,7 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
         if rule.minibatch_l2:
             touched_C = touched_U[first:last]
             l2_C = rule.minibatch_l2 / states["count"].index_select(0, touched_C)
-            grad_CD.addcmul_(weight_RD.index_select(0, touched_C), l2_C[:, None])
+            grad_CD.addcmul_(_rows(weight_RD, touched_C), l2_C[:, None])
         return grad_CD
 
     rows_at_once = max(1, CHUNK // weight_RD.shape[1])
@@ -67,12 +67,39 @@ def sparse_update(weight_RD, states, rows_V, grad_GD, rule, *, lr, step, bag_V=N
         touched_C = touched_U[first:first + rows_at_once]
         grad_CD = summed(first, first + len(touched_C))
         if rule.name == "ftrl":
-            _ftrl_rows(weight_RD, states, touched_C, grad_CD, rule, lr)
+            _ftrl_rows(weight_RD, states, touched_C, grad_CD, rule, lr, step)
             continue
         change_CD = grad_CD if plain else _change(weight_RD, states, touched_C, grad_CD, rule, step).mul_(-lr)
         if rule.decoupled_weight_decay:
-            change_CD.add_(weight_RD.index_select(0, touched_C), alpha=-lr * rule.weight_decay)
-        weight_RD.scatter_add_(0, touched_C[:, None].expand(-1, weight_RD.shape[1]), change_CD)
+            change_CD.add_(_rows(weight_RD, touched_C), alpha=-lr * rule.weight_decay)
+        if weight_RD.dtype == torch.float32:
+            weight_RD.scatter_add_(0, touched_C[:, None].expand(-1, weight_RD.shape[1]), change_CD)
+        else:
+            _write(weight_RD, touched_C, change_CD.add_(_rows(weight_RD, touched_C)), step)
+
+
+def _rows(weight_RD: torch.Tensor, touched_C: torch.Tensor) -> torch.Tensor:
+    """A copy of these rows, float32."""
+    return rows_at(weight_RD, touched_C).float()
+
+
+def _write(weight_RD: torch.Tensor, touched_C: torch.Tensor, row_CD: torch.Tensor, step: int) -> None:
+    """Writes float32 rows in the type of the table's: to bfloat16 rounded by the reference's chance, whose integers of
+    32 bits are here such, so that what lies above them is lost by itself."""
+    if weight_RD.dtype == torch.bfloat16:
+        dim = weight_RD.shape[1]
+        at_CD = (touched_C * dim)[:, None] + numbers(dim)
+        chance_CD = at_CD.bitwise_xor_(at_CD >> 32).int().mul_(_signed(0x9E3779B1)).add_(_signed(step * 0x85EBCA77))
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
+            chance_CD.bitwise_xor_((chance_CD >> shift).bitwise_and_(2 ** (32 - shift) - 1)).mul_(_signed(factor))
+        bits_CD = chance_CD.bitwise_and_(0xFFFF).add_(row_CD.view(torch.int32)).bitwise_and_(-0x10000)
+        row_CD = torch.where(row_CD.isfinite(), bits_CD.view(torch.float32), row_CD).bfloat16()
+    weight_RD.index_copy_(0, touched_C, row_CD)
+
+
+def _signed(number: int) -> int:
+    """The integer of 32 bits, with a sign, that has the lowest 32 bits of `number`."""
+    return (number + 2**31) % 2**32 - 2**31
 
 
 def stable_sort(rows_V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,7 +116,7 @@ def stable_sort(rows_V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _change(weight_RD, states, touched_C, grad_CD, rule, step) -> torch.Tensor:
     """What lr multiplies, [C, D], in the place of `grad_CD` or of a state's rows; steps the states."""
     if rule.weight_decay and not rule.decoupled_weight_decay:
-        grad_CD.add_(weight_RD.index_select(0, touched_C), alpha=rule.weight_decay)
+        grad_CD.add_(_rows(weight_RD, touched_C), alpha=rule.weight_decay)
     if rule.name == "sgd":
         return grad_CD
     if rule.name == "adagrad":
@@ -117,13 +144,13 @@ def _change(weight_RD, states, touched_C, grad_CD, rule, step) -> torch.Tensor:
     return first_CD.div_(second_CD).div_(1 - rule.beta1**step)
 
 
-def _ftrl_rows(weight_RD, states, touched_C, grad_CD, rule, lr) -> None:
+def _ftrl_rows(weight_RD, states, touched_C, grad_CD, rule, lr, step) -> None:
     """FTRL on the rows `touched_C`."""
     whole = (weight_RD, states["accumulator"], states["linear"])
-    rows = [all_RD.index_select(0, touched_C) for all_RD in whole]
+    rows = [_rows(of_all_RD, touched_C) for of_all_RD in whole]
     ftrl_(*rows, grad_CD, lr=lr, base_lr=rule.lr, l1=rule.l1, l2=rule.l2, beta=rule.beta)
-    for all_RD, touched_CD in zip(whole, rows, strict=True):
-        all_RD.index_copy_(0, touched_C, touched_CD)
+    for of_all_RD, of_these_CD in zip(whole, rows, strict=True):
+        _write(of_all_RD, touched_C, of_these_CD, step)
 
 
 def _step_all_rows(weight_RD, states, touched_U, summed, rule, lr, step, rows_at_once) -> None:

@@ -23,8 +23,8 @@ from clickwise.encoding.states.event_log import TIME
 from clickwise.encoding.states.keyed_table import write_keyed_table
 from clickwise.feature_spec import FeatureSpec
 from clickwise.prepare.amazon_books.drawn import ROWS, fits_in_memory
-from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, check_examples, save_encoding
 from clickwise.prepare.folder import PreparationFolder
+from clickwise.prepare.written import EXAMPLE_ROWS, EXAMPLES, check_examples, save_encoding
 
 WHEN, POSITION = "unixReviewTime", "position"
 RAW = {"reviewerID": RawColumn(Text()), "asin": RawColumn(Text()), WHEN: RawColumn(Integer()),

@@ -23,7 +23,6 @@ from clickwise.errors import PrepareError
 from clickwise.feature_spec import Feature, FeatureSpec, narrowest_id_dtype
 from clickwise.files import shipped, whole_file
 from clickwise.prepare import steps, write
-from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, check_examples, save_encoding
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.kuairand.config import KuaiRandConfig
 from clickwise.prepare.kuairand.encoding import EVENTS, RAW, store_encoding
@@ -33,6 +32,7 @@ from clickwise.prepare.kuairand.numbers import store_numbers
 from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import find_files, find_tables, raw_folder
 from clickwise.prepare.vocabularies import store_vocabularies
+from clickwise.prepare.written import EXAMPLE_ROWS, EXAMPLES, check_examples, save_encoding
 
 LICENCE = ("CC BY-SA 4.0. Gao et al., KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed "
            "Videos, CIKM 2022, doi:10.1145/3511808.3557624; data doi:10.5281/zenodo.10439422")

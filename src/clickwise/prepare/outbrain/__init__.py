@@ -19,7 +19,6 @@ from clickwise.feature_spec import Feature, narrowest_id_dtype
 from clickwise.files import write_json
 from clickwise.prepare import steps, write
 from clickwise.prepare.broadcast import BroadcastByKey, Column, store_columns
-from clickwise.prepare.encode import check_examples, save_encoding
 from clickwise.prepare.outbrain import numbers
 from clickwise.prepare.outbrain.config import OutbrainConfig
 from clickwise.prepare.outbrain.encoding import DISPLAY, LABEL, store_encoding, write_examples
@@ -29,6 +28,7 @@ from clickwise.prepare.outbrain.rows import count_displays, store_ads, store_dis
 from clickwise.prepare.outbrain.sets import feature_set
 from clickwise.prepare.preparation import Preparation
 from clickwise.prepare.raw_files import estimate_rows, find_tables, raw_folder
+from clickwise.prepare.written import check_examples, save_encoding
 
 TABLE_ROW_BYTES = 130  # of clicks, examples, similarities and `level_example`, for every row
 NOT_FOR_NEW_ROWS = "dataset.feature_set={} is as published, made of a whole log at once"

@@ -33,13 +33,13 @@ from clickwise.encoding.states import Counts, GroupSize, ListLookup, Lookup, Sta
 from clickwise.encoding.states.keyed_table import write_keyed_table
 from clickwise.feature_spec import Feature
 from clickwise.files import read_json, whole_file
-from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.outbrain.documents import KINDS
 from clickwise.prepare.outbrain.rates import KEYS
 from clickwise.prepare.outbrain.raw import MISSING
 from clickwise.prepare.outbrain.rows import DAY_MS, DAYS
+from clickwise.prepare.written import EXAMPLE_ROWS, EXAMPLES
 
 DISPLAY, LABEL, ADS = "display_id", "clicked", "ads"
 RAW = {**{name: RawColumn(Integer()) for name in (DISPLAY, "document_id", "platform", "timestamp", "ad_id")},

@@ -28,7 +28,6 @@ from clickwise.feature_spec import LEFT_OUT, RAW_CHUNKS, Feature, FeatureSpec, n
 from clickwise.files import write_json
 from clickwise.given_files import read_given_json
 from clickwise.prepare.bins import fit_numbers, write_names
-from clickwise.prepare.encode import SHOWN, save_encoding, say_without_display
 from clickwise.prepare.further_rows import Source
 from clickwise.prepare.infer import COLUMNS
 from clickwise.prepare.preparation import Preparation
@@ -40,6 +39,7 @@ from clickwise.prepare.table.in_memory import MOST_ROWS, VALUE_BYTES, RowsInMemo
 from clickwise.prepare.table.raw_columns import encoded, raw_columns
 from clickwise.prepare.table.row_counts import shown
 from clickwise.prepare.table.rows import store_rows
+from clickwise.prepare.written import SHOWN, save_encoding, say_without_display
 from clickwise.progress import say
 
 FAR = 0.5  # so far apart are shares of missing values that cannot be of the same kind of rows

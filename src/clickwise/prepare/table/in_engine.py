@@ -12,12 +12,13 @@ from clickwise.encoding import Encoding, RawColumn
 from clickwise.encoding.operations import SignedLog
 from clickwise.feature_spec import Feature, FeatureSpec
 from clickwise.prepare import bins, steps
-from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, read, write_encoded
+from clickwise.prepare.encode import read, write_encoded
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.scales import fit_scales
 from clickwise.prepare.table.raw_columns import fit_types
 from clickwise.prepare.table.rows import check
 from clickwise.prepare.vocabularies import store_vocabularies
+from clickwise.prepare.written import EXAMPLE_ROWS, EXAMPLES
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig

@@ -22,12 +22,12 @@ from clickwise.encoding.lists import known_parts, parts
 from clickwise.encoding.operations import SignedLog
 from clickwise.encoding.raw_types import Boolean, Float, Integer, Text, Time, Unreadable
 from clickwise.feature_spec import Feature, FeatureSpec
-from clickwise.prepare.encode import EXAMPLE_ROWS, EXAMPLES, write_in_memory
 from clickwise.prepare.folder import PreparationFolder
 from clickwise.prepare.scales import fit_scales_of
 from clickwise.prepare.table import rows
 from clickwise.prepare.table.raw_columns import PLAIN_WHOLE, fitting, list_delimiter, named_columns
 from clickwise.prepare.vocabularies import write_vocabulary_of
+from clickwise.prepare.written import EXAMPLE_ROWS, EXAMPLES, write_in_memory
 
 if TYPE_CHECKING:
     from clickwise.prepare.table.config import TableConfig

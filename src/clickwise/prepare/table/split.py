@@ -12,11 +12,12 @@ from clickwise.encoding.operations import Hash60
 from clickwise.encoding.raw_types import Float, Text, Time
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import FeatureSpec
-from clickwise.prepare.encode import mapping_of_examples, read_column, through
+from clickwise.prepare.encode import read_column, through
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.table.raw_columns import null_if_missing
 from clickwise.prepare.table.row_counts import files_of, spans_of
 from clickwise.prepare.table.rows import FILE
+from clickwise.prepare.written import mapping_of_examples
 from clickwise.progress import Progress, say
 
 if TYPE_CHECKING:
