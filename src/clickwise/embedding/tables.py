@@ -147,7 +147,8 @@ class TablesInMemory(Embeddings):
         anchor = torch.empty(0, device=device, requires_grad=trains)
         return RowsOfTables.apply(anchor, before, self, looked, samples, widths, dtype)
 
-    def _check_columns(self, columns: tuple[Column, ...], before: torch.Tensor | None, looked_at: bool) -> None:
+    def _check_columns(self, columns: tuple[Column, ...], before: torch.Tensor | None,
+                       looked_at: bool = False) -> None:
         if len(columns) != len(self.features):
             raise EngineError("embeddings", found=f"{len(columns)} columns",
                               expected=f"{len(self.features)}: {', '.join(self.features)}")
