@@ -29,6 +29,9 @@ def of_texts(values: Sequence[str | None]) -> pa.StringArray:
     return large.cast(pa.string())
 
 
+EMPTY, NO_TEXT = of_texts(["", None])  # scalars
+
+
 def of_values(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
     """Python's values, None for null, of the type string, bool, int64 or float64."""
     if pa.types.is_string(type_):
@@ -38,11 +41,13 @@ def of_values(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
     return of_numbers(np.array([0 if value is None else value for value in values], dtype), missing).cast(type_)
 
 
-def to_numpy(column: pa.Array) -> np.ndarray:
-    """As `column.to_numpy(zero_copy_only=False)`: numbers that are null are NaN, whole ones float64 then."""
+def to_numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """As `to_numpy(zero_copy_only=False)` of an array: numbers that are null are NaN, whole ones float64 then."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
     is_truth = pa.types.is_boolean(column.type)
-    if not isinstance(column, pa.Array) or not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-                                                or is_truth and not column.null_count):
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or
+            is_truth and not column.null_count):
         return column.to_numpy(zero_copy_only=False)
     first, end = column.offset, column.offset + len(column)
     validity, content = column.buffers()
@@ -57,8 +62,10 @@ def to_numpy(column: pa.Array) -> np.ndarray:
     return values
 
 
-def filled(column: pa.Array, value: int) -> np.ndarray:
+def filled(column: pa.Array | pa.ChunkedArray, value: int) -> np.ndarray:
     """The whole numbers of a column, `value` where one is null."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
     first, end = column.offset, column.offset + len(column)
     validity, content = column.buffers()
     values = np.frombuffer(content or b"", column.type.to_pandas_dtype())[first:end]

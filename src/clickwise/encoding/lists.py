@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickwise.arrow_arrays import to_numpy
+from clickwise.arrow_arrays import EMPTY, filled, to_numpy
 from clickwise.arrow_files import is_list
 
 Lists = tuple[np.ndarray, np.ndarray]  # values, and offsets int64 [rows + 1]
@@ -18,8 +18,8 @@ def parts(column: pa.Array, delimiter: str) -> tuple[pa.Array, np.ndarray]:
     if not is_list(column.type):
         if not pa.types.is_string(column.type):
             column = column.cast(pa.string())
-        column = pc.split_pattern(column.fill_null(""), delimiter)
-    lengths = to_numpy(pc.list_value_length(column).fill_null(0))
+        column = pc.split_pattern(pc.coalesce(column, EMPTY), delimiter)
+    lengths = filled(pc.list_value_length(column), 0)
     return column.flatten(), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 

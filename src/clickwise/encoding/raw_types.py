@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clickwise.arrow_arrays import filled, of_numbers, of_texts, of_values, to_numpy
+from clickwise.arrow_arrays import EMPTY, NO_TEXT, filled, of_numbers, of_texts, of_values, to_numpy
 from clickwise.time_format import TimeFormat
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ _is_whole, _is_decimal, _is_time, _is_hex = (re.compile(pattern, re.ASCII).fullm
     _WHOLE, _DECIMAL, ISO_TIME, "[0-9a-fA-F]{1,8}"))
 _INT64, _EXACT = 2**63, 2**53  # float64 holds every whole number up to 2^53
 _FLOAT32 = struct.Struct("<f")
-_EMPTY, _NO_TEXT = of_texts(["", None])
 _DIGITS = bytes(int(chr(byte), 16) if _is_hex(chr(byte)) else 16 for byte in range(256))
 
 
@@ -139,7 +138,7 @@ class Text(RawType):
     def array(self, column):
         if pa.types.is_string(column.type):
             trimmed = pc.utf8_trim(column, SPACE)
-            return pc.if_else(pc.equal(trimmed, _EMPTY), _NO_TEXT, trimmed)
+            return pc.if_else(pc.equal(trimmed, EMPTY), NO_TEXT, trimmed)
         return super().array(column)
 
 
@@ -284,7 +283,7 @@ class Float(RawType):
             try:
                 trimmed = column if self.strict else pc.utf8_trim(column, SPACE)
                 words = of_texts(["", *self.missing])
-                fast = pc.if_else(pc.is_in(trimmed, words), _NO_TEXT, trimmed).cast(
+                fast = pc.if_else(pc.is_in(trimmed, words), NO_TEXT, trimmed).cast(
                     pa.float32() if self.bits == 32 else pa.float64())
             except pa.ArrowInvalid:
                 pass
@@ -427,7 +426,7 @@ class Hex32(RawType):
     def array(self, column):
         if pa.types.is_string(column.type) and len(column):
             lengths = filled(pc.binary_length(column), 0)
-            padded = pc.ascii_lpad(pc.coalesce(column, _EMPTY), 8, "0")
+            padded = pc.ascii_lpad(pc.coalesce(column, EMPTY), 8, "0")
             digits = np.frombuffer(padded.buffers()[2].to_pybytes().translate(_DIGITS), np.uint8)
             if len(digits) == 8 * len(column) and digits.max() < 16:  # each has 8 digits, none has more
                 value = (digits[::2] << 4 | digits[1::2]).view(">u4").astype(np.int64)

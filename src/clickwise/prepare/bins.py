@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from clickwise.arrow_arrays import of_numbers, of_texts, to_numpy
 from clickwise.files import file_stem
 from clickwise.prepare.engine import Engine
 from clickwise.prepare.folder import PreparationFolder
@@ -41,7 +42,7 @@ def number_counts(engine: Engine, table: ir.Table, name: str) -> tuple[np.ndarra
     x = table.select(x=table[name].cast("float64"))
     counts = x.filter(x.x.notnull()).group_by("x").aggregate(n=lambda rows: rows.count())
     batches = list(engine.batches(counts))
-    value_U, count_U = (np.concatenate([batch.column(index).to_numpy(zero_copy_only=False) for batch in batches])
+    value_U, count_U = (np.concatenate([to_numpy(batch.column(index)) for batch in batches])
                         if batches else np.empty(0) for index in (0, 1))
     order = np.argsort(value_U)
     return value_U[order] + 0.0, count_U[order].astype(np.int64)  # + 0.0: never the zero with a minus
@@ -94,4 +95,5 @@ def write_names(folder: PreparationFolder, bins: Mapping[str, Sequence[float]]) 
                  for index, first in enumerate(edges)]
         path = folder.preparation / "vocabularies" / f"{file_stem(feature)}.parquet"
         path.parent.mkdir(exist_ok=True)
-        parquet.write_table(pa.table({"value": names, "id": pa.array(range(1, len(edges) + 1), pa.int32())}), path)
+        ids = of_numbers(np.arange(1, len(edges) + 1, dtype=np.int32))
+        parquet.write_table(pa.table({"value": of_texts(names), "id": ids}), path)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from clickwise.arrow_arrays import of_texts
 from clickwise.arrow_files import is_list, text_batches
 from clickwise.errors import DataError, UsageError
 from clickwise.feature_spec import MISSING_NUMBERS
@@ -28,7 +29,7 @@ DISTINCT_LIMIT = 100_000  # values of a column that are remembered; a million te
 BLOCK_BYTES = 1 << 22
 SAMPLE = 8  # texts
 LIST_DELIMITERS = "|;,"
-_MISSING = pa.array(MISSING_NUMBERS)
+_MISSING = of_texts(MISSING_NUMBERS)
 _TIME = r"^\d{4}-\d\d?-\d\d?([T ]\d\d?:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?$"
 
 

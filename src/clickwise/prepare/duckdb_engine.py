@@ -16,6 +16,7 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import pyarrow as pa
 
+from clickwise.arrow_arrays import to_numpy
 from clickwise.encoding.raw_types import Float, Integer
 from clickwise.errors import PrepareError
 from clickwise.prepare.engine import BATCH_ROWS, LONG_LINE, BadInput, CutShort, Engine
@@ -115,7 +116,7 @@ class DuckDBEngine(Engine):
     def in_memory(self, name):
         with _translated():
             table = self._reader(f"SELECT *, rowid AS row FROM {_quoted(name)}", BATCH_ROWS).read_all()
-        row_B = table["row"].to_numpy()
+        row_B = to_numpy(table["row"])
         if (row_B[1:] < row_B[:-1]).any():
             table = table.sort_by("row")
         return table.drop_columns("row").combine_chunks()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from clickwise.arrow_arrays import to_numpy
 from clickwise.files import write_array
 
 _MAX_BUCKETS = 200  # two open files each
@@ -64,7 +65,7 @@ class ScatterFile:
                 ) -> None:
         """The same of every batch: positions in its first column, values in its second."""
         for batch in batches:
-            self.put(batch.column(0).to_numpy(), batch.column(1).to_numpy())
+            self.put(to_numpy(batch.column(0)), to_numpy(batch.column(1)))
             report(len(batch), self.path.stem)
 
     def _append(self, number: int, positions: np.ndarray, values: np.ndarray) -> None:

@@ -55,7 +55,7 @@ def write_vocabulary_of(folder: PreparationFolder, name: str, values: pa.Array, 
     """Writes the vocabulary of values in memory, as `store_vocabulary` does of a table; the cardinality."""
     counts = values.drop_null().value_counts()
     found = pa.table({"value": counts.field(0), "count": counts.field(1)})
-    found = found.filter(pc.greater_equal(found["count"], limit))
+    found = found.filter(pc.greater_equal(found["count"], of_numbers(np.array([limit]))[0]))
     found = found.sort_by([("count", "descending"), ("value", "ascending")])
     return write_counted(folder, name, found["value"], found["count"]) + 1
 

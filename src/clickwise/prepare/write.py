@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import pyarrow as pa
 
+from clickwise.arrow_arrays import to_numpy
 from clickwise.errors import PrepareError
 from clickwise.feature_spec import Chunk, Feature, FeatureSpec, split_binary_chunks
 from clickwise.files import write_array
@@ -124,7 +125,7 @@ def _write_blocks(engine, table, blocks, rows, order, scatter_file, report) -> N
         files = [stack.enter_context(scatter_file(path, rows, features[0].dtype, len(features)))
                  for path, features in blocks]
         for batch in engine.batches(table.select("row", *(feature.name for _, part in blocks for feature in part))):
-            positions, column = order(batch.column(0).to_numpy()), iter(batch.columns[1:])
+            positions, column = order(to_numpy(batch.column(0))), iter(batch.columns[1:])
             for file, (path, features) in zip(files, blocks, strict=True):
                 file.put(positions, block([_checked(next(column), feature) for feature in features], file.dtype))
                 report(len(batch), path.name)
@@ -138,7 +139,7 @@ def _write_lists(engine, table, feature, paths, rows, order, scatter_file, buffe
         file.put(np.zeros(1, np.int64), np.zeros(1, np.int64))
         for batch in engine.batches(lengths):
             _no_missing(batch.column(1), feature)
-            file.put(order(batch.column(0).to_numpy()) + 1, batch.column(1).to_numpy())
+            file.put(order(to_numpy(batch.column(0))) + 1, to_numpy(batch.column(1)))
     total, step = 0, max(1, buffer_bytes // 16)
     with open(offsets_path, "r+b") as file:
         for first in range(0, rows + 1, step):
@@ -149,8 +150,8 @@ def _write_lists(engine, table, feature, paths, rows, order, scatter_file, buffe
     with scatter_file(values_path, total, feature.dtype) as file:
         for batch in engine.batches(table.select("row", feature.name)):
             lists = batch.column(1)
-            counts = np.diff(lists.offsets.to_numpy())
-            target = offsets[order(batch.column(0).to_numpy())]
+            counts = np.diff(to_numpy(lists.offsets))
+            target = offsets[order(to_numpy(batch.column(0)))]
             start = np.cumsum(counts) - counts
             positions = np.repeat(target - start, counts) + np.arange(counts.sum())
             file.put(positions, _checked(lists.flatten(), feature))
@@ -166,7 +167,7 @@ def _no_missing(column: pa.Array, feature: Feature) -> None:
 def _checked(column: pa.Array, feature: Feature) -> np.ndarray:
     """The column as numpy, after a look that its values fit what the spec says of them."""
     _no_missing(column, feature)
-    values = column.to_numpy(zero_copy_only=False)
+    values = to_numpy(column)
     dtype = np.dtype(feature.dtype)
     if not len(values) or values.dtype == bool:
         return values

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from clickwise.arrow_arrays import filled, of_numbers, of_texts, to_numpy
 from clickwise.arrow_files import is_list, is_text, plain
 from clickwise.encoding import Encoding, RawColumn
 from clickwise.encoding.lists import known_parts, parts
@@ -84,7 +85,7 @@ class RowsInMemory:
             return False
         column = plain(column)
         if isinstance(raw.type, Integer) and pa.types.is_floating(column.type):
-            number = column.to_numpy(zero_copy_only=False)
+            number = to_numpy(column)
             if (np.abs(number) > rows.exact_up_to(column.type.bit_width)).any():
                 return False
         try:
@@ -95,13 +96,13 @@ class RowsInMemory:
             values, offsets = known_parts(values, offsets)
             if np.diff(offsets).max(initial=0) > feature.max_hotness:
                 return False
-            values = pa.ListArray.from_arrays(offsets.astype(np.int32), values)
+            values = pa.ListArray.from_arrays(of_numbers(offsets.astype(np.int32)), values)
         elif isinstance(raw.type, Float) and name in self._amounts:
             if pc.any(pc.is_inf(values)).as_py():
                 return False
         elif isinstance(raw.type, Integer) and values.null_count and not rows.is_id(self.spec, name):
             unread = Text().array(column.filter(values.is_null())).drop_null()
-            if not pc.all(pc.is_in(unread, pa.array(self.config.missing, pa.string())), min_count=0).as_py():
+            if not pc.all(pc.is_in(unread, of_texts(self.config.missing)), min_count=0).as_py():
                 return False
         read[name] = values
         return True
@@ -115,14 +116,14 @@ class RowsInMemory:
         found = pa.Table.from_batches(list(self.folder.engine.batches(
             labelled.select("row", label=ibis.coalesce(labelled["__label"].cast("int8"), -1), part=part))))
         found = found.sort_by("row")
-        label_B, part_B = found["label"].to_numpy(), found["part"].to_numpy()
+        label_B, part_B = to_numpy(found["label"]), to_numpy(found["part"])
         read, counts = self.read.pop(mapping), {}
         for index, name in enumerate(names):
             row_S = np.flatnonzero((part_B == index) & (label_B >= 0))
             counts[name] = len(row_S), int(label_B[row_S].sum())
-            self.rows[name] = pa.table({column: values.take(pa.array(row_S)) for column, values in read.items()})
+            self.rows[name] = pa.table({column: values.take(of_numbers(row_S)) for column, values in read.items()})
             if name == self.examples:
-                parquet.write_table(self.raw[mapping].select(list(read)).take(pa.array(row_S[:EXAMPLE_ROWS])),
+                parquet.write_table(self.raw[mapping].select(list(read)).take(of_numbers(row_S[:EXAMPLE_ROWS])),
                                     self.folder.preparation / EXAMPLES)
         counts[""] = int((label_B < 0).sum()), 0
         return counts
@@ -153,13 +154,13 @@ class RowsInMemory:
                               for name in names})
 
     def _numbers(self, name: str) -> np.ndarray:
-        return self.rows["train"][name].to_numpy().astype(np.float64)
+        return to_numpy(self.rows["train"][name]).astype(np.float64)
 
     def missing(self, mapping: str) -> dict[str, float]:
         rows, found = self.rows[mapping], {}
         for name, column in zip(rows.column_names, rows.columns, strict=True):
-            empty = pc.sum(pc.equal(pc.list_value_length(column), 0)).as_py() if is_list(column.type) else 0
-            found[name] = (column.null_count + (empty or 0)) / len(rows)
+            empty = int((filled(pc.list_value_length(column), 1) == 0).sum()) if is_list(column.type) else 0
+            found[name] = (column.null_count + empty) / len(rows)
         return found
 
     def write(self, encoding: Encoding, **how: Any) -> tuple[FeatureSpec, dict[str, dict[str, float]]]:
@@ -172,7 +173,7 @@ def _type_of(values: pa.Array, missing: Sequence[str]) -> str:
     if pa.types.is_string(type_):
         return _type_of_texts(values, missing)
     if pa.types.is_floating(type_):
-        number = values.to_numpy(zero_copy_only=False).astype(np.float64)
+        number = to_numpy(values).astype(np.float64)
         with np.errstate(invalid="ignore"):
             return (Text if (~np.isnan(number) & (number % 1 != 0)).any() else Integer).name
     if pa.types.is_integer(type_) or pa.types.is_decimal(type_):
@@ -187,7 +188,7 @@ def _type_of_texts(values: pa.Array, missing: Sequence[str]) -> str:
     texts = Text().array(values).drop_null() if left else None
     for name in left:
         if name == Integer.name:
-            known = texts.filter(pc.invert(pc.is_in(texts, pa.array(missing, pa.string()))))
+            known = texts.filter(pc.invert(pc.is_in(texts, of_texts(missing))))
             fits = len(known) and pc.all(pc.match_substring_regex(known, PLAIN_WHOLE)).as_py() and \
                 not Integer().array(known).null_count
         else:
