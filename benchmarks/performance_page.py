@@ -1,4 +1,4 @@
-"""Writes docs/performance.md from the newest result of benchmarks/gpu.py.
+"""Writes docs/performance.md from the newest results of benchmarks/gpu.py and benchmarks/scoring.py.
 
     python benchmarks/performance_page.py
 
@@ -15,9 +15,10 @@ from measure import RESULTS, number
 from on_gpu.roofline import PREDICTED_STEPS, PUBLISHED_INFERENCE, PUBLISHED_STEPS
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-HEAD = """# Performance on a GPU
+HEAD = """# Performance on a GPU, and of scoring on a CPU
 
-This page is written by `python benchmarks/performance_page.py` from the newest result of `python benchmarks/gpu.py`.
+This page is written by `python benchmarks/performance_page.py` from the newest results of `python benchmarks/gpu.py`
+and `python benchmarks/scoring.py`.
 *Predicted* is an estimate for one H100, made before anything ran on one. *Published* is what the reference systems of
 the recipes report for one A100 in mixed precision.
 """
@@ -30,9 +31,38 @@ def newest(folder: Path = RESULTS) -> dict | None:
     return max(measured, key=lambda result: result["date"], default=None)
 
 
-def page(result: dict | None) -> str:
+def newest_scoring(folder: Path = RESULTS) -> dict | None:
+    """The newest result of scoring on a CPU, None where there is none."""
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("scoring-*.json")]
+    return max(results, key=lambda result: result["date"], default=None)
+
+
+def page(result: dict | None, scoring: dict | None) -> str:
     """The text of docs/performance.md."""
-    return HEAD + "\n" + (_not_measured() if result is None else _measured(result)) + "\n"
+    parts = [_not_measured() if result is None else _measured(result), *([_scoring(scoring)] if scoring else [])]
+    return HEAD + "\n" + "\n\n".join(parts) + "\n"
+
+
+def _scoring(result: dict) -> str:
+    """Ours beside the rivals, a line for each model, precision and batch."""
+    lines: dict[tuple, dict] = {}
+    for row in result["results"]:
+        line = lines.setdefault((row["model"], row["precision"], row["batch"]), {
+            "model": row["model"], "precision": row["precision"], "batch": row["batch"],
+            **dict.fromkeys(("ours", "aoti", "onnx", "×", "at most", "differs"), "")})
+        line[row["rival"]] = f"{row['ms']:.3g} ({row['ms_p10']:.3g}–{row['ms_p90']:.3g})"
+        line["differs"] = f"{max(row['differs'], float(line['differs'] or 0)):.0e}"
+        if row.get("×"):
+            line |= {"×": round(row["×"], 2), "at most": row["target"]}
+    machine = result["machine"]
+    return "\n\n".join((
+        "## Scoring on a CPU",
+        f"{machine['processor']}, one thread, other work beside it, {result['date'][:10]}, torch "
+        f"{result['versions'].get('torch')}: `{result['command']}`",
+        "CPU ms of a forward pass: the median, 10 % and 90 % points in brackets. *aoti* is the exported graph compiled "
+        "by AOTInductor with its weights frozen, *onnx* ONNX Runtime; both get their ids ready made in one tensor. *×* "
+        "is ours over the faster of them, *differs* the largest difference between probabilities.",
+        _table(list(lines.values()))))
 
 
 def _not_measured() -> str:
@@ -98,4 +128,4 @@ def _table(rows: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(newest()), encoding="utf-8")
+    PAGE.write_text(page(newest(), newest_scoring()), encoding="utf-8")

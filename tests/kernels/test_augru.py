@@ -61,6 +61,7 @@ def test_the_fast_path_is_the_reference_with_every_gradient(form, length, sample
 @every_form
 def test_many_samples_are_taken_a_part_at_a_time(form, monkeypatch):
     monkeypatch.setattr(cpu, "CHUNK", 24)
+    monkeypatch.setattr(cpu, "SPAN", 7)
     given, mask = inputs(form, 3, 20, 8)
     found, found_grads = run(cpu.recurrence, form, given, mask)
     expected, grads = run(reference.recurrence, form, given, mask)
@@ -82,6 +83,15 @@ def test_histories_that_begin_later_or_never(form, in_order, monkeypatch):
     torch.testing.assert_close(found, expected)
     for one, other in zip(found_grads, grads, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@every_form
+@pytest.mark.parametrize("every_state", [True, False])
+def test_histories_of_padding_alone(form, every_state):
+    given, mask = inputs(form, 3, 4, 5)
+    states, grads = run(recurrence, form, given, torch.zeros_like(mask), every_state=every_state)
+    assert states.shape == ((3, 4, 5) if every_state else (4, 5)) and (states == 0).all()
+    assert all((grad == 0).all() for grad in grads)
 
 
 @every_form

@@ -32,6 +32,7 @@ TABLE = {
     "bench": ([*FEW, *BENCH], [*FEW, *BENCH, "--what", "inference", "--batch-sizes", 51], [*FEW, "--precisions", "x"]),
     "serve": (None, ["nowhere"], []),
     "report": (["{run}"], ["nowhere"], []),
+    "log": (None, ["nowhere", "--to", "tensorboard", "{out}"], ["{run}"]),
     "doctor": ([], ["--data", "criteo", "nowhere"], ["--data", "nothing"]),
 }
 

@@ -36,7 +36,7 @@ def train(clickwise, tmp_path):
             assert clickwise("prepare", "table/prepare", "dataset.spec=spec", "out=columns").code == 0
         result = clickwise("train", "table/dcnv2", "data.path=columns", *SETTINGS, *words)
         assert result.code == 0, result.err
-        (folder,) = {path.parent for path in tmp_path.glob("runs/*/*/DONE")} - set(run.before)
+        (folder,) = {path.parent for path in tmp_path.glob("runs/*-*/*/DONE")} - set(run.before)
         run.before.append(folder)
         return result, folder, json.loads((folder / "baselines.json").read_text())
 

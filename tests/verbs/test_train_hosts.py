@@ -59,7 +59,7 @@ def start(hosts, words, place):
 
 def test_a_machine_that_is_cut_off_ends_the_training_which_goes_on_later(hosts, tmp_path):
     started = start(hosts, WORDS, tmp_path)
-    while not (path := next(tmp_path.glob("runs/*/*/checkpoint/last.pt"), None)):
+    while not (path := next(tmp_path.glob("runs/*-*/*/checkpoint/last.pt"), None)):
         assert started[0].poll() is None, started[0].communicate()[0]
     ip("-n", hosts[0][0], "link", "set", hosts[1][0], "down")
     told = [each.communicate(timeout=200)[0] for each in started]

@@ -142,7 +142,7 @@ def test_three_killed_at_any_moment_and_resumed_by_one_to_three(tmp_path):
             continue
         assert codes[rank] == -signal.SIGKILL and "Traceback" not in "".join(outs), (how, outs)
         assert sum(out.count("clickwise: ") for out in outs) == 1, (how, outs)
-        if not (place / "runs").exists() or not any(place.glob("runs/*/*/recipe.yaml")):
+        if not (place / "runs").exists() or not any(place.glob("runs/*-*/*/recipe.yaml")):
             continue
         processes = moments.choice([1, 2, 3])
         found = resumed(processes, place)

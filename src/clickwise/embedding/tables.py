@@ -119,8 +119,7 @@ class TablesInMemory(Embeddings):
 
     def forward(self, columns: Sequence[Column], *, before: torch.Tensor | None = None) -> torch.Tensor:
         columns = tuple(columns)
-        has_one_id_each = bool(columns) and is_one_id_each(columns)
-        self._check_columns(columns, before, looked_at=has_one_id_each)
+        has_one_id_each = self._check_columns(columns, before)
         if not self._groups:
             return torch.zeros(0, 0) if before is None else before.to(type_of_rows(before.device))
         if self.check_ids:
@@ -147,11 +146,13 @@ class TablesInMemory(Embeddings):
         anchor = torch.empty(0, device=device, requires_grad=trains)
         return RowsOfTables.apply(anchor, before, self, looked, samples, widths, dtype)
 
-    def _check_columns(self, columns: tuple[Column, ...], before: torch.Tensor | None, looked_at: bool) -> None:
+    def _check_columns(self, columns: tuple[Column, ...], before: torch.Tensor | None) -> bool:
+        """Whether every column has one id per sample; EngineError where columns or `before` do not fit."""
         if len(columns) != len(self.features):
             raise EngineError("embeddings", found=f"{len(columns)} columns",
                               expected=f"{len(self.features)}: {', '.join(self.features)}")
-        for feature, column in () if looked_at else zip(self.features, columns, strict=True):
+        has_one_id_each = bool(columns) and is_one_id_each(columns)
+        for feature, column in () if has_one_id_each else zip(self.features, columns, strict=True):
             ids = column.values_V if isinstance(column, Ragged) else column
             if ids.dim() != 1 and (ids.dim() != 2 or isinstance(column, Ragged)):
                 raise EngineError(f"feature {feature!r}", found=f"ids of the shape {tuple(ids.shape)}",
@@ -162,6 +163,7 @@ class TablesInMemory(Embeddings):
         if before is not None and (before.dim() != 2 or (columns and len(before) != len(columns[0]))):
             raise EngineError("what stands before the rows", found=f"the shape {tuple(before.shape)}",
                               expected=f"[{len(columns[0]) if columns else 'B'}, N]")
+        return has_one_id_each
 
     # Backward --------------------------------------------------------------------------------------------------------
 

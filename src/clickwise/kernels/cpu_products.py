@@ -1,18 +1,27 @@
 """Matrix products on a CPU, by oneDNN or MKL: what the CPU kernels of dense layers are made of.
 
 torch multiplies float32 matrices on CPUs with MKL, which uses AVX-512 on processors of its own maker only: on others
-up to half of the speed is lost. oneDNN, which is inside torch too, does not lose it. But a call of oneDNN costs 12 µs
-more, it can neither add to what is there nor read parts of wider matrices, and it copies matrices that it is to take
-products of columns of. So small products are MKL's, and where there is no AVX-512 all of them: the size alone decides,
-so that the same machine always gives the same bits. Measured with one thread: on a Zen 3 (AVX2), 682 to 2,048 rows, MKL
-70-94 GFLOP/s, oneDNN 55-86, and of products of columns 61-89 against 30-61; on a Zen 4, how many times as long oneDNN
-takes as MKL:
+up to half of the speed may be lost. oneDNN, which is inside torch too, does not lose it. But a call of oneDNN costs
+12 µs more, it can neither add to what is there nor write to a part of a wider matrix, and it copies matrices that it is
+to take products of columns of. So which is taken follows from the size and from what becomes of the product, by the
+table `BY_MKL`; nothing is timed at run time, so that the same machine always gives the same bits.
 
-    rows × inputs × outputs        product   added to what is there   of columns
-      64 ×  36 ×  36   (0.08 M)      3.1              4.0                 5.3
-     256 ×  80 ×  40   (0.8 M)       1.5              1.8                 2.5
-    1024 ×  36 × 108   (4 M)         1.03             1.3                 1.4
-    1024 × 256 × 128   (34 M)        0.94             0.98                1.1
+Measured with one thread (`benchmarks/products.py`). On a Zen 3 (AVX2), 682 to 2,048 rows, MKL 70-94 GFLOP/s, oneDNN
+55-86, and of products of columns 61-89 against 30-61. On a Zen 4 (AVX-512 with half as wide units), how many times as
+long oneDNN takes as MKL:
+
+    rows × inputs × outputs        new     added to what is there   of columns
+      64 ×  32 ×  32   (0.07 M)    3.4              4.7                 6.1
+      64 ×  96 × 288   (1.8 M)     1.26             1.42                2.0
+     256 ×  96 × 288   (7 M)       1.01             1.14                1.26
+     640 ×  96 × 288   (18 M)      0.95             1.09                1.11
+    2048 ×  96 × 288   (57 M)      0.88             1.10                1.01
+    2048 × 300 × 200   (123 M)     0.86             1.01                1.01
+    2048 × 1024 × 1024 (2,147 M)   0.83             0.86                0.96
+
+The row for processors with AVX-VNNI too (Zen 5, whose units are twice as wide) is a guess between that and what a Zen 5
+showed: recurrences were faster there with MKL below a million multiply-adds. Above that it was not measured; nor was an
+Intel processor.
 
 Both compute in full float32.
 

@@ -65,12 +65,10 @@ def _make_root(root: Path, folder: Path) -> None:
 def mark_latest(root: Path, run: Path) -> None:
     """Makes `root/latest` a link to the run; nothing where links cannot be made, or something else has that name."""
     link = root / LATEST
-    temporary = files.temporary_sibling(link)
     if link.is_symlink() or not link.exists():
         with contextlib.suppress(OSError, NotImplementedError):  # Windows lets only some users make links
-            files.remove(temporary)
-            temporary.symlink_to(os.path.relpath(run, root), target_is_directory=True)
-            os.replace(temporary, link)
+            link.unlink(missing_ok=True)
+            link.symlink_to(os.path.relpath(run, root), target_is_directory=True)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -67,7 +67,7 @@ class _Recurrence(torch.autograd.Function):
         scale_LB, padding_LB, minus_one = _scale(form, attention_LB, mask_LB), None, torch.tensor(-1.0)
         if mask_LB is not None and form != "paper":
             padding_LB = ~mask_LB
-        out = torch.zeros(length, samples, width) if every_state else torch.zeros(samples, width)
+        out = None if every_state else torch.zeros(samples, width)
         ctx.chunks, saved = list(_chunks(mask_LB, length, samples, width)), []
         for chunk in ctx.chunks:
             rows_T, last = chunk.rows_T, len(chunk.rows_T) - 1
@@ -109,19 +109,18 @@ class _Recurrence(torch.autograd.Function):
                     after = h_T[t + 1] if t == last or rows_T[t + 1] == rows else h_T[t + 1][:rows]
                     torch.lerp(*((h, n) if form == "paper" else (n, h)), share, out=after)
             if every_state:
-                out = chunk.unpacked(_after(h_T, rows_T, states_RH), out)
+                out = chunk.unpacked(_after(h_T, rows_T, states_RH), out, (length, samples))
             else:
                 out[chunk.first:chunk.first + rows_T[-1]] = h_T[-1]
         ctx.form, ctx.every_state, ctx.shape = form, every_state, (length, samples, inputs, width)
         ctx.save_for_backward(of_x, weight, mask_LB, *saved)
-        return out
+        return torch.zeros(length, samples, width) if out is None else out
 
     @staticmethod
     def backward(ctx, grad):
         of_x, weight, mask_LB, *saved = ctx.saved_tensors
         form, (length, samples, inputs, width) = ctx.form, ctx.shape
-        grad_x_LBE = torch.zeros(length, samples, inputs) if ctx.needs_input_grad[0] else None
-        grad_scale_LB = None if ctx.dtypes[5] is None else torch.zeros(length, samples)
+        grad_x_LBE = grad_scale_LB = None
         grad_input, grad_weight = torch.zeros(of_x.view(3 * width, -1).shape), torch.zeros(weight.shape)
         grad_bias = torch.zeros(4 * width)
         to_x, to_h = of_x.view(3 * width, -1).t(), weight.t()
@@ -131,14 +130,9 @@ class _Recurrence(torch.autograd.Function):
             rows_T = chunk.rows_T
             x_RE, scale_R, gates_RQ, states_RH = saved[4 * number:4 * number + 4]
             grad_scale_R = None if scale_R is None else torch.empty(chunk.rows)
-            grad_x_RE = None if grad_x_LBE is None else torch.empty(chunk.rows, inputs)
-            # Of the states after every position: what comes from outside, to which positions add what they give on.
-            if ctx.every_state:
-                grad_RH = chunk.packed(grad).clone(memory_format=torch.contiguous_format)
-            else:
-                grad_RH = torch.zeros(chunk.rows, width)
-                grad_RH[-rows_T[-1]:] = grad[chunk.first:chunk.first + rows_T[-1]]
-            grad_T, grad_C1H_T = (of_R.split_with_sizes(rows_T) for of_R in (grad_RH, grad_RH.unsqueeze(1)))
+            grad_x_RE = torch.empty(chunk.rows, inputs) if ctx.needs_input_grad[0] else None
+            grad_T = chunk.packed(grad).split_with_sizes(rows_T) if ctx.every_state else None
+            grad_h = grad_T[-1] if grad_T else grad[chunk.first:chunk.first + rows_T[-1]]
             for positions, here in reversed(list(chunk.spans())):
                 # All but the gradient of the state is known of all positions: it has yet to be multiplied by that.
                 h, (n, z, r, inner) = states_RH[here], gates_RQ[here].chunk(4, dim=1)
@@ -159,8 +153,10 @@ class _Recurrence(torch.autograd.Function):
                 rows_here = rows_T[positions.start:positions.stop]
                 of_n_T, of_4_T, of_next_T, keep_T, r_T = (part.split_with_sizes(rows_here) for part in (
                     of_n, of_RQ.view(-1, 4, width), of_RQ[:, width:of_4], keep, r))
+                grads = []  # of the states, backwards
                 for t in reversed(positions):
-                    at, grad_h, grad_C1H = t - positions.start, grad_T[t], grad_C1H_T[t]
+                    at, grad_C1H = t - positions.start, grad_h.unsqueeze(1)
+                    grads.append(grad_h)
                     if form == "compat":
                         of_4_T[at][:, :2].mul_(grad_C1H)
                         grad_reset = product(of_n_T[at].to(weight.dtype), from_n).float()
@@ -169,15 +165,15 @@ class _Recurrence(torch.autograd.Function):
                         of_4_T[at].mul_(grad_C1H)
                     if t == 0:
                         break
-                    grad_before, kept, of_before = grad_T[t - 1], keep_T[at], of_next_T[at]
-                    if rows_T[t - 1] < rows_T[t]:
-                        grad_h, kept, of_before = (part[:rows_T[t - 1]] for part in (grad_h, kept, of_before))
-                    grad_before.addcmul_(grad_h, kept)
+                    kept, of_before, before = keep_T[at], of_next_T[at], rows_T[t - 1]
+                    if before < rows_T[t]:
+                        grad_h, kept, of_before = grad_h[:before], kept[:before], of_before[:before]
+                    grad_h = torch.addcmul(grad_T[t - 1], grad_h, kept) if grad_T else grad_h * kept
                     if form == "compat":
-                        grad_before.addcmul_(grad_reset[:rows_T[t - 1]], r_T[at][:rows_T[t - 1]])
-                    add_product_(grad_before, of_before, from_z_r if form == "compat" else to_h)
+                        grad_h.addcmul_(grad_reset[:before], r_T[at][:before])
+                    add_product_(grad_h, of_before, from_z_r if form == "compat" else to_h)
                 if scale is not None:
-                    torch.linalg.vecdot(way.mul_(z), grad_RH[here], out=grad_scale_R[here])
+                    torch.linalg.vecdot(way.mul_(z), torch.cat(grads[::-1]), out=grad_scale_R[here])
                 h_RH = states_RH[here].to(weight.dtype)
                 if form == "compat":
                     add_product_of_columns_(grad_weight[:2 * width], of_RQ[:, width:3 * width], h_RH)
@@ -190,9 +186,12 @@ class _Recurrence(torch.autograd.Function):
                 if grad_x_RE is not None:
                     product(of_RQ[:, :3 * width].to(weight.dtype), to_x, out=grad_x_RE[here])
             if grad_x_RE is not None:
-                grad_x_LBE = chunk.unpacked(grad_x_RE, grad_x_LBE)
+                grad_x_LBE = chunk.unpacked(grad_x_RE, grad_x_LBE, (length, samples))
             if grad_scale_R is not None:
-                grad_scale_LB = chunk.unpacked(grad_scale_R, grad_scale_LB)
+                grad_scale_LB = chunk.unpacked(grad_scale_R, grad_scale_LB, (length, samples))
+        if not ctx.chunks:  # no sample begins
+            grad_x_LBE = torch.zeros(length, samples, inputs)
+            grad_scale_LB = None if ctx.dtypes[5] is None else torch.zeros(length, samples)
         if grad_scale_LB is not None:
             grad_scale_LB = grad_scale_LB if form == "paper" else grad_scale_LB.neg_()
             grad_scale_LB = grad_scale_LB if mask_LB is None else grad_scale_LB.mul_(mask_LB)
@@ -226,11 +225,12 @@ class _Chunk:
         of_V = of_LB.flatten(0, 1)
         return of_V if self.index_R is None else of_V.index_select(0, self.index_R)
 
-    def unpacked(self, of_R: torch.Tensor, out_LB: torch.Tensor) -> torch.Tensor:
-        """[L, B, …] with these rows: `out`, or where they are all, themselves."""
+    def unpacked(self, of_R: torch.Tensor, out_LB: torch.Tensor | None, shape: tuple[int, int]) -> torch.Tensor:
+        """[L, B, …] with these rows: `out`, None: all others 0; or where they are all, themselves."""
         if self.index_R is None:
-            return of_R.view(out_LB.shape)
-        out_LB.view(-1, *out_LB.shape[2:]).index_copy_(0, self.index_R, of_R)
+            return of_R.view(*shape, *of_R.shape[1:])
+        out_LB = of_R.new_zeros(*shape, *of_R.shape[1:]) if out_LB is None else out_LB
+        out_LB.flatten(0, 1).index_copy_(0, self.index_R, of_R)
         return out_LB
 
     def spans(self) -> Iterator[tuple[range, slice]]:

@@ -47,7 +47,7 @@ def _forward(x: torch.Tensor, pad_to: int) -> torch.Tensor:
     at_once = CHUNK if not more else max(1, CHUNK // 4)
     for x_c, out_c in zip(x.split(at_once), out.split(at_once), strict=True):
         with_more = F.pad(x_c, (0, 0, 0, more)) if more else x_c
-        dots = torch.bmm(with_more, with_more.transpose(1, 2)).view(len(x_c), -1)
+        dots = torch.bmm(with_more, with_more.transpose(1, 2)).flatten(1)
         pairs = dots.gather(1, position_P.expand(len(x_c), -1))
         torch.cat([x_c[:, 0], pairs, pairs.new_zeros(len(x_c), -used % pad_to)], dim=1, out=out_c)
     return out
