@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tfrecord_writer as by_hand
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clickwise.data.arrays import RaggedArray
@@ -143,6 +143,9 @@ def test_other_orders_names_and_layouts_of_an_example(tmp_path):
 
 
 @settings(max_examples=300, deadline=None)
+@example([(99, 27)], 0, True)  # an empty list, of no kind that there is
+@example([(99, 24)], 0, True)
+@example([(99, 19)], 0, True)
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=3), st.integers(0, 49), st.booleans())
 def test_what_is_read_side_by_side_is_what_is_read_one_by_one(changes, row, packed):
     """Whatever is changed in a record: the same values, or an error."""

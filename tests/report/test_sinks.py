@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from clickwise.errors import ClickwiseError, RecipeError, UsageError
+from clickwise.errors import ClickwiseError, EngineError, RecipeError
 from clickwise.report.run import read_run
 from clickwise.report.sinks import Point, Sending, Sink, points
 from clickwise.run.facts import RunFacts
@@ -151,7 +151,7 @@ def test_what_mlflow_refuses_is_one_message(run, tmp_path):
 def test_a_missing_package_is_named(run, monkeypatch, name, package):
     for module in (name, "tensorboard.compat.proto"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UsageError, match=rf"no {package}(.|\n)*clickwise\[{name}\]"):
+    with pytest.raises(EngineError, match=rf"no {package}(.|\n)*clickwise\[{name}\]"):
         log([run], name, "there")
 
 

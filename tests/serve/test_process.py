@@ -260,7 +260,7 @@ def test_what_cannot_be_served(clickwise, kuairand, tmp_path):
         port = taken.getsockname()[1]
         (tmp_path / "short").write_text("secret")
         for words, code, said in (
-                ((tmp_path / "gone",), 2, "no such folder"), ((tmp_path,), 1, "signature.json"),
+                ((tmp_path / "gone",), 1, "no such folder"), ((tmp_path,), 1, "signature.json"),
                 ((kuairand, "--port", port), 2, f"--port {port}"), ((kuairand, "--host", "no.host.invalid"), 2, "host"),
                 ((kuairand, "--token-file", tmp_path / "short"), 2, "6 characters"),
                 ((kuairand, "--tls-cert", tmp_path / "short"), 2, "--tls-key"),

@@ -85,8 +85,9 @@ def _find_lists(records: Records, keys: Mapping[bytes, int]) -> tuple[np.ndarray
             (length >= 0) & (name + length < stop)
         inside, feature = _enter(data, name + length, _SECOND, stop)
         empty = feature == stop
-        kind = _at(data, feature) >> 3
-        of_kind, packed = _enter(data, feature, _at(data, feature), stop)
+        tag = _at(data, feature)
+        kind = tag >> 3
+        of_kind, packed = _enter(data, feature, kind << 3 | _MESSAGE, stop)
         empty |= of_kind & (packed == stop)
         in_one_piece, first = _enter(data, packed, _FIRST, stop)
         key = np.full(len(active), -1)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clickwise import registry
-from clickwise.errors import ClickwiseError, UsageError
+from clickwise.errors import ClickwiseError, EngineError, UsageError
 from clickwise.report.run import ABOUT_THE_LINE, Run, is_number, read_run
 
 
@@ -233,5 +233,5 @@ def _in_parts(items: list[Any], most: int) -> Iterator[list[Any]]:
 
 
 def _missing(package: str, extra: str = "") -> ClickwiseError:
-    return UsageError("clickwise log", found=f"no {package}", expected="the package that writes there",
+    return EngineError("clickwise log", found=f"no {package}", expected="the package that writes there",
                       do=f"pip install 'clickwise[{extra or package}]'")

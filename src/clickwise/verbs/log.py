@@ -18,8 +18,8 @@ def log(runs: Sequence[Path], to: str, target: str, *, follow: bool = False,
         wait: Callable[[float], None] = time.sleep) -> dict[str, Any]:
     """How many points of each run were new; with `follow` it ends once all runs are finished.
 
-    Raises UsageError, RecipeError for a sink that is none, DataError for a run that is damaged, ClickwiseError for a
-    target that cannot be written.
+    Raises RecipeError for a sink that is none, EngineError for a package that is missing, DataError for a run that is
+    damaged, ClickwiseError for a target that cannot be written.
     """
     with contextlib.ExitStack() as stack:
         sent = dict.fromkeys(runs, 0)
