@@ -17,7 +17,7 @@ from criteo_rows import equal, random_lines, read, reference, rows_of, write_raw
 from clickwise import files
 from clickwise.errors import PrepareError
 from clickwise.prepare import criteo as criteo_dataset
-from clickwise.prepare import run, scatter, summary
+from clickwise.prepare import run, scatter, small_batch_size, summary
 from clickwise.prepare.engine import CutShort, EngineConfig
 from clickwise.prepare.folder import PreparationFolder
 
@@ -178,7 +178,8 @@ def test_what_was_done_is_said_and_the_command_that_comes_next(criteo, tmp_path,
     rows = {"train": len(LINES), "test": len(TEST)}
     assert f"train {rows['train']}, test {rows['test']}\n" in said
     assert "bad rows 1 skipped" in said and " rows/s\n" in said
-    assert f"clickwise train criteo/dlrm data.path={out}\n" in said
+    command = f"clickwise train criteo/dlrm_small train.batch_size={small_batch_size(len(LINES))} data.validation=null"
+    assert f"{command} data.path={out}\n" in said
     found = summary(out)
     assert found["folder"] == str(out) and found["rows"] == rows and found["seconds"] > 0
     sizes = found["cardinalities"].values()
@@ -187,7 +188,7 @@ def test_what_was_done_is_said_and_the_command_that_comes_next(criteo, tmp_path,
     monkeypatch.chdir(tmp_path)
     run({"dataset": {"name": "criteo", "train": [str(tmp_path / "out_train.tsv")], "max_bad_rows": 1},
          "out": "data/prepared/criteo"}, "x")
-    assert capfd.readouterr().err.endswith("clickwise train criteo/dlrm\n")
+    assert capfd.readouterr().err.endswith(f"{command} data.test=train\n")  # in that place recipes look for it
 
 
 @pytest.mark.parametrize("missing", [["ibis"], ["duckdb"], ["ibis", "duckdb"]])
