@@ -11,8 +11,9 @@ import pyarrow as pa
 
 
 def of_numbers(values: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
-    """The numbers, null where they are `missing` (bool)."""
-    buffers = [None, pa.py_buffer(np.ascontiguousarray(values))]
+    """The numbers or truth values, null where they are `missing` (bool)."""
+    content = np.packbits(values, bitorder="little") if values.dtype == bool else np.ascontiguousarray(values)
+    buffers = [None, pa.py_buffer(content)]
     if missing is not None and missing.any():
         buffers[0] = pa.py_buffer(np.packbits(~missing, bitorder="little"))
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
@@ -63,12 +64,13 @@ def to_numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def filled(column: pa.Array | pa.ChunkedArray, value: int) -> np.ndarray:
-    """The whole numbers of a column, `value` where one is null."""
+    """The numbers or truth values of a column, `value` where one is null."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     first, end = column.offset, column.offset + len(column)
     validity, content = column.buffers()
-    values = np.frombuffer(content or b"", column.type.to_pandas_dtype())[first:end]
+    values = _bits(content or b"", first, end) if pa.types.is_boolean(column.type) else \
+        np.frombuffer(content or b"", column.type.to_pandas_dtype())[first:end]
     return np.where(_bits(validity, first, end), values, values.dtype.type(value)) if column.null_count else values
 
 
