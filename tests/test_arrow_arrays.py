@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickwise.arrow_arrays import filled, of_numbers, of_texts, of_values, to_numpy
@@ -22,6 +22,7 @@ def columns(draw):
     return pa.chunked_array([column[:3], column[3:]]) if draw(st.booleans()) else column
 
 
+@settings(deadline=None)
 @given(columns())
 def test_numpy_s_values_are_those_of_pyarrow(column):
     found, expected = to_numpy(column), column.to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else \
@@ -30,6 +31,7 @@ def test_numpy_s_values_are_those_of_pyarrow(column):
     np.testing.assert_array_equal(found, expected)
 
 
+@settings(deadline=None)
 @given(columns())
 def test_nulls_are_filled_as_pyarrow_fills_them(column):
     found, expected = filled(column, 1), column.fill_null(pa.scalar(1).cast(column.type)).to_pylist()
@@ -37,6 +39,7 @@ def test_nulls_are_filled_as_pyarrow_fills_them(column):
     assert of_numbers(found).equals(pa.array(expected, column.type))
 
 
+@settings(deadline=None)
 @given(columns())
 def test_numbers_and_what_is_missing_become_the_array_they_came_from(column):
     missing = np.array([value is None for value in column.to_pylist()], bool)
