@@ -29,7 +29,9 @@ from clickwise.embedding import Table, TableOptimizer, build_embeddings
 from clickwise.errors import EngineError
 
 SEVERAL_PROCESSES = "TABLES_LIE" in os.environ
-ENGINES = ["reference"] if not SEVERAL_PROCESSES else ["whole_batch:WholeBatchEmbeddings"]
+ENGINES = ["reference"]
+if SEVERAL_PROCESSES:
+    ENGINES = ["whole_batch:WholeBatchEmbeddings"]
 SETTINGS = {"whole_batch:WholeBatchEmbeddings": {"sharding": whole_batch.SHARDING}}
 IS_SLOW, DEVICES = dict.fromkeys(ENGINES, False), dict.fromkeys(ENGINES, torch.device("cpu"))
 if SEVERAL_PROCESSES:
