@@ -55,8 +55,9 @@ def resolve(kind: Kind, name: object, where: str) -> Any:
     known = NAMES[kind]
     path = known.get(name, name) if isinstance(name, str) else name
     if not is_path(path):
+        hint = nearest(name, known)
         raise RecipeError(where, found=repr(name), expected=f"one of {', '.join(known)}",
-                          do=f"{nearest(name, known)} A dotted path to one of your own works too.".strip())
+                          do=f"{hint}{'' if hint.endswith('?') else '.'} A dotted path to one of your own works too")
     module, _, attribute = path.replace(":", ".").rpartition(".")
     if path == name and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # what is one's own stands beside one's recipes
