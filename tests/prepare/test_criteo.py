@@ -280,3 +280,20 @@ def test_a_file_named_twice(criteo, tmp_path):
     files = [write_raw(tmp_path / name, GOOD) for name in ("day_0", "day_1")]
     with pytest.raises(PrepareError, match=r"dataset.train: .*day_0\n.*in train too"):
         criteo([*files, files[0]], split="halve_last")
+
+
+@pytest.mark.parametrize("ending", ["tsv", "gz"])
+def test_a_line_without_end_is_refused_before_it_is_held(criteo, tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(criteo_dataset, "LONGEST_LINE", 1 << 22)
+    with pytest.raises(PrepareError, match="4,200,00. bytes"):
+        criteo([write_raw(tmp_path / f"a.{ending}", [*GOOD[:5], "1" * 4_200_000, *GOOD[5:]])], max_bad_rows=1)
+
+
+@pytest.mark.parametrize("ending", ["tsv", "gz"])
+def test_long_lines_are_left_out_or_read(criteo, tmp_path, ending):
+    zeros = line(1, {0: "0" * 3_000_000 + "7"})
+    rows = [*GOOD[:5], "1" * 3_000_000, zeros, *GOOD[5:]]
+    out = criteo([write_raw(tmp_path / f"a.{ending}", rows)], max_bad_rows=1, shuffle=False)
+    assert len(read(out, "train")["label"]) == len(GOOD) + 1
+    (bad,) = json.loads((out / "preparation/summary.json").read_text())["bad_rows_skipped"].values()
+    assert bad == 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +40,7 @@ from clickwise.prepare.vocabularies import read_vocabulary, write_counted
 from clickwise.prepare.written import EXAMPLE_ROWS, EXAMPLES, looked_at, save_encoding
 from clickwise.progress import Progress
 from clickwise.recipe import require, to_yaml
-from clickwise.text_files import TextLayout
+from clickwise.text_files import PlainText, TextLayout
 
 LABEL = "label"
 NUMERICAL = tuple(f"num_{i}" for i in range(NUMBERS))
@@ -50,6 +50,7 @@ RAW = {LABEL: RawColumn(Boolean()), **dict.fromkeys(NUMERICAL, RawColumn(NUMBER)
        **dict.fromkeys(CATEGORICAL, RawColumn(VALUE))}
 LAYOUT = TextLayout("\t", quote="", encoding="utf-8-sig", header=False)
 SMALL = 4096
+LONGEST_LINE = 1 << 26  # bytes
 COUNTED_ROWS = 1 << 22  # together: the different values of two blocks have to be put together
 STAGED_ROW_BYTES = 1 + 4 * NUMBERS + 5 * VALUES
 LOG = LogShifted(3.0)  # ln(x + 3): missing and x <= -3 become 0
@@ -149,13 +150,24 @@ class Criteo(Preparation):
         for group, files in groups.items():
             with Progress(f"reading {group}", total=estimate_rows(files)) as bar:
                 texts = [RawText(file, LAYOUT, len(RAW), wrong_in) for file in files]
-                rows[group], _ = bad_rows.read_text(group, texts, lambda plain, name=group, bar=bar: self.columns.store(
-                    name, [text.path for text in plain], bar.advance), EXPECTED)
+                rows[group], _ = bad_rows.read_text(group, texts, functools.partial(
+                    self._store_texts, group, files, bar.advance), EXPECTED)
                 bar.total = rows[group]
                 bar.advance(rows[group] - bar.done)
             if rows[group] == 0:
                 raise PrepareError(named(files), found="no rows", expected=EXPECTED)
         return {"rows": rows, "bad_rows": bad_rows.found}
+
+    def _store_texts(self, group: str, files: Sequence[Path], report: Callable[[int], None],
+                     plain: Sequence[PlainText]) -> int:
+        """Long lines are rows only in copies, from which all that are none have been left out. Those that are too long
+        to be looked at are refused: no number and no value needs as many characters."""
+        for text in plain:
+            if text.path in files and text.longest > LONGEST_LINE:
+                raise PrepareError(str(text.path), found=f"a line of {text.longest:,} bytes", expected=EXPECTED,
+                                   do=f"correct or remove it: lines are read up to {LONGEST_LINE:,} bytes")
+        return self.columns.store(
+            group, [(text.path, 0 if text.path in files else text.longest) for text in plain], report)
 
     @functools.cached_property
     def columns(self) -> CriteoColumns:

@@ -39,9 +39,9 @@ class CriteoColumns:
     def __init__(self, folder: Path, threads: int) -> None:
         self.folder, self.threads = folder, threads
 
-    def store(self, table: str, files: Sequence[Path], report: Callable[[int], None]) -> int:
-        """Reads the text `files` into a table of that name and returns how many rows they have; raises BadInput.
-        `report` is told of rows as they are done."""
+    def store(self, table: str, files: Sequence[tuple[Path, int]], report: Callable[[int], None]) -> int:
+        """Reads texts, each with its longest line (see `blocks`), into a table of that name and returns how many rows
+        they have; raises BadInput. `report` is told of rows as they are done."""
         (self.folder / table).mkdir(parents=True, exist_ok=True)
         rows = 0
         with contextlib.ExitStack() as stack:
@@ -49,7 +49,7 @@ class CriteoColumns:
             label, numbers, *columns = (
                 stack.enter_context(open(self.folder / table / name, "wb", buffering=_BUFFER))
                 for name in ("label", "numbers", *names, *(f"{name}.missing" for name in names)))
-            for part in in_order(parse, itertools.chain.from_iterable(map(blocks, files)), self.threads):
+            for part in in_order(parse, itertools.chain.from_iterable(itertools.starmap(blocks, files)), self.threads):
                 write_array(label, part.label)
                 write_array(numbers, part.numbers)
                 for file, column in zip(columns, (*part.values, *part.missing), strict=True):

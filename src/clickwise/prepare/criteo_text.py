@@ -21,7 +21,7 @@ import numpy as np
 
 from clickwise.arrow_arrays import of_texts, to_numpy
 from clickwise.encoding.raw_types import Float, Hex32, RawType, Unreadable
-from clickwise.prepare.engine import BadInput
+from clickwise.prepare.engine import LONG_LINE, BadInput
 
 NUMBERS, VALUES = 13, 26
 WIDTH = 1 + NUMBERS + VALUES
@@ -46,12 +46,13 @@ class Rows(NamedTuple):
     missing: np.ndarray
 
 
-def blocks(path: Path) -> Iterator[memoryview]:
-    """Whole lines of a text, each with a line feed at its end, without a mark at the beginning; 8 bytes lie before."""
+def blocks(path: Path, longest: int = 0) -> Iterator[memoryview]:
+    """Whole lines of a text, each with a line feed at its end, without a mark at the beginning; 8 bytes lie before.
+    Raises BadInput for a line that is longer than `LONG_LINE`, unless some are known to be as long as `longest`."""
     rest, filled = b"", MOST
     with open(path, "rb") as file:
         while True:
-            block = bytearray(MOST + len(rest) + BLOCK_BYTES)
+            block = bytearray(MOST + len(rest) + max(BLOCK_BYTES, len(rest)))
             block[MOST:MOST + len(rest)] = rest
             read = file.readinto(memoryview(block)[MOST + len(rest):])
             filled = MOST + len(rest) + read
@@ -64,6 +65,8 @@ def blocks(path: Path) -> Iterator[memoryview]:
                 yield _plain(memoryview(block)[:end])
             if not read:
                 return
+            if len(rest) > max(LONG_LINE, longest + BLOCK_BYTES):
+                raise BadInput(f"a line of more than {LONG_LINE:,} bytes")
 
 
 def _plain(block: memoryview) -> memoryview:
