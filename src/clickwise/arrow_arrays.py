@@ -46,20 +46,13 @@ def to_numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """As `to_numpy(zero_copy_only=False)` of an array: numbers that are null are NaN, whole ones float64 then."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    is_truth = pa.types.is_boolean(column.type)
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or
-            is_truth and not column.null_count):
+            pa.types.is_boolean(column.type) and not column.null_count):
         return column.to_numpy(zero_copy_only=False)
-    first, end = column.offset, column.offset + len(column)
-    validity, content = column.buffers()
-    if content is None:
-        return np.empty(0, column.type.to_pandas_dtype())
-    if is_truth:
-        return _bits(content, first, end)
-    values = np.frombuffer(content, column.type.to_pandas_dtype())[first:end]
+    values = _values(column)
     if column.null_count:
         values = values.astype(values.dtype if values.dtype.kind == "f" else np.float64)
-        values[~_bits(validity, first, end)] = np.nan
+        values[~_are_valid(column)] = np.nan
     return values
 
 
@@ -67,13 +60,25 @@ def filled(column: pa.Array | pa.ChunkedArray, value: int) -> np.ndarray:
     """The numbers or truth values of a column, `value` where one is null."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
+    values = _values(column)
+    return np.where(_are_valid(column), values, values.dtype.type(value)) if column.null_count else values
+
+
+def _values(column: pa.Array) -> np.ndarray:
+    """What the array holds, with anything at all where it is null."""
+    content = column.buffers()[1] or b""
+    if pa.types.is_boolean(column.type):
+        return _bits(content, column)
+    return np.frombuffer(content, column.type.to_pandas_dtype())[column.offset:column.offset + len(column)]
+
+
+def _are_valid(column: pa.Array) -> np.ndarray:
+    """Where an array with nulls has none, bool."""
+    return _bits(column.buffers()[0], column)
+
+
+def _bits(buffer: pa.Buffer | bytes, column: pa.Array) -> np.ndarray:
+    """The bits of a buffer of the array that stand for its values, bool."""
     first, end = column.offset, column.offset + len(column)
-    validity, content = column.buffers()
-    values = _bits(content or b"", first, end) if pa.types.is_boolean(column.type) else \
-        np.frombuffer(content or b"", column.type.to_pandas_dtype())[first:end]
-    return np.where(_bits(validity, first, end), values, values.dtype.type(value)) if column.null_count else values
-
-
-def _bits(buffer: pa.Buffer, first: int, end: int) -> np.ndarray:
     packed = np.frombuffer(buffer, np.uint8)[first // 8:-(-end // 8)]
     return np.unpackbits(packed, bitorder="little")[first % 8:first % 8 + end - first].view(bool)

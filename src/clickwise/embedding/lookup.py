@@ -288,7 +288,7 @@ def pooled(weight_RD: torch.Tensor, lookup: Lookup, dtype: torch.dtype,
         # A cacheful at a time: the rows are never written to memory but where, and in the type in which, they belong.
         out_BX = weight_RD.new_empty(len(rows_V), dim, dtype=dtype) if out_BX is None else out_BX
         bags = out_BX.shape[1] // dim
-        at_once = max(1, 2**19 // out_BX.shape[1])
+        at_once = max(1, AT_ONCE // out_BX.shape[1])
         for part_BX, part_V in zip(out_BX.split(at_once), rows_V.split(at_once * bags), strict=True):
             part_BX.copy_(rows_at(weight_RD, part_V).view(part_BX.shape))
         return out_BX

@@ -99,17 +99,16 @@ def _largest_by_mkl(dtype: torch.dtype) -> Largest:
     return next(largest for needed, largest in BY_MKL.items() if all(has.get(name) for name in needed))
 
 
-def is_by_mkl(x_MK: torch.Tensor, outputs: int) -> bool:
-    """Whether `product` of x with so many outputs is MKL's, of bfloat16 by way of float32."""
-    return x_MK.numel() * outputs <= _largest_by_mkl(x_MK.dtype).new
+def is_by_mkl(x_MK: torch.Tensor, outputs: int, *, written: bool = False) -> bool:
+    """Whether `product` of x with so many outputs is MKL's, of bfloat16 by way of float32; `written`: with `out`."""
+    largest = _largest_by_mkl(x_MK.dtype)
+    return x_MK.numel() * outputs <= (largest.written if written else largest.new)
 
 
 def product(x_MK: torch.Tensor, y_NK: torch.Tensor, bias_N: torch.Tensor | None = None, *,
             out: torch.Tensor | None = None) -> torch.Tensor:
     """x yᵀ + bias, [M, N]; written to `out`, of any float type, where it is given."""
-    largest = _largest_by_mkl(x_MK.dtype)
-    is_mkls = x_MK.numel() * y_NK.size(0) <= (largest.new if out is None else largest.written)
-    return (_by_mkl if is_mkls else _by_onednn)(x_MK, y_NK, bias_N, out)
+    return (_by_mkl if is_by_mkl(x_MK, y_NK.size(0), written=out is not None) else _by_onednn)(x_MK, y_NK, bias_N, out)
 
 
 def _by_onednn(x_MK, y_NK, bias_N=None, out=None) -> torch.Tensor:
