@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clickwise.arrow_arrays import filled, of_numbers, of_texts, of_values, to_numpy
+from clickwise.arrow_arrays import dtype_of, filled, of_numbers, of_texts, of_values, to_numpy
 
 VALUES = {pa.bool_(): st.booleans(), pa.int8(): st.integers(-128, 127), pa.int64(): st.integers(-2**63, 2**63 - 1),
           pa.uint32(): st.integers(0, 2**32 - 1), pa.float64(): st.floats(allow_nan=False)}
@@ -53,3 +53,9 @@ def test_python_s_values(values, type_):
     assert of_values(values, type_).equals(pa.array(values, type_))
     if type_ == pa.string():
         assert of_texts(values).equals(pa.array(values, type_))
+
+
+@pytest.mark.parametrize("type_", [pa.bool_(), pa.int8(), pa.uint16(), pa.int32(), pa.uint64(), pa.float16(),
+                                   pa.float32(), pa.float64()], ids=str)
+def test_numpy_s_type_is_that_of_pyarrow(type_):
+    assert dtype_of(type_) == np.dtype(type_.to_pandas_dtype())

@@ -10,6 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 
+def dtype_of(type_: pa.DataType) -> np.dtype:
+    """numpy's type of a number or a truth value. `to_pandas_dtype` of pyarrow 18 asks for pandas."""
+    if pa.types.is_boolean(type_):
+        return np.dtype(bool)
+    kind = "f" if pa.types.is_floating(type_) else "u" if pa.types.is_unsigned_integer(type_) else "i"
+    return np.dtype(f"{kind}{type_.bit_width // 8}")
+
+
 def of_numbers(values: np.ndarray, missing: np.ndarray | None = None) -> pa.Array:
     """The numbers or truth values, null where they are `missing` (bool)."""
     content = np.packbits(values, bitorder="little") if values.dtype == bool else np.ascontiguousarray(values)
@@ -38,7 +46,7 @@ def of_values(values: Sequence[Any], type_: pa.DataType) -> pa.Array:
     if pa.types.is_string(type_):
         return of_texts(values)
     missing = np.array([value is None for value in values], bool)
-    dtype = np.int8 if pa.types.is_boolean(type_) else type_.to_pandas_dtype()
+    dtype = np.int8 if pa.types.is_boolean(type_) else dtype_of(type_)
     return of_numbers(np.array([0 if value is None else value for value in values], dtype), missing).cast(type_)
 
 
@@ -69,7 +77,7 @@ def _values(column: pa.Array) -> np.ndarray:
     content = column.buffers()[1] or b""
     if pa.types.is_boolean(column.type):
         return _bits(content, column)
-    return np.frombuffer(content, column.type.to_pandas_dtype())[column.offset:column.offset + len(column)]
+    return np.frombuffer(content, dtype_of(column.type))[column.offset:column.offset + len(column)]
 
 
 def _are_valid(column: pa.Array) -> np.ndarray:

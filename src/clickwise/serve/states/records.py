@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from clickwise.arrow_arrays import dtype_of
 from clickwise.encoding.states import State
 from clickwise.encoding.states.keyed_table import TableInMemory
 from clickwise.errors import StoreError
@@ -26,7 +27,7 @@ class RecordFormat:
         self.name, self.state = name, state
         columns = {of: state.table.values[of].combine_chunks() for of in state.stored}
         types = {of: array.type.value_type if state.is_of_lists else array.type for of, array in columns.items()}
-        self._dtypes = {of: np.dtype(type_.to_pandas_dtype()).newbyteorder("<") for of, type_ in types.items()}
+        self._dtypes = {of: dtype_of(type_).newbyteorder("<") for of, type_ in types.items()}
         self._size = sum(dtype.itemsize for dtype in self._dtypes.values())
         if not state.is_of_lists:
             self._struct = struct.Struct(f"<{len(columns)}q")
