@@ -22,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from clickwise import machine
 from clickwise.files import to_json
 
@@ -79,13 +81,21 @@ def measure_alternating(functions: dict[str, Callable[[], object]], *, repeats: 
             for name, timings in parts.items()}
 
 
+def calibration() -> dict[str, float]:
+    """Processor time in ms of three loops that never change, the least of several: by them absolute times of two
+    machines compare, and a busy moment shows."""
+    matrices, numbers = np.ones((400, 64, 64), np.float32), np.zeros(2**23)  # no product has two threads
+    loops = {"interpreter": lambda: sum(range(500_000)), "products": lambda: matrices @ matrices, "memory": numbers.copy}
+    return {name: round(1e3 * min(measure(loop).cpu), 3) for name, loop in loops.items()}
+
+
 def stamp() -> dict[str, object]:
     """Everything that a reader needs to judge or repeat a measurement."""
     command = shlex.join(["python", os.path.relpath(sys.argv[0], Path(__file__).parents[1]), *sys.argv[1:]])
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LD_PRELOAD", "GLIBC_TUNABLES", "CUDA_VISIBLE_DEVICES")
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     return {"command": command, "environment": {name: os.environ[name] for name in names if name in os.environ},
-            "load": load, **machine.circumstances()}
+            "load": load, "calibration_ms": calibration(), **machine.circumstances()}
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:

@@ -7,16 +7,22 @@ takes as MKL; above 1 MKL is faster. The kinds are those of the table:
 new         x Wᵀ + b, a matrix of its own
 written     x Wᵀ added to three quarters of a wider matrix, as recurrences do
 of columns  gradientᵀ x added to the gradient of the weights
+packed      x Wᵀ + b of six matrices in turns that oneDNN has laid out beforehand, as scoring does
 bf16        x Wᵀ + b: oneDNN in bfloat16 against MKL in float32, with the conversions of x and of the result
 """
 
 from __future__ import annotations
+
+from itertools import cycle
 
 from measure import arguments, finish, measure_alternating
 
 SHAPES = ((64, 32, 32), (64, 36, 36), (64, 96, 96), (64, 96, 288), (64, 300, 200), (256, 80, 40), (256, 96, 288),
           (640, 32, 288), (640, 96, 288), (1024, 36, 108), (1024, 96, 288), (2048, 80, 40), (2048, 96, 288),
           (2048, 300, 200), (2048, 512, 256), (2048, 1024, 1024))
+PACKED = tuple((rows, inputs, outputs) for inputs, outputs in ((96, 288), (512, 256), (1024, 256), (1024, 1024))
+               for rows in (1, 2, 4, 8, 64))
+IN_TURNS = 6  # matrices of weights that are packed, as of a model's layers: one alone would stay in a cache
 AT_ONCE = 2**24  # multiply-adds of a turn, about: short products are repeated
 
 
@@ -45,6 +51,19 @@ def products(rows: int, inputs: int, outputs: int) -> dict[str, dict[str, object
                      "oneDNN": lambda: onednn(x.bfloat16(), weight_16, bias_16, of_float)}}
 
 
+def packed_products(rows: int, inputs: int, outputs: int) -> dict[str, dict[str, object]]:
+    """As `products`, of packed weights."""
+    import torch
+
+    from clickwise.kernels import cpu_products, prepacked
+
+    x, bias = torch.randn(rows, inputs), torch.randn(outputs)
+    weights = [torch.randn(outputs, inputs) for _ in range(IN_TURNS)]
+    plain, packed = cycle(weights), cycle([prepacked._packed(weight, torch.float32) for weight in weights])
+    return {"packed": {"MKL": lambda: cpu_products._by_mkl(x, next(plain), bias),
+                       "oneDNN": lambda: prepacked._product_of_packed(x, next(packed), bias)}}
+
+
 def main() -> None:
     options = arguments(__doc__).parse_args()
     import torch
@@ -52,14 +71,15 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     results = []
-    for rows, inputs, outputs in SHAPES:
+    for ways_of, (rows, inputs, outputs) in [*((products, shape) for shape in SHAPES),
+                                             *((packed_products, shape) for shape in PACKED)]:
         size = rows * inputs * outputs
         calls = max(1, AT_ONCE // size)
 
         def turn(call, calls=calls):
             return lambda: [call() for _ in range(calls)]
 
-        for kind, ways in products(rows, inputs, outputs).items():
+        for kind, ways in ways_of(rows, inputs, outputs).items():
             if kind == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
                 continue
             timings = measure_alternating({name: turn(call) for name, call in ways.items()}, repeats=options.repeats)

@@ -19,6 +19,15 @@ long oneDNN takes as MKL:
     2048 × 300 × 200   (123 M)     0.86             1.01                1.01
     2048 × 1024 × 1024 (2,147 M)   0.83             0.86                0.96
 
+Weights that oneDNN has laid out beforehand (`kernels/prepacked.py`) are less to read. Of six matrices in turns, oneDNN
+over MKL again:
+
+    weights              rows: 1     2      4      8     64
+      96 ×  288              2.8   2.1    2.0    1.8   1.13
+     512 ×  256              1.5   1.0    0.88   0.88  0.91
+    1024 ×  256              1.32  0.87   0.54   0.65  0.83
+    1024 × 1024              0.93  0.83   0.57   0.62  0.78
+
 The row for processors with AVX-VNNI too (Zen 5, whose units are twice as wide) is a guess between that and what a Zen 5
 showed: recurrences were faster there with MKL below a million multiply-adds. Above that it was not measured; nor was an
 Intel processor.
@@ -48,13 +57,16 @@ class Largest(NamedTuple):
     new: float  # a matrix of its own
     written: float  # to what is there, or added to it: oneDNN's has to be copied there
     of_columns: float  # xᵀ y, added or not
+    packed: float  # a matrix of its own, of many weights that oneDNN has laid out beforehand
 
 
+NOTHING, EVERYTHING = (Largest(limit, limit, limit, limit) for limit in (0, math.inf))
 BY_MKL = {  # by instructions of the processor: the first row of which it has all
-    ("avx512_f", "avx_vnni"): Largest(new=2**20, written=2**23, of_columns=2**24),
-    ("avx512_f",): Largest(new=2**23, written=2**27, of_columns=2**30),
-    (): Largest(new=math.inf, written=math.inf, of_columns=math.inf),
+    ("avx512_f", "avx_vnni"): Largest(new=2**20, written=2**23, of_columns=2**24, packed=2**18),
+    ("avx512_f",): Largest(new=2**23, written=2**27, of_columns=2**30, packed=2**18),
+    (): EVERYTHING,
 }
+MANY_WEIGHTS = 2**17  # which no cache near the core holds; of fewer oneDNN gains nothing by having them laid out
 
 
 def bf16_instructions() -> str | None:
@@ -90,19 +102,20 @@ def works_for(x: torch.Tensor) -> bool:
 @functools.cache
 def _largest_by_mkl(dtype: torch.dtype) -> Largest:
     """The row of `BY_MKL` for this processor; of bf16 nothing is MKL's where oneDNN multiplies it, else all."""
-    everything = Largest(math.inf, math.inf, math.inf)
     if dtype != torch.float32:
-        return Largest(0, 0, 0) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else everything
+        return NOTHING if torch.ops.mkldnn._is_mkldnn_bf16_supported() else EVERYTHING
     if not torch.backends.mkl.is_available():
-        return Largest(0, 0, 0)
+        return NOTHING
     has = torch.cpu.get_capabilities()
     return next(largest for needed, largest in BY_MKL.items() if all(has.get(name) for name in needed))
 
 
-def is_by_mkl(x_MK: torch.Tensor, outputs: int, *, written: bool = False) -> bool:
-    """Whether `product` of x with so many outputs is MKL's, of bfloat16 by way of float32; `written`: with `out`."""
+def is_by_mkl(x_MK: torch.Tensor, outputs: int, *, written: bool = False, packed: bool = False) -> bool:
+    """Whether a product of x with so many outputs is MKL's, of bfloat16 by way of float32; `written`: with `out`;
+    `packed`: of weights that are."""
     largest = _largest_by_mkl(x_MK.dtype)
-    return x_MK.numel() * outputs <= (largest.written if written else largest.new)
+    packed = packed and x_MK.shape[1] * outputs >= MANY_WEIGHTS
+    return x_MK.numel() * outputs <= (largest.written if written else largest.packed if packed else largest.new)
 
 
 def product(x_MK: torch.Tensor, y_NK: torch.Tensor, bias_N: torch.Tensor | None = None, *,

@@ -72,10 +72,11 @@ class PackedWeights:
         dtype = x_MK.dtype
         if bias_N is not None and bias_N.dtype != dtype:
             bias_N = self._made(torch.Tensor.to, bias_N, dtype)
-        if cpu_products.is_by_mkl(x_MK, len(weight_NK)):
+        packs = isinstance(weight_NK, nn.Parameter) and packing_works(dtype)
+        if cpu_products.is_by_mkl(x_MK, len(weight_NK), packed=packs):
             weight_NK = weight_NK if weight_NK.dtype == dtype else self._made(_rounded, weight_NK, dtype)
             return cpu_products.product(x_MK, weight_NK, bias_N)
-        if isinstance(weight_NK, nn.Parameter) and packing_works(dtype):
+        if packs:
             return _product_of_packed(x_MK, self._made(_packed, weight_NK, dtype), bias_N)
         return cpu_products.product(x_MK, self._made(torch.Tensor.to, weight_NK, dtype), bias_N)
 
