@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -15,6 +16,15 @@ from clickwise.errors import EngineError
 from clickwise.kernels.cpu_rows import rows_at
 
 AT_ONCE = 2**19  # values of rows that are cast at a time
+
+
+class Limits(NamedTuple):
+    """Of the features of a group, not to be written to."""
+
+    rows_F: torch.Tensor  # of the table
+    last_F: torch.Tensor  # rows of it
+    starts_F: torch.Tensor  # its first row in the joint matrix
+    is_modulo_F: torch.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +63,25 @@ class Group:
         return tuple(table.rows for table in self.table_of)
 
     @functools.cached_property
-    def last_rows(self) -> tuple[int, ...]:
-        return tuple(rows - 1 for rows in self.rows_of_features)
-
-    @functools.cached_property
     def modulo_of_features(self) -> tuple[bool, ...]:
         """Whether ids of every feature are taken modulo the rows of its table."""
         return tuple(table.modulo for table in self.table_of)
+
+    @functools.cached_property
+    def _limits(self) -> dict[tuple[torch.dtype, torch.device], Limits]:
+        return {}
+
+    def limits(self, dtype: torch.dtype, device: torch.device) -> Limits:
+        """Those of the features, made once."""
+        found = self._limits.get((dtype, device))
+        if found is None:
+            rows = self.rows_of_features
+            with torch.inference_mode(False):
+                found = self._limits[dtype, device] = Limits(*(
+                    torch.tensor(values, dtype=kind, device=device) for values, kind in (
+                        (rows, dtype), ([of - 1 for of in rows], dtype), (self.starts, dtype),
+                        (self.modulo_of_features, torch.bool))))
+        return found
 
     @functools.cached_property
     def row_type(self) -> torch.dtype:
@@ -121,7 +143,7 @@ def is_history(column: Column) -> bool:
 def is_one_id_each(columns: Sequence[Column]) -> bool:
     """Whether every column holds ids [B] of one B."""
     shape = getattr(columns[0], "shape", ())
-    return len(shape) == 1 and all(isinstance(column, torch.Tensor) and column.shape == shape for column in columns)
+    return len(shape) == 1 and [getattr(column, "shape", None) for column in columns].count(shape) == len(columns)
 
 
 def look_up(group: Group, columns: tuple[Column, ...]) -> Lookup:
@@ -150,12 +172,14 @@ def _rows_side_by_side(columns: Sequence[torch.Tensor], group: Group) -> torch.T
     ids_FB = torch.stack(columns)  # of the widest of their types
     if ids_FB.dtype.itemsize < dtype.itemsize or not ids_FB.dtype.is_signed:
         ids_FB = ids_FB.to(dtype)
-    rows_F1, starts_F1, modulo_F1 = (_constant(values, kind, device).unsqueeze(1) for values, kind in (
-        (group.rows_of_features, ids_FB.dtype), (group.starts, ids_FB.dtype), (group.modulo_of_features, torch.bool)))
-    if True in group.modulo_of_features:
-        ids_FB = torch.where(modulo_F1, ids_FB.remainder(rows_F1), ids_FB)
-    _check_rows(ids_FB.t(), group, columns)
-    return ids_FB.add_(starts_F1).t().to(dtype, memory_format=torch.contiguous_format).reshape(-1)
+    limits, ids_BF = group.limits(ids_FB.dtype, device), ids_FB.t()
+    if all(group.modulo_of_features):
+        ids_BF.remainder_(limits.rows_F)
+    else:
+        if any(group.modulo_of_features):
+            ids_BF = torch.where(limits.is_modulo_F, ids_BF.remainder(limits.rows_F), ids_BF)
+        _check_rows(ids_BF, group, columns)
+    return ids_BF.add_(limits.starts_F).to(dtype, memory_format=torch.contiguous_format).reshape(-1)
 
 
 def look_up_histories(group: Group, columns: Sequence[torch.Tensor]) -> Lookup:
@@ -164,7 +188,7 @@ def look_up_histories(group: Group, columns: Sequence[torch.Tensor]) -> Lookup:
     rows_BLF = torch.stack([_rows_of(column, table, group.row_type)
                             for column, table in zip(columns, group.table_of, strict=True)], dim=-1)
     _check_rows(rows_BLF, group, columns)
-    rows_BLF.add_(_constant(group.starts, group.row_type, rows_BLF.device))
+    rows_BLF.add_(group.limits(group.row_type, rows_BLF.device).starts_F)
     return _without_padding(rows_BLF.view(-1), torch.stack([column >= 0 for column in columns], dim=-1).view(-1))
 
 
@@ -223,7 +247,7 @@ def _check_rows(rows_F: torch.Tensor, group: Group, columns: Sequence[Column]) -
     """
     if rows_F.device.type != "cpu" or not rows_F.numel() or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
-    left_F = _constant(group.last_rows, rows_F.dtype, rows_F.device) - rows_F
+    left_F = group.limits(rows_F.dtype, rows_F.device).last_F - rows_F
     if rows_F.dim() == 2:  # in a history negative is padding
         left_F |= rows_F  # below 0 where either is
     if left_F.numpy().min() < 0:

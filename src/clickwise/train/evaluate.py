@@ -21,17 +21,17 @@ AS_THEY_ARE: Weights = contextlib.nullcontext()
 EXTREME = 1000.0  # in size: numbers on one scale are a few, seldom more than a hundred
 
 
-@torch.no_grad()
 def predictions(model: nn.Module, batches: Iterable[Batch], *, precision: Precision, device: torch.device,
                 weights: Weights = AS_THEY_ARE) -> Iterator[tuple[torch.Tensor, Batch]]:
     """For every batch the logits [B] (float32) and the batch, both on `device`; the model's mode is restored. The model
     runs with these `weights`, which may be made ready for it."""
     training = model.training
     model.eval()
+    without_gradients = torch.inference_mode if device.type == "cpu" else torch.no_grad
     try:
         for batch in batches:
             batch = batch.to(device)
-            with torch.inference_mode(device.type == "cpu"), compute_in(precision, device), weights:
+            with without_gradients(), compute_in(precision, device), weights:
                 logit_B = model(batch)
             yield logit_B.clone(), batch  # which may be written to
     finally:
