@@ -85,7 +85,8 @@ def calibration() -> dict[str, float]:
     """Processor time in ms of three loops that never change, the least of several: by them absolute times of two
     machines compare, and a busy moment shows."""
     matrices, numbers = np.ones((400, 64, 64), np.float32), np.zeros(2**23)  # no product has two threads
-    loops = {"interpreter": lambda: sum(range(500_000)), "products": lambda: matrices @ matrices, "memory": numbers.copy}
+    loops = {"interpreter": lambda: sum(range(500_000)), "products": lambda: matrices @ matrices,
+             "memory": numbers.copy}
     return {name: round(1e3 * min(measure(loop).cpu), 3) for name, loop in loops.items()}
 
 
