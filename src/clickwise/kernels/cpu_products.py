@@ -11,22 +11,24 @@ Measured with one thread (`benchmarks/products.py`). On a Zen 3 (AVX2), 682 to 2
 long oneDNN takes as MKL:
 
     rows × inputs × outputs        new     added to what is there   of columns
-      64 ×  32 ×  32   (0.07 M)    3.4              4.7                 6.1
-      64 ×  96 × 288   (1.8 M)     1.26             1.42                2.0
-     256 ×  96 × 288   (7 M)       1.01             1.14                1.26
-     640 ×  96 × 288   (18 M)      0.95             1.09                1.11
-    2048 ×  96 × 288   (57 M)      0.88             1.10                1.01
-    2048 × 300 × 200   (123 M)     0.86             1.01                1.01
-    2048 × 1024 × 1024 (2,147 M)   0.83             0.86                0.96
+      64 ×  32 ×  32   (0.07 M)    3.1              5.1                 7.0
+      64 ×  96 × 288   (1.8 M)     1.28             1.50                2.2
+     256 ×  96 × 288   (7 M)       1.00             1.13                1.30
+     640 ×  96 × 288   (18 M)      0.97             1.08                1.16
+    2048 ×  96 × 288   (57 M)      0.91             1.10                1.09
+    2048 × 300 × 200   (123 M)     0.90             0.95                1.05
+    2048 × 1024 × 1024 (2,147 M)   0.82             0.68                1.00
 
 Weights that oneDNN has laid out beforehand (`kernels/prepacked.py`) are less to read. Of six matrices in turns, oneDNN
 over MKL again:
 
     weights              rows: 1     2      4      8     64
-      96 ×  288              2.8   2.1    2.0    1.8   1.13
-     512 ×  256              1.5   1.0    0.88   0.88  0.91
-    1024 ×  256              1.32  0.87   0.54   0.65  0.83
-    1024 × 1024              0.93  0.83   0.57   0.62  0.78
+      96 ×  288              2.6   2.1    2.1    1.8   1.17
+     512 ×  256              1.7   1.07   0.90   0.91  0.91
+    1024 ×  256              1.4   0.88   0.58   0.68  0.88
+    1024 × 1024              1.2   0.88   0.86   0.92  0.86
+
+Where memory is in huge pages, as in training and `bench`, the last line is 0.93, 0.83, 0.57, 0.62, 0.78.
 
 The row for processors with AVX-VNNI too (Zen 5, whose units are twice as wide) is a guess between that and what a Zen 5
 showed: recurrences were faster there with MKL below a million multiply-adds. Above that it was not measured; nor was an
