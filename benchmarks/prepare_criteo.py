@@ -287,5 +287,6 @@ def main() -> None:
            target="CPU time at most 1.0 times Polars' streaming engine, 0.9 times the SQL; fixed at most 4 times the "
                   "imports")
 
+
 if __name__ == "__main__":
     main()

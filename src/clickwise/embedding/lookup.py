@@ -19,12 +19,12 @@ AT_ONCE = 2**19  # values of rows that are cast at a time
 
 
 class Limits(NamedTuple):
-    """Of the features of a group, not to be written to."""
+    """Of every feature of a group; not to be written to."""
 
-    rows_F: torch.Tensor  # of the table
-    last_F: torch.Tensor  # rows of it
-    starts_F: torch.Tensor  # its first row in the joint matrix
-    is_modulo_F: torch.Tensor
+    rows_F: torch.Tensor  # of its table
+    last_F: torch.Tensor  # row of that
+    starts_F: torch.Tensor  # that table's first row in the joint matrix
+    is_modulo_F: torch.Tensor  # whether ids are taken modulo the rows, bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +48,16 @@ class Group:
     starts: tuple[int, ...]
 
     def of(self, tables: tuple[Table, ...]) -> Group:
-        """The same rows, looked up by other features: those of these tables."""
-        return dataclasses.replace(self, features=tuple(range(len(tables))), table_of=tables,
-                                   starts=tuple(self.first_row[table.name] for table in tables))
+        """The same rows, looked up by other features: those of these tables. Made once."""
+        names = tuple(table.name for table in tables)
+        if names not in self._of:
+            self._of[names] = dataclasses.replace(self, features=tuple(range(len(tables))), table_of=tables,
+                                                  starts=tuple(self.first_row[name] for name in names))
+        return self._of[names]
+
+    @functools.cached_property
+    def _of(self) -> dict[tuple[str, ...], Group]:
+        return {}
 
     @functools.cached_property
     def rows(self) -> int:
