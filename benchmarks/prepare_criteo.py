@@ -181,9 +181,10 @@ TARGETS = {SQL: 0.9, STREAMING: 1.0}
 
 
 def child(name: str, raw: str, out: str, memory_limit: str) -> None:
+    from clickwise.memory import peak_bytes
+
     RIVALS[name](Path(raw), Path(out), memory_limit)
-    status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent before exec
-    print(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9)
+    print(peak_bytes() / 1e9)
 
 
 def run(command: list[object]) -> tuple[dict[str, float], str]:

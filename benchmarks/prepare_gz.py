@@ -25,6 +25,7 @@ from measure import arguments, finish
 CHILD = """
 import json, resource, sys
 from clickwise import prepare
+from clickwise.memory import peak_bytes
 from clickwise.prepare import raw_text
 from clickwise.text_scan import Scan
 if sys.argv[1] == "not looked at":
@@ -32,8 +33,7 @@ if sys.argv[1] == "not looked at":
     raw_text.scan = lambda path, marks: Scan()
 prepare.run({"dataset": json.loads(sys.argv[2]), "out": sys.argv[3]}, "benchmark")
 used = resource.getrusage(resource.RUSAGE_SELF)
-peak = int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024
-print(json.dumps({"cpu_s": used.ru_utime + used.ru_stime, "peak_gb": peak / 1e9}))
+print(json.dumps({"cpu_s": used.ru_utime + used.ru_stime, "peak_gb": peak_bytes() / 1e9}))
 """
 
 

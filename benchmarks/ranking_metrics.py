@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from measure import Timing, arguments, finish, measure
 
+from clickwise.memory import peak_bytes
 from clickwise.metrics import MetricSet, build_metrics
 
 ORDERS = ("in file order", "displays shuffled", "rows shuffled")
@@ -69,14 +70,9 @@ def case(order: str, names: tuple[str, ...], rows: int, batch_size: int, repeats
     restart_peak()
     before, results = resident_mib(), {}
     timing = measure(lambda: results.update(passed(names, batch_size, *columns)), repeats=1, warmup=0)
-    rise = peak_high_water() - before
+    rise = peak_bytes() / 2**20 - before
     more = measure(lambda: passed(names, batch_size, *columns), repeats=repeats - 1, warmup=0)
     return results, Timing(timing.wall + more.wall, timing.cpu + more.cpu), rise
-
-
-def peak_high_water() -> float:
-    with open("/proc/self/status", encoding="ascii") as lines:
-        return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM"))
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
-"""What a training process asks of the system: to keep freed memory between steps, and huge pages for its tables."""
+"""What a process asks of the system: to keep freed memory between steps, huge pages for its tables, and how much memory
+it held."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
+from pathlib import Path
 
 _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_TRIM_THRESHOLD = -3, -4, -1
 _LARGEST_INT = 2**31 - 1
@@ -65,3 +68,17 @@ def ask_for_huge_pages(address: int, size: int) -> bool:
     except (OSError, AttributeError):
         return False
     return madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_HUGEPAGE) == 0
+
+
+def peak_bytes() -> int | None:
+    """The most memory of the host that this process held; None where the system does not tell."""
+    if sys.platform == "linux":  # of this program alone: `ru_maxrss` begins with what the one held that started it
+        with contextlib.suppress(OSError, IndexError):
+            told = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
+            return int(told.split("VmHWM:")[1].split()[0]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -12,14 +12,14 @@ CODE = f"""
 import json, os, torch
 from clickwise import processes
 from clickwise.embedding import Table, TableOptimizer, build_embeddings
-from clickwise.run.folder import peak_memory_bytes
+from clickwise.memory import peak_bytes
 with processes.together(timeout_s=300):
     torch.set_num_threads(1)
     warm = build_embeddings("auto", [Table(name="w", rows=900_000, dim=1, features=("f",))], ("f",), TableOptimizer())
-    before = peak_memory_bytes(torch.device("cpu"))
+    before = peak_bytes()
     table = Table(name="t", rows={ROWS}, dim={DIM}, features=("f",))
     made = build_embeddings("auto", [table], ("f",), TableOptimizer(name="rowwise_adagrad"))
-    grown = peak_memory_bytes(torch.device("cpu")) - before
+    grown = peak_bytes() - before
     held = sum(buffer.nbytes for buffer in made.buffers())
     print(json.dumps([held, grown]))
 """

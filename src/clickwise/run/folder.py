@@ -6,14 +6,13 @@ import contextlib
 import datetime
 import os
 import re
-import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from clickwise import files, manifest
+from clickwise import files, manifest, memory
 from clickwise.checkpoint import CheckpointFolder, reading
 from clickwise.errors import DataError, UsageError
 from clickwise.feature_spec import FeatureSpec
@@ -152,15 +151,4 @@ def parameters(model: torch.nn.Module) -> tuple[int, int]:
 def peak_memory_bytes(device: torch.device) -> int | None:
     """The most memory this process held: on the GPU where there is one, of the host else; None where the system does
     not tell."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "linux":  # of this program alone: `ru_maxrss` begins with what the one held that started it
-        with contextlib.suppress(OSError, IndexError):
-            told = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
-            return int(told.split("VmHWM:")[1].split()[0]) * 1024
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else memory.peak_bytes()
