@@ -64,9 +64,9 @@ def test_products_are_those_of_plain_weights(dtype, sizes, samples, can_pack):
 def test_large_weights_are_packed_for_small_batches_and_small_ones_are_not(monkeypatch):
     monkeypatch.setattr(cpu_products, "_largest_by_mkl", lambda dtype: cpu_products.BY_MKL[("avx512_f",)])
     row, few = torch.ones(1, 1024), torch.ones(4, 96)
-    assert cpu_products.is_by_mkl(row, 1024) and not cpu_products.is_by_mkl(row, 1024, packed=True)
-    assert cpu_products.is_by_mkl(row, 200, packed=True)  # as little to do as packing costs
-    assert cpu_products.is_by_mkl(few, 288, packed=True)  # the weights stay in a cache
+    assert cpu_products.is_by_mkl(row, 1024) and not cpu_products.is_by_mkl(row, 1024, "packed")
+    assert cpu_products.is_by_mkl(row, 200, "packed")  # as little to do as packing costs
+    assert cpu_products.is_by_mkl(few, 288, "packed")  # the weights stay in a cache
 
 
 def test_a_part_of_a_wider_matrix_is_as_good(dtype):

@@ -46,11 +46,13 @@ from __future__ import annotations
 import functools
 import math
 import platform
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 from clickwise.kernels.autocast import compute_type
+
+Becomes = Literal["new", "written", "of_columns", "packed"]
 
 
 class Largest(NamedTuple):
@@ -112,18 +114,18 @@ def _largest_by_mkl(dtype: torch.dtype) -> Largest:
     return next(largest for needed, largest in BY_MKL.items() if all(has.get(name) for name in needed))
 
 
-def is_by_mkl(x_MK: torch.Tensor, outputs: int, *, written: bool = False, packed: bool = False) -> bool:
-    """Whether a product of x with so many outputs is MKL's, of bfloat16 by way of float32; `written`: with `out`;
-    `packed`: of weights that are."""
-    largest = _largest_by_mkl(x_MK.dtype)
-    packed = packed and x_MK.shape[1] * outputs >= MANY_WEIGHTS
-    return x_MK.numel() * outputs <= (largest.written if written else largest.packed if packed else largest.new)
+def is_by_mkl(x_MK: torch.Tensor, outputs: int, becomes: Becomes = "new") -> bool:
+    """Whether a product of x with so many outputs is MKL's, of bfloat16 by way of float32."""
+    if becomes == "packed" and x_MK.shape[1] * outputs < MANY_WEIGHTS:
+        becomes = "new"
+    return x_MK.numel() * outputs <= getattr(_largest_by_mkl(x_MK.dtype), becomes)
 
 
 def product(x_MK: torch.Tensor, y_NK: torch.Tensor, bias_N: torch.Tensor | None = None, *,
             out: torch.Tensor | None = None) -> torch.Tensor:
     """x yᵀ + bias, [M, N]; written to `out`, of any float type, where it is given."""
-    return (_by_mkl if is_by_mkl(x_MK, y_NK.size(0), written=out is not None) else _by_onednn)(x_MK, y_NK, bias_N, out)
+    is_mkls = is_by_mkl(x_MK, y_NK.size(0), "new" if out is None else "written")
+    return (_by_mkl if is_mkls else _by_onednn)(x_MK, y_NK, bias_N, out)
 
 
 def _by_onednn(x_MK, y_NK, bias_N=None, out=None) -> torch.Tensor:
@@ -141,8 +143,7 @@ def _by_mkl(x_MK, y_NK, bias_N=None, out=None) -> torch.Tensor:
 
 def add_product_(total_MN: torch.Tensor, x_MK: torch.Tensor, y_NK: torch.Tensor) -> torch.Tensor:
     """`total`, in its place, plus x yᵀ, the product in the type of y."""
-    if total_MN.dtype == x_MK.dtype == y_NK.dtype == torch.float32 and \
-            x_MK.numel() * y_NK.size(0) <= _largest_by_mkl(torch.float32).written:
+    if total_MN.dtype == x_MK.dtype == y_NK.dtype == torch.float32 and is_by_mkl(x_MK, y_NK.size(0), "written"):
         return total_MN.addmm_(x_MK, y_NK.t())
     return total_MN.add_(product(x_MK.to(y_NK.dtype), y_NK))
 
@@ -155,7 +156,7 @@ def _dense(x: torch.Tensor) -> torch.Tensor:
 
 def product_of_columns(x_BM: torch.Tensor, y_BN: torch.Tensor) -> torch.Tensor:
     """xᵀ y, [M, N]."""
-    if x_BM.numel() * y_BN.size(1) <= _largest_by_mkl(x_BM.dtype).of_columns:
+    if is_by_mkl(x_BM, y_BN.size(1), "of_columns"):
         return _by_mkl(x_BM.t(), y_BN.t())
     if x_BM.dtype == torch.bfloat16:
         return x_BM.t() @ y_BN
@@ -166,8 +167,7 @@ def product_of_columns(x_BM: torch.Tensor, y_BN: torch.Tensor) -> torch.Tensor:
 
 def add_product_of_columns_(total_MN: torch.Tensor, x_BM: torch.Tensor, y_BN: torch.Tensor) -> torch.Tensor:
     """`total`, in its place, plus xᵀ y, the product in the type of y."""
-    if total_MN.dtype == x_BM.dtype == y_BN.dtype == torch.float32 and \
-            x_BM.numel() * y_BN.size(1) <= _largest_by_mkl(torch.float32).of_columns:
+    if total_MN.dtype == x_BM.dtype == y_BN.dtype == torch.float32 and is_by_mkl(x_BM, y_BN.size(1), "of_columns"):
         return total_MN.addmm_(x_BM.t(), y_BN)
     return total_MN.add_(product_of_columns(x_BM.to(y_BN.dtype), y_BN))
 

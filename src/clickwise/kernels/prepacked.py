@@ -73,7 +73,7 @@ class PackedWeights:
         if bias_N is not None and bias_N.dtype != dtype:
             bias_N = self._made(torch.Tensor.to, bias_N, dtype)
         packs = isinstance(weight_NK, nn.Parameter) and packing_works(dtype)
-        if cpu_products.is_by_mkl(x_MK, len(weight_NK), packed=packs):
+        if cpu_products.is_by_mkl(x_MK, len(weight_NK), "packed" if packs else "new"):
             weight_NK = weight_NK if weight_NK.dtype == dtype else self._made(_rounded, weight_NK, dtype)
             return cpu_products.product(x_MK, weight_NK, bias_N)
         if packs:
