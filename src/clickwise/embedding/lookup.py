@@ -80,15 +80,12 @@ class Group:
 
     def limits(self, dtype: torch.dtype, device: torch.device) -> Limits:
         """Those of the features, made once."""
-        found = self._limits.get((dtype, device))
-        if found is None:
+        if (dtype, device) not in self._limits:
             rows = self.rows_of_features
-            with torch.inference_mode(False):
-                found = self._limits[dtype, device] = Limits(*(
-                    torch.tensor(values, dtype=kind, device=device) for values, kind in (
-                        (rows, dtype), ([of - 1 for of in rows], dtype), (self.starts, dtype),
-                        (self.modulo_of_features, torch.bool))))
-        return found
+            self._limits[dtype, device] = Limits(
+                _constant(rows, dtype, device), _constant(tuple(of - 1 for of in rows), dtype, device),
+                _constant(self.starts, dtype, device), _constant(self.modulo_of_features, torch.bool, device))
+        return self._limits[dtype, device]
 
     @functools.cached_property
     def row_type(self) -> torch.dtype:
