@@ -59,7 +59,7 @@ def _scoring(result: dict) -> str:
         line = lines.setdefault((row["model"], row["precision"], row["batch"]), {
             "model": row["model"], "precision": row["precision"], "batch": row["batch"],
             **dict.fromkeys(("ours", "aoti", "onnx", "×", "at most", "differs"), "")})
-        line[row["rival"]] = f"{_ms(row['ms'])} ({_ms(row['ms_p10'])}–{_ms(row['ms_p90'])})"
+        line[row["rival"]] = f"{number(row['ms'])} ({number(row['ms_p10'])}–{number(row['ms_p90'])})"
         line["differs"] = f"{max(row['differs'], float(line['differs'] or 0)):.0e}"
         if row.get("×"):
             line |= {"×": round(row["×"], 2), "at most": row["target"]}
@@ -75,10 +75,6 @@ def _scoring(result: dict) -> str:
         "is ours over the faster of them, *differs* the largest difference between probabilities.",
         _table(list(lines.values())),
         f"Missed: {'; '.join(missed)}. {WHY_MISSED}" if missed else "Nothing is missed.", FROM_PYTHON))
-
-
-def _ms(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _not_measured() -> str:
